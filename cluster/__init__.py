@@ -1,0 +1,1 @@
+"""Cluster glue: table contracts, storage, sessions, resource plans, tracking, submission."""

@@ -1,0 +1,168 @@
+"""Configs as data: dataclass <-> mapping, and fields named by dotted path.
+
+Every job's Config is a frozen keyword-only dataclass of plain fields. This module turns one into the JSON
+that stands beside every output, reads it back from YAML or JSON, and replaces a field by its dotted path.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from cluster.errors import ConfigError
+
+C = TypeVar("C")
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_mapping(kind: type[C], values: Mapping[str, Any], *, where: str = "config") -> C:
+    """Build a config from plain values.
+
+    Raises:
+        ConfigError: an unknown field (naming the nearest known one) or a value of the wrong type.
+    """
+    arguments = typed_fields(kind, values, where=where)
+    required = [
+        field.name
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and field.name not in arguments
+    ]
+    if required:
+        raise ConfigError(f"{where}: fields {required} have no default and were not given")
+    return kind(**arguments)
+
+
+def typed_fields(kind: type[Any], values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """The given fields only, names and types checked; dashes in names are read as underscores."""
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise ConfigError(f"{where}: unknown field {key!r}; {nearest(name, known)}")
+        arguments[name] = _typed(hints[name], value, where=f"{where}.{name}")
+    return arguments
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """Read a YAML or JSON file of config fields.
+
+    Raises:
+        ConfigError: no such file, or not a mapping.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"--config {path}: there is no such file")
+    try:
+        values = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: expected `field: value` lines, came {type(values)}")
+    return values
+
+
+def replace_at(config: C, path: str, value: Any) -> C:
+    """A copy of `config` with the field at a dotted path replaced; mappings count as levels.
+
+    Raises:
+        ConfigError: no such field, naming the nearest known one.
+    """
+    head, _, rest = path.partition(".")
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    if head not in known:
+        raise ConfigError(f"unknown field {head!r} in {path!r}; {nearest(head, known)}")
+    if rest:
+        child = getattr(config, head)
+        value = (
+            {**child, rest: value} if isinstance(child, Mapping) else replace_at(child, rest, value)
+        )
+    return dataclasses.replace(config, **{head: value})  # type: ignore[type-var]
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What to say about an unknown name: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | frozenset | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _typed(hint: Any, value: Any, *, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is typing.Annotated:
+        return _typed(arguments[0], value, where=where)
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(arguments, value, where=where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: {value!r}; {nearest(str(value), [*map(str, arguments)])}")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected fields of {hint.__name__}, came {value!r}")
+        return from_mapping(hint, value, where=where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, came {value!r}")
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) != len(value):
+            raise ConfigError(f"{where}: expected {len(inner)} values, came {value!r}")
+        return tuple(
+            _typed(kind, item, where=where) for kind, item in zip(inner, value, strict=True)
+        )
+    if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected `key: value` pairs, came {value!r}")
+        return {
+            _typed(arguments[0], key, where=where): _typed(arguments[1], item, where=where)
+            for key, item in value.items()
+        }
+    if hint is Any or hint is object:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint):
+        if hint is int and isinstance(value, bool):
+            raise ConfigError(f"{where}: expected int, came {value!r}")
+        return value
+    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, came {value!r}")
+
+
+def _first_that_fits(kinds: tuple[Any, ...], value: Any, *, where: str) -> Any:
+    if value is None:
+        if type(None) in kinds:
+            return None
+        raise ConfigError(f"{where}: expected {kinds}, came null")
+    problems = []
+    # An exact type first, so that 3 stays an int where `int | float` is allowed.
+    for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
+        if kind is type(None):
+            continue
+        try:
+            return _typed(kind, value, where=where)
+        except ConfigError as error:
+            problems.append(str(error))
+    raise ConfigError("; ".join(problems))

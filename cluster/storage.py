@@ -1,0 +1,153 @@
+"""One filesystem layer: everything below a root is read and written through fsspec.
+
+The published file is the commit. A table is finished in memory and appears under its final name in one
+step: a temporary name and a rename on a POSIX disk, one PUT on an object store. A reader therefore never
+sees half a file, a retry or a twin writes equal rows under the same name, and "is it done?" is "does the
+name exist?".
+"""
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import NotPreparedError
+
+
+def absolute(root: str) -> str:
+    """A local path made absolute, a URI left alone: workers run in other folders."""
+    return root if "://" in root else os.path.abspath(os.path.expanduser(root))
+
+
+def join(root: str, *parts: str) -> str:
+    """Path or URI below `root`."""
+    return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a path or URI, and the path inside it."""
+    return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+
+
+def is_local(uri: str) -> bool:
+    """Whether a path or URI lies on this machine's disk."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def exists(uri: str) -> bool:
+    """Whether something has been published under this name."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def names(folder: str, suffix: str = "") -> list[str]:
+    """Names directly below a folder, sorted; an absent folder is an empty one."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache()
+    try:
+        entries: Iterable[str] = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    found = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+
+
+def remove(uri: str) -> None:
+    """Delete one file; an absent one is fine."""
+    fs, path = filesystem(uri)
+    try:
+        fs.rm_file(path)
+    except FileNotFoundError:
+        return
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        NotPreparedError: there is no such file.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError as error:
+        raise NotPreparedError(f"{uri} is not there") from error
+
+
+def publish_bytes(content: bytes, uri: str) -> None:
+    """Make `content` appear under `uri` in one step."""
+    fs, path = filesystem(uri)
+    if not is_local(uri):
+        fs.pipe_file(path, content)
+        return
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def publish_json(value: object, uri: str) -> None:
+    """Publish a JSON document, readable by people."""
+    publish_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode(), uri)
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON document."""
+    return json.loads(read_bytes(uri))
+
+
+def publish_table(table: pa.Table, uri: str, *, row_group_size: int | None = None) -> None:
+    """Publish rows as one Parquet file (zstd)."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=row_group_size)
+    publish_bytes(buffer.getvalue(), uri)
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Open a Parquet file for reading by row group or column.
+
+    Raises:
+        NotPreparedError: there is no such file.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if is_local(uri):
+            return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(fs.open(path, "rb"))
+    except FileNotFoundError as error:
+        raise NotPreparedError(f"{uri} is not there") from error
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file whole."""
+    return open_parquet(uri).read(columns=columns)
+
+
+def storage_facts(uri: str) -> Mapping[str, object]:
+    """Size and modification time of a source file, for the id of the unit that holds it.
+
+    Returns:
+        ``{"size": bytes, "mtime": text}``; an object store's ETag stands in for the time.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    fs, path = filesystem(uri)
+    info = fs.info(path)
+    stamp = info.get("mtime") or info.get("LastModified") or info.get("ETag") or ""
+    return {"size": int(info.get("size") or 0), "mtime": str(stamp)}

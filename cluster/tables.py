@@ -1,0 +1,224 @@
+"""The columns of every table, in one place.
+
+A table is plain Arrow in Parquet: pandas, polars and DuckDB read it without this project. Its schema's
+name and version stand in the footer as `affuse.schema = NAME/VERSION`. Times are seconds from the
+start of the clip; `null` means "not there", never a placeholder.
+
+`Table.conform` is called on both sides: by whoever writes (so that a declaration cannot lie) and by
+whoever reads (so that an older or foreign file is refused by name).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from cluster.errors import SchemaError
+
+SCHEMA_KEY = b"affuse.schema"
+
+STATUSES = ("ok", "missing", "failed", "partial")
+"""ok: as asked. missing: the clip has no such modality. failed: an error. partial: less than asked."""
+
+ROLES = ("train", "valid", "oof", "test")
+"""valid: chose the epoch. oof: held out from training and stopping. test: loaded by `evaluate` only."""
+
+SPLITS = ("train", "valid", "test")
+
+SOURCE = pa.struct([("uri", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+"""A media file, or a byte range of a tar or Parquet shard (offset and size null: the whole file)."""
+
+WORDS = pa.list_(
+    pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Name, version, columns and key of one kind of table."""
+
+    name: str
+    version: int
+    schema: pa.Schema
+    key: tuple[str, ...]
+    """Columns that together identify a row."""
+
+    open_ended: bool = False
+    """Further columns are allowed (tasks of a manifest, side columns of an encoder)."""
+
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        """The footer value, e.g. ``MANIFEST/1``."""
+        return f"{self.name}/{self.version}"
+
+    def conform(self, table: pa.Table, *, footer: Mapping[str, object] | None = None) -> pa.Table:
+        """Order and cast the columns, check the key's presence, and stamp the footer.
+
+        Args:
+            table: rows to write.
+            footer: further facts for the footer, stored as JSON under `affuse.<key>`.
+
+        Raises:
+            SchemaError: a column is missing, unknown, or has a type that does not cast.
+        """
+        missing = [name for name in self.schema.names if name not in table.column_names]
+        if missing:
+            raise SchemaError(
+                f"{self.tag}: columns {missing} are missing; came: {table.column_names}"
+            )
+        extra = [name for name in table.column_names if name not in self.schema.names]
+        if extra and not self.open_ended:
+            raise SchemaError(f"{self.tag}: unknown columns {extra}; known: {self.schema.names}")
+        fields = [*self.schema, *(table.schema.field(name).remove_metadata() for name in extra)]
+        try:
+            cast = table.select([*self.schema.names, *extra]).cast(pa.schema(fields))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            raise SchemaError(f"{self.tag}: {error}") from error
+        for name in self.key:
+            if cast[name].null_count:
+                raise SchemaError(f"{self.tag}: key column {name!r} holds nulls")
+        metadata = {SCHEMA_KEY: self.tag.encode()}
+        for name, value in (footer or {}).items():
+            metadata[f"affuse.{name}".encode()] = json.dumps(value, sort_keys=True).encode()
+        return cast.replace_schema_metadata(metadata)
+
+    def check(self, schema: pa.Schema, *, where: str) -> None:
+        """Refuse a file whose footer names another table.
+
+        Raises:
+            SchemaError: naming the file, what it is and what was expected.
+        """
+        tag = (schema.metadata or {}).get(SCHEMA_KEY, b"no affuse table").decode()
+        if tag != self.tag:
+            raise SchemaError(f"{where}: is {tag}, expected {self.tag}")
+
+
+def footer_of(schema: pa.Schema) -> dict[str, object]:
+    """The facts that `conform` put into the footer."""
+    return {
+        key.decode().removeprefix("affuse."): json.loads(value)
+        for key, value in (schema.metadata or {}).items()
+        if key.startswith(b"affuse.") and key != SCHEMA_KEY
+    }
+
+
+MANIFEST = Table(
+    name="MANIFEST",
+    version=1,
+    key=("clip_id",),
+    open_ended=True,  # one column per task (string, float64 or list<float64>), `profile` struct
+    schema=pa.schema(
+        [
+            ("clip_id", pa.int64()),
+            ("name", pa.string()),
+            ("unit", pa.string()),
+            ("video", SOURCE),
+            ("audio", SOURCE),
+            ("text", pa.string()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("duration_s", pa.float64()),
+            ("words", WORDS),
+            ("dialogue", pa.string()),
+            ("turn", pa.int64()),
+            ("speaker", pa.string()),
+            ("group", pa.string()),
+            ("split", pa.string()),
+            ("cost", pa.float64()),
+        ]
+    ),
+)
+
+FOLDS = Table(
+    name="FOLDS",
+    version=1,
+    key=("clip_id",),
+    schema=pa.schema([("clip_id", pa.int64()), ("fold", pa.int64())]),
+)
+
+TRANSCRIPTS = Table(
+    name="TRANSCRIPTS",
+    version=1,
+    key=("clip_id",),
+    schema=pa.schema(
+        [
+            ("clip_id", pa.int64()),
+            ("text", pa.string()),
+            ("words", WORDS),
+            ("language", pa.string()),
+            ("confidence", pa.float64()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+        ]
+    ),
+)
+
+
+def features(dim: int, dtype: str = "float16") -> Table:
+    """The FEATURES table of an encoder: `steps x dim` values a clip.
+
+    Args:
+        dim: width of one step (of all stacked layers together).
+        dtype: ``float16`` for nets, ``float32`` for handcrafted and imported features.
+    """
+    value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    return Table(
+        name="FEATURES",
+        version=1,
+        key=("clip_id",),
+        open_ended=True,
+        schema=pa.schema(
+            [
+                ("clip_id", pa.int64()),
+                ("values", pa.list_(pa.list_(value, dim))),
+                ("step_start_s", pa.list_(pa.float32())),
+                ("step_end_s", pa.list_(pa.float32())),
+                ("valid", pa.list_(pa.bool_())),
+                ("status", pa.string()),
+                ("error", pa.string()),
+            ]
+        ),
+    )
+
+
+PREDICTIONS = Table(
+    name="PREDICTIONS",
+    version=1,
+    key=("clip_id", "run", "fold", "seed", "task"),
+    schema=pa.schema(
+        [
+            ("clip_id", pa.int64()),
+            ("run", pa.string()),
+            ("split", pa.string()),
+            ("fold", pa.int64()),
+            ("seed", pa.int64()),
+            ("task", pa.string()),
+            ("target", pa.list_(pa.float64())),
+            ("role", pa.string()),
+            ("scores", pa.list_(pa.float64())),
+        ]
+    ),
+)
+
+SCORES = Table(
+    name="SCORES",
+    version=1,
+    key=("clip_id", "task"),
+    schema=pa.schema(
+        [
+            ("clip_id", pa.int64()),
+            ("name", pa.string()),
+            ("task", pa.string()),
+            ("label", pa.list_(pa.string())),
+            ("confidence", pa.float64()),
+            ("probabilities", pa.map_(pa.string(), pa.float64())),
+            ("value", pa.float64()),
+            ("modalities", pa.list_(pa.string())),
+            ("status", pa.string()),
+            ("error", pa.string()),
+        ]
+    ),
+)

@@ -1,0 +1,12 @@
+"""Pretrained encoders, one file each.
+
+`ENCODERS` maps a name to the module that holds its `SPEC` and its wrapper class. The modules import
+torch and other heavy libraries only when a wrapper is constructed, so that the table can be listed in
+milliseconds.
+"""
+
+ENCODERS: dict[str, str] = {}
+"""Encoder name (= file name) -> module with `SPEC`."""
+
+TRANSCRIBERS: dict[str, str] = {}
+"""Transcriber name -> module with `SPEC`."""

@@ -1,0 +1,411 @@
+"""What is known of an encoder without loading it, and what goes in and comes out.
+
+An encoder file holds three things: a `SPEC`, a wrapper class with `encode(clips) -> list[Encoded]`, and
+nothing of Ray. A name and its options are written together, `whisper_tiny_en:layers=2,pool=mean_std`; that
+text is parsed by `describe` into a `Descriptor`, which knows the width, the needs and the fingerprint.
+"""
+
+import difflib
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from cluster.errors import ConfigError
+from encoders import ENCODERS, TRANSCRIBERS
+
+Modality = Literal["audio", "text", "video"]
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One pinned artefact: a file, or a folder of a model hub."""
+
+    name: str
+    """Key under which the wrapper receives the local path."""
+
+    uri: str
+    """``hf://owner/name@revision``, ``package://dist==version/path/inside`` or ``file:///...``."""
+
+    sha256: str | None
+    """Of the file (package, file). None for a hub folder: the revision pins it."""
+
+    licence: str
+    size_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePolicy:
+    """Which frames of a clip an encoder sees; part of its fingerprint."""
+
+    kind: Literal["even", "fps", "windows"]
+    """even: `count` frames spread evenly. fps: `rate_hz` frames a second. windows: successive runs
+    of `count` frames at `rate_hz`, the last one padded by its last frame."""
+
+    count: int = 8
+    rate_hz: float = 5.0
+    size: int = 256
+    """Shorter side of the decoded frame [px]; never enlarged."""
+
+    max_frames: int = 512
+    """Cap; above it fewer frames a second are taken and the clip's status is `partial`."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Sampled frames, RGB."""
+
+    pixels: UInt8[np.ndarray, "frames height width 3"]
+    times_s: Float[np.ndarray, " frames"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What has to be decoded: the union over the encoders of a job is decoded once."""
+
+    rates_hz: frozenset[int] = frozenset()
+    """Sampling rates at which the mono waveform is wanted."""
+
+    frames: frozenset[FramePolicy] = frozenset()
+    text: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            rates_hz=self.rates_hz | other.rates_hz,
+            frames=self.frames | other.frames,
+            text=self.text or other.text,
+        )
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a transcript, in seconds from the start of the clip."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One decoded clip, as every encoder receives it. What the clip does not have is absent."""
+
+    clip_id: int
+    duration_s: float
+    waveforms: Mapping[int, Float32[np.ndarray, " samples"]] = field(default_factory=dict)
+    """Sampling rate [Hz] -> mono samples in [-1, 1]."""
+
+    audio_start_s: float = 0.0
+    """Where in the clip the first sample lies; containers may start their sound late."""
+
+    frames: Mapping[FramePolicy, Frames] = field(default_factory=dict)
+    text: str | None = None
+    words: Sequence[Word] | None = None
+    context: tuple[Sequence[str], Sequence[str]] = ((), ())
+    """Texts of the utterances before (oldest first) and after, where a context was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What one encoder says of one clip: `steps x dim`; a pooled feature has one step."""
+
+    values: Float32[np.ndarray, "steps dim"]
+    step_start_s: Float[np.ndarray, " steps"]
+    step_end_s: Float[np.ndarray, " steps"]
+    valid: Bool[np.ndarray, " steps"]
+    """False where the step says nothing (no face, no speech)."""
+
+    side: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further columns the spec declares, one row a step."""
+
+    partial: str | None = None
+    """Why less than the whole clip was encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """Recognised speech of one clip; empty text where nobody speaks."""
+
+    text: str
+    words: Sequence[Word]
+    language: str
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """An encoder before its options are chosen."""
+
+    name: str
+    modality: Modality
+    summary: str
+    implementation: str
+    """``module:Class`` of the wrapper."""
+
+    weights: tuple[Weights, ...]
+    dim: int
+    """Width of one layer."""
+
+    num_layers: int = 1
+    """Hidden states on offer, embeddings included; 1 where `layers` has no meaning."""
+
+    hop_s: float | None = None
+    """Time from step to step [s]; None where steps are tokens, frames or the whole clip."""
+
+    rate_hz: int | None = None
+    frames: FramePolicy | None = None
+    dtype: Literal["float16", "float32"] = "float16"
+    licence: str
+    memory_gb: float
+    """Peak resident memory of one wrapper on a CPU, or of device memory on a GPU."""
+
+    seconds_per_clip_second: float = 0.05
+    """Rough cost on one CPU core, for the plan before anything is measured."""
+
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Options beyond the general ones, with their defaults; all of them are in the fingerprint."""
+
+    side: Mapping[str, int] = field(default_factory=dict)
+    """Side columns: name -> width (float32 lists of `steps x width`)."""
+
+    extra: str | None = None
+    """The extra of pyproject.toml it needs."""
+
+
+GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none"}
+"""Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
+``mean_std``, ``cls`` (first step)."""
+
+POOLS = ("none", "mean", "mean_std", "cls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """An encoder with its options chosen; small, picklable, known without loading."""
+
+    spec: EncoderSpec
+    options: Mapping[str, Option]
+    upstream: tuple[str, ...] = ()
+    """Fingerprints of what it read besides media: the transcriber's."""
+
+    @property
+    def name(self) -> str:
+        """The encoder's name without options."""
+        return self.spec.name
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Indices of the hidden states that are kept, in order."""
+        return parse_layers(str(self.options["layers"]), self.spec.num_layers, self.spec.name)
+
+    @property
+    def dim(self) -> int:
+        """Width of one stored step."""
+        return self.spec.dim * len(self.layers) * (2 if self.options["pool"] == "mean_std" else 1)
+
+    @property
+    def needs(self) -> Needs:
+        """What has to be decoded for it."""
+        rates = frozenset() if self.spec.rate_hz is None else frozenset({self.spec.rate_hz})
+        policy = self.frame_policy
+        frames = frozenset() if policy is None else frozenset({policy})
+        return Needs(rates_hz=rates, frames=frames, text=self.spec.modality == "text")
+
+    @property
+    def frame_policy(self) -> FramePolicy | None:
+        """The spec's frame policy with the options ``frames``, ``fps`` and ``windows`` applied."""
+        policy = self.spec.frames
+        if policy is None:
+            return None
+        changes: dict[str, Any] = {}
+        if "frames" in self.options:
+            changes["count"] = int(self.options["frames"])
+        if "fps" in self.options:
+            changes["rate_hz"] = float(self.options["fps"])
+        if "policy" in self.options:
+            changes["kind"] = str(self.options["policy"])
+        return FramePolicy(**{**vars(policy), **changes})
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits over all that changes the meaning of the values.
+
+        Weights, layers, frame policy, stored type, options and upstream; never device, compute type,
+        batch size or library version.
+        """
+        meaning = {
+            "name": self.spec.name,
+            "weights": [[w.name, w.uri, w.sha256] for w in self.spec.weights],
+            "dim": self.dim,
+            "layers": self.layers,
+            "rate_hz": self.spec.rate_hz,
+            "frames": None if self.frame_policy is None else vars(self.frame_policy),
+            "dtype": self.spec.dtype,
+            "options": dict(self.options),
+            "upstream": list(self.upstream),
+        }
+        text = json.dumps(meaning, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> str:
+        """Folder name below ``features/``."""
+        return f"{self.spec.name}-{self.fingerprint}"
+
+    def facts(self) -> dict[str, Any]:
+        """What is published as ``descriptor.json`` beside the features."""
+        return {
+            "name": self.spec.name,
+            "modality": self.spec.modality,
+            "dim": self.dim,
+            "layers": list(self.layers),
+            "layer_dim": self.spec.dim,
+            "hop_s": self.spec.hop_s if self.options["pool"] == "none" else None,
+            "dtype": self.spec.dtype,
+            "options": dict(self.options),
+            "fingerprint": self.fingerprint,
+            "upstream": list(self.upstream),
+            "weights": [vars(weights) for weights in self.spec.weights],
+            "licence": self.spec.licence,
+            "side": dict(self.spec.side),
+        }
+
+
+class Encoder(Protocol):
+    """The wrapper of one pretrained model. It knows no Ray, no storage and no other encoder."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        weights: Mapping[str, Path],
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        """Load from local paths only; `weights` maps each `Weights.name` to its path."""
+
+    def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
+        """One result a clip, in order. Every clip has the modality that the spec names.
+
+        The result of a clip does not depend on its neighbours in the list.
+        """
+
+
+def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
+    """Parse ``name`` or ``name:option=value,option=value``.
+
+    Raises:
+        ConfigError: an unknown encoder, option or value; the nearest known one is named.
+    """
+    name, _, rest = text.partition(":")
+    spec = find(name)
+    options = {**GENERAL_OPTIONS, **spec.options}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or key not in options:
+            raise ConfigError(f"encoder {text!r}: {_hint(key, options, 'option')}")
+        options[key] = _cast(value, options[key], f"encoder {text!r}, option {key}")
+    if options["pool"] not in POOLS:
+        raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
+    descriptor = Descriptor(spec=spec, options=options, upstream=upstream)
+    _ = descriptor.layers  # refuses a bad index now, not on a worker
+    return descriptor
+
+
+def find(name: str, registry: Mapping[str, str] | None = None) -> EncoderSpec:
+    """The spec of a registered encoder or transcriber, without loading its model.
+
+    Raises:
+        ConfigError: no such name; the nearest known one is named.
+    """
+    known = {**TRANSCRIBERS, **ENCODERS} if registry is None else registry
+    if name not in known:
+        raise ConfigError(_hint(name, known, "encoder"))
+    spec = importlib.import_module(known[name]).SPEC
+    assert isinstance(spec, EncoderSpec)
+    return spec
+
+
+def load(
+    descriptor: Descriptor, weights: Mapping[str, Path], *, device: str = "cpu", threads: int = 1
+) -> Encoder:
+    """Construct the wrapper of a descriptor from local weights."""
+    module, _, kind = descriptor.spec.implementation.partition(":")
+    wrapper = getattr(importlib.import_module(module), kind)
+    return wrapper(descriptor, weights, device=device, threads=threads)  # type: ignore[no-any-return]
+
+
+def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
+    """``last``, ``all``, one index or ``i+j``; negative indices count from the end.
+
+    Raises:
+        ConfigError: an index the encoder does not have.
+    """
+    if text == "last":
+        return (num_layers - 1,)
+    if text == "all":
+        return tuple(range(num_layers))
+    try:
+        indices = tuple(int(item) for item in text.split("+"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{name}: layers={text!r}; expected last, all, an index or i+j"
+        ) from error
+    if any(not -num_layers <= index < num_layers for index in indices):
+        raise ConfigError(f"{name}: layers={text}; it has {num_layers}, 0 to {num_layers - 1}")
+    return tuple(index % num_layers for index in indices)
+
+
+def pooled(encoded: Encoded, pool: str) -> Encoded:
+    """Reduce the valid steps to one; without any valid step the one step is zero and not valid."""
+    if pool == "none":
+        return encoded
+    kept = encoded.values[encoded.valid]
+    width = encoded.values.shape[1] * (2 if pool == "mean_std" else 1)
+    if len(kept) == 0:
+        values = np.zeros((1, width), np.float32)
+    elif pool == "mean":
+        values = kept.mean(0, keepdims=True)
+    elif pool == "mean_std":
+        values = np.concatenate([kept.mean(0), kept.std(0)])[None]
+    else:
+        values = kept[:1]
+    start = encoded.step_start_s[:1] if len(encoded.step_start_s) else np.zeros(1)
+    end = encoded.step_end_s[-1:] if len(encoded.step_end_s) else np.zeros(1)
+    side = {
+        name: kept_side.mean(0, keepdims=True) if len(kept_side) else column[:0]
+        for name, column in encoded.side.items()
+        for kept_side in [column[encoded.valid]]
+    }
+    return Encoded(
+        values=values.astype(np.float32),
+        step_start_s=start,
+        step_end_s=end,
+        valid=np.array([len(kept) > 0]),
+        side=side,
+        partial=encoded.partial,
+    )
+
+
+def _hint(name: str, known: Mapping[str, object], noun: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    known_names = ", ".join(sorted(known))
+    return f"there is no {noun} {name!r}; " + (
+        f"did you mean {close[0]!r}?" if close else f"known: {known_names}"
+    )
+
+
+def _cast(value: str, like: Option, where: str) -> Option:
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[value.lower()]
+        return type(like)(value)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{where}: expected {type(like).__name__}, came {value!r}") from error

@@ -1,0 +1,26 @@
+"""Late fusion: one rule a file.
+
+Every rule file holds one class ``Rule`` with a frozen ``Config`` and two halves:
+``fit(config, members, target, *, weights=None) -> Rule`` on rows that no member trained on, and
+``rule.combine(members) -> scores [row outputs]`` in the same kind of score as the members'
+(log-probabilities, label logits or values). Absent members renormalise; a row without any member comes out
+as NaN. ``rule.state() -> dict`` and ``Rule.from_state(dict)`` carry plain JSON values into a bundle;
+``rule.member_weights() -> {name: share}`` is what the report draws.
+"""
+
+import importlib
+from typing import Any
+
+LATE: dict[str, str] = {}
+"""Rule name (= file name) -> one-line description."""
+
+
+def rule_class(name: str) -> Any:
+    """The class of a rule.
+
+    Raises:
+        ValueError: no such rule.
+    """
+    if name not in LATE:
+        raise ValueError(f"there is no late-fusion rule {name!r}; known: {', '.join(LATE)}")
+    return importlib.import_module(f"fusion.late.{name}").Rule

@@ -1,0 +1,29 @@
+"""What a person submits; read from top to bottom, this is the system.
+
+     source media + labels
+            |  prepare      one adapter per dataset                                  -> MANIFEST
+            |  models       mirror the pretrained weights into the store
+            v
+         manifest
+            |  encode       Ray Data: decode -> transcribe -> encode -> publish      -> FEATURES
+            v
+     features/<encoder>
+            |  train        Ray Train: one net, all folds and seeds                  -> PREDICTIONS
+            |  tune         Ray Tune: nets, inputs, hyper-parameters, then late fusion
+            v
+         runs/<run>
+            |  ensemble     late fusion and calibration on rows nobody trained on    -> bundle
+            v
+          bundle
+            |  evaluate     the one job that loads test rows
+            |  score        raw clips or features                                    -> SCORES
+            v
+          report            one HTML file and its pictures
+
+Keys are file names; the sentence is the job's one-line help. Nothing is imported until it is chosen.
+"""
+
+JOBS: dict[str, str] = {
+    "encode": "Turn clips into features with any number of encoders, decoding each clip once.",
+    "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
+}

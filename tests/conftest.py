@@ -1,0 +1,17 @@
+"""Shapes are checked in every test: the hook is installed before any import of ours."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["fusion", "encoders"], "beartype.beartype")
+
+import hypothesis  # noqa: E402
+
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.load_profile("default")
