@@ -46,7 +46,7 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], *, where: str = "conf
 def typed_fields(kind: type[Any], values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """The given fields only, names and types checked; dashes in names are read as underscores."""
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(kind)]
     arguments = {}
     for key, value in values.items():
         name = key.replace("-", "_")

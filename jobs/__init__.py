@@ -23,7 +23,4 @@
 Keys are file names; the sentence is the job's one-line help. Nothing is imported until it is chosen.
 """
 
-JOBS: dict[str, str] = {
-    "encode": "Turn clips into features with any number of encoders, decoding each clip once.",
-    "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
-}
+JOBS: dict[str, str] = {}
