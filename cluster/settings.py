@@ -6,6 +6,8 @@ that stands beside every output, reads it back from YAML or JSON, and replaces a
 
 import dataclasses
 import difflib
+import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +19,17 @@ import yaml
 from cluster.errors import ConfigError
 
 C = TypeVar("C")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-5 is a number, as in JSON; YAML 1.1 wants 1.0e-5 and makes text of it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -65,20 +78,47 @@ def read_mapping(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"--config {path}: there is no such file")
+    text = file.read_text()
     try:
-        values = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path}: not YAML: {error}") from error
+        values = json.loads(text)  # YAML reads most of JSON, but not its surrogate pairs
+    except json.JSONDecodeError:
+        try:
+            values = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path}: expected `field: value` lines, came {type(values)}")
     return values
+
+
+def partial(kind: type[C], values: Mapping[str, Any], *, absent: object, where: str) -> C:
+    """An instance with the given fields, the defaults, and `absent` for a required field not given.
+
+    It stands for what a file says before the flags are read; its validation has not run.
+
+    Raises:
+        ConfigError: an unknown field or a value of the wrong type.
+    """
+    checked = typed_fields(kind, values, where=where)
+    instance = object.__new__(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in checked:
+            value = checked[field.name]
+        elif field.default is not dataclasses.MISSING:
+            value = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            value = absent
+        object.__setattr__(instance, field.name, value)
+    return instance
 
 
 def replace_at(config: C, path: str, value: Any) -> C:
     """A copy of `config` with the field at a dotted path replaced; mappings count as levels.
 
     Raises:
-        ConfigError: no such field, naming the nearest known one.
+        ConfigError: no such field, naming the nearest known one, or a value of the wrong type.
     """
     head, _, rest = path.partition(".")
     known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
@@ -86,10 +126,14 @@ def replace_at(config: C, path: str, value: Any) -> C:
         raise ConfigError(f"unknown field {head!r} in {path!r}; {nearest(head, known)}")
     if rest:
         child = getattr(config, head)
-        value = (
-            {**child, rest: value} if isinstance(child, Mapping) else replace_at(child, rest, value)
-        )
-    return dataclasses.replace(config, **{head: value})  # type: ignore[type-var]
+        if isinstance(child, Mapping):
+            value = {**child, rest: value}
+        elif dataclasses.is_dataclass(child):
+            value = replace_at(child, rest, value)
+        else:
+            raise ConfigError(f"{path!r}: {head!r} has no fields; it is {child!r}")
+    hint = typing.get_type_hints(type(config))[head]
+    return dataclasses.replace(config, **{head: _typed(hint, value, where=head)})  # type: ignore[type-var]
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -120,7 +164,11 @@ def _typed(hint: Any, value: Any, *, where: str) -> Any:
         if value not in arguments:
             raise ConfigError(f"{where}: {value!r}; {nearest(str(value), [*map(str, arguments)])}")
         return value
+    if hint is Path and isinstance(value, str):
+        return Path(value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: expected fields of {hint.__name__}, came {value!r}")
         return from_mapping(hint, value, where=where)

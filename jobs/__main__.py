@@ -1,13 +1,14 @@
 """The command line: `affuse JOB --flags`, equal to `python -m jobs JOB --flags`.
 
-Exit status 0: done. 1: failed, one line says why. 2: the command line or config was not understood.
+Exit status 0: done. 1: failed, one line says why (a traceback is a bug of ours). 2: the command line or
+config was not understood. 130: stopped by the keyboard; the same command goes on from there.
 """
 
 import importlib
 import sys
 from collections.abc import Sequence
 
-from cluster.errors import AffuseError, ConfigError, LabelTableError
+from cluster.errors import AffuseError, ConfigError
 from jobs import JOBS
 
 
@@ -22,41 +23,32 @@ def run(argv: list[str]) -> int:
         print(overview())
         return 0 if argv else 2
     name, *rest = argv
+    if name in ("-V", "--version"):
+        print(f"affuse {_version()}")
+        return 0
     if name not in JOBS:
-        import difflib
-
-        close = difflib.get_close_matches(name, JOBS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "type: affuse --help"
-        print(f"affuse: there is no job {name!r}; {hint}", file=sys.stderr)
-        return 2
-    module = importlib.import_module(f"jobs.{name}")
+        return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
     from jobs._cli import parse
 
     try:
-        config = parse(name, module, rest)
-    except (ConfigError, ValueError) as error:
-        print(f"affuse {name}: {error}", file=sys.stderr)
-        return 2
-    try:
+        module = importlib.import_module(f"jobs.{name}")
+        try:
+            config = parse(name, module, rest)
+        except ValueError as error:
+            return _fail(name, _line(error), 2)
         module.main(config)
-    except LabelTableError as error:
-        print(f"affuse {name}: {error}", file=sys.stderr)
-        return 1
     except ConfigError as error:
-        print(f"affuse {name}: {error}", file=sys.stderr)
-        return 2
+        return _fail(name, _line(error), 2)
     except AffuseError as error:
-        print(f"affuse {name}: {error}", file=sys.stderr)
-        return 1
+        return _fail(name, _line(error), 1)
     except KeyboardInterrupt:
-        print(f"affuse {name}: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _fail(name, "stopped; the same command goes on from here", 130)
     return 0
 
 
 def overview() -> str:
     """The list of jobs."""
-    width = max(map(len, JOBS))
+    width = max(map(len, JOBS), default=0)
     lines = [f"  {name:<{width}}  {text}" for name, text in JOBS.items()]
     return "\n".join(
         [
@@ -68,6 +60,34 @@ def overview() -> str:
             *lines,
         ]
     )
+
+
+def _fail(name: str, message: str, status: int) -> int:
+    job = f" {name}" if name in JOBS else ""
+    print(f"affuse{job}: {message}", file=sys.stderr)
+    return status
+
+
+def _line(error: BaseException) -> str:
+    """What the user is told: an error that crossed Ray carries a worker's traceback in its text."""
+    cause = getattr(error, "cause", None)
+    return str(cause if isinstance(cause, AffuseError) else error)
+
+
+def _hint(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, JOBS, n=1)
+    return f"did you mean {close[0]!r}?" if close else "type: affuse --help"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("affuse")
+    except PackageNotFoundError:
+        return "of a checkout that is not installed"
 
 
 if __name__ == "__main__":

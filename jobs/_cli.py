@@ -2,71 +2,152 @@
 
 A flag exists because a field exists; tyro writes the help. `--config FILE` gives the same fields in YAML
 or JSON (the resolved config that stands beside every output is accepted back); flags win over the file.
+A mapping is written `--net-options rank=8 dropout=0.3`.
 """
 
-import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Union
 
 import tyro
 
 from cluster import settings
+from cluster.errors import ConfigError
+
+SCALARS = (bool, int, float, str)
+"""Tried in this order: ``true`` is a bool, ``8`` an int, ``0.3`` a float, all else text."""
+
+CONFIG_HELP = "  --config FILE: the same fields as YAML or JSON; flags win over the file."
 
 
 def parse(job: str, module: ModuleType, argv: list[str]) -> Any:
     """The config of one job.
 
-    A module may offer its own ``configure(argv)`` where one flat dataclass is not enough.
+    A module has a ``Config``, or ``COMMANDS`` (name -> config class) where the job has commands of its
+    own, or ``configure(argv)`` where the command line is not flags alone.
+
+    Raises:
+        ConfigError: an unknown command or field, or a bad value in the file.
+        SystemExit: help was asked for (0) or the command line was not understood (2).
+    """
+    description = module.__doc__ or ""
+    if hasattr(module, "configure"):
+        return module.configure(argv)
+    if hasattr(module, "COMMANDS"):
+        return _parse_command(f"affuse {job}", module.COMMANDS, argv, description=description)
+    return parse_config(f"affuse {job}", module.Config, argv, description=description)
+
+
+def parse_config(prog: str, kind: type[Any], argv: list[str], *, description: str) -> Any:
+    """Parse flags and `--config FILE` into one dataclass.
 
     Raises:
         ConfigError: an unknown field or a bad value in the file.
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
-    if hasattr(module, "configure"):
-        return module.configure(argv)
-    return parse_config(f"affuse {job}", module.Config, argv, description=module.__doc__ or "")
-
-
-def parse_config(prog: str, kind: type[Any], argv: list[str], *, description: str) -> Any:
-    """Parse flags and `--config FILE` into one dataclass."""
     path, argv = _take_config_flag(argv)
-    if path is None:
-        return tyro.cli(kind, args=argv, prog=prog, description=description)
-    values = settings.read_mapping(path)
-    default = _partial(kind, values, where=path)
-    return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
+    values = {} if path is None else settings.read_mapping(path)
+    return tyro.cli(
+        kind,
+        args=argv,
+        prog=prog,
+        description=_manual(description),
+        default=settings.partial(kind, values, absent=tyro.MISSING, where=path or "config"),
+        registry=_registry(),
+    )
+
+
+def _parse_command(
+    prog: str, commands: Mapping[str, type[Any]], argv: list[str], *, description: str
+) -> Any:
+    if argv and argv[0] in commands:
+        kind = commands[argv[0]]
+        return parse_config(
+            f"{prog} {argv[0]}", kind, argv[1:], description=f"{kind.__doc__}\n\n{description}"
+        )
+    names = " | ".join(commands)
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} {{{names}}} [options]\n\n{_manual(description)}\n")
+        for name, kind in commands.items():
+            print(f"  {name:<{max(map(len, commands))}}  {(kind.__doc__ or '').splitlines()[0]}")
+        sys.exit(0)
+    if not argv:
+        raise ConfigError(f"expected one of {names}; type: {prog} --help")
+    close = difflib.get_close_matches(argv[0], commands, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {names}"
+    raise ConfigError(f"there is no command {argv[0]!r}; {hint}")
 
 
 def _take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
     for index, word in enumerate(argv):
-        if word == "--config" and index + 1 < len(argv):
+        if word == "--config":
+            if index + 1 == len(argv):
+                raise ConfigError("--config wants the name of a YAML or JSON file")
             return argv[index + 1], argv[:index] + argv[index + 2 :]
         if word.startswith("--config="):
             return word.removeprefix("--config="), argv[:index] + argv[index + 1 :]
     return None, argv
 
 
-def _partial(kind: type[Any], values: dict[str, Any], *, where: str) -> Any:
-    """A config from the file, with tyro's MISSING where a required field is left to the flags."""
-    required = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    absent = required - {key.replace("-", "_") for key in values}
-    if not absent:
-        return settings.from_mapping(kind, values, where=where)
-    checked = settings.typed_fields(kind, values, where=where)
-    instance = object.__new__(kind)
-    for field in dataclasses.fields(kind):
-        if field.name in checked:
-            value = checked[field.name]
-        elif field.name in absent:
-            value = tyro.MISSING
-        elif field.default is not dataclasses.MISSING:
-            value = field.default
-        else:
-            assert field.default_factory is not dataclasses.MISSING
-            value = field.default_factory()
-        object.__setattr__(instance, field.name, value)
-    return instance
+def _manual(docstring: str) -> str:
+    """The module docstring with its `Reads:` and `Laptop:` lines kept apart.
+
+    tyro joins lines that begin with a letter into one paragraph, and sets off those that do not.
+    """
+    lines = [re.sub(r"^(?=[A-Z][\w ]*: )", "  ", line) for line in docstring.strip().splitlines()]
+    return re.sub(r"\n\n+(?= )", "\n", "\n".join([*lines, "", CONFIG_HELP]))
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Mappings of scalars as `name=value` words, whether or not they have a default."""
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_mapping_rule)
+    return registry
+
+
+def _mapping_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    origin, arguments = typing.get_origin(info.type), typing.get_args(info.type)
+    if not (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return None
+    allowed = _members(arguments[1])
+    if arguments[0] is not str or not set(allowed) <= set(SCALARS):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=lambda words: dict(_pair(word, allowed) for word in words),
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
+    )
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _pair(word: str, allowed: tuple[Any, ...]) -> tuple[str, Any]:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ValueError(f"expected NAME=VALUE, came {word!r}")
+    for kind in SCALARS:
+        if kind not in allowed:
+            continue
+        if kind is bool:
+            if text.lower() in ("true", "false"):
+                return key, text.lower() == "true"
+            continue
+        try:
+            return key, kind(text)
+        except ValueError:
+            continue
+    expected = " or ".join(kind.__name__ for kind in allowed)
+    raise ValueError(f"{key}: expected {expected}, came {text!r}")

@@ -1,0 +1,312 @@
+"""The command line answers: help names every field, a typo its nearest, exit codes mean one thing."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import jobs
+from cluster import settings
+from cluster.errors import ConfigError, LabelTableError, PlanError
+from jobs import JOBS, _cli
+from jobs.__main__ import overview, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command line that takes flags: one a job, more where a job has commands of its own."""
+    found = []
+    for name in JOBS:
+        module = importlib.import_module(f"jobs.{name}")
+        found += [(name, command) for command in getattr(module, "COMMANDS", ())] or [(name,)]
+    return found
+
+
+def config_of(command: tuple[str, ...]) -> type:
+    module = importlib.import_module(f"jobs.{command[0]}")
+    return module.COMMANDS[command[1]] if len(command) > 1 else module.Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+    """Fields of every kind that jobs use."""
+
+    root: str
+    """Folder or URI."""
+
+    encoders: tuple[str, ...] = ()
+    options: Mapping[str, int | float | str | bool] = dataclasses.field(default_factory=dict)
+    share: float = 0.5
+    """A share [0..1]."""
+
+    resume: bool = True
+    cap: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is 0 to 1; came {self.share}")
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A job named `toy` whose `main` raises what the test puts into `fault`, else keeps the config."""
+    module = ModuleType("jobs.toy", "Do nothing.\n\nReads:  nothing\nWrites: nothing\n")
+    module.Config = Toy
+    module.fault = None
+    module.seen = None
+
+    def main(config):
+        module.seen = config
+        if module.fault is not None:
+            raise module.fault
+
+    module.main = main
+    monkeypatch.setitem(sys.modules, "jobs.toy", module)
+    monkeypatch.setitem(JOBS, "toy", "Do nothing.")
+    return module
+
+
+def exit_of(argv: list[str]) -> int:
+    """The exit status, whether returned or raised by the parser."""
+    try:
+        return run(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+class TestEveryJob:
+    @pytest.mark.parametrize("command", commands(), ids=" ".join)
+    def test_help_names_every_field_with_a_sentence(self, command, capsys):
+        assert exit_of([*command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        words = " ".join(shown.replace("│", " ").split())
+        for field in dataclasses.fields(config_of(command)):
+            named = f"--{field.name.replace('_', '-')}" in words or field.name.upper() in words
+            assert named, f"{field.name} is not in the help of {command}"
+
+    @pytest.mark.parametrize("command", commands(), ids=" ".join)
+    def test_every_field_is_documented(self, command):
+        import tyro._docstrings as docstrings
+
+        kind = config_of(command)
+        bare = [
+            field.name
+            for field in dataclasses.fields(kind)
+            if not docstrings.get_field_docstring(kind, field.name, ())
+        ]
+        assert not bare, f"{command}: fields without a sentence: {bare}"
+
+    @pytest.mark.parametrize("command", commands(), ids=" ".join)
+    def test_an_unknown_flag_exits_with_2(self, command, capsys):
+        assert exit_of([*command, "--no-such-flag-at-all", "1"]) == 2
+        assert capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", commands(), ids=" ".join)
+    def test_a_typo_in_a_file_names_the_nearest_field(self, command, tmp_path, capsys):
+        name = dataclasses.fields(config_of(command))[0].name
+        file = tmp_path / "c.yaml"
+        file.write_text(f"{name}x: 1\n")
+        assert exit_of([*command, "--config", str(file)]) == 2
+        said = capsys.readouterr().err
+        assert f"unknown field '{name}x'" in said
+        assert "did you mean" in said
+
+    def test_the_registry_is_all_that_was_tested(self):
+        assert {command[0] for command in commands()} == set(JOBS)
+
+
+class TestOverview:
+    def test_every_job_is_listed_with_its_sentence(self):
+        text = overview()
+        assert all(name in text and sentence in text for name, sentence in JOBS.items())
+
+    def test_an_empty_registry_does_not_break_it(self, monkeypatch):
+        monkeypatch.setattr("jobs.__main__.JOBS", {})
+        assert overview().endswith("jobs:")
+
+    def test_help_exits_0_and_no_job_exits_2(self):
+        assert run(["--help"]) == 0
+        assert run([]) == 2
+
+    def test_help_takes_under_half_a_second_and_imports_nothing_heavy(self):
+        code = (
+            "import sys; sys.argv = ['affuse', '--help']\n"
+            "try:\n    from jobs.__main__ import main; main()\nexcept SystemExit: pass\n"
+            "heavy = ('torch', 'ray', 'transformers', 'mlflow', 'numpy', 'pyarrow', 'tyro')\n"
+            "print([name for name in heavy if name in sys.modules])"
+        )
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            out = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+            )
+            seconds.append(time.perf_counter() - start)
+            assert out.stdout.splitlines()[-1] == "[]", out.stderr
+        assert min(seconds) < 0.5
+
+    def test_a_typo_in_a_job_names_the_nearest(self, toy, capsys):
+        assert run(["toyy"]) == 2
+        assert "there is no job 'toyy'; did you mean 'toy'?" in capsys.readouterr().err
+
+    def test_a_name_like_no_job_points_to_help(self, capsys):
+        assert run(["zzzzzz"]) == 2
+        assert "type: affuse --help" in capsys.readouterr().err
+
+    def test_the_version_is_printed(self, capsys):
+        assert run(["--version"]) == 0
+        assert capsys.readouterr().out.startswith("affuse ")
+
+
+class TestFlags:
+    def test_a_mapping_is_written_name_equals_value(self, toy):
+        argv = ["toy", "--root", "r", "--options", "rank=8", "p=0.3", "on=true", "kind=gated"]
+        assert run(argv) == 0
+        assert toy.seen.options == {"rank": 8, "p": 0.3, "on": True, "kind": "gated"}
+
+    def test_a_mapping_word_without_equals_is_refused(self, toy, capsys):
+        assert exit_of(["toy", "--root", "r", "--options", "rank"]) == 2
+        assert "expected NAME=VALUE, came 'rank'" in capsys.readouterr().err
+
+    def test_tuples_and_booleans_read_as_they_look(self, toy):
+        assert run(["toy", "--root", "r", "--encoders", "a", "b", "--no-resume"]) == 0
+        assert toy.seen.encoders == ("a", "b")
+        assert toy.seen.resume is False
+
+    def test_a_typo_in_a_flag_names_the_nearest(self, toy, capsys):
+        assert exit_of(["toy", "--root", "r", "--encodrs", "a"]) == 2
+        assert "--encoders" in capsys.readouterr().err
+
+    def test_a_value_the_config_refuses_is_said_in_its_words(self, toy, capsys):
+        assert exit_of(["toy", "--root", "r", "--share", "3"]) == 2
+        assert "share is 0 to 1; came 3" in capsys.readouterr().err
+
+    def test_the_manual_keeps_its_lines(self, toy, capsys):
+        assert exit_of(["toy", "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "\n  Reads:  nothing\n  Writes: nothing\n" in shown
+        assert "--config FILE" in shown
+
+
+class TestConfigFile:
+    def test_the_resolved_config_is_accepted_back(self, toy, tmp_path):
+        config = Toy(root="r", encoders=("a",), options={"lr": 1e-5, "rank": 8}, share=1e-3, cap=3)
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(settings.to_mapping(config)))
+        assert run(["toy", "--config", str(file)]) == 0
+        assert toy.seen == config
+
+    def test_flags_win_over_the_file_and_mend_what_it_lacks(self, toy, tmp_path):
+        file = tmp_path / "c.yaml"
+        file.write_text("share: 0.25\noptions: {rank: 8}\n")
+        assert run(["toy", f"--config={file}", "--root", "r", "--share", "0.75"]) == 0
+        assert toy.seen == Toy(root="r", share=0.75, options={"rank": 8})
+
+    def test_a_flag_mends_a_value_of_the_file_that_would_be_refused(self, toy, tmp_path):
+        file = tmp_path / "c.yaml"
+        file.write_text("root: r\nshare: 3.0\n")
+        assert exit_of(["toy", "--config", str(file)]) == 2
+        assert run(["toy", "--config", str(file), "--share", "0.5"]) == 0
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("encoderz: [a]", "unknown field 'encoderz'; did you mean 'encoders'?"),
+            ("share: much", "share: expected float, came 'much'"),
+            ("- a", "expected `field: value` lines"),
+            ("a: [", "not YAML"),
+        ],
+    )
+    def test_a_bad_file_exits_with_2_and_says_what_is_wrong(
+        self, toy, tmp_path, capsys, content, said
+    ):
+        file = tmp_path / "c.yaml"
+        file.write_text(content)
+        assert run(["toy", "--root", "r", "--config", str(file)]) == 2
+        assert said in capsys.readouterr().err
+
+    def test_a_missing_file_and_a_missing_name_exit_with_2(self, toy, capsys):
+        assert run(["toy", "--config", "nowhere.yaml"]) == 2
+        assert "there is no such file" in capsys.readouterr().err
+        assert run(["toy", "--config"]) == 2
+        assert "wants the name of a YAML or JSON file" in capsys.readouterr().err
+
+
+class TestExitStatus:
+    @pytest.mark.parametrize(
+        ("fault", "status"),
+        [
+            (None, 0),
+            (PlanError("needs 9 CPUs, has 2"), 1),
+            (LabelTableError("row 3: unknown class"), 1),
+            (ConfigError("no such net"), 2),
+            (KeyboardInterrupt(), 130),
+        ],
+        ids=["done", "ours", "labels", "config", "keyboard"],
+    )
+    def test_each_kind_of_end_has_its_status_and_one_line(self, toy, capsys, fault, status):
+        toy.fault = fault
+        assert run(["toy", "--root", "r"]) == status
+        said = capsys.readouterr().err
+        assert said.count("\n") == (fault is not None)
+        if fault is not None and str(fault):
+            assert said == f"affuse toy: {fault}\n"
+
+    def test_any_other_error_is_a_bug_and_keeps_its_traceback(self, toy):
+        toy.fault = ValueError("not ours")
+        with pytest.raises(ValueError, match="not ours"):
+            run(["toy", "--root", "r"])
+
+    def test_an_error_that_crossed_ray_is_told_without_the_workers_traceback(self, toy, capsys):
+        class FromWorkerError(PlanError):
+            def __init__(self, cause):
+                super().__init__(f"Traceback of a worker ... {cause}")
+                self.cause = cause
+
+        toy.fault = FromWorkerError(PlanError("too big"))
+        assert run(["toy", "--root", "r"]) == 1
+        assert capsys.readouterr().err == "affuse toy: too big\n"
+
+
+class TestJobsWithCommands:
+    @pytest.fixture
+    def twofold(self, toy):
+        toy.COMMANDS = {"export": Toy, "import": Toy}
+        return toy
+
+    def test_the_command_chooses_the_config(self, twofold):
+        assert run(["toy", "import", "--root", "r"]) == 0
+        assert twofold.seen == Toy(root="r")
+
+    def test_help_lists_the_commands(self, twofold, capsys):
+        assert exit_of(["toy", "--help"]) == 0
+        assert "{export | import}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("argv", "said"),
+        [
+            ([], "expected one of export | import; type: affuse toy --help"),
+            (["imprt"], "there is no command 'imprt'; did you mean 'import'?"),
+            (["zzz"], "known: export | import"),
+        ],
+    )
+    def test_a_wrong_command_is_answered(self, twofold, capsys, argv, said):
+        assert run(["toy", *argv]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_job_with_a_grammar_of_its_own_reads_its_own_words(toy):
+    toy.configure = lambda argv: Toy(root=" ".join(argv))
+    assert _cli.parse("toy", toy, ["a", "b"]) == Toy(root="a b")
+
+
+def test_the_jobs_package_imports_nothing():
+    assert [name for name in vars(jobs) if name.isupper()] == ["JOBS"]
