@@ -1,0 +1,85 @@
+"""The shape that every metric shares: a sum over rows, then a closed form of that sum.
+
+Accuracy, F1, NLL, ECE, Pearson and the rest are all functions of sums over rows (counts, losses, bins or
+moments). Keeping the two halves apart gives row weights and a bootstrap of thousands of resamples by one
+matrix product, from the same formula.
+
+Shapes: row, class, statistic; `...` stands for any leading axes (resamples, candidates).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fusion.batch import Kind
+
+Rows = Callable[[Tensor, Tensor], Tensor]
+Finish = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric, its convention and its two halves."""
+
+    name: str
+    kind: Kind
+    higher_is_better: bool
+    rows: Rows
+    """(prediction, target) -> float64 [row, statistic]: what a row adds."""
+
+    finish: Finish
+    """[..., statistic] -> [...]; NaN where the figure is undefined."""
+
+    needs_probabilities: bool = False
+    """Predicted labels are not enough."""
+
+    def __call__(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
+        """The figure over all rows; `weights` [row] count a row more or less than once.
+
+        Raises:
+            ValueError: no rows, or lengths that disagree.
+        """
+        if len(prediction) != len(target) or len(target) == 0:
+            raise ValueError(
+                f"{self.name}: {len(prediction)} predictions for {len(target)} targets; "
+                "expected the same number, at least one"
+            )
+        rows = self.rows(prediction, target)
+        sums = rows.sum(0) if weights is None else weights.double() @ rows
+        return float(self.finish(sums))
+
+    def resampled(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        counts: Float[Tensor, "resample group"],
+        group: Tensor,
+    ) -> Float[Tensor, " resample"]:
+        """The figure of each resample that counts every group so many times.
+
+        Args:
+            prediction: as for the metric.
+            target: as for the metric.
+            counts: how often each resample drew each group.
+            group: code of each row's group, 0 .. groups - 1.
+        """
+        rows = self.rows(prediction, target)
+        sums = torch.zeros(counts.shape[1], rows.shape[1], dtype=torch.float64)
+        return self.finish(counts @ sums.index_add_(0, group, rows))
+
+    def loss(self, value: float) -> float:
+        """The figure turned so that lower is better."""
+        return -value if self.higher_is_better else value
+
+
+def share(part: Tensor, whole: Tensor) -> Tensor:
+    """Ratio of part and whole, zero where the whole is zero (the `zero_division=0` of scikit-learn)."""
+    return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
+
+
+def mean_of(total: Tensor, count: Tensor) -> Tensor:
+    """Mean from total and count, NaN where nothing was counted."""
+    return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), torch.nan)
