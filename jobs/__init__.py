@@ -23,4 +23,6 @@
 Keys are file names; the sentence is the job's one-line help. Nothing is imported until it is chosen.
 """
 
-JOBS: dict[str, str] = {}
+JOBS: dict[str, str] = {
+    "submit": "Run any job on a Ray cluster: the same command line, after --.",
+}

@@ -43,15 +43,29 @@ def parse(job: str, module: ModuleType, argv: list[str]) -> Any:
     return parse_config(f"affuse {job}", module.Config, argv, description=description)
 
 
-def parse_config(prog: str, kind: type[Any], argv: list[str], *, description: str) -> Any:
+def parse_config(
+    prog: str,
+    kind: type[Any],
+    argv: list[str],
+    *,
+    description: str,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """Parse flags and `--config FILE` into one dataclass.
+
+    Args:
+        prog: the command as it is typed.
+        kind: the config class.
+        argv: flags.
+        description: docstring to show above the flags.
+        given: fields that were read elsewhere; they win over the file.
 
     Raises:
         ConfigError: an unknown field or a bad value in the file.
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
     path, argv = _take_config_flag(argv)
-    values = {} if path is None else settings.read_mapping(path)
+    values = {**({} if path is None else settings.read_mapping(path)), **(given or {})}
     return tyro.cli(
         kind,
         args=argv,
@@ -99,8 +113,9 @@ def _manual(docstring: str) -> str:
 
     tyro joins lines that begin with a letter into one paragraph, and sets off those that do not.
     """
-    lines = [re.sub(r"^(?=[A-Z][\w ]*: )", "  ", line) for line in docstring.strip().splitlines()]
-    return re.sub(r"\n\n+(?= )", "\n", "\n".join([*lines, "", CONFIG_HELP]))
+    summary, *rest = docstring.strip().splitlines() or [""]
+    lines = [re.sub(r"^(?=[A-Z][\w ]*: )", "  ", line) for line in rest]
+    return re.sub(r"\n\n+(?= )", "\n", "\n".join([summary, *lines, "", CONFIG_HELP]))
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:

@@ -1,0 +1,432 @@
+"""Ship a job to a running Ray cluster through its Jobs API, and stay with it.
+
+What travels: the four packages and the project's metadata, never the rest of the checkout, plus the job's
+config as one JSON file. The cluster's machines install what the metadata asks for, unless their image has
+it already. A job runs once: whoever submitted it submits it again, and it does what is missing.
+
+Ray runs whatever it is sent, so the Jobs port must never face a network without token authentication. The
+token is taken from a file or the environment, sent as a header, and never printed or put into the job.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import json
+import logging
+import re
+import shutil
+import tempfile
+import time
+import tomllib
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cluster.errors import ConfigError, SubmissionError
+from cluster.settings import nearest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHIPPED = ("cluster", "encoders", "fusion", "jobs", "constraints.txt", "pyproject.toml")
+"""What a job needs of the checkout; data, tests, environments and secrets beside it stay here."""
+
+CONFIG_FILE = "submitted.json"
+TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
+MAX_LOST_CONNECTIONS = 5
+PASSED_BY_RAY = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's client prefers over the address it is given, in this order."""
+
+PROJECT = "affuse"
+EXTRA_OF_SCHEME = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrypoint:
+    """Resources of the machine that runs the job's driver; all zero: the head node, unreserved."""
+
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+    memory_gb: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """As the Jobs API names them; what is zero is not asked for."""
+        asked = {
+            "entrypoint_num_cpus": self.num_cpus,
+            "entrypoint_num_gpus": self.num_gpus,
+            "entrypoint_memory": int(self.memory_gb * 2**30),
+        }
+        return {name: value for name, value in asked.items() if value}
+
+
+# ---- the token and the connection
+
+
+def read_token(path: str | None, environment: Mapping[str, str]) -> str | None:
+    """The token that the cluster asks for, from where Ray looks for it.
+
+    Args:
+        path: a file; wins over the environment.
+        environment: `RAY_AUTH_TOKEN`, else `RAY_AUTH_TOKEN_PATH`, else ``~/.ray/auth_token``.
+
+    Returns:
+        The token, or None where there is none to be found.
+
+    Raises:
+        SubmissionError: a file that was named is absent or empty.
+    """
+    if path is None and environment.get("RAY_AUTH_TOKEN"):
+        return environment["RAY_AUTH_TOKEN"].strip()
+    named = path or environment.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named).expanduser() if named else _default_token_file(environment)
+    try:
+        token = file.read_text().strip()
+    except OSError as error:
+        if named is None:
+            return None
+        raise SubmissionError(
+            f"token file {file}: {error.strerror}; type: ray get-auth-token > {file}"
+        ) from error
+    if not token:
+        raise SubmissionError(f"token file {file} is empty; type: ray get-auth-token > {file}")
+    return token
+
+
+def _default_token_file(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("HOME", "~")).expanduser() / ".ray" / "auth_token"
+
+
+def connect(address: str, token: str | None, environment: Mapping[str, str]) -> Any:
+    """A client of the cluster's Jobs API, after its version and the token were tried.
+
+    Args:
+        address: ``http://host:8265`` or ``https://...``.
+        token: sent as a bearer header.
+        environment: refused where a variable would send the job to another cluster.
+
+    Raises:
+        ConfigError: not an address of the Jobs API.
+        SubmissionError: nobody answers, the token is refused, or the cluster runs another Ray.
+    """
+    check_address(address)
+    for name in PASSED_BY_RAY:
+        other = environment.get(name)
+        if other and other.rstrip("/") != address.rstrip("/"):
+            raise SubmissionError(
+                f"{name}={other} would win over --address {address}; type: unset {name}"
+            )
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    _check_version(address, _ask_version(address, headers))
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("ray.dashboard", "ray._private.runtime_env"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # where each package was zipped
+    return JobSubmissionClient(address, headers=headers)
+
+
+def check_address(address: str) -> None:
+    """Refuse what is not the URL of a Jobs API.
+
+    Raises:
+        ConfigError: with the form that is expected.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"--address {address!r}: expected the dashboard's URL such as http://127.0.0.1:8265, "
+            "not Ray's own port"
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address names this machine (a tunnel to a cluster does too)."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ask_version(address: str, headers: Mapping[str, str]) -> str:
+    import requests
+
+    try:
+        answer = requests.get(
+            f"{address.rstrip('/')}/api/version", headers=dict(headers), timeout=20
+        )
+    except requests.exceptions.RequestException as error:
+        raise SubmissionError(
+            f"no Ray cluster answers at {address} ({type(error).__name__}); is the tunnel open? "
+            "type: ssh -N -L 8265:127.0.0.1:8265 HEAD, or kubectl port-forward service/HEAD 8265"
+        ) from error
+    if answer.status_code in (401, 403):
+        said = "needs a token" if answer.status_code == 401 else "refused the token"
+        raise SubmissionError(
+            f"the cluster at {address} {said}; type: ray get-auth-token > FILE on its head node, "
+            "and give --token-path FILE"
+        )
+    try:
+        return str(answer.json()["ray_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SubmissionError(
+            f"what answers at {address} is not a Ray dashboard (HTTP {answer.status_code})"
+        ) from error
+
+
+def _check_version(address: str, version: str) -> None:
+    from packaging.requirements import Requirement
+
+    ray = next(
+        requirement
+        for requirement in map(Requirement, _metadata()["dependencies"])
+        if requirement.name == "ray"
+    )
+    if not ray.specifier.contains(version, prereleases=True):
+        raise SubmissionError(
+            f"the cluster at {address} runs Ray {version}, this project needs ray{ray.specifier}; "
+            "start it from an image with such a Ray"
+        )
+
+
+# ---- what is sent
+
+
+def requirements(extras: Sequence[str] = (), *, checkout: Path = CHECKOUT) -> list[str]:
+    """What the cluster's machines have to install, from the project's own metadata.
+
+    Ray is left out: a job cannot change the Ray that runs it. Versions are those that were tested,
+    where the constraints file names them.
+
+    Raises:
+        ConfigError: an extra the project does not have; the nearest one is named.
+    """
+    from packaging.requirements import Requirement
+
+    project = _metadata(checkout)
+    optional = project["optional-dependencies"]
+    wanted = list(project["dependencies"])
+    for extra in extras:
+        if extra not in optional:
+            raise ConfigError(f"there is no extra {extra!r}; {nearest(extra, list(optional))}")
+        wanted += optional[extra]
+    pinned = _constraints(checkout)
+    found = []
+    for requirement in map(Requirement, dict.fromkeys(wanted)):
+        if requirement.name == "ray":
+            continue
+        version = pinned.get(_canonical(requirement.name))
+        marker = f" ; {requirement.marker}" if requirement.marker else ""
+        specifier = f"=={version}" if version else str(requirement.specifier)
+        found.append(f"{requirement.name}{_bracketed(requirement.extras)}{specifier}{marker}")
+    return found
+
+
+def _metadata(checkout: Path = CHECKOUT) -> dict[str, Any]:
+    with (checkout / "pyproject.toml").open("rb") as file:
+        project: dict[str, Any] = tomllib.load(file)["project"]
+    return project
+
+
+def _constraints(checkout: Path) -> dict[str, str]:
+    file = checkout / "constraints.txt"
+    if not file.is_file():
+        return {}
+    # A local version such as 2.13.0+cpu names this machine's build, not the cluster's.
+    pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#+]+)", file.read_text(), flags=re.MULTILINE)
+    return {_canonical(name): version for name, version in pairs}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _bracketed(extras: set[str]) -> str:
+    return f"[{','.join(sorted(extras))}]" if extras else ""
+
+
+def extras_for(locations: Sequence[str]) -> list[str]:
+    """Extras that the schemes of some URIs need, such as `s3` for ``s3://``."""
+    schemes = {urlsplit(location).scheme for location in locations}
+    return sorted({EXTRA_OF_SCHEME[scheme] for scheme in schemes if scheme in EXTRA_OF_SCHEME})
+
+
+def stage(folder: Path, config: Mapping[str, Any], *, checkout: Path = CHECKOUT) -> Path:
+    """Copy what is shipped, and the job's config as `CONFIG_FILE`, into an empty folder."""
+    for name in SHIPPED:
+        source = checkout / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def new_submission_id(job: str) -> str:
+    """A name that sorts by time and says what runs, such as ``affuse-encode-20260102-030405-1f2e``."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"affuse-{job}-{now}-{uuid.uuid4().hex[:4]}"
+
+
+def submit(
+    client: Any,
+    words: Sequence[str],
+    config: Mapping[str, Any],
+    *,
+    submission_id: str,
+    packages: Sequence[str],
+    env: Mapping[str, str],
+    entrypoint: Entrypoint,
+) -> str:
+    """Send one job and return its submission id.
+
+    Args:
+        client: from `connect`.
+        words: the job and its command, e.g. ``["encode"]`` or ``["features", "import"]``.
+        config: its resolved config.
+        submission_id: must not have been used on this cluster.
+        packages: requirement lines to install; none where the image has everything.
+        env: environment variables of the job and its workers.
+        entrypoint: what the driver reserves.
+
+    Raises:
+        SubmissionError: the cluster refused it.
+    """
+    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+        environment: dict[str, Any] = {
+            "working_dir": str(stage(Path(folder), config)),
+            "env_vars": {"PYTHONUNBUFFERED": "1", **env},
+        }
+        if packages:
+            environment["pip"] = {"packages": list(packages), "pip_check": False}
+        with refusals(f"job {submission_id} was refused"):
+            return str(
+                client.submit_job(
+                    entrypoint=" ".join(["python -m jobs", *words, "--config", CONFIG_FILE]),
+                    submission_id=submission_id,
+                    runtime_env=environment,
+                    metadata={"project": PROJECT, "job": words[0]},
+                    **entrypoint.arguments(),
+                )
+            )
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what Ray's client raises about a cluster into one line of ours.
+
+    Raises:
+        SubmissionError: with the cluster's own words.
+    """
+    import requests
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except (
+        RuntimeError,
+        ValueError,
+        ConnectionError,
+        AuthenticationError,
+        requests.exceptions.RequestException,
+    ) as error:
+        # A refusal may come with the head node's traceback, of which the last line is the reason.
+        lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)]
+        said = lines[-1] if lines else type(error).__name__
+        raise SubmissionError(f"{what}: {said}") from error
+
+
+# ---- staying with it
+
+
+def follow(client: Any, submission_id: str, *, write: Callable[[str], object]) -> Any:
+    """Copy a job's log until it ends, across lost connections.
+
+    Args:
+        client: from `connect`.
+        submission_id: the job.
+        write: takes each new piece of the log.
+
+    Returns:
+        Ray's details of the ended job (status, message, driver_exit_code).
+
+    Raises:
+        SubmissionError: there is no such job, or the cluster went away.
+    """
+    log = _Log(write)
+    lost = 0
+    while str((details := find(client, submission_id)).status) not in TERMINAL or not log.whole:
+        try:
+            asyncio.run(log.copy(client.tail_job_logs(submission_id)))
+            lost = 0
+        except (RuntimeError, OSError) as error:
+            # A web socket through tunnels and proxies breaks now and then; the job does not notice.
+            lost += 1
+            if lost > MAX_LOST_CONNECTIONS:
+                raise SubmissionError(
+                    f"lost the log of {submission_id}: {error}; it may still run, type: "
+                    f"affuse submit --attach {submission_id}"
+                ) from error
+        time.sleep(0.5)
+    return details
+
+
+class _Log:
+    """The log of one job, of which each connection sends the whole from its beginning."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self.write = write
+        self.written = 0
+        self.whole = False
+
+    async def copy(self, pieces: AsyncIterator[str]) -> None:
+        """Write what has not been written yet."""
+        self.whole = False
+        seen = 0
+        async for piece in pieces:
+            fresh = piece[max(self.written - seen, 0) :]
+            seen += len(piece)
+            if fresh:
+                self.write(fresh)
+                self.written = seen
+        self.whole = True
+
+
+def find(client: Any, submission_id: str) -> Any:
+    """Ray's details of one job.
+
+    Raises:
+        SubmissionError: there is no such job; the latest ones are named.
+    """
+    with refusals("the cluster did not answer"):
+        jobs = {job.submission_id: job for job in client.list_jobs() if job.submission_id}
+    if submission_id in jobs:
+        return jobs[submission_id]
+    latest = sorted(jobs.values(), key=lambda job: job.start_time or 0)[-5:]
+    known = ", ".join(f"{job.submission_id} ({job.status})" for job in latest)
+    raise SubmissionError(
+        f"there is no job {submission_id!r}; latest: {known or 'none was ever submitted'}"
+    )
+
+
+def stop(client: Any, submission_id: str, *, wait_s: float = 60.0) -> str:
+    """Ask a job to end and wait until it has.
+
+    Returns:
+        Its last status.
+
+    Raises:
+        SubmissionError: there is no such job, or it still runs after `wait_s` seconds.
+    """
+    if str(find(client, submission_id).status) not in TERMINAL:
+        with refusals(f"job {submission_id} could not be stopped"):
+            client.stop_job(submission_id)
+    deadline = time.monotonic() + wait_s
+    while (status := str(find(client, submission_id).status)) not in TERMINAL:
+        if time.monotonic() > deadline:
+            raise SubmissionError(f"job {submission_id} still runs after {wait_s:.0f} s")
+        time.sleep(0.5)
+    return status

@@ -1,0 +1,203 @@
+"""Run any job on a Ray cluster: the same command line, after `--`.
+
+Reads:  the checkout, the job's flags, and the token of the cluster
+Writes: nothing here; the job writes below its root, which every machine of the cluster must see
+
+Tunnel:  ssh -N -L 8265:127.0.0.1:8265 HEAD
+Submit:  affuse submit --token-path token -- encode --root s3://bucket/mosei --encoders hubert_base
+Return:  affuse submit --token-path token --attach ID
+Stop:    affuse submit --token-path token --stop ID
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster import settings, storage, submission
+from cluster.errors import ConfigError
+from cluster.submission import Entrypoint
+
+LOCATIONS = ("root", "source")
+"""Fields of other jobs that say where data lies; on a cluster they must mean the same everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which cluster, what it installs, and what to do with the job."""
+
+    address: str = "http://127.0.0.1:8265"
+    """URL of the cluster's dashboard; a tunnel keeps it off the network."""
+
+    token_path: str | None = None
+    """File with the cluster's token. Else RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
+
+    follow: bool = True
+    """Copy the job's log until it ends and exit as it does; else return when it is accepted."""
+
+    submission_id: str | None = None
+    """Name of the job on the cluster; by default its kind and the time."""
+
+    attach: str | None = None
+    """Follow the job of this submission id again instead of submitting."""
+
+    stop: str | None = None
+    """End the job of this submission id instead of submitting."""
+
+    pip: bool = True
+    """Install the project's requirements on the cluster; --no-pip where the image has them."""
+
+    extras: tuple[str, ...] = ("offline",)
+    """Extras of the project to install; those of s3:// and gs:// roots are added."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the job and its workers, NAME=VALUE; nothing is passed on unasked."""
+
+    num_cpus: float = 0.0
+    """CPUs to reserve for the job's driver; 0: the head node, unreserved."""
+
+    num_gpus: float = 0.0
+    """GPUs to reserve for the job's driver; its workers ask for their own."""
+
+    memory_gb: float = 0.0
+    """Memory to reserve for the job's driver [GiB]."""
+
+    command: tuple[str, ...] = ()
+    """The job and its flags; on the command line what follows `--`."""
+
+    def __post_init__(self) -> None:
+        submission.check_address(self.address)
+        chosen = sum(map(bool, (self.command, self.attach, self.stop)))
+        if chosen != 1:
+            raise ConfigError(
+                "expected one of: a job after --, --attach ID, --stop ID; "
+                "type: affuse submit --address URL -- encode --root s3://..."
+            )
+        if min(self.num_cpus, self.num_gpus, self.memory_gb) < 0:
+            raise ConfigError("num_cpus, num_gpus and memory_gb are zero or more")
+
+
+def configure(argv: list[str]) -> Config:
+    """Flags before `--`, another job's command line after it."""
+    from jobs._cli import parse_config
+
+    flags, given = argv, {}
+    if "--" in argv:
+        cut = argv.index("--")
+        flags, given = argv[:cut], {"command": argv[cut + 1 :]}
+    config = parse_config("affuse submit", Config, flags, description=__doc__ or "", given=given)
+    assert isinstance(config, Config)
+    return config
+
+
+def main(config: Config) -> None:
+    """Submit, follow or stop; exits with the job's own status."""
+    token = submission.read_token(config.token_path, os.environ)
+    job = None if not config.command else resolve(config.command, config.address)
+    client = submission.connect(config.address, token, os.environ)
+    if config.stop is not None:
+        print(f"{config.stop}: {submission.stop(client, config.stop)}")
+        return
+    name = config.attach if job is None else send(client, job, config)
+    assert name is not None
+    if config.follow:
+        sys.exit(watch(client, name, config))
+    print(f"submitted {name}; type: affuse submit --address {config.address} --attach {name}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Another job's command line, understood."""
+
+    words: tuple[str, ...]
+    """The job and, where it has commands of its own, the command."""
+
+    values: Mapping[str, Any]
+    """Its resolved config, locations made absolute."""
+
+    locations: tuple[str, ...]
+
+
+def resolve(command: Sequence[str], address: str) -> Job:
+    """Parse a job's command line here, so that a typo never reaches the cluster.
+
+    Raises:
+        ConfigError: no such job, one that does not run on a cluster, a bad flag, or a path of this
+            machine for a cluster elsewhere.
+    """
+    import importlib
+
+    from jobs import JOBS
+    from jobs._cli import parse
+
+    name, *rest = command
+    if name not in JOBS:
+        raise ConfigError(f"there is no job {name!r}; {settings.nearest(name, list(JOBS))}")
+    module = importlib.import_module(f"jobs.{name}")
+    if hasattr(module, "configure"):
+        raise ConfigError(f"{name} runs on your own machine; it cannot be submitted")
+    values = settings.to_mapping(parse(name, module, rest))
+    words = (name, rest[0]) if hasattr(module, "COMMANDS") else (name,)
+    locations = {key: values[key] for key in LOCATIONS if isinstance(values.get(key), str)}
+    for key, location in locations.items():
+        check_location(key, location, address)
+        values[key] = storage.absolute(location)
+    return Job(words, values, tuple(values[key] for key in locations))
+
+
+def check_location(key: str, location: str, address: str) -> None:
+    """Refuse a plain path where the cluster is another machine.
+
+    Raises:
+        ConfigError: naming the two ways out.
+    """
+    if "://" not in location and not submission.is_loopback(address):
+        raise ConfigError(
+            f"--{key} {location} is a path of this machine, which the cluster at {address} does not "
+            f"see; give s3://..., or file://{storage.absolute(location)} for a folder that is "
+            "mounted under this name on every machine"
+        )
+
+
+def send(client: Any, job: Job, config: Config) -> str:
+    """Submit, saying what travels and what is installed."""
+    packages: list[str] = []
+    if config.pip:
+        extras = sorted({*config.extras, *submission.extras_for(job.locations)})
+        packages = submission.requirements(extras)
+        print(f"installing {len(packages)} requirements there (extras: {', '.join(extras)})")
+    if not submission.is_loopback(config.address) and config.address.startswith("http://"):
+        print("warning: http to another machine shows the token to the network; use a tunnel")
+    name = submission.submit(
+        client,
+        job.words,
+        job.values,
+        submission_id=config.submission_id or submission.new_submission_id("-".join(job.words)),
+        packages=packages,
+        env=config.env,
+        entrypoint=Entrypoint(
+            num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory_gb=config.memory_gb
+        ),
+    )
+    print(f"{name}: accepted by {config.address}", flush=True)
+    return name
+
+
+def watch(client: Any, name: str, config: Config) -> int:
+    """Follow the log; return the job's exit status."""
+    try:
+        details = submission.follow(
+            client, name, write=lambda text: print(text, end="", flush=True)
+        )
+    except KeyboardInterrupt:
+        again = f"affuse submit --address {config.address}"
+        print(f"\n{name} goes on; {again} --attach {name} follows it, --stop {name} ends it")
+        return 130
+    status = str(details.status)
+    print(f"{name}: {status}")
+    if status == "SUCCEEDED":
+        return 0
+    reason = (details.message or status).splitlines()[0].split(", last available logs")[0]
+    print(f"affuse submit: {name}: {reason}", file=sys.stderr)
+    return details.driver_exit_code or 1

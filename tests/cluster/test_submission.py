@@ -1,0 +1,269 @@
+"""What travels to a cluster, which token opens it, and how a job is followed."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packaging.requirements import Requirement
+
+from cluster import submission
+from cluster.errors import ConfigError, SubmissionError
+from cluster.submission import Entrypoint
+
+ADDRESS = "http://127.0.0.1:8265"
+
+
+class Details(SimpleNamespace):
+    submission_id: str
+    status: str
+    start_time = 0
+    message = ""
+    driver_exit_code = None
+
+
+class FakeClient:
+    """The Jobs API as far as we use it; `connections` are the pieces each log connection sends."""
+
+    def __init__(self, *, statuses=("SUCCEEDED",), connections=(), refuse=None):
+        self.statuses = list(statuses)
+        self.connections = list(connections)
+        self.refuse = refuse
+        self.sent = None
+        self.stopped = []
+
+    def submit_job(self, **arguments):
+        if self.refuse is not None:
+            raise self.refuse
+        self.sent = arguments
+        self.shipped = sorted(
+            str(file.relative_to(arguments["runtime_env"]["working_dir"]))
+            for file in Path(arguments["runtime_env"]["working_dir"]).rglob("*")
+            if file.is_file()
+        )
+        return arguments["submission_id"]
+
+    def list_jobs(self):
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return [Details(submission_id="a", status=status), Details(submission_id=None, status="")]
+
+    async def tail_job_logs(self, submission_id):
+        pieces = self.connections.pop(0) if len(self.connections) > 1 else self.connections[0]
+        for piece in pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    def stop_job(self, submission_id):
+        self.stopped.append(submission_id)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(submission.time, "sleep", lambda seconds: None)
+
+
+class TestToken:
+    def test_a_named_file_wins_over_the_environment(self, tmp_path):
+        file = tmp_path / "token"
+        file.write_text("from-file\n")
+        assert submission.read_token(str(file), {"RAY_AUTH_TOKEN": "x"}) == "from-file"
+
+    def test_the_environment_is_read_in_rays_order(self, tmp_path):
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("home")
+        (tmp_path / "other").write_text("path")
+        home = {"HOME": str(tmp_path)}
+        path = {**home, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}
+        assert submission.read_token(None, home) == "home"
+        assert submission.read_token(None, path) == "path"
+        assert submission.read_token(None, {**path, "RAY_AUTH_TOKEN": " direct "}) == "direct"
+
+    def test_no_token_anywhere_is_none(self, tmp_path):
+        assert submission.read_token(None, {"HOME": str(tmp_path)}) is None
+
+    def test_a_named_file_that_is_absent_or_empty_is_refused(self, tmp_path):
+        with pytest.raises(SubmissionError, match=r"No such file.*type: ray get-auth-token"):
+            submission.read_token(str(tmp_path / "no"), {})
+        (tmp_path / "empty").touch()
+        with pytest.raises(SubmissionError, match="is empty"):
+            submission.read_token(str(tmp_path / "empty"), {})
+
+
+class TestAddress:
+    @pytest.mark.parametrize("address", ["ray://h:10001", "h:8265", "auto", "http://"])
+    def test_only_the_dashboards_url_is_an_address(self, address):
+        with pytest.raises(ConfigError, match="expected the dashboard's URL"):
+            submission.check_address(address)
+
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("http://127.0.0.1:8265", True),
+            ("http://127.8.0.1:8265", True),
+            ("http://localhost:8265", True),
+            ("http://[::1]:8265", True),
+            ("http://10.0.0.1:8265", False),
+            ("https://cluster.example.com", False),
+        ],
+    )
+    def test_loopback_is_told_from_the_network(self, address, expected):
+        assert submission.is_loopback(address) is expected
+
+    def test_a_variable_that_would_win_over_the_address_is_refused(self):
+        with pytest.raises(SubmissionError, match="unset RAY_ADDRESS"):
+            submission.connect(ADDRESS, None, {"RAY_ADDRESS": "http://elsewhere:8265"})
+
+    def test_a_cluster_with_another_ray_is_refused(self):
+        with pytest.raises(SubmissionError, match=r"runs Ray 2\.40\.0, this project needs ray"):
+            submission._check_version(ADDRESS, "2.40.0")
+        submission._check_version(ADDRESS, "2.60.0")
+
+    def test_nobody_there_says_how_to_open_a_tunnel(self):
+        with pytest.raises(SubmissionError, match="type: ssh -N -L 8265"):
+            submission.connect("http://127.0.0.1:9", None, {})
+
+
+class TestWhatIsInstalled:
+    def test_requirements_are_the_projects_own_without_ray(self):
+        names = {Requirement(line).name for line in submission.requirements()}
+        assert {"torch", "mlflow", "pyarrow"} <= names
+        assert "ray" not in names
+
+    def test_an_extra_adds_its_packages_and_a_wrong_one_names_the_nearest(self):
+        assert any(line.startswith("silero-vad") for line in submission.requirements(["offline"]))
+        with pytest.raises(ConfigError, match="did you mean 'offline'"):
+            submission.requirements(["ofline"])
+
+    def test_versions_are_the_tested_ones_without_this_machines_build(self, tmp_path):
+        (tmp_path / "pyproject.toml").write_text(
+            "[project]\n"
+            'dependencies = ["ray>=2", "torch>=2.6", "A_b[x]>=1; python_version > \'3\'", "free>=3"]\n'
+            "[project.optional-dependencies]\n"
+        )
+        (tmp_path / "constraints.txt").write_text("torch==2.13.0+cpu\na-b==1.5\n")
+        assert submission.requirements(checkout=tmp_path) == [
+            "torch==2.13.0",
+            'A_b[x]==1.5 ; python_version > "3"',
+            "free>=3",
+        ]
+
+    def test_a_checkout_without_constraints_keeps_its_ranges(self, tmp_path):
+        (tmp_path / "pyproject.toml").write_text(
+            '[project]\ndependencies = ["torch>=2.6"]\n[project.optional-dependencies]\n'
+        )
+        assert submission.requirements(checkout=tmp_path) == ["torch>=2.6"]
+
+    def test_the_scheme_of_a_root_brings_its_extra(self):
+        assert submission.extras_for(["s3://a/b", "gs://c", "/d", "file:///e"]) == ["gcs", "s3"]
+
+
+class TestWhatTravels:
+    def submit(self, client, **changes):
+        arguments = {
+            "submission_id": "affuse-x",
+            "packages": ["torch==1"],
+            "env": {"A": "1"},
+            "entrypoint": Entrypoint(),
+            **changes,
+        }
+        return submission.submit(client, ["features", "import"], {"root": "s3://b"}, **arguments)
+
+    def test_the_packages_and_metadata_and_nothing_beside_them(self):
+        client = FakeClient()
+        assert self.submit(client) == "affuse-x"
+        tops = {file.split("/")[0] for file in client.shipped}
+        assert tops == {*submission.SHIPPED, submission.CONFIG_FILE}
+        assert not [file for file in client.shipped if "__pycache__" in file or "/." in file]
+        assert "jobs/submit.py" in client.shipped
+
+    def test_secrets_and_data_in_the_checkout_stay_here(self, tmp_path):
+        checkout = tmp_path / "checkout"
+        (checkout / "jobs" / "__pycache__").mkdir(parents=True)
+        for name in (".env", "data.npz", "jobs/a.py", "jobs/.secret", "jobs/__pycache__/a.pyc"):
+            (checkout / name).write_text("x")
+        (tmp_path / "stage").mkdir()
+        staged = submission.stage(tmp_path / "stage", {"root": "r"}, checkout=checkout)
+        files = sorted(str(f.relative_to(staged)) for f in staged.rglob("*") if f.is_file())
+        assert files == ["jobs/a.py", submission.CONFIG_FILE]
+        assert json.loads((staged / submission.CONFIG_FILE).read_text()) == {"root": "r"}
+
+    def test_the_entrypoint_reads_the_config_and_the_environment_is_what_was_asked(self):
+        client = FakeClient()
+        self.submit(client)
+        assert client.sent["entrypoint"] == "python -m jobs features import --config submitted.json"
+        assert client.sent["runtime_env"]["env_vars"] == {"PYTHONUNBUFFERED": "1", "A": "1"}
+        assert client.sent["runtime_env"]["pip"]["packages"] == ["torch==1"]
+
+    def test_an_image_with_everything_installs_nothing(self):
+        client = FakeClient()
+        self.submit(client, packages=[])
+        assert "pip" not in client.sent["runtime_env"]
+
+    def test_only_resources_that_were_asked_for_are_reserved(self):
+        assert Entrypoint().arguments() == {}
+        assert Entrypoint(num_cpus=2, memory_gb=1.5).arguments() == {
+            "entrypoint_num_cpus": 2,
+            "entrypoint_memory": 3 * 2**29,
+        }
+
+    def test_a_refusal_is_its_last_line(self):
+        refuse = RuntimeError("status 500: Traceback\n  File x\nValueError: id is taken.\n.\n")
+        with pytest.raises(SubmissionError, match=r"affuse-x was refused: ValueError: id is taken"):
+            self.submit(FakeClient(refuse=refuse))
+
+    def test_submission_ids_say_what_runs_and_never_repeat(self):
+        ids = {submission.new_submission_id("encode") for _ in range(20)}
+        assert len(ids) > 15
+        assert all(name.startswith("affuse-encode-20") for name in ids)
+
+
+class TestFollowing:
+    def follow(self, client):
+        written = []
+        details = submission.follow(client, "a", write=written.append)
+        return str(details.status), "".join(written)
+
+    def test_the_log_is_copied_until_the_job_ends(self):
+        client = FakeClient(statuses=["RUNNING", "SUCCEEDED"], connections=[["one\n", "two\n"]])
+        assert self.follow(client) == ("SUCCEEDED", "one\ntwo\n")
+
+    def test_an_ended_job_still_shows_its_log(self):
+        client = FakeClient(statuses=["FAILED"], connections=[["why\n"]])
+        assert self.follow(client) == ("FAILED", "why\n")
+
+    def test_a_lost_connection_repeats_and_skips_nothing(self):
+        client = FakeClient(
+            statuses=["RUNNING", "RUNNING", "RUNNING", "SUCCEEDED"],
+            connections=[
+                ["one\ntw", RuntimeError("closed")],
+                ["one\n", "two\nth", OSError("reset")],
+                ["one\ntwo\nthree\n"],
+            ],
+        )
+        assert self.follow(client) == ("SUCCEEDED", "one\ntwo\nthree\n")
+
+    def test_a_cluster_that_stays_away_is_given_up_with_the_way_back(self):
+        client = FakeClient(statuses=["RUNNING"], connections=[[OSError("reset")]])
+        with pytest.raises(SubmissionError, match="affuse submit --attach a"):
+            self.follow(client)
+
+    def test_an_unknown_job_names_the_latest(self):
+        with pytest.raises(SubmissionError, match=r"no job 'b'; latest: a \(RUNNING\)"):
+            submission.find(FakeClient(statuses=["RUNNING"]), "b")
+
+
+class TestStopping:
+    def test_a_running_job_is_stopped_and_waited_for(self):
+        client = FakeClient(statuses=["RUNNING", "RUNNING", "STOPPED"])
+        assert submission.stop(client, "a") == "STOPPED"
+        assert client.stopped == ["a"]
+
+    def test_an_ended_job_is_left_alone(self):
+        client = FakeClient(statuses=["SUCCEEDED"])
+        assert submission.stop(client, "a") == "SUCCEEDED"
+        assert client.stopped == []
+
+    def test_one_that_will_not_end_is_said(self):
+        with pytest.raises(SubmissionError, match="still runs after 0 s"):
+            submission.stop(FakeClient(statuses=["RUNNING"]), "a", wait_s=0)

@@ -1,0 +1,177 @@
+"""A job's command line travels to a cluster checked, and comes back with its log and its status."""
+
+import dataclasses
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from cluster import submission
+from cluster.errors import ConfigError
+from jobs import JOBS, submit
+from jobs.__main__ import run
+
+REMOTE = "http://10.1.2.3:8265"
+LOCAL = "http://127.0.0.1:8265"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+    root: str
+    """Where."""
+
+    rate: float = 1.0
+    """How fast."""
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    module = ModuleType("jobs.toy", "Do nothing.")
+    module.Config = Toy
+    monkeypatch.setitem(sys.modules, "jobs.toy", module)
+    monkeypatch.setitem(JOBS, "toy", "Do nothing.")
+    return module
+
+
+class TestCommandLine:
+    def test_what_follows_two_dashes_is_the_other_jobs(self):
+        config = submit.configure(["--no-pip", "--", "encode", "--root", "s3://b"])
+        assert config.command == ("encode", "--root", "s3://b")
+        assert config.pip is False
+
+    def test_later_dashes_belong_to_the_job(self):
+        config = submit.configure(["--", "encode", "--", "x"])
+        assert config.command == ("encode", "--", "x")
+
+    def test_the_resolved_config_is_accepted_back(self, tmp_path):
+        file = tmp_path / "c.yaml"
+        file.write_text("command: [encode, --root, s3://b]\nenv: {A: 'x'}\n")
+        config = submit.configure(["--config", str(file)])
+        assert config.command == ("encode", "--root", "s3://b")
+        assert config.env == {"A": "x"}
+
+    @pytest.mark.parametrize(
+        "argv", [[], ["--stop", "a", "--attach", "b"], ["--stop", "a", "--", "encode"]]
+    )
+    def test_exactly_one_thing_is_done(self, argv, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            submit.configure(argv)
+        assert "expected one of: a job after --" in capsys.readouterr().err
+
+    def test_negative_resources_are_refused(self):
+        with pytest.raises(ConfigError, match="zero or more"):
+            submit.Config(command=("encode",), num_cpus=-1)
+
+
+class TestResolving:
+    def test_the_config_travels_whole(self, toy):
+        job = submit.resolve(["toy", "--root", "s3://b", "--rate", "2"], REMOTE)
+        assert job.words == ("toy",)
+        assert job.values == {"root": "s3://b", "rate": 2.0}
+        assert job.locations == ("s3://b",)
+
+    def test_a_job_with_commands_keeps_its_command(self, toy):
+        toy.COMMANDS = {"import": Toy}
+        job = submit.resolve(["toy", "import", "--root", "s3://b"], REMOTE)
+        assert job.words == ("toy", "import")
+
+    def test_a_relative_root_is_made_absolute_for_a_cluster_on_this_machine(
+        self, toy, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        job = submit.resolve(["toy", "--root", "data"], LOCAL)
+        assert job.values["root"] == str(tmp_path / "data")
+
+    def test_a_path_of_this_machine_is_refused_for_a_cluster_elsewhere(self, toy):
+        with pytest.raises(ConfigError, match=r"--root /d is a path of this machine.*file:///d"):
+            submit.resolve(["toy", "--root", "/d"], REMOTE)
+
+    def test_a_mounted_folder_is_named_as_a_file_uri(self, toy):
+        assert submit.resolve(["toy", "--root", "file:///mnt/d"], REMOTE).values["root"] == (
+            "file:///mnt/d"
+        )
+
+    def test_a_typo_in_the_job_or_its_flags_never_reaches_the_cluster(self, toy, capsys):
+        with pytest.raises(ConfigError, match="there is no job 'toyy'; did you mean 'toy'"):
+            submit.resolve(["toyy"], LOCAL)
+        with pytest.raises(SystemExit, match="2"):
+            submit.resolve(["toy", "--rot", "x"], LOCAL)
+        assert "affuse toy --help" in capsys.readouterr().err
+
+    def test_submit_itself_is_not_submitted(self):
+        with pytest.raises(ConfigError, match="submit runs on your own machine"):
+            submit.resolve(["submit", "--", "submit"], LOCAL)
+
+
+class TestMain:
+    @pytest.fixture
+    def cluster(self, monkeypatch, toy):
+        """A cluster that accepts everything and whose job ends as the test says."""
+        cluster = SimpleNamespace(details=None, sent=None, log="hello\n")
+
+        def accept(client, words, config, **arguments):
+            cluster.sent = (words, config, arguments)
+            return arguments["submission_id"]
+
+        def follow(client, name, *, write):
+            write(cluster.log)
+            if isinstance(cluster.details, BaseException):
+                raise cluster.details
+            return cluster.details
+
+        monkeypatch.setattr(submission, "connect", lambda *arguments: object())
+        monkeypatch.setattr(submission, "read_token", lambda *arguments: "t")
+        monkeypatch.setattr(submission, "submit", accept)
+        monkeypatch.setattr(submission, "follow", follow)
+        monkeypatch.setattr(submission, "stop", lambda client, name: "STOPPED")
+        return cluster
+
+    def exit_of(self, argv):
+        try:
+            return run(["submit", *argv])
+        except SystemExit as stop:
+            return stop.code
+
+    def ended(self, status, message="", code=None):
+        return SimpleNamespace(status=status, message=message, driver_exit_code=code)
+
+    def test_a_job_that_succeeds_exits_with_0_and_its_log_is_shown(self, cluster, capsys):
+        cluster.details = self.ended("SUCCEEDED")
+        assert self.exit_of(["--submission-id", "n", "--", "toy", "--root", "/d"]) == 0
+        assert "hello\nn: SUCCEEDED\n" in capsys.readouterr().out
+
+    def test_a_job_that_fails_passes_its_status_on_with_one_line(self, cluster, capsys):
+        cluster.details = self.ended(
+            "FAILED", "failed with exit code 3, last available logs:\nx", 3
+        )
+        assert self.exit_of(["--submission-id", "n", "--", "toy", "--root", "/d"]) == 3
+        assert capsys.readouterr().err == "affuse submit: n: failed with exit code 3\n"
+
+    def test_a_job_that_never_started_exits_with_1(self, cluster):
+        cluster.details = self.ended("FAILED", "runtime environment failed")
+        assert self.exit_of(["--", "toy", "--root", "/d"]) == 1
+
+    def test_the_keyboard_leaves_the_job_running_and_says_how_to_return(self, cluster, capsys):
+        cluster.details = KeyboardInterrupt()
+        assert self.exit_of(["--attach", "n"]) == 130
+        assert "--attach n follows it, --stop n ends it" in capsys.readouterr().out
+
+    def test_not_following_returns_at_once(self, cluster, capsys):
+        assert (
+            self.exit_of(["--no-follow", "--submission-id", "n", "--", "toy", "--root", "/d"]) == 0
+        )
+        assert "--attach n" in capsys.readouterr().out
+
+    def test_stopping_prints_the_last_status(self, cluster, capsys):
+        assert self.exit_of(["--stop", "n"]) == 0
+        assert capsys.readouterr().out == "n: STOPPED\n"
+
+    def test_requirements_follow_the_roots_scheme_and_can_be_left_out(self, cluster):
+        self.exit_of(["--no-follow", "--", "toy", "--root", "s3://b"])
+        assert any(line.startswith("s3fs") for line in cluster.sent[2]["packages"])
+        self.exit_of(["--no-follow", "--no-pip", "--", "toy", "--root", "s3://b"])
+        assert cluster.sent[2]["packages"] == []
+
+    def test_a_token_over_plain_http_to_another_machine_is_warned_of(self, cluster, capsys):
+        self.exit_of(["--address", REMOTE, "--no-follow", "--", "toy", "--root", "s3://b"])
+        assert "warning: http to another machine shows the token" in capsys.readouterr().out
