@@ -1,8 +1,40 @@
 """Losses, one file each.
 
-A loss is ``loss(logits, target, *, mask, weights, ...) -> (weighted sum, total weight)``: sums, so that a
-distributed run can divide by the all-reduced total weight.
+A loss is ``loss(logits, target, *, mask=None, weights=None, ...) -> (weighted sum, total weight)``: sums, so
+that a distributed run can divide by the all-reduced total weight. `logits` are [*rows outputs], as a net
+gives them; `mask` has the shape of `target` and is True where a target is known (what is masked may hold
+anything, NaN too); `weights` are [*rows]. Without a single known target both sums are zero.
 """
 
-LOSSES: dict[str, str] = {}
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor
+
+LOSSES: dict[str, str] = {
+    "bce": "binary cross-entropy over labels, with a weight for the positives of each (multi-label)",
+    "ccc": "one minus the concordance correlation (regression)",
+    "cross_entropy": "cross-entropy with class weights and label smoothing (classification)",
+    "focal": "cross-entropy that fades for rows that are right already (classification)",
+    "huber": "squared near zero, absolute further out (regression)",
+    "l1": "absolute error (regression)",
+    "mse": "squared error (regression)",
+    "triplet": "adaptive-margin triplets, variance and covariance on embeddings (classification)",
+}
 """Loss name (= file name) -> one-line description."""
+
+
+Loss = Callable[..., tuple[Tensor, Tensor]]
+"""What every file of this package holds under its own name."""
+
+
+def loss_function(name: str) -> Loss:
+    """The function of a loss.
+
+    Raises:
+        ValueError: no such loss.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"there is no loss {name!r}; known: {', '.join(LOSSES)}")
+    return cast(Loss, getattr(importlib.import_module(f"fusion.losses.{name}"), name))

@@ -1,16 +1,27 @@
 """The zoo: one paper a file.
 
-Every net is ``Net(config, *, dims, outputs)`` with ``forward(batch) -> Output``; `dims` maps each modality
-to its feature width, `outputs` each task to its number of logits. `axis` says whether `time` in its batches
-runs inside a clip or over the utterances of a dialogue.
+Every net is ``Net(config, *, dims, outputs)`` with ``forward(batch) -> Output`` and
+``explain(batch) -> dict``; `dims` maps each modality to its feature width, `outputs` each task to its
+number of logits. `axis` says whether `time` in its batches runs inside a clip or over the utterances of
+a dialogue. Configurations that other work has published are functions in ``PRESETS`` of a net's file.
 """
 
+import dataclasses
+import difflib
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from fusion.batch import Axis
 
-NETS: dict[str, str] = {}
+NETS: dict[str, str] = {
+    "concat_mlp": "ConcatMLP",
+    "ef_lstm": "EarlyFusionLSTM",
+    "gated": "GatedFusion",
+    "lmf": "LowRankFusion",
+    "lstm": "UnimodalLSTM",
+    "tfn": "TensorFusion",
+}
 """Net name (= file name) -> class name in that file."""
 
 
@@ -29,3 +40,36 @@ def net_axis(name: str) -> Axis:
     """Which sequence axis a net takes."""
     axis: Axis = net_class(name).axis
     return axis
+
+
+def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """A net's config from plain values, as a command line, a YAML file or a search space gives them.
+
+    ``hidden.text`` sets one entry of a field that maps names to numbers (the others keep the field's
+    default); ``preset`` names an entry of the file's PRESETS to start from. JSON lists become tuples.
+
+    Raises:
+        ValueError: no such net, preset or field; the message names the nearest one.
+    """
+    module = importlib.import_module(net_class(name).__module__)
+    options = dict(options or {})
+    presets: Mapping[str, Any] = getattr(module, "PRESETS", {})
+    preset = options.pop("preset", None)
+    if preset is not None and preset not in presets:
+        raise ValueError(f"{name} has no preset {preset!r}; known: {', '.join(presets) or 'none'}")
+    base = presets[preset]() if preset is not None else net_class(name).Config()
+    known = [field.name for field in dataclasses.fields(base)]
+    values: dict[str, Any] = {}
+    for key, value in options.items():
+        field, _, entry = key.partition(".")
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name} has no option {field!r}{hint} (known: {', '.join(known)})")
+        if not entry:
+            values[field] = tuple(value) if isinstance(value, list) else value
+            continue
+        current = values.get(field, getattr(base, field))
+        start = dict(current) if isinstance(current, Mapping) else {"*": current}
+        values[field] = {**start, entry: value}
+    return dataclasses.replace(base, **values)
