@@ -1,0 +1,262 @@
+"""The plan of a stream: how many workers of what size, why, and whether they fit.
+
+On a CPU machine decode tasks of one CPU each share the cores with a fixed pool of encoder actors that
+reserve no CPU: an actor pool that reserves the CPUs leaves none to decode with, and the job would wait
+for ever. On GPUs every actor holds its share of a device and one CPU, and all other CPUs decode.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.errors import PlanError
+from cluster.session import Capacity
+
+PROCESS_GB = 0.6
+"""Resident memory of a worker with torch and Ray loaded, before any model."""
+
+DECODER_GB = 0.5
+"""A decode task and its child process: buffers and one clip's frames."""
+
+HEADROOM = 0.9
+"""Share of the memory that the plan may use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    """How a stream is laid out; whatever is left out is derived from the machine."""
+
+    actors: int | None = None
+    """Encoder actors; by default one per CPU, or one per share of a GPU."""
+
+    threads: int | None = None
+    """Threads of each actor's models; by default the CPUs divided by the actors."""
+
+    gpus_per_actor: float | None = None
+    """Share of a GPU that an actor holds; 0 keeps models on the CPU. Default: 1 where there are GPUs."""
+
+    gpu_memory_gb: float = 16.0
+    """Memory of one GPU [GB]; decides whether the encoders fit together."""
+
+    calls_per_actor: int = 4
+    """Units that a GPU actor has in hand at once, so that its device batches span units."""
+
+    def __post_init__(self) -> None:
+        for name in ("actors", "threads", "calls_per_actor"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"workers.{name}: expected 1 or more, came {value}")
+        if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor <= 1:
+            raise ValueError(f"workers.gpus_per_actor: expected 0 to 1, came {self.gpus_per_actor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Workers of one kind."""
+
+    name: str
+    workers: int
+    cpus_each: float
+    gpus_each: float
+    threads_each: int
+    memory_gb_each: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A stream that fits."""
+
+    decode: Stage
+    encode: Stage
+    calls_per_actor: int
+    passes: tuple[tuple[str, ...], ...]
+    """Names of the encoders of each pass over the clips."""
+
+    notes: tuple[str, ...] = ()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models run on GPUs."""
+        return self.encode.gpus_each > 0
+
+    def lines(self) -> list[str]:
+        """The plan as it is printed: one line a stage with the reason, then the notes."""
+        text = []
+        for stage in (self.decode, self.encode):
+            size = f"{stage.cpus_each:g} CPU" + (
+                f", {stage.gpus_each:g} GPU" if stage.gpus_each else ""
+            )
+            text.append(
+                f"plan: {stage.name:<6} {stage.workers} x ({size}, {stage.threads_each} thread"
+                f"{'s' if stage.threads_each > 1 else ''}, {stage.memory_gb_each:.1f} GB): "
+                f"{stage.reason}"
+            )
+        return [*text, *(f"plan: {note}" for note in self.notes)]
+
+
+def plan_stream(
+    models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig | None = None
+) -> Plan:
+    """Lay a stream out over a machine or cluster.
+
+    Args:
+        models_gb: name of each encoder (and transcriber) -> memory that it takes [GB].
+        capacity: what there is.
+        wishes: what the user fixed.
+
+    Raises:
+        PlanError: it cannot fit; the message says what would.
+    """
+    wishes = wishes or WorkersConfig()
+    share = wishes.gpus_per_actor
+    if share is None:
+        share = 1.0 if capacity.gpus >= 1 else 0.0
+    return (
+        _on_gpus(models_gb, capacity, wishes, share)
+        if share > 0
+        else _on_cpus(models_gb, capacity, wishes)
+    )
+
+
+def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig) -> Plan:
+    cpus = math.floor(capacity.cpus)
+    if cpus < 1:
+        raise PlanError(f"the plan needs 1 CPU to decode with; there are {capacity.cpus:g}")
+    if (wishes.actors or 1) * (wishes.threads or 1) > cpus:
+        raise PlanError(
+            f"{_actors_text(wishes)} need {(wishes.actors or 1) * (wishes.threads or 1)} CPUs; there "
+            f"are {cpus}; type: --workers.actors {max(1, cpus // (wishes.threads or 1))}"
+        )
+    room_gb = _room_gb(capacity, decoders=cpus)
+    together_gb = PROCESS_GB + sum(models_gb.values())
+    by_memory = math.floor(room_gb / together_gb)
+    by_cpu = cpus // (wishes.threads or 1)
+    actors = wishes.actors or max(1, min(by_cpu, by_memory))
+    if wishes.actors:
+        reason = "as asked"
+    elif 1 <= by_memory < by_cpu:
+        reason = f"{room_gb:.1f} GB hold {by_memory} times {together_gb:.1f} GB of models"
+    else:
+        reason = "one per CPU; they reserve none, so that decoding always finds one"
+    threads = wishes.threads or max(1, cpus // actors)
+    passes = _passes(models_gb, room_gb / actors - PROCESS_GB, "memory", actors)
+    most_gb = max(sum(models_gb[name] for name in names) for names in passes)
+    return Plan(
+        decode=Stage(
+            name="decode",
+            workers=cpus,
+            cpus_each=1,
+            gpus_each=0,
+            threads_each=1,
+            memory_gb_each=DECODER_GB,
+            reason=f"up to one task per CPU ({cpus}), each with its own decoder child",
+        ),
+        encode=Stage(
+            name="encode",
+            workers=actors,
+            cpus_each=0,
+            gpus_each=0,
+            threads_each=threads,
+            memory_gb_each=PROCESS_GB + most_gb,
+            reason=reason,
+        ),
+        calls_per_actor=1,
+        passes=passes,
+        notes=_pass_notes(passes, f"{room_gb / actors:.1f} GB per actor"),
+    )
+
+
+def _on_gpus(
+    models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig, share: float
+) -> Plan:
+    if capacity.gpus < share:
+        raise PlanError(
+            f"an actor was to hold {share:g} GPU; there are {capacity.gpus:g}; "
+            "type: --workers.gpus-per-actor 0"
+        )
+    by_gpu = math.floor(capacity.gpus) * math.floor(1 / share + 1e-9)
+    by_cpu = math.floor(capacity.cpus) - 1
+    actors = wishes.actors or min(by_gpu, by_cpu)
+    if actors > by_gpu or actors < 1 or actors > by_cpu:
+        raise PlanError(
+            f"{max(actors, 1)} GPU actors need {max(actors, 1) * share:g} GPUs and "
+            f"{max(actors, 1) + 1} CPUs (1 each and 1 to decode with); there are "
+            f"{capacity.gpus:g} and {capacity.cpus:g}; "
+            f"type: --workers.actors {max(1, min(by_gpu, by_cpu))}"
+        )
+    reason = "as asked" if wishes.actors else f"{share:g} of a GPU each, {capacity.gpus:g} GPUs"
+    if not wishes.actors and by_cpu < by_gpu:
+        reason = f"{capacity.cpus:g} CPUs leave 1 each and 1 to decode with"
+    decoders = math.floor(capacity.cpus) - actors
+    room_gb = wishes.gpu_memory_gb * share * HEADROOM
+    passes = _passes(models_gb, room_gb, "GPU memory", actors)
+    return Plan(
+        decode=Stage(
+            name="decode",
+            workers=decoders,
+            cpus_each=1,
+            gpus_each=0,
+            threads_each=1,
+            memory_gb_each=DECODER_GB,
+            reason="every CPU that no actor holds",
+        ),
+        encode=Stage(
+            name="encode",
+            workers=actors,
+            cpus_each=1,
+            gpus_each=share,
+            threads_each=wishes.threads or 1,
+            memory_gb_each=PROCESS_GB + DECODER_GB * wishes.calls_per_actor,
+            reason=f"{reason}; {wishes.calls_per_actor} units in hand, batched on the device",
+        ),
+        calls_per_actor=wishes.calls_per_actor,
+        passes=passes,
+        notes=_pass_notes(passes, f"{room_gb:.1f} GB of a GPU"),
+    )
+
+
+def _actors_text(wishes: WorkersConfig) -> str:
+    threads = wishes.threads or 1
+    actors = wishes.actors or 1
+    return f"{actors} encoder actor{'s' if actors > 1 else ''} of {threads} thread" + (
+        "s" if threads > 1 else ""
+    )
+
+
+def _room_gb(capacity: Capacity, *, decoders: int) -> float:
+    """Memory for the actors: a share of all, less the object store and the decoders."""
+    return max(
+        0.0,
+        HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb - DECODER_GB * decoders,
+    )
+
+
+def _passes(
+    models_gb: Mapping[str, float], room_gb: float, what: str, actors: int
+) -> tuple[tuple[str, ...], ...]:
+    """Pack models, the largest first, into as few passes as hold them."""
+    for name, size_gb in models_gb.items():
+        if size_gb > room_gb:
+            fewer = f"type: --workers.actors {actors - 1}" if actors > 1 else "use a larger machine"
+            raise PlanError(
+                f"{name} takes {size_gb:.1f} GB of {what}; each of {actors} actors has "
+                f"{max(room_gb, 0):.1f} GB; {fewer}"
+            )
+    bins: list[list[str]] = []
+    for name in sorted(models_gb, key=lambda name: -models_gb[name]):
+        for names in bins:
+            if sum(models_gb[other] for other in names) + models_gb[name] <= room_gb:
+                names.append(name)
+                break
+        else:
+            bins.append([name])
+    order = list(models_gb)
+    return tuple(tuple(sorted(names, key=order.index)) for names in bins)
+
+
+def _pass_notes(passes: Sequence[Sequence[str]], room: str) -> tuple[str, ...]:
+    if len(passes) == 1:
+        return ()
+    parts = "; then ".join(", ".join(names) for names in passes)
+    return (f"the encoders do not fit together in {room}: {len(passes)} passes, {parts}",)

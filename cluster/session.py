@@ -1,0 +1,234 @@
+"""A Ray session: joins the cluster that was named, or starts one on this machine and stops it again.
+
+A session stops only what it started. A local one listens on loopback only and says so about its
+authentication: Ray would otherwise switch token authentication on by itself and write a token file
+into the home folder. Workers import the packages of the same checkout as the driver.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import PlanError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""The folder that holds our four packages."""
+
+NOT_SHIPPED = (
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "tests",
+    "__pycache__",
+)
+"""What the working directory leaves behind when it travels to a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """Where a job runs."""
+
+    address: str | None = None
+    """Cluster to join (``auto``, ``host:port``); by default RAY_ADDRESS, else this machine."""
+
+    num_cpus: int | None = None
+    """CPUs of a local session; by default all that this process may use."""
+
+    num_gpus: int | None = None
+    """GPUs of a local session; by default what Ray finds."""
+
+    object_store_gb: float | None = None
+    """Shared memory of a local session [GB]; by default Ray's choice."""
+
+    temp_dir: str | None = None
+    """Folder of a local session's sockets and logs; keep it short (a socket's path holds 107 bytes)."""
+
+    dashboard: bool = False
+    """Start Ray's dashboard on loopback (a local session only)."""
+
+    def __post_init__(self) -> None:
+        if self.num_cpus is not None and self.num_cpus < 1:
+            raise ValueError(f"session.num_cpus: expected 1 or more, came {self.num_cpus}")
+        if self.temp_dir is not None and len(self.temp_dir) > 40:
+            raise ValueError(f"session.temp_dir: {self.temp_dir!r} is longer than 40 characters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What a machine or cluster offers a job."""
+
+    cpus: float
+    gpus: float
+    memory_gb: float
+    object_store_gb: float
+    nodes: int = 1
+
+
+@contextmanager
+def ray_session(config: SessionConfig) -> Iterator[None]:
+    """Hold a connection to Ray; an open one is used as it is and left open.
+
+    Raises:
+        PlanError: the named cluster cannot be reached.
+    """
+    _quiet_environment(local=cluster_address(config) is None)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    temporary = _start(config)
+    try:
+        _quiet_data()
+        yield
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cluster_address(config: SessionConfig) -> str | None:
+    """The cluster that a session would join; None for a session on this machine."""
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def local_capacity(config: SessionConfig) -> Capacity | None:
+    """What a local session will have, known without starting it; None where a cluster is joined."""
+    if cluster_address(config) is not None:
+        return None
+    memory_gb = memory_available_gb()
+    return Capacity(
+        cpus=config.num_cpus or usable_cpus(),
+        gpus=_visible_gpus() if config.num_gpus is None else config.num_gpus,
+        memory_gb=memory_gb,
+        object_store_gb=config.object_store_gb or 0.3 * memory_gb,
+    )
+
+
+def cluster_capacity() -> Capacity:
+    """What the connected cluster has, all nodes together."""
+    import ray
+
+    total = ray.cluster_resources()
+    return Capacity(
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+        memory_gb=total.get("memory", 0.0) / 1e9,
+        object_store_gb=total.get("object_store_memory", 0.0) / 1e9,
+        nodes=sum(1 for node in ray.nodes() if node["Alive"]),
+    )
+
+
+def usable_cpus() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_available_gb() -> float:
+    """Memory that new processes may use [GB]: what is free, or what is left of the cgroup's limit."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free_kb = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (FileNotFoundError, StopIteration):
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages / 1e9
+    free_gb = free_kb * 1024 / 1e9
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        free_gb = min(free_gb, (int(text) - int(used.read_text())) / 1e9)
+    return free_gb
+
+
+def _start(config: SessionConfig) -> str | None:
+    """Start or join; returns the folder to delete at the end."""
+    import ray
+
+    address = cluster_address(config)
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address is not None:
+        try:
+            ray.init(address=address, runtime_env=_runtime_env(), **common)
+        except (ConnectionError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise PlanError(
+                f"no Ray cluster at {address}: {first}; type: ray status --address {address}"
+            ) from error
+        return None
+    temporary = tempfile.mkdtemp(prefix="af-", dir="/tmp") if config.temp_dir is None else None
+    store = None if config.object_store_gb is None else int(config.object_store_gb * 1e9)
+    ray.init(
+        address="local",
+        num_cpus=config.num_cpus or usable_cpus(),
+        num_gpus=config.num_gpus,
+        object_store_memory=store,
+        include_dashboard=config.dashboard,
+        dashboard_host="127.0.0.1",
+        _node_ip_address="127.0.0.1",
+        _temp_dir=temporary or config.temp_dir,
+        **common,
+    )
+    return temporary
+
+
+def _runtime_env() -> dict[str, Any] | None:
+    """Ship the checkout, unless the job was submitted with a working directory already."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return None
+    return {"working_dir": str(CHECKOUT), "excludes": list(NOT_SHIPPED)}
+
+
+def _quiet_environment(*, local: bool) -> None:
+    """Settings that Ray's processes inherit; what the user has set stays."""
+    defaults = {
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_DEDUP_LOGS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if local:
+        # Loopback only, and gone with this process: nobody else can reach it.
+        defaults["RAY_AUTH_MODE"] = "disabled"
+        path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if str(CHECKOUT) not in path:
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *filter(None, path)])
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _quiet_data() -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
+
+
+def _visible_gpus() -> int:
+    """GPUs of this machine, without loading torch: Ray counts the same device files."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        return len([item for item in hidden.split(",") if item.strip() not in ("", "-1")])
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
