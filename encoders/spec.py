@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -278,6 +278,7 @@ class Descriptor:
         }
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The wrapper of one pretrained model. It knows no Ray, no storage and no other encoder."""
 
@@ -296,6 +297,14 @@ class Encoder(Protocol):
 
         The result of a clip does not depend on its neighbours in the list.
         """
+
+
+@runtime_checkable
+class Transcriber(Protocol):
+    """The wrapper of one speech recogniser; constructed like an `Encoder`."""
+
+    def transcribe(self, clips: Sequence[Clip]) -> list[Transcript]:
+        """One transcript a clip, in order; empty text where nobody speaks."""
 
 
 def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
@@ -336,10 +345,17 @@ def find(name: str, registry: Mapping[str, str] | None = None) -> EncoderSpec:
 def load(
     descriptor: Descriptor, weights: Mapping[str, Path], *, device: str = "cpu", threads: int = 1
 ) -> Encoder:
-    """Construct the wrapper of a descriptor from local weights."""
-    module, _, kind = descriptor.spec.implementation.partition(":")
-    wrapper = getattr(importlib.import_module(module), kind)
-    return wrapper(descriptor, weights, device=device, threads=threads)  # type: ignore[no-any-return]
+    """Construct the wrapper of an encoder from local weights."""
+    wrapper: Encoder = _construct(descriptor, weights, device, threads)
+    return wrapper
+
+
+def load_transcriber(
+    descriptor: Descriptor, weights: Mapping[str, Path], *, device: str = "cpu", threads: int = 1
+) -> Transcriber:
+    """Construct the wrapper of a transcriber from local weights."""
+    wrapper: Transcriber = _construct(descriptor, weights, device, threads)
+    return wrapper
 
 
 def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
@@ -392,6 +408,14 @@ def pooled(encoded: Encoded, pool: str) -> Encoded:
         side=side,
         partial=encoded.partial,
     )
+
+
+def _construct(
+    descriptor: Descriptor, weights: Mapping[str, Path], device: str, threads: int
+) -> Any:
+    module, _, kind = descriptor.spec.implementation.partition(":")
+    wrapper = getattr(importlib.import_module(module), kind)
+    return wrapper(descriptor, weights, device=device, threads=threads)
 
 
 def _hint(name: str, known: Mapping[str, object], noun: str) -> str:
