@@ -1,0 +1,351 @@
+"""Pictures: the frames that the policies ask for, by true timestamps, upright and small.
+
+The packets' timestamps are read first; the policies choose among them; only then is anything decoded.
+decord fetches the chosen frames of a whole file; PyAV fetches what decord cannot (segments, AV1, damaged
+files) by seeking from key frame to key frame. Both give the same pixels.
+"""
+
+import bisect
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from jaxtyping import UInt8
+
+from cluster.errors import Fault, MediaError
+from encoders._sources import Local, is_cover, reason
+from encoders.spec import FramePolicy, Frames
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+CHUNK_BYTES = 64 << 20
+"""decord hands out at most this many bytes of full-size frames at a time."""
+
+DECORD_CANNOT = frozenset({"av1", "libdav1d", "vvc", "prores_raw"})
+"""Codecs that are younger than decord's libraries."""
+
+
+@dataclass
+class Timeline:
+    """Presentation times of the frames of a file or segment, in the stream's own ticks."""
+
+    ticks: list[int]
+    """Sorted, without duplicates."""
+
+    keys: list[int]
+    """Those of key frames."""
+
+    tick_s: float
+    zero_s: float
+    """Where the clip's time 0 lies on the stream's clock [s]."""
+
+    limit_s: float = math.inf
+    """End of the segment, from the start of the clip [s]."""
+
+    damage: str | None = None
+
+    @property
+    def times_s(self) -> list[float]:
+        """From the start of the clip [s]."""
+        return [tick * self.tick_s - self.zero_s for tick in self.ticks]
+
+    @property
+    def end_s(self) -> float:
+        """End of the last frame, which lasts as long as the median one [s]."""
+        times = self.times_s
+        gap = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
+        return min(times[-1] + gap, self.limit_s)
+
+
+@dataclass
+class Pictures:
+    """What was read: frames by policy, and why there are fewer than asked if there are."""
+
+    frames: Mapping[FramePolicy, Frames]
+    end_s: float
+    partial: str | None = None
+
+
+@dataclass
+class Choice:
+    """Indices into the timeline that one policy wants, in order; repeats are allowed."""
+
+    indices: list[int]
+    partial: str | None = None
+    size: int = 0
+    kept: dict[int, Pixels] = field(default_factory=dict)
+
+
+def read_frames(
+    local: Local,
+    policies: Sequence[FramePolicy],
+    start_s: float | None,
+    end_s: float | None,
+    max_bytes: int,
+    threads: int,
+) -> Pictures:
+    """Decode the frames of one clip.
+
+    Raises:
+        MediaError: no pictures, or none of them can be decoded.
+    """
+    with local.container() as container:
+        stream = next((s for s in container.streams.video if not is_cover(s)), None)
+        if stream is None:
+            raise MediaError(Fault.NO_VIDEO, f"{local.path}: has no pictures")
+        codec = stream.codec_context
+        codec.thread_count = threads
+        timeline = _timeline(container, stream, start_s, end_s)
+        if not timeline.ticks:
+            detail = timeline.damage or "has no frame in this segment"
+            fault = Fault.UNREADABLE if timeline.damage else Fault.NO_VIDEO
+            raise MediaError(fault, f"{local.path}: {detail}")
+        share = max_bytes // max(1, len(policies))
+        choices = {
+            policy: choose(policy, timeline, _most(policy, codec.width, codec.height, share))
+            for policy in policies
+        }
+        wanted = sorted({index for choice in choices.values() for index in choice.indices})
+        whole = start_s is None and end_s is None and timeline.damage is None
+        if not (whole and _by_decord(local, codec.name, timeline, wanted, choices)):
+            _by_pyav(container, stream, timeline, wanted, choices)
+    return _pictures(local, timeline, choices)
+
+
+def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:
+    """Which frames a policy sees: at each wanted time the frame that is on screen then."""
+    times = timeline.times_s
+    low, high = max(times[0], 0.0), timeline.end_s
+    length = max(high - low, 1e-6)
+    partial = None
+    if policy.kind == "even":
+        count = min(policy.count, most)
+        wanted = [low + (k + 0.5) * length / count for k in range(count)]
+        return Choice(_shown(times, wanted), _fewer(count, policy.count))
+    count = max(1, int(np.ceil(length * policy.rate_hz - 1e-6)))
+    if policy.kind == "fps":
+        if count > most:
+            partial = _fewer(most, count)
+            wanted = [low + k * length / most for k in range(most)]
+        else:
+            wanted = [low + k / policy.rate_hz for k in range(count)]
+        return Choice(sorted(set(_shown(times, wanted))), partial)
+    windows = -(-count // policy.count)
+    starts = [low + k * policy.count / policy.rate_hz for k in range(windows)]
+    if windows * policy.count > most:
+        keep = max(1, most // policy.count)
+        partial = _fewer(keep, windows, "windows")
+        starts = [starts[int(k)] for k in np.linspace(0, windows - 1, keep).round()]
+    last = low + (count - 1) / policy.rate_hz
+    wanted = [min(s + k / policy.rate_hz, last) for s in starts for k in range(policy.count)]
+    return Choice(_shown(times, wanted), partial)
+
+
+def resized(image: Pixels, size: int) -> Pixels:
+    """The shorter side brought down to `size`; a smaller picture stays as it is."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short <= size:
+        return image
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    small = frame.reformat(
+        width=max(1, round(width * size / short)),
+        height=max(1, round(height * size / short)),
+        interpolation="AREA",
+    )
+    return small.to_ndarray()  # type: ignore[no-any-return]
+
+
+def _fewer(kept: int, asked: int, what: str = "frames") -> str | None:
+    return None if kept >= asked else f"{kept} of {asked} {what} were kept"
+
+
+def _shown(times: list[float], wanted: Sequence[float]) -> list[int]:
+    return [max(0, bisect.bisect_right(times, t + 1e-6) - 1) for t in wanted]
+
+
+def _most(policy: FramePolicy, width: int, height: int, max_bytes: int) -> int:
+    short = max(1, min(width, height))
+    scale = min(1.0, policy.size / short)
+    each = max(1, int(width * scale) * int(height * scale) * 3)
+    return max(1, min(policy.max_frames, max_bytes // each))
+
+
+def _timeline(container: Any, stream: Any, start_s: float | None, end_s: float | None) -> Timeline:
+    """Read packets, not pictures: whole file, or the segment with the key frame before it."""
+    tick_s = float(stream.time_base)
+    file_zero = (container.start_time or 0) / av.time_base
+    zero = file_zero + (start_s or 0.0)
+    if start_s is not None:
+        _seek(container, stream, int(zero / tick_s))
+    ticks: set[int] = set()
+    keys: set[int] = set()
+    damage = None
+    stop = None if end_s is None else (file_zero + end_s) / tick_s
+    try:
+        for packet in container.demux(stream):
+            tick = packet.pts if packet.pts is not None else packet.dts
+            if tick is None or packet.is_discard:
+                continue
+            ticks.add(tick)
+            if packet.is_keyframe:
+                keys.add(tick)
+            # Decoding order: a picture can come after ones that are shown later.
+            if stop is not None and (packet.dts if packet.dts is not None else tick) >= stop:
+                break
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        damage = f"damaged after frame {len(ticks)}: {reason(error)}"
+    if start_s is None and end_s is None and damage is None and len(ticks) < stream.frames * 0.98:
+        damage = f"ends after {len(ticks)} of {stream.frames} frames"
+    ordered = sorted(ticks)
+    if start_s is not None:
+        # The frame that is on screen when the segment starts belongs to it.
+        ordered = ordered[max(0, bisect.bisect_right(ordered, zero / tick_s + 1e-6) - 1) :]
+    if stop is not None:
+        ordered = ordered[: bisect.bisect_left(ordered, stop - 1e-6)]
+    limit_s = math.inf if end_s is None else end_s - (start_s or 0.0)
+    return Timeline(ordered, sorted(keys), tick_s, zero, limit_s, damage)
+
+
+def _seek(container: Any, stream: Any, tick: int) -> None:
+    with contextlib.suppress(av.error.FFmpegError):
+        container.seek(tick, stream=stream, backward=True)
+
+
+def _by_decord(
+    local: Local,
+    codec: str,
+    timeline: Timeline,
+    wanted: list[int],
+    choices: Mapping[FramePolicy, Choice],
+) -> bool:
+    """Fetch through decord; False where it cannot, and nothing has been kept."""
+    if codec in DECORD_CANNOT:
+        return False
+    try:
+        import decord
+    except (ImportError, OSError):
+        return False  # no wheel for this platform
+    decord.logging.set_level(decord.logging.QUIET)
+    with contextlib.ExitStack() as stack:
+        source: Any = local.path
+        if local.offset is not None:
+            source = stack.enter_context(contextlib.closing(local.binary()))
+        try:
+            reader = decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1)
+            if len(reader) != len(timeline.ticks):
+                return False
+            height, width = reader[wanted[0]].shape[:2]
+            chunk = max(1, CHUNK_BYTES // (height * width * 3))
+            for first in range(0, len(wanted), chunk):
+                indices = wanted[first : first + chunk]
+                for index, image in zip(indices, reader.get_batch(indices).asnumpy(), strict=True):
+                    _keep(index, image, choices)
+        except (decord.DECORDError, RuntimeError, IndexError):
+            for choice in choices.values():
+                choice.kept.clear()
+            return False
+    return True
+
+
+def _by_pyav(
+    container: Any,
+    stream: Any,
+    timeline: Timeline,
+    wanted: list[int],
+    choices: Mapping[FramePolicy, Choice],
+) -> None:
+    """Fetch by decoding forward, with a jump wherever a key frame lies between two wanted frames."""
+    frames: Iterator[tuple[int, Any]] = iter(())
+    at: int | None = None
+    frame: Any = None
+    for index in wanted:
+        tick = timeline.ticks[index]
+        key = bisect.bisect_right(timeline.keys, tick) - 1
+        if at is None or (key >= 0 and timeline.keys[key] > at):
+            _seek(container, stream, timeline.keys[key] if key >= 0 else tick)
+            frames = _decoded(container, stream, timeline)
+            at = None
+        while at is None or at < tick:
+            following = next(frames, None)
+            if following is None:
+                break
+            at, frame = following
+        if at is None or at < tick:
+            break
+        image = np.rot90(frame.to_ndarray(format="rgb24"), k=frame.rotation // 90)
+        _keep(index, image, choices)
+
+
+def _decoded(container: Any, stream: Any, timeline: Timeline) -> Iterator[tuple[int, Any]]:
+    last = -1
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                timeline.damage = f"a damaged frame: {reason(error)}"
+                continue
+            for frame in frames:
+                tick = frame.pts if frame.pts is not None else frame.dts
+                last = last + 1 if tick is None else tick
+                yield last, frame
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        timeline.damage = f"damaged: {reason(error)}"
+
+
+def _keep(index: int, image: Pixels, choices: Mapping[FramePolicy, Choice]) -> None:
+    by_size: dict[int, Pixels] = {}
+    for policy, choice in choices.items():
+        if index in choice.indices:
+            if policy.size not in by_size:
+                by_size[policy.size] = np.ascontiguousarray(resized(image, policy.size))
+            choice.kept[index] = by_size[policy.size]
+
+
+def _pictures(local: Local, timeline: Timeline, choices: Mapping[FramePolicy, Choice]) -> Pictures:
+    times = np.maximum(timeline.times_s, 0.0)
+    frames = {}
+    partial = timeline.damage
+    for policy, choice in choices.items():
+        if not choice.kept:
+            detail = timeline.damage or "no frame could be decoded"
+            raise MediaError(Fault.UNREADABLE, f"{local.path}: {detail}")
+        indices, lost = _present(policy, choice)
+        if lost:
+            partial = partial or f"{lost} of {len(choice.indices)} frames could not be decoded"
+        partial = partial or choice.partial
+        pixels = np.stack([_same_shape(choice, index) for index in indices])
+        frames[policy] = Frames(pixels, times[np.asarray(indices)].astype(np.float64))
+    return Pictures(frames, timeline.end_s, partial)
+
+
+def _present(policy: FramePolicy, choice: Choice) -> tuple[list[int], int]:
+    """Lost frames are left out; where a count is promised the nearest one takes their place."""
+    lost = sum(index not in choice.kept for index in choice.indices)
+    if policy.kind == "fps":
+        return [index for index in choice.indices if index in choice.kept], lost
+    kept = np.asarray(sorted(choice.kept))
+    return [int(kept[np.abs(kept - index).argmin()]) for index in choice.indices], lost
+
+
+def _same_shape(choice: Choice, index: int) -> Pixels:
+    """A stream may change its size on the way; the first frame's size holds."""
+    image = choice.kept[index]
+    shape = next(iter(choice.kept.values())).shape
+    if image.shape == shape:
+        return image
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    small = frame.reformat(width=shape[1], height=shape[0], interpolation="AREA")
+    return small.to_ndarray()  # type: ignore[no-any-return]
