@@ -1,0 +1,48 @@
+#!/bin/bash
+# Any job on a Slurm cluster: Ray starts on every node, the job runs on the first, all of it stops at the end.
+#
+#   sbatch cluster/configs/slurm.sh encode --root /scratch/mosei --encoders hubert_base clip_vit
+#
+# The root lies on a file system that all nodes share. Change the lines below to what your nodes have.
+#SBATCH --job-name=affuse
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
+#SBATCH --gpus-per-node=4
+# Ray's ports belong to one user a node.
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+# The same command goes on where it was stopped, so that a lost node may start the job again.
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+set -euo pipefail
+
+if [ "$#" -eq 0 ]; then
+    echo "usage: sbatch $0 JOB [flags]; affuse --help lists the jobs" >&2
+    exit 2
+fi
+
+# Other users reach these nodes: without a token they could run code as you. The file is readable by you
+# alone, lies where every node sees it, and goes with the job.
+token="$(mktemp "$HOME/.affuse-token-XXXXXXXX")"
+trap 'rm -f "$token"' EXIT
+python -c 'import secrets; print(secrets.token_hex(32))' > "$token"
+export RAY_AUTH_MODE=token
+export RAY_AUTH_TOKEN_PATH="$token"
+
+# Nodes of a large job start minutes apart; 30 s is the default.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
+
+head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+
+# CPUs and GPUs are said: Ray would otherwise take the whole node, whatever Slurm gave.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
+    ray symmetric-run \
+    --address "$head:6379" \
+    --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus="$SLURM_CPUS_PER_TASK" \
+    --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
+    --dashboard-host=127.0.0.1 \
+    --disable-usage-stats \
+    -- affuse "$@"
