@@ -9,9 +9,16 @@ as NaN. ``rule.state() -> dict`` and ``Rule.from_state(dict)`` carry plain JSON 
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
-LATE: dict[str, str] = {}
+LATE: dict[str, str] = {
+    "caruana": "greedy selection with replacement by a metric",
+    "log_pool": "softmax of the weighted sum of log-probabilities, weights by NLL (the default)",
+    "mean": "mean of probabilities or values, equal or given weights",
+    "product": "product of experts over the prior",
+    "vote": "hard, weighted or unanimous vote",
+}
 """Rule name (= file name) -> one-line description."""
 
 
@@ -24,3 +31,12 @@ def rule_class(name: str) -> Any:
     if name not in LATE:
         raise ValueError(f"there is no late-fusion rule {name!r}; known: {', '.join(LATE)}")
     return importlib.import_module(f"fusion.late.{name}").Rule
+
+
+def rule_from_state(state: Mapping[str, Any]) -> Any:
+    """The rule, of whichever class, that wrote a state.
+
+    Raises:
+        ValueError: no such rule.
+    """
+    return rule_class(state["rule"]).from_state(state)

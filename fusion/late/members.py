@@ -1,13 +1,16 @@
 """What a late-fusion rule eats: the scores of several members on the same rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fusion.batch import Kind
+
+FLOOR = 1e-15
+"""Smallest probability that enters a logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,24 @@ class Members:
                 f"{len(self.names)} names, scores {tuple(self.scores.shape)}, "
                 f"present {tuple(self.present.shape)}: expected one name a member, equal rows"
             )
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"members share a name: {', '.join(self.names)}")
+        broken = (self.scores.isnan().any(-1) & self.present).any(1)
+        if broken.any():
+            names = [name for name, bad in zip(self.names, broken.tolist(), strict=True) if bad]
+            raise ValueError(
+                f"NaN among the scores of {', '.join(names)}; mark such rows as not present"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, whether or not any member is present."""
+        return self.scores.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Classes, labels or 1."""
+        return self.scores.shape[2]
 
     @classmethod
     def from_logits(
@@ -43,17 +64,31 @@ class Members:
             present = torch.ones(scores.shape[:2], dtype=torch.bool)
         return cls(names=tuple(names), kind=kind, scores=scores, present=present)
 
+    @classmethod
+    def from_probabilities(
+        cls, names: Sequence[str], kind: Kind, probabilities: Tensor, present: Tensor | None = None
+    ) -> "Members":
+        """Members from probabilities (regression: values), floored 1e-15 away from 0 (and 1)."""
+        scores = probabilities.double()
+        if kind == "classification":
+            scores = scores.clamp(min=FLOOR).log()
+        elif kind == "multilabel":
+            scores = torch.logit(scores, FLOOR)
+        return cls.from_logits(names, kind, scores, present)
+
     def rows(self, index: Tensor) -> "Members":
         """The same members on some of the rows (an index or a boolean mask)."""
-        return Members(
-            names=self.names,
-            kind=self.kind,
-            scores=self.scores[:, index],
-            present=self.present[:, index],
-        )
+        return replace(self, scores=self.scores[:, index], present=self.present[:, index])
 
     def only(self, names: Sequence[str]) -> "Members":
-        """Some of the members, in the given order."""
+        """Some of the members, in the given order.
+
+        Raises:
+            ValueError: a name that is not among them.
+        """
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise ValueError(f"no members {unknown}; there are: {', '.join(self.names)}")
         index = torch.tensor([self.names.index(name) for name in names])
         return Members(
             names=tuple(names),
@@ -61,3 +96,61 @@ class Members:
             scores=self.scores[index],
             present=self.present[index],
         )
+
+    def aligned(self, names: Sequence[str]) -> "Members":
+        """The members a rule was fitted with, in its order; those that did not come are absent.
+
+        Raises:
+            ValueError: a member the rule does not know.
+        """
+        unknown = [name for name in self.names if name not in names]
+        if unknown:
+            raise ValueError(
+                f"members {unknown} were not there when the rule was fitted; it knows: "
+                f"{', '.join(names)}"
+            )
+        scores = torch.zeros(len(names), self.num_rows, self.outputs, dtype=torch.float64)
+        present = torch.zeros(len(names), self.num_rows, dtype=torch.bool)
+        for place, name in enumerate(names):
+            if name in self.names:
+                scores[place] = self.scores[self.names.index(name)]
+                present[place] = self.present[self.names.index(name)]
+        return Members(names=tuple(names), kind=self.kind, scores=scores, present=present)
+
+    def cleaned(self) -> "Members":
+        """Absent scores as zeros, log-probabilities and logits within the floor's reach."""
+        scores = self.scores.double().masked_fill(~self.present.unsqueeze(-1), 0.0)
+        if self.kind != "regression":
+            limit = -torch.tensor(FLOOR, dtype=torch.float64).log()
+            scores = scores.clamp(-limit, limit)
+        return replace(self, scores=scores)
+
+    def label(self, index: int) -> "Members":
+        """One label of a multi-label task as a classification of no (0) and yes (1)."""
+        logit = self.scores[:, :, index]
+        scores = torch.nn.functional.logsigmoid(torch.stack([-logit, logit], -1))
+        return replace(self, kind="classification", scores=scores)
+
+
+def probabilities(
+    kind: Kind, scores: Float[Tensor, "*rows outputs"]
+) -> Float[Tensor, "*rows outputs"]:
+    """What metrics take: probabilities of the classes or of each label; values stay values."""
+    if kind == "classification":
+        return scores.exp()
+    return torch.sigmoid(scores) if kind == "multilabel" else scores
+
+
+def shares(
+    weights: Float[Tensor, " member"], present: Bool[Tensor, "member row"]
+) -> Float[Tensor, "member row"]:
+    """Weights over the present members of each row, summing to 1; 0 where no member is present.
+
+    Where every present member has weight 0 they count alike.
+
+    >>> shares(torch.tensor([3.0, 1.0]).double(), torch.tensor([[True, True], [True, False]])).tolist()
+    [[0.75, 1.0], [0.25, 0.0]]
+    """
+    given = weights.unsqueeze(1) * present
+    given = torch.where(given.sum(0) > 0, given, present.to(given.dtype))
+    return given / given.sum(0).clamp(min=torch.finfo(given.dtype).tiny)

@@ -1,0 +1,209 @@
+"""The solver of pools: non-negative weights and a bias, by projected Newton in float64.
+
+Scores of class k in row i are pooled as
+
+    z_ik = S_k * (sum_m w_mk a_im l_imk) / (sum_m w_mk a_im) + b_k,   S_k = sum_m w_mk
+
+with l the members' scores and a their presence, so that an absent member hands its share to the others while
+the total S_k (the inverse temperature) stays. Without gaps this is sum_m w_mk l_imk + b_k, the loss is
+convex, and each step is an exact Newton step; with gaps it is Gauss-Newton. `tied` weights are the same in
+all classes.
+
+Loss: cross-entropy of softmax(z), or squared error over twice the targets' variance; mean over the rows'
+weights, plus strength / rows * (spread of w around its mean, and size of b), so that few rows leave the
+weights equal.
+
+Shapes: member, row, class, parameter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from fusion.batch import Kind
+
+CHUNK = 2_000_000
+"""Numbers of the Jacobian held at once."""
+
+STEPS = 60
+TOLERANCE = 1e-10
+ANCHOR = 1e-6
+"""Pull of the mean weight towards an even pool: it decides only where the data say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One pool to fit."""
+
+    kind: Kind
+    scores: Float[Tensor, "member row class"]
+    present: Bool[Tensor, "member row"]
+    target: Shaped[Tensor, " row"]
+    weights: Float[Tensor, " row"]
+    strength: float
+    tied: bool = True
+    bias: bool = False
+
+    @property
+    def num_weights(self) -> int:
+        """Free weights: one a member, or one a member and class."""
+        return len(self.scores) * (1 if self.tied else self.scores.shape[2])
+
+    @property
+    def size(self) -> int:
+        """All parameters."""
+        return self.num_weights + (self.scores.shape[2] if self.bias else 0)
+
+    def unpack(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [member, 1 or class] and bias [class]."""
+        classes = self.scores.shape[2]
+        weights = theta[: self.num_weights].reshape(len(self.scores), -1)
+        bias = theta[self.num_weights :] if self.bias else theta.new_zeros(classes)
+        return weights, bias
+
+
+def solve(problem: Problem) -> tuple[Float[Tensor, "member free"], Float[Tensor, " class"]]:
+    """Weights [member, 1] (tied) or [member, class] and bias [class] at the minimum."""
+    theta = torch.zeros(problem.size, dtype=torch.float64)
+    theta[: problem.num_weights] = 1 / len(problem.scores)
+    bounded = torch.arange(problem.size) < problem.num_weights
+    value, gradient, curvature = _evaluate(problem, theta)
+    for _ in range(STEPS):
+        pinned = bounded & (theta <= 1e-12) & (gradient > 0)
+        if gradient[~pinned].abs().max().item() < TOLERANCE if (~pinned).any() else True:
+            break
+        step = _newton_step(gradient, curvature, ~pinned)
+        better = _line_search(problem, theta, step, bounded, value, gradient)
+        if better is None:
+            break
+        theta = better
+        value, gradient, curvature = _evaluate(problem, theta)
+    return problem.unpack(theta)
+
+
+def pool(
+    weights: Float[Tensor, "member free"],
+    bias: Float[Tensor, " class"],
+    scores: Float[Tensor, "member row class"],
+    present: Bool[Tensor, "member row"],
+) -> Float[Tensor, "row class"]:
+    """The z of the formula above, not normalised over classes."""
+    return _pooled(weights, scores, present)[0] + bias
+
+
+def _pooled(weights: Tensor, scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """S * mean, the mean [row class], and each member's share [member row 1-or-class]."""
+    given = weights.unsqueeze(1) * present.unsqueeze(2)
+    total = given.sum(0)
+    alike = present.to(given.dtype).unsqueeze(2).expand_as(given)
+    given = torch.where(total > 0, given, alike)
+    share = given / given.sum(0).clamp(min=1e-300)
+    mean = (share * scores).sum(0)
+    return weights.sum(0) * mean, mean, share
+
+
+def _jacobian(problem: Problem, theta: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Pooled z [row class] and dz / dtheta [row class parameter]."""
+    weights, bias = problem.unpack(theta)
+    scores, present = problem.scores[:, rows], problem.present[:, rows]
+    pooled, mean, _ = _pooled(weights, scores, present)
+    total = weights.sum(0)
+    there = (weights.unsqueeze(1) * present.unsqueeze(2)).sum(0)
+    pull = torch.where(there > 0, total / there.clamp(min=1e-300), 0.0)
+    slope = mean + pull * present.unsqueeze(2) * (scores - mean)  # [member row class]
+    count, classes = slope.shape[1:]
+    if problem.tied:
+        jacobian = slope.permute(1, 2, 0)
+    else:
+        jacobian = torch.diag_embed(slope.permute(1, 0, 2))  # [row member class class]
+        jacobian = jacobian.transpose(1, 2).reshape(count, classes, -1)
+    if problem.bias:
+        eye = torch.eye(classes, dtype=torch.float64).expand(count, classes, classes)
+        jacobian = torch.cat([jacobian, eye], 2)
+    return pooled + bias, jacobian
+
+
+def _evaluate(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Objective, gradient and (Gauss-Newton) Hessian."""
+    rows, classes = problem.scores.shape[1:]
+    mass = problem.weights.sum()
+    value, gradient, curvature = _penalty(problem, theta)
+    chunk = max(1, CHUNK // max(1, classes * max(problem.size, len(problem.scores))))
+    for start in range(0, rows, chunk):
+        part = slice(start, start + chunk)
+        z, jacobian = _jacobian(problem, theta, part)
+        loss, residual, metric = _loss(problem, z, part)
+        weight = problem.weights[part] / mass
+        value = value + loss @ weight
+        gradient = gradient + torch.einsum("r,rk,rkp->p", weight, residual, jacobian)
+        if problem.kind != "regression":  # the softmax sees differences between classes only
+            jacobian = jacobian - (metric.unsqueeze(2) * jacobian).sum(1, keepdim=True)
+        scaled = (jacobian * (metric * weight.unsqueeze(1)).sqrt().unsqueeze(2)).flatten(0, 1)
+        curvature = curvature + scaled.T @ scaled
+    return value, gradient, curvature
+
+
+def _objective(problem: Problem, theta: Tensor) -> Tensor:
+    weights, bias = problem.unpack(theta)
+    z = pool(weights, bias, problem.scores, problem.present)
+    loss = _loss(problem, z, slice(None))[0]
+    return loss @ problem.weights / problem.weights.sum() + _penalty(problem, theta)[0]
+
+
+def _loss(problem: Problem, z: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss [row], its gradient in z [row class], and the diagonal metric of its curvature."""
+    target = problem.target[rows]
+    if problem.kind == "regression":
+        scale = problem.target.double().var(correction=0).clamp(min=1e-300)
+        error = z.squeeze(1) - target
+        slope = (error / scale).unsqueeze(1)
+        return error.square() / (2 * scale), slope, torch.ones_like(slope) / scale
+    log_p = torch.log_softmax(z, 1)
+    truth = torch.nn.functional.one_hot(target.long(), z.shape[1])
+    return -log_p.gather(1, target.long().unsqueeze(1)).squeeze(1), log_p.exp() - truth, log_p.exp()
+
+
+def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shrinkage of the weights towards their mean and of the bias towards zero."""
+    count, size = problem.num_weights, problem.size
+    quadratic = torch.zeros(size, size, dtype=torch.float64)
+    strength = max(problem.strength, ANCHOR) / problem.weights.sum()
+    spread = torch.eye(count, dtype=torch.float64) - 1 / count
+    quadratic[:count, :count] = 2 * strength * spread + 2 * ANCHOR / count
+    quadratic[count:, count:] = 2 * strength * torch.eye(size - count, dtype=torch.float64)
+    centre = torch.zeros(size, dtype=torch.float64)
+    centre[:count] = 1 / len(problem.scores)
+    gradient = quadratic @ (theta - centre)
+    return (theta - centre) @ gradient / 2, gradient, quadratic
+
+
+def _newton_step(gradient: Tensor, curvature: Tensor, free: Tensor) -> Tensor:
+    step = torch.zeros_like(gradient)
+    inner = curvature[free][:, free]
+    ridge = 1e-12 * inner.diagonal().mean().clamp(min=1e-300)
+    step[free] = -torch.linalg.solve(
+        inner + ridge * torch.eye(len(inner), dtype=inner.dtype), gradient[free]
+    )
+    return step
+
+
+def _line_search(
+    problem: Problem,
+    theta: Tensor,
+    step: Tensor,
+    bounded: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+) -> Tensor | None:
+    """The first halving of the step that lowers the objective enough; None if none does."""
+    length = 1.0
+    for _ in range(40):
+        moved = theta + length * step
+        moved = torch.where(bounded, moved.clamp(min=0.0), moved)
+        decrease = gradient @ (moved - theta)
+        if _objective(problem, moved) <= value + 1e-4 * decrease and decrease < 0:
+            return moved
+        length /= 2
+    return None

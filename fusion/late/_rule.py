@@ -1,0 +1,192 @@
+"""What all rules share: checks, labels one by one, absent rows, and the way into a bundle.
+
+A rule file says how one part is fitted and combined. A classification or regression is one part; a
+multi-label task is one part a label, each a classification of no and yes.
+
+Shapes: member, row, outputs (classes, labels or 1).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from fusion.batch import Kind
+from fusion.late.members import Members
+
+Part = Mapping[str, Tensor]
+"""Fitted numbers of one part, float64."""
+
+
+class LateRule:
+    """Base of every `Rule`: subclasses give `fit_part`, `combine_part` and `part_shares`."""
+
+    Config: ClassVar[Any]
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "multilabel", "regression")
+
+    def __init__(
+        self, config: Any, kind: Kind, names: Sequence[str], parts: Sequence[Part]
+    ) -> None:
+        self.config = config
+        self.kind = kind
+        self.names = tuple(names)
+        self.parts = tuple(parts)
+
+    @classmethod
+    def name(cls) -> str:
+        """The rule's name: its file's."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def fit(
+        cls,
+        config: Any,
+        members: Members,
+        target: Shaped[Tensor, "row ..."],
+        *,
+        weights: Shaped[Tensor, " row"] | None = None,
+    ) -> "LateRule":
+        """Learn the rule from rows that no member trained on.
+
+        Args:
+            config: the rule's `Config`.
+            members: their scores on these rows; rows without any member are left out.
+            target: class indices [row], 0 / 1 / NaN (unknown) [row label], or values [row].
+            weights: how much each row counts; 1 by default.
+
+        Raises:
+            ValueError: a kind of task the rule has no meaning for, or targets that do not fit the members.
+        """
+        if members.kind not in cls.kinds:
+            raise ValueError(
+                f"late rule {cls.name()!r} has no meaning for {members.kind}; it takes "
+                f"{' and '.join(cls.kinds)}; try log_pool, mean or stacking"
+            )
+        check_target(members, target)
+        weights = torch.ones(len(target)) if weights is None else weights
+        kept = members.present.any(0)
+        if not kept.any():
+            raise ValueError(f"late rule {cls.name()!r}: no row has a member to fit on")
+        members, target = members.cleaned().rows(kept), target[kept]
+        weights = weights[kept].double()
+        parts = [
+            cls.fit_part(config, part, goal, row_weights)
+            for part, goal, row_weights in split(members, target, weights)
+        ]
+        return cls(config, members.kind, members.names, parts)
+
+    def combine(self, members: Members) -> Float[Tensor, "row outputs"]:
+        """Fused scores of the members' own kind; NaN in rows without any member.
+
+        Members may come in any order, and some may not come at all.
+
+        Raises:
+            ValueError: a member or a kind of task the rule was not fitted with.
+        """
+        if members.kind != self.kind:
+            raise ValueError(f"the rule was fitted for {self.kind}, not for {members.kind}")
+        members = members.aligned(self.names).cleaned()
+        if self.kind == "multilabel":
+            if members.outputs != len(self.parts):
+                raise ValueError(
+                    f"the rule was fitted with {len(self.parts)} labels, {members.outputs} came"
+                )
+            pairs = [self.combine_part(part, members.label(i)) for i, part in enumerate(self.parts)]
+            scores = torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], 1)
+        else:
+            scores = self.combine_part(self.parts[0], members)
+        return scores.masked_fill(~members.present.any(0).unsqueeze(1), torch.nan)
+
+    def member_weights(self) -> dict[str, float]:
+        """Share of each member in the verdict, summing to 1; the mean over labels."""
+        each = torch.stack([self.part_shares(part) for part in self.parts])
+        total = each.sum(1, keepdim=True)
+        even = torch.full_like(each, 1 / len(self.names))
+        mean = torch.where(total > 0, each / total.clamp(min=1e-300), even).mean(0)
+        return dict(zip(self.names, mean.tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `from_state` makes the same rule."""
+        return {
+            "rule": self.name(),
+            "config": dataclasses.asdict(self.config),
+            "kind": self.kind,
+            "members": list(self.names),
+            "parts": [{key: value.tolist() for key, value in p.items()} for p in self.parts],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "LateRule":
+        """The rule that wrote `state`.
+
+        Raises:
+            ValueError: the state of another rule.
+        """
+        if state["rule"] != cls.name():
+            raise ValueError(f"this is the state of {state['rule']!r}, not of {cls.name()!r}")
+        config = cls.Config(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
+        )
+        parts = [
+            {key: torch.tensor(value, dtype=torch.float64) for key, value in part.items()}
+            for part in state["parts"]
+        ]
+        return cls(config, state["kind"], state["members"], parts)
+
+    @classmethod
+    def fit_part(
+        cls, config: Any, members: Members, target: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        """The numbers of one part; `members` is clean and every row has a member."""
+        raise NotImplementedError
+
+    def combine_part(self, part: Part, members: Members) -> Tensor:
+        """[row outputs] of one part; rows without a member may hold anything finite."""
+        raise NotImplementedError
+
+    def part_shares(self, part: Part) -> Tensor:
+        """[member], not negative: how much each member counts."""
+        raise NotImplementedError
+
+
+def split(
+    members: Members, target: Tensor, weights: Tensor
+) -> list[tuple[Members, Tensor, Tensor]]:
+    """The parts of a task: itself, or one yes-or-no classification a label on the known rows."""
+    if members.kind == "regression":
+        return [(members, target.reshape(-1).double(), weights)]
+    if members.kind == "classification":
+        return [(members, target.long(), weights)]
+    parts = []
+    for label in range(members.outputs):
+        known = ~target[:, label].isnan() if target.is_floating_point() else target[:, label] >= 0
+        goal = target[known, label].long()
+        parts.append((members.label(label).rows(known), goal, weights[known]))
+    return parts
+
+
+def check_target(members: Members, target: Tensor) -> None:
+    """Refuse targets that do not belong to these members.
+
+    Raises:
+        ValueError: wrong shape, a class index out of range, or NaN where it has no meaning.
+    """
+    shape = (members.num_rows, members.outputs)
+    wanted: dict[Kind, list[tuple[int, ...]]] = {
+        "classification": [shape[:1]],
+        "multilabel": [shape],
+        "regression": [shape[:1], (shape[0], 1)],
+    }
+    if tuple(target.shape) not in wanted[members.kind]:
+        raise ValueError(
+            f"{members.kind}: targets {tuple(target.shape)} for scores [row outputs] = {shape}"
+        )
+    if members.kind == "classification":
+        outside = (target < 0) | (target >= members.outputs)
+        if target.is_floating_point() or outside.any():
+            raise ValueError(f"class indices are whole numbers from 0 to {members.outputs - 1}")
+    if members.kind == "regression" and target.isnan().any():
+        raise ValueError("regression targets hold NaN; leave rows without a target out")

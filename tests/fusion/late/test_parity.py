@@ -1,0 +1,117 @@
+"""Late fusion equals the original authors' values and scikit-learn."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import VotingClassifier
+
+from fusion.late import rule_class
+from fusion.late.calibration import Calibration, temperature
+from fusion.late.members import Members
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = Path(os.environ.get("AFFUSE_GOLDEN", ROOT.parent / "shared" / "golden"))
+METRICS = {
+    "log_loss": "nll",
+    "accuracy": "accuracy",
+    "mean_absolute_error": "mae",
+    "root_mean_squared_error": "rmse",
+}
+
+
+def golden(name):
+    path = GOLDEN / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"no golden values at {path}; set AFFUSE_GOLDEN")
+    return np.load(path, allow_pickle=False)
+
+
+def members_of(scores, kind):
+    scores = torch.from_numpy(scores)
+    if kind == "regression":
+        scores = scores.unsqueeze(2)
+    elif scores.ndim == 2:
+        scores = torch.stack([1 - scores, scores], 2)
+    names = [f"m{i}" for i in range(len(scores))]
+    return Members.from_probabilities(names, kind, scores)
+
+
+class TestCaruanaEqualsAutoGluon:
+    @pytest.mark.parametrize("ties", ["random", "second_metric"])
+    @pytest.mark.parametrize(
+        ("case", "theirs"),
+        [(i, m) for i in range(3) for m in ("log_loss", "accuracy")]
+        + [(3, "mean_absolute_error"), (3, "root_mean_squared_error")],
+    )
+    def test_in_order_weights_and_trajectory(self, case, theirs, ties):
+        data = golden("ensemble_selection")
+        key = f"output/{case}/{theirs}/{ties}"
+        if f"{key}/weights" not in data:
+            pytest.skip("the second metric has no meaning for values")
+        kind = "regression" if case == 3 else "classification"
+        members = members_of(data[f"input/{case}/predictions"], kind)
+        target = torch.from_numpy(data[f"input/{case}/truth"])
+        rule = rule_class("caruana")
+        size = int(data[f"hyper/{case}/ensemble_size"])
+        config = rule.Config(size=size, metric=METRICS[theirs], ties=ties)
+        fitted = rule.fit(config, members, target)
+        part = fitted.parts[0]
+        assert part["order"].int().tolist() == data[f"{key}/order"].tolist()
+        np.testing.assert_allclose(part["weights"], data[f"{key}/weights"], atol=1e-9)
+        np.testing.assert_allclose(part["trajectory"], data[f"{key}/trajectory"], atol=1e-9)
+        fused = fitted.combine(members)
+        fused = fused.squeeze(1) if case == 3 else fused.exp()
+        fused = fused[:, 1] if case == 2 else fused
+        np.testing.assert_allclose(fused, data[f"{key}/prediction"], atol=1e-9)
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("case", range(3))
+    def test_equals_the_exact_minimum_and_autogluon(self, case):
+        data = golden("temperature")
+        logits = torch.from_numpy(data[f"input/{case}/logits"])
+        truth = torch.from_numpy(data[f"input/{case}/truth"])
+        found = temperature(logits, truth)
+        assert found == pytest.approx(float(data[f"output/{case}/temperature_exact"]), rel=1e-6)
+        assert found == pytest.approx(float(data[f"output/{case}/temperature_autogluon"]), rel=1e-3)
+        fitted = Calibration.fit("temperature", "classification", logits, truth)
+        assert fitted.temperature == (pytest.approx(found, rel=1e-9),)
+        np.testing.assert_allclose(
+            fitted.apply(logits).exp(), data[f"output/{case}/prob_exact"], atol=1e-6
+        )
+
+
+class TestVotes:
+    @pytest.mark.parametrize("weighting", ["equal", "weighted"])
+    @pytest.mark.parametrize("case", range(3))
+    def test_hard_and_soft_equal_scikit_learn(self, case, weighting):
+        data = golden("voting")
+        members = members_of(data[f"input/{case}/prob"], "classification")
+        truth = torch.zeros(members.num_rows, dtype=torch.int64)
+        weights = tuple(data[f"input/{case}/weights"].tolist()) if weighting == "weighted" else ()
+        vote, mean = rule_class("vote"), rule_class("mean")
+        mode = "weighted" if weights else "hard"
+        hard = vote.fit(vote.Config(mode=mode, weights=weights), members, truth)
+        soft = mean.fit(mean.Config(weights=weights), members, truth)
+        labels = hard.combine(members).argmax(1)
+        assert labels.tolist() == data[f"output/{case}/hard/{weighting}/label"].tolist()
+        p = soft.combine(members).exp()
+        np.testing.assert_allclose(p, data[f"output/{case}/soft/{weighting}/prob"], atol=1e-12)
+        assert p.argmax(1).tolist() == data[f"output/{case}/soft/{weighting}/label"].tolist()
+
+    def test_equal_a_voting_classifier_on_fitted_models(self):
+        from sklearn.datasets import make_classification
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import GaussianNB
+
+        x, y = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
+        models = [("a", LogisticRegression(max_iter=500)), ("b", GaussianNB())]
+        theirs = VotingClassifier(models, voting="soft", weights=[2, 1]).fit(x, y)
+        p = np.stack([model.predict_proba(x) for model in theirs.estimators_])
+        members = members_of(p, "classification")
+        mean = rule_class("mean")
+        ours = mean.fit(mean.Config(weights=(2.0, 1.0)), members, torch.from_numpy(y))
+        np.testing.assert_allclose(ours.combine(members).exp(), theirs.predict_proba(x), atol=1e-12)
