@@ -1,0 +1,133 @@
+"""Reading what `prepare` wrote: the dataset's facts, its manifest, its units of work and its folds.
+
+`<root>/dataset.json` names the present manifest by its hash; `<root>/manifest/<hash>/*.parquet` holds one
+unit a row group; `<root>/folds/<name>.parquet` says which fold a clip is in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from cluster.tables import FOLDS, MANIFEST
+from fusion.batch import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The facts of a root."""
+
+    name: str
+    licence: str
+    manifest_hash: str
+    tasks: Mapping[str, Task]
+    profile: tuple[str, ...]
+    """Fields of the manifest's `profile` struct."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRef:
+    """Where one unit of work stands in the manifest."""
+
+    unit: str
+    file: str
+    row_group: int
+    num_clips: int
+    cost: float
+    """Estimated seconds of work."""
+
+
+def read_dataset(root: str) -> Dataset:
+    """The facts of a root.
+
+    Raises:
+        NotPreparedError: nothing has been prepared there.
+    """
+    uri = storage.join(root, "dataset.json")
+    if not storage.exists(uri):
+        raise NotPreparedError(
+            f"{root} holds no dataset.json; type: affuse prepare DATASET --source ... --root {root}"
+        )
+    facts = storage.read_json(uri)
+    tasks = {
+        name: Task(
+            kind=task["kind"],
+            classes=tuple(task.get("classes") or ()),
+            range=tuple(task["range"]) if task.get("range") else None,
+        )
+        for name, task in facts["tasks"].items()
+    }
+    return Dataset(
+        name=facts["name"],
+        licence=facts.get("licence", ""),
+        manifest_hash=facts["manifest"],
+        tasks=tasks,
+        profile=tuple(facts.get("profile", ())),
+    )
+
+
+def manifest_files(root: str) -> list[str]:
+    """The Parquet files of the present manifest."""
+    folder = storage.join(root, "manifest", read_dataset(root).manifest_hash)
+    files = [storage.join(folder, name) for name in storage.names(folder, ".parquet")]
+    if not files:
+        raise NotPreparedError(f"{folder} is empty; type: affuse prepare ... --root {root}")
+    return files
+
+
+def read_manifest(root: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All clips of the present manifest, in the order of their units."""
+    parts = []
+    for file in manifest_files(root):
+        parquet = storage.open_parquet(file)
+        MANIFEST.check(parquet.schema_arrow, where=file)
+        parts.append(parquet.read(columns=None if columns is None else list(columns)))
+    return pa.concat_tables(parts)
+
+
+def units(root: str) -> list[UnitRef]:
+    """The units of the present manifest, in order."""
+    found = []
+    for file in manifest_files(root):
+        parquet = storage.open_parquet(file)
+        rows = parquet.read(columns=["unit", "cost"])
+        start = 0
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            part = rows.slice(start, count)
+            found.append(
+                UnitRef(
+                    unit=part["unit"][0].as_py(),
+                    file=file,
+                    row_group=group,
+                    num_clips=count,
+                    cost=float(sum(cost or 0.0 for cost in part["cost"].to_pylist())),
+                )
+            )
+            start += count
+    return found
+
+
+def read_unit(root: str, ref: UnitRef) -> pa.Table:
+    """The clips of one unit."""
+    return storage.open_parquet(ref.file).read_row_group(ref.row_group)
+
+
+def read_folds(root: str, name: str) -> dict[int, int]:
+    """Clip -> fold.
+
+    Raises:
+        NotPreparedError: there are no folds of that name, naming those that are.
+    """
+    uri = storage.join(root, "folds", f"{name}.parquet")
+    if not storage.exists(uri):
+        known = storage.names(storage.join(root, "folds"), ".parquet")
+        there = ", ".join(file.removesuffix(".parquet") for file in known) or "none"
+        raise NotPreparedError(
+            f"no folds {name!r} under {root} (there: {there}); type: affuse prepare ... --folds 5"
+        )
+    table = storage.read_table(uri)
+    FOLDS.check(table.schema, where=uri)
+    return dict(zip(table["clip_id"].to_pylist(), table["fold"].to_pylist(), strict=True))
