@@ -24,5 +24,6 @@ Keys are file names; the sentence is the job's one-line help. Nothing is importe
 """
 
 JOBS: dict[str, str] = {
+    "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
 }

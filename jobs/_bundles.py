@@ -1,0 +1,77 @@
+"""Bundles: everything that scoring a raw clip needs, in one folder.
+
+`<root>/bundles/<name>/bundle.json` is the commit; beside it `nets/<run>/seed=S/` holds the networks
+(safetensors and their JSON), `predictions.parquet` and `results.json` how the fusion was judged.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from jobs._predictions import folds_and_seeds
+
+NET_FILES = ("model.safetensors", "model.json")
+
+
+def bundle_uri(root: str, name: str) -> str:
+    """Folder of a bundle of a dataset."""
+    return storage.join(root, "bundles", name)
+
+
+def publish(root: str, name: str, facts: Mapping[str, Any]) -> None:
+    """Commit a bundle."""
+    storage.publish_json(
+        {"name": name, **facts}, storage.join(bundle_uri(root, name), "bundle.json")
+    )
+
+
+def read_bundle(root: str, name: str) -> dict[str, Any]:
+    """The facts of a bundle.
+
+    Raises:
+        NotPreparedError: there is none of that name, naming the nearest.
+    """
+    uri = storage.join(bundle_uri(root, name), "bundle.json")
+    if not storage.exists(uri):
+        known = storage.names(storage.join(root, "bundles"))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there: {', '.join(known) or 'none'}"
+        raise NotPreparedError(
+            f"no bundle {name!r} under {root}; {hint}; type: affuse ensemble --root {root}"
+        )
+    return dict(storage.read_json(uri))
+
+
+def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
+    """Copy the networks that speak for a run into a bundle: one a seed.
+
+    A run with folds speaks through its refit on all rows; a run with a fixed split through the nets of
+    that split.
+
+    Raises:
+        NotPreparedError: the run has folds and no refit.
+    """
+    base = storage.join(root, "runs", run)
+    refits = [
+        name for name in storage.names(storage.join(base, "refit")) if name.startswith("seed=")
+    ]
+    if refits:
+        sources = {name: storage.join(base, "refit", name) for name in refits}
+    elif {fold for fold, _ in folds_and_seeds(root, run)} == {0}:
+        sources = {
+            f"seed={seed}": storage.join(base, "fold=0", f"seed={seed}")
+            for _, seed in folds_and_seeds(root, run)
+        }
+    else:
+        raise NotPreparedError(
+            f"run {run!r} has folds and no refit on all of its rows; "
+            f"type: affuse train --config {base}/config.json --refit"
+        )
+    for seed, source in sources.items():
+        for file in NET_FILES:
+            content = storage.read_bytes(storage.join(source, file))
+            target = storage.join(bundle_uri(root, bundle), "nets", run, seed, file)
+            storage.publish_bytes(content, target)
+    return {"run": run, "seeds": sorted(sources)}

@@ -1,0 +1,203 @@
+"""Choosing and judging a late fusion without fooling oneself.
+
+Everything that is chosen for a fold (members, rule, its numbers, calibration) is chosen from the other folds'
+held-out rows. `cross_fitted` gives the fused scores of that procedure on all rows; the bundle ships the same
+procedure fitted once on all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.batch import Kind
+from fusion.late import LATE, rule_class
+from fusion.late.calibration import Calibration, Method
+from fusion.late.members import Members, probabilities
+from fusion.metrics import metric
+from jobs._predictions import HeldOut
+
+JUDGES: Mapping[str, str] = {
+    "classification": "nll",
+    "multilabel": "multilabel_nll",
+    "regression": "mse",
+}
+"""What decides between candidates: proper scores, smooth enough to tell close rules apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to fuse."""
+
+    rule: str
+    """Key of fusion.late.LATE."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the rule's Config."""
+
+    members: tuple[str, ...] = ()
+    """Members it fuses; empty: all of them."""
+
+    calibration: Method = "temperature"
+    """Of the fused scores, fitted on the same rows; the values of a regression have none."""
+
+    @property
+    def title(self) -> str:
+        """How tables name it."""
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        parts = [self.rule + (f"[{options}]" if options else "")]
+        if self.members:
+            parts.append("of " + "+".join(self.members))
+        if self.calibration not in ("none", "temperature"):
+            parts.append(f"with {self.calibration}")
+        return " ".join(parts)
+
+
+PLAIN = Candidate(rule="log_pool", options={"fitted": False})
+"""The simplest rule that is worth shipping: equal weights in log space, one temperature."""
+
+TRIED: tuple[Candidate, ...] = (
+    PLAIN,
+    Candidate(rule="mean"),
+    Candidate(rule="log_pool"),
+    Candidate(rule="log_pool", options={"shrinkage": 10.0}),
+    Candidate(rule="log_pool", options={"bias": True}),
+    Candidate(rule="caruana"),
+    Candidate(rule="caruana", options={"space": "log"}),
+    Candidate(rule="per_class"),
+    Candidate(rule="confidence"),
+    Candidate(rule="stacking"),
+)
+"""What `auto` tries, the simplest first: a tie goes to the earlier one."""
+
+MAX_DROPPED = 12
+"""Up to this many members, the pool without each one of them is tried as well."""
+
+
+def every_candidate(kind: Kind, names: Sequence[str]) -> list[Candidate]:
+    """The rules that have a meaning for a kind of task, and the pool without each of its members."""
+    tried = [c for c in TRIED if c.rule in LATE and kind in rule_class(c.rule).kinds]
+    if 2 < len(names) <= MAX_DROPPED:
+        tried += [
+            Candidate(rule="log_pool", members=tuple(name for name in names if name != dropped))
+            for dropped in names
+        ]
+    return tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A candidate with its numbers."""
+
+    candidate: Candidate
+    rule: Any
+    calibration: Calibration
+
+    def combine(self, members: Members) -> Tensor:
+        """Fused scores [row outputs] of the members' own kind."""
+        if self.candidate.members:
+            members = members.only(self.candidate.members)
+        return self.calibration.apply(self.rule.combine(members))
+
+
+def fit(held: HeldOut, candidate: Candidate) -> Fitted:
+    """Fit rule and calibration on these rows."""
+    members = held.members.only(candidate.members) if candidate.members else held.members
+    kind = rule_class(candidate.rule)
+    rule = kind.fit(kind.Config(**candidate.options), members, held.target)
+    method: Method = "none" if members.kind == "regression" else candidate.calibration
+    calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
+    return Fitted(candidate=candidate, rule=rule, calibration=calibration)
+
+
+def cross_fitted(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) -> "Verdict":
+    """Fused scores of every row by a procedure that never saw the row's fold.
+
+    Args:
+        held: members' scores on rows they did not train on.
+        candidates: what may be chosen from; with one, nothing is chosen.
+        folds: fold of each row [row]; at least two folds.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    names = np.unique(folds)
+    if len(names) < 2:
+        raise ValueError("cross-fitting needs two folds or more")
+    scores = torch.full((len(folds), held.members.scores.shape[2]), torch.nan, dtype=torch.float64)
+    chosen = {}
+    pairs = _PairFits(held, folds)
+    for fold in names:
+        best = pairs.best(candidates, without=int(fold)) if len(candidates) > 1 else candidates[0]
+        chosen[int(fold)] = best
+        at = folds == fold
+        scores[torch.from_numpy(at)] = fit(held.rows(~at), best).combine(held.rows(at).members)
+    return Verdict(scores=scores, chosen=chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What cross-fitting said."""
+
+    scores: Tensor
+    """[row outputs], NaN where no member was present."""
+
+    chosen: Mapping[int, Candidate]
+    """Fold -> the candidate that the other folds chose for it."""
+
+
+def choose(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) -> Candidate:
+    """The candidate with the best cross-fitted judge over all folds: what a bundle ships."""
+    if len(candidates) == 1:
+        return candidates[0]
+    return _PairFits(held, folds).best(candidates, without=None)
+
+
+def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:
+    """Lower is better; infinite where a row has no verdict at all."""
+    known = ~scores.isnan().any(1)
+    if not bool(known.any()):
+        return float("inf")
+    return metric(JUDGES[kind])(probabilities(kind, scores[known]), target[known])
+
+
+class _PairFits:
+    """Scores of candidates on one fold, fitted without that fold and without a second one.
+
+    Leaving out {k, j} serves fold k's choice (scored on j) and fold j's choice (scored on k) alike, so
+    that a nested choice costs half of what it seems to.
+    """
+
+    def __init__(self, held: HeldOut, folds: np.ndarray) -> None:
+        self.held = held
+        self.folds = folds
+        self.names = [int(name) for name in np.unique(folds)]
+        self.cache: dict[tuple[str, frozenset[int]], Fitted] = {}
+
+    def best(self, candidates: Sequence[Candidate], *, without: int | None) -> Candidate:
+        """The best on the rows outside the fold `without`, each of them scored by a fit without it."""
+        others = [name for name in self.names if name != without]
+        if len(others) < 2:
+            return candidates[0]
+        judged = [self._judge(candidate, others, without) for candidate in candidates]
+        return candidates[int(np.argmin(judged))]
+
+    def _judge(self, candidate: Candidate, others: Sequence[int], without: int | None) -> float:
+        scores, targets = [], []
+        for fold in others:
+            left_out = frozenset({fold} if without is None else {fold, without})
+            at = self.folds == fold
+            rows = self.held.rows(at)
+            scores.append(self._fitted(candidate, left_out).combine(rows.members))
+            targets.append(rows.target)
+        return judge(self.held.members.kind, torch.cat(scores), torch.cat(targets))
+
+    def _fitted(self, candidate: Candidate, left_out: frozenset[int]) -> Fitted:
+        key = (f"{candidate}", left_out)
+        if key not in self.cache:
+            kept = ~np.isin(self.folds, list(left_out))
+            self.cache[key] = fit(self.held.rows(kept), candidate)
+        return self.cache[key]

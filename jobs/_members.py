@@ -1,0 +1,198 @@
+"""Predictions made elsewhere, as further members of an ensemble.
+
+A file holds one row a clip: the clip (`name` or `clip_id`), its `fold`, its `role` (`oof` or `valid`; rows
+of role train are never fitted on, rows of role test are refused) and its scores: one column a class named
+like the class, holding probabilities, or the same with the prefix `logit_`; for a regression one column
+`value`. Formats: Parquet, CSV, npz (one array a column). The member's name is the file's.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cluster import storage
+from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from fusion.batch import Task
+from fusion.late.members import Members
+from jobs._manifest import read_manifest
+from jobs._predictions import HeldOut, MemberRows, align
+
+SUSPICIOUS_GAP = 0.15
+"""Share of right answers by which offered rows may exceed other rows before the member is refused."""
+
+FEWEST_ROWS = 20
+"""Below this many rows on a side nothing is concluded."""
+
+
+def add_members(
+    root: str, held: HeldOut | None, files: Sequence[str], name: str, task: Task
+) -> HeldOut:
+    """Join the members of some files to those of the runs.
+
+    Raises:
+        ConfigError: a file lacks a column, or has rows twice.
+        TestSplitError: a file offers rows of role test.
+        NotPreparedError: a file has clips that the manifest does not know.
+    """
+    rows = {} if held is None else rows_of(held)
+    for file in files:
+        title = PurePosixPath(file).stem
+        if title in rows:
+            raise ConfigError(f"{file}: there is a member {title!r} already; rename the file")
+        rows[title] = imported(root, file, name, task)
+    return align(rows, task)
+
+
+def rows_of(held: HeldOut) -> dict[str, MemberRows]:
+    """The members of aligned rows, each with the rows it has something to say about."""
+    target = held.target.double().reshape(len(held.clip_id), -1).numpy()
+    found = {}
+    for index, name in enumerate(held.members.names):
+        at = held.members.present[index].numpy()
+        found[name] = MemberRows(
+            clip_id=held.clip_id[at],
+            fold=held.fold[at],
+            target=target[at],
+            scores=held.members.scores[index].numpy()[at],
+        )
+    return found
+
+
+def imported(root: str, file: str, name: str, task: Task) -> MemberRows:
+    """One file of predictions as a member; targets come from the manifest, never from the file."""
+    frame = read_frame(file)
+    check_columns(frame, file, task)
+    if (frame["role"] == "test").any():
+        raise TestSplitError(f"{file}: rows of role test; an ensemble is never fitted on them")
+    frame = with_targets(root, frame, file, name, task)
+    scores = member_scores(frame, task)
+    check_held_out(frame, scores, file, task)
+    kept = frame["role"].isin(["oof", "valid"]).to_numpy()
+    target = np.stack(frame["target"].to_numpy()[kept])
+    order = np.argsort(frame["clip_id"].to_numpy()[kept])
+    return MemberRows(
+        clip_id=frame["clip_id"].to_numpy()[kept][order],
+        fold=frame["fold"].to_numpy()[kept][order],
+        target=target[order],
+        scores=scores[kept][order],
+    )
+
+
+def read_frame(file: str) -> pd.DataFrame:
+    """The columns of a file.
+
+    Raises:
+        ConfigError: a format that is not offered.
+        NotPreparedError: there is no such file.
+    """
+    if file.endswith(".parquet"):
+        return storage.read_table(file).to_pandas()
+    if not storage.exists(file):
+        raise NotPreparedError(f"{file} is not there")
+    filesystem, path = storage.filesystem(file)
+    with filesystem.open(path, "rb") as stream:
+        if file.endswith(".csv"):
+            return pd.read_csv(stream)
+        if file.endswith(".npz"):
+            arrays = np.load(stream, allow_pickle=False)
+            return pd.DataFrame({key: list(arrays[key]) for key in arrays.files})
+    raise ConfigError(f"{file}: predictions come as .parquet, .csv or .npz")
+
+
+def check_columns(frame: pd.DataFrame, file: str, task: Task) -> None:
+    """Refuse a file that lacks a column, naming all that are missing."""
+    wanted = ["value"] if task.kind == "regression" else list(task.classes)
+    if task.kind != "regression" and all(f"logit_{c}" in frame for c in task.classes):
+        wanted = [f"logit_{c}" for c in task.classes]
+    missing = [column for column in ["fold", "role", *wanted] if column not in frame]
+    if "clip_id" not in frame and "name" not in frame:
+        missing.append("name (or clip_id)")
+    if missing:
+        raise ConfigError(f"{file}: columns {missing} are missing; came: {list(frame.columns)}")
+
+
+def with_targets(root: str, frame: pd.DataFrame, file: str, name: str, task: Task) -> pd.DataFrame:
+    """Add `clip_id` and `target` from the manifest; rows without a target are left out.
+
+    Raises:
+        NotPreparedError: clips the manifest does not know.
+        ConfigError: a clip stands twice among the rows that are offered for fitting.
+    """
+    manifest = read_manifest(root, columns=["clip_id", "name", name]).to_pandas()
+    manifest = manifest.rename(columns={name: "_label"})
+    key = "clip_id" if "clip_id" in frame else "name"
+    kept = [column for column in frame.columns if column not in ("clip_id", "name")]
+    joined = frame[[key, *kept]].merge(manifest, on=key, how="left", indicator=True)
+    unknown = joined.loc[joined["_merge"] == "left_only", key]
+    if len(unknown):
+        raise NotPreparedError(
+            f"{file}: {len(unknown)} clips are not in the manifest, the first is {unknown.iloc[0]!r}"
+        )
+    twice = joined.loc[joined["role"] != "train", key].duplicated()
+    if twice.any():
+        raise ConfigError(
+            f"{file}: {int(twice.sum())} clips stand twice among rows not of role train"
+        )
+    joined = joined[joined["_label"].notna()].reset_index(drop=True)
+    joined["target"] = [as_numbers(label, task) for label in joined["_label"]]
+    return joined
+
+
+def as_numbers(label: object, task: Task) -> list[float]:
+    """A manifest's label in the form of PREDICTIONS."""
+    if task.kind == "classification":
+        return [float(task.classes.index(str(label)))]
+    if task.kind == "regression":
+        return [float(label)]  # type: ignore[arg-type]
+    return [float(value) for value in label]  # type: ignore[attr-defined]
+
+
+def member_scores(frame: pd.DataFrame, task: Task) -> np.ndarray:
+    """Scores as `Members` wants them [row outputs]."""
+    if task.kind == "regression":
+        return np.asarray(frame[["value"]].to_numpy(np.float64))
+    logits = [f"logit_{name}" for name in task.classes]
+    if all(column in frame for column in logits):
+        raw = torch.tensor(frame[logits].to_numpy(np.float64))
+        return Members.from_logits(["member"], task.kind, raw[None]).scores[0].numpy()
+    raw = torch.tensor(frame[list(task.classes)].to_numpy(np.float64))
+    return Members.from_probabilities(["member"], task.kind, raw[None]).scores[0].numpy()
+
+
+def check_held_out(frame: pd.DataFrame, scores: np.ndarray, file: str, task: Task) -> None:
+    """Refuse a member whose offered rows are too good to be held out.
+
+    Raises:
+        ConfigError: it is far better on rows offered for fitting than on rows it says it trained on, or
+            far better on one fold than on the rest.
+    """
+    if task.kind == "regression":
+        return
+    hits = row_quality(frame, scores, task)
+    offered = frame["role"].to_numpy() != "train"
+    parts = {"rows it trained on": (offered, ~offered)}
+    for fold in np.unique(frame["fold"].to_numpy()[offered]):
+        at = frame["fold"].to_numpy() == fold
+        parts[f"its other folds than {fold}"] = (offered & at, offered & ~at)
+    for where, (ours, rest) in parts.items():
+        if min(ours.sum(), rest.sum()) < FEWEST_ROWS:
+            continue
+        gap = hits[ours].mean() - hits[rest].mean()
+        noise = 3 * np.sqrt(hits[ours].var() / ours.sum() + hits[rest].var() / rest.sum())
+        if gap > max(SUSPICIOUS_GAP, noise):
+            raise ConfigError(
+                f"{file}: {hits[ours].mean():.1%} right on rows offered for fitting, {hits[rest].mean():.1%} "
+                f"on {where}; these rows are not out-of-fold: give predictions of nets that did not train "
+                "on them, or mark them role train"
+            )
+
+
+def row_quality(frame: pd.DataFrame, scores: np.ndarray, task: Task) -> np.ndarray:
+    """Share of right decisions of each row [row], 0 to 1."""
+    target = np.stack(frame["target"].to_numpy())
+    if task.kind == "classification":
+        return np.asarray(scores.argmax(1) == target[:, 0], np.float64)
+    return np.asarray(((scores > 0) == (target > 0.5)).mean(1))

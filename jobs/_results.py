@@ -1,0 +1,249 @@
+"""Figures that may be printed: every result beside its baselines, with intervals over people.
+
+Rows of one person are not independent, so intervals and paired differences resample groups, not rows. The
+baselines are the majority (class priors of the other folds), each single member, the plain mean of
+probabilities and the pool that looked at no row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fusion.batch import Kind, Task
+from fusion.late.members import probabilities
+from fusion.metrics import metric
+from jobs import _late
+from jobs._predictions import HeldOut
+
+Role = Literal["majority", "member", "mean", "pool", "ensemble"]
+
+FIGURES: Mapping[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
+    "multilabel": ("multilabel_macro_f1", "multilabel_micro_f1", "multilabel_nll"),
+    "regression": ("mae", "pearson", "ccc"),
+}
+"""Metrics of a kind of task; the first one is what gains are stated in."""
+
+FEW_GROUPS = 10
+"""Below this many groups an interval over groups says little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure and its 95 % interval over groups."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the results table."""
+
+    name: str
+    role: Role
+    figures: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results table of one fusion, and what it gained."""
+
+    kind: Kind
+    num_rows: int
+    num_groups: int
+    rows: tuple[Row, ...]
+    gain_over_single: Interval
+    """Of the ensemble's first metric over the best single member, in hindsight; positive is better."""
+
+    best_single: str
+    gain_over_plain: Interval
+    """The same over the pool that looked at no row."""
+
+    @property
+    def gain_over_pool(self) -> bool:
+        """Whether fitting the rule beat not fitting it by more than the interval."""
+        return self.gain_over_plain.low > 0
+
+    @property
+    def verdict(self) -> str:
+        """What may be claimed, in one sentence."""
+        gain = self.gain_over_single
+        said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
+        return f"gain shown: {said}" if gain.low > 0 else f"no gain shown: {said}"
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON; an undefined figure is null."""
+        return dict(_without_nan({**asdict(self), "verdict": self.verdict}))
+
+
+def judge(
+    held: HeldOut,
+    verdict: _late.Verdict,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> Results:
+    """Compare a cross-fitted verdict with its baselines on the rows where there is a verdict.
+
+    Args:
+        held: members on the rows.
+        verdict: fused scores of the same rows.
+        folds: fold of each row.
+        groups: code of each row's group.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    kind = held.members.kind
+    lines: list[tuple[str, Role, Tensor]] = [("majority", "majority", priors(held, folds))]
+    for index, name in enumerate(held.members.names):
+        scores = held.members.scores[index].clone()
+        scores[~held.members.present[index]] = torch.nan
+        lines.append((name, "member", scores))
+    mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
+    plain = _late.cross_fitted(held, [_late.PLAIN], folds)
+    lines.append(("plain mean", "mean", mean.scores))
+    lines.append(("unfitted log pool", "pool", plain.scores))
+    lines.append(("ensemble", "ensemble", verdict.scores))
+    bootstrap = Bootstrap(groups, resamples=resamples, seed=seed)
+    rows = [
+        Row(name=name, role=role, figures=figures(kind, scores, held.target, bootstrap))
+        for name, role, scores in lines
+    ]
+    main = FIGURES[kind][0]
+    best = max(
+        (line for line in lines if line[1] == "member"),
+        key=lambda line: -loss(main, kind, line[2], held.target),
+    )
+    return Results(
+        kind=kind,
+        num_rows=len(held.clip_id),
+        num_groups=bootstrap.num_groups,
+        rows=tuple(rows),
+        gain_over_single=gain(main, kind, verdict.scores, best[2], held.target, bootstrap),
+        best_single=best[0],
+        gain_over_plain=gain(main, kind, verdict.scores, plain.scores, held.target, bootstrap),
+    )
+
+
+def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
+    """Scores of a member that knows only how often each class (label, value) occurs elsewhere."""
+    kind, width = held.members.kind, held.members.scores.shape[2]
+    scores = torch.zeros(len(folds), width, dtype=torch.float64)
+    for fold in np.unique(folds):
+        at = torch.from_numpy(folds == fold)
+        other = held.target[~at]
+        if kind == "classification":
+            share = torch.bincount(other, minlength=width).double() + 1e-3
+            scores[at] = (share / share.sum()).log()
+        elif kind == "multilabel":
+            scores[at] = torch.logit(other.nanmean(0), 1e-3)
+        else:
+            scores[at] = other.median()
+    return scores
+
+
+class Bootstrap:
+    """The same resamples of groups for every figure, so that differences are paired."""
+
+    def __init__(self, groups: np.ndarray, *, resamples: int, seed: int) -> None:
+        names, codes = np.unique(groups, return_inverse=True)
+        self.num_groups = len(names)
+        self.codes = torch.from_numpy(codes)
+        generator = np.random.default_rng(seed)
+        draws = generator.multinomial(
+            self.num_groups, np.full(self.num_groups, 1 / self.num_groups), size=resamples
+        )
+        self.counts = torch.from_numpy(draws).double()
+
+    def __call__(
+        self, name: str, kind: Kind, scores: Tensor, target: Tensor, known: Tensor
+    ) -> Tensor:
+        """The figure of each resample [resample]."""
+        prediction = probabilities(kind, scores[known])
+        return metric(name).resampled(prediction, target[known], self.counts, self.codes[known])
+
+
+def figures(
+    kind: Kind, scores: Tensor, target: Tensor, bootstrap: Bootstrap
+) -> dict[str, Interval]:
+    """Every figure of a kind of task, on the rows that have scores."""
+    known = ~scores.isnan().any(1)
+    found = {}
+    for name in FIGURES[kind]:
+        value = metric(name)(probabilities(kind, scores[known]), target[known])
+        found[name] = interval(value, bootstrap(name, kind, scores, target, known))
+    return found
+
+
+def gain(
+    name: str, kind: Kind, ours: Tensor, theirs: Tensor, target: Tensor, bootstrap: Bootstrap
+) -> Interval:
+    """How much better (positive) one set of scores is, on the rows that both have."""
+    known = ~(ours.isnan().any(1) | theirs.isnan().any(1))
+    sign = 1.0 if metric(name).higher_is_better else -1.0
+    difference = bootstrap(name, kind, ours, target, known) - bootstrap(
+        name, kind, theirs, target, known
+    )
+    value = metric(name)(probabilities(kind, ours[known]), target[known]) - metric(name)(
+        probabilities(kind, theirs[known]), target[known]
+    )
+    return interval(sign * value, sign * difference)
+
+
+def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
+    """The figure, turned so that lower is better."""
+    known = ~scores.isnan().any(1)
+    figure = metric(name)
+    value = figure(probabilities(kind, scores[known]), target[known])
+    return float("inf") if np.isnan(value) else figure.loss(value)
+
+
+def interval(value: float, resampled: Tensor) -> Interval:
+    """The middle 95 % of the resamples where the figure is defined."""
+    defined = resampled[~resampled.isnan()]
+    if len(defined) == 0:
+        return Interval(value=value, low=float("nan"), high=float("nan"))
+    low, high = torch.quantile(defined, torch.tensor([0.025, 0.975]).double()).tolist()
+    return Interval(value=value, low=low, high=high)
+
+
+def show(results: Results, task: Task) -> None:
+    """Print the table and what may be claimed."""
+    names = FIGURES[task.kind]
+    table = Table(title=f"{results.num_rows} clips, {results.num_groups} groups, 95 % intervals")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in results.rows:
+        cells = [_cell(row.figures[name]) for name in names]
+        table.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
+    console = Console()
+    console.print(table)
+    if results.num_groups < FEW_GROUPS:
+        console.print(f"only {results.num_groups} groups: the intervals say little")
+    console.print(results.verdict)
+
+
+def _cell(figure: Interval) -> str:
+    if np.isnan(figure.value):
+        return "-"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

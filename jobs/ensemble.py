@@ -1,0 +1,207 @@
+"""Fuse the predictions of several runs into one calibrated verdict, and ship it as a bundle.
+
+Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
+        predictions made elsewhere
+Writes: <root>/bundles/<name>/  bundle.json, the nets, predictions.parquet (cross-fitted), results.json
+
+Laptop:   affuse ensemble --root data/ravdess --runs voice face both
+Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto
+Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --runs voice face both
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.tables import PREDICTIONS
+from fusion.batch import Task
+from fusion.late import LATE
+from fusion.late.calibration import Method
+from jobs import _bundles, _late, _results
+from jobs._late import Candidate
+from jobs._manifest import Dataset, read_dataset, read_manifest
+from jobs._members import add_members
+from jobs._predictions import HeldOut, held_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which members are fused, and how."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    runs: tuple[str, ...]
+    """Runs of `affuse train` or `affuse tune` that become members."""
+
+    name: str = "ensemble"
+    """Name of the bundle."""
+
+    task: str | None = None
+    """Task to fuse; may be left out where the dataset has one."""
+
+    rule: str = "log_pool"
+    """Late-fusion rule, or `auto`: every rule, calibration and subset is judged by cross-fitting."""
+
+    rule_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Options of the rule, e.g. shrinkage=2."""
+
+    calibration: Method = "temperature"
+    """Of the fused scores: none, temperature, bias or vector."""
+
+    imported: tuple[str, ...] = ()
+    """Predictions made elsewhere (Parquet, CSV or npz): further members."""
+
+    num_folds: int = 5
+    """Parts that rows of a fixed validation split are cut into, by group, for cross-fitting."""
+
+    resamples: int = 2000
+    """Bootstrap resamples of the groups."""
+
+    seed: int = 0
+    """Of the bootstrap and of the cut into parts."""
+
+    def __post_init__(self) -> None:
+        if self.rule != "auto" and self.rule not in LATE:
+            raise ConfigError(f"--rule {self.rule}: {settings.nearest(self.rule, ['auto', *LATE])}")
+        if len(self.runs) + len(self.imported) == 0:
+            raise ConfigError("no members: name runs by --runs or files by --imported")
+
+
+def main(config: Config) -> None:
+    """Judge the fusion by cross-fitting, then fit it on all held-out rows and ship it."""
+    dataset = read_dataset(config.root)
+    name, task = pick_task(dataset, config.task)
+    held = held_out(config.root, config.runs, name, task) if config.runs else None
+    held = add_members(config.root, held, config.imported, name, task)
+    groups = groups_of(config.root, held.clip_id)
+    folds = folds_of(held, groups, config)
+    candidates = candidates_of(config, held)
+    verdict = _late.cross_fitted(held, candidates, folds)
+    results = _results.judge(held, verdict, folds, groups, config.resamples, config.seed)
+    shipped = ship(held, candidates, folds, results)
+    publish(config, dataset, name, task, held, verdict, shipped, results)
+    _results.show(results, task)
+    print(f"wrote {_bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
+
+
+def pick_task(dataset: Dataset, name: str | None) -> tuple[str, Task]:
+    """The task that was asked for, or the only one.
+
+    Raises:
+        ConfigError: no such task, or several and none was named.
+    """
+    if name is None and len(dataset.tasks) == 1:
+        name = next(iter(dataset.tasks))
+    if name is None or name not in dataset.tasks:
+        raise ConfigError(f"--task {name}: the dataset has {', '.join(dataset.tasks)}")
+    return name, dataset.tasks[name]
+
+
+def groups_of(root: str, clip_id: np.ndarray) -> np.ndarray:
+    """Code of each clip's group [row]: what bootstrap and cross-fitting keep together."""
+    manifest = read_manifest(root, columns=["clip_id", "name", "group"]).to_pandas()
+    # A clip without a group stands for itself.
+    group = manifest["group"].fillna(manifest["name"])
+    by_clip = dict(zip(manifest["clip_id"], group, strict=True))
+    unknown = [int(clip) for clip in clip_id if clip not in by_clip]
+    if unknown:
+        raise NotPreparedError(
+            f"{len(unknown)} predicted clips are not in the manifest any more (first: {unknown[0]}); "
+            "train again on the present manifest"
+        )
+    return np.unique([by_clip[clip] for clip in clip_id], return_inverse=True)[1]
+
+
+def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
+    """The folds of the runs; rows of one fixed split are cut by group."""
+    if len(np.unique(held.fold)) > 1:
+        return held.fold
+    count = len(np.unique(groups))
+    if count < 2:
+        raise ConfigError("the held-out rows are all of one group: nothing can be cross-fitted")
+    order = np.random.default_rng(config.seed).permutation(count)
+    return np.asarray(order[groups] % min(config.num_folds, count))
+
+
+def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
+    """The one rule that was named, or everything `auto` tries."""
+    if config.rule != "auto":
+        options = dict(config.rule_options)
+        return [Candidate(rule=config.rule, options=options, calibration=config.calibration)]
+    return _late.every_candidate(held.members.kind, held.members.names)
+
+
+def ship(
+    held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray, results: _results.Results
+) -> _late.Fitted:
+    """The chosen fusion fitted on all rows; the unfitted pool where no gain was shown over it.
+
+    One named rule ships as it was asked for.
+    """
+    chosen = _late.choose(held, candidates, folds)
+    if len(candidates) > 1 and not results.gain_over_pool:
+        chosen = _late.PLAIN
+    return _late.fit(held, chosen)
+
+
+def publish(
+    config: Config,
+    dataset: Dataset,
+    name: str,
+    task: Task,
+    held: HeldOut,
+    verdict: _late.Verdict,
+    shipped: _late.Fitted,
+    results: _results.Results,
+) -> None:
+    """Everything that scoring and the report need; bundle.json last, it is the commit."""
+    base = _bundles.bundle_uri(config.root, config.name)
+    facts: Mapping[str, Any] = {
+        "config": settings.to_mapping(config),
+        "dataset": dataset.name,
+        "manifest": dataset.manifest_hash,
+        "task": name,
+        "kind": task.kind,
+        "classes": list(task.classes),
+        "range": list(task.range) if task.range else None,
+        "rule": shipped.rule.state(),
+        "calibration": shipped.calibration.state(),
+        "chosen": {str(fold): candidate.title for fold, candidate in verdict.chosen.items()},
+        "member_weights": shipped.rule.member_weights(),
+        "members": [_bundles.copy_run(config.root, config.name, run) for run in config.runs],
+        "imported": list(config.imported),
+    }
+    storage.publish_table(
+        fused_predictions(config.name, name, held, verdict),
+        storage.join(base, "predictions.parquet"),
+    )
+    storage.publish_json(results.facts(), storage.join(base, "results.json"))
+    _bundles.publish(config.root, config.name, facts)
+
+
+def fused_predictions(bundle: str, task: str, held: HeldOut, verdict: _late.Verdict) -> pa.Table:
+    """The cross-fitted verdict in the form of a run's predictions (role oof)."""
+    target = held.target.double().reshape(len(held.clip_id), -1)
+    known = ~verdict.scores.isnan().any(1)
+    count = int(known.sum())
+    return PREDICTIONS.conform(
+        pa.table(
+            {
+                "clip_id": held.clip_id[known.numpy()],
+                "run": [bundle] * count,
+                "split": pa.nulls(count, pa.string()),
+                "fold": held.fold[known.numpy()],
+                "seed": [0] * count,
+                "task": [task] * count,
+                "target": target[known].tolist(),
+                "role": ["oof"] * count,
+                "scores": verdict.scores[known].tolist(),
+            }
+        )
+    )

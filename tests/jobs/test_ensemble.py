@@ -1,0 +1,224 @@
+"""Ensembles: judged on rows nobody trained on, shipped with everything that scoring needs."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cluster import storage, tables
+from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from fusion.late import rule_from_state
+from jobs import _bundles, _late, ensemble
+from jobs._predictions import predictions_uri, write_predictions
+
+CLASSES = ("anger", "joy", "fear")
+PEOPLE, EACH = 15, 12
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two members that are right about different things, and one that knows nothing."""
+    root = str(tmp_path / "root")
+    generator = np.random.default_rng(0)
+    count = PEOPLE * EACH
+    target = generator.integers(0, 3, count)
+    prepare(root, target)
+    for name, skill in {"voice": (0, 1), "face": (1, 2), "noise": ()}.items():
+        scores = generator.normal(size=(count, 3))
+        for index in skill:
+            scores[:, index] += 2.5 * (target == index)
+        add_run(root, name, target, scores)
+    return root
+
+
+def prepare(root: str, target: np.ndarray) -> None:
+    count = len(target)
+    people = [f"p{row // EACH}" for row in range(count)]
+    empty = {
+        field.name: pa.nulls(count, field.type)
+        for field in tables.MANIFEST.schema
+        if field.name not in ("clip_id", "name", "unit", "speaker", "group")
+    }
+    rows = {
+        "clip_id": np.arange(count),
+        "name": [f"clip{row}" for row in range(count)],
+        "unit": people,
+        "speaker": people,
+        "group": people,
+        "mood": [CLASSES[label] for label in target],
+        **empty,
+    }
+    table = tables.MANIFEST.conform(pa.table(rows))
+    storage.publish_table(table, storage.join(root, "manifest", "h", "part-0.parquet"))
+    task = {"kind": "classification", "classes": list(CLASSES)}
+    storage.publish_json(
+        {"name": "tiny", "manifest": "h", "tasks": {"mood": task}},
+        storage.join(root, "dataset.json"),
+    )
+
+
+def add_run(root: str, name: str, target: np.ndarray, scores: np.ndarray, *, role="oof") -> None:
+    fold_of = (np.arange(len(target)) // EACH) % 3
+    for fold in range(3):
+        at = np.flatnonzero(fold_of == fold)
+        rows = {
+            "clip_id": at,
+            "run": [name] * len(at),
+            "split": pa.nulls(len(at), pa.string()),
+            "fold": [fold] * len(at),
+            "seed": [0] * len(at),
+            "task": ["mood"] * len(at),
+            "target": [[float(target[row])] for row in at],
+            "role": [role] * len(at),
+            "scores": scores[at].tolist(),
+        }
+        write_predictions(root, name, fold, 0, pa.table(rows))
+    for file in _bundles.NET_FILES:
+        storage.publish_bytes(
+            name.encode(), storage.join(root, "runs", name, "refit", "seed=0", file)
+        )
+
+
+def run(root, **options):
+    ensemble.main(ensemble.Config(root=root, resamples=200, **options))
+    base = _bundles.bundle_uri(root, options.get("name", "ensemble"))
+    return storage.read_json(storage.join(base, "results.json")), base
+
+
+class TestWhatIsClaimed:
+    def test_complementary_members_gain_and_the_gain_is_stated_with_its_interval(self, root):
+        results, _ = run(root, runs=("voice", "face"))
+        gain = results["gain_over_single"]
+        assert 0 < gain["low"] < gain["value"] < gain["high"]
+        assert results["verdict"].startswith("gain shown")
+        assert (results["num_rows"], results["num_groups"]) == (PEOPLE * EACH, PEOPLE)
+
+    def test_a_member_with_itself_shows_no_gain(self, root):
+        results, _ = run(root, runs=("voice", "noise"))
+        assert results["verdict"].startswith("no gain shown")
+
+    def test_every_baseline_stands_in_the_table(self, root):
+        results, _ = run(root, runs=("voice", "face"))
+        assert [row["name"] for row in results["rows"]] == [
+            "majority",
+            "voice",
+            "face",
+            "plain mean",
+            "unfitted log pool",
+            "ensemble",
+        ]
+
+    def test_a_rows_own_fold_never_touches_its_verdict(self, root):
+        config = ensemble.Config(root=root, runs=("voice", "face"))
+        held = ensemble.held_out(
+            root, config.runs, "mood", ensemble.read_dataset(root).tasks["mood"]
+        )
+        before = _late.cross_fitted(held, [_late.Candidate(rule="log_pool")], held.fold)
+        changed = held.target.clone()
+        changed[torch.from_numpy(held.fold == 1)] = 0
+        held = ensemble.HeldOut(
+            clip_id=held.clip_id, fold=held.fold, target=changed, members=held.members
+        )
+        after = _late.cross_fitted(held, [_late.Candidate(rule="log_pool")], held.fold)
+        at = torch.from_numpy(held.fold == 1)
+        torch.testing.assert_close(before.scores[at], after.scores[at], rtol=0, atol=0)
+        assert not torch.equal(before.scores[~at], after.scores[~at])
+
+
+class TestTheBundle:
+    def test_it_holds_the_nets_and_the_rule_that_reproduces_the_fusion(self, root):
+        _, base = run(root, runs=("voice", "face"), name="both")
+        bundle = _bundles.read_bundle(root, "both")
+        rule = rule_from_state(bundle["rule"])
+        assert rule.names == ("voice", "face")
+        assert sum(bundle["member_weights"].values()) == pytest.approx(1)
+        copied = storage.join(base, "nets", "face", "seed=0", "model.safetensors")
+        assert storage.read_bytes(copied) == b"face"
+
+    def test_its_predictions_have_the_form_of_a_run(self, root):
+        _, base = run(root, runs=("voice", "face"))
+        table = storage.read_table(storage.join(base, "predictions.parquet"))
+        tables.PREDICTIONS.check(table.schema, where="predictions")
+        assert sorted(table["clip_id"].to_pylist()) == list(range(PEOPLE * EACH))
+
+    def test_auto_ships_the_plain_pool_where_fitting_shows_no_gain(self, root):
+        results, _ = run(root, runs=("voice", "face"), rule="auto")
+        assert results["gain_over_plain"]["low"] <= 0
+        assert _bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
+
+    def test_a_run_without_a_refit_is_refused_with_what_to_type(self, root):
+        for file in _bundles.NET_FILES:
+            storage.remove(storage.join(root, "runs", "face", "refit", "seed=0", file))
+        with pytest.raises(NotPreparedError, match=r"affuse train .*--refit"):
+            run(root, runs=("voice", "face"))
+
+    def test_an_unknown_bundle_is_answered_with_the_nearest(self, root):
+        run(root, runs=("voice", "face"), name="both")
+        with pytest.raises(NotPreparedError, match="did you mean 'both'"):
+            _bundles.read_bundle(root, "bot")
+
+
+class TestWhatIsRefused:
+    def test_an_unknown_rule(self):
+        with pytest.raises(ConfigError, match="did you mean 'log_pool'"):
+            ensemble.Config(root="r", runs=("a",), rule="logpool")
+
+    def test_no_members(self):
+        with pytest.raises(ConfigError, match="no members"):
+            ensemble.Config(root="r", runs=())
+
+
+class TestImportedMembers:
+    def frame(self, root, *, quality=2.0, role="oof"):
+        table = storage.read_table(predictions_uri(root, "voice", 0, 0))
+        clips = np.arange(PEOPLE * EACH)
+        generator = np.random.default_rng(5)
+        scores = generator.normal(size=(len(clips), 3))
+        labels = storage.read_table(storage.join(root, "manifest", "h", "part-0.parquet"))["mood"]
+        index = [CLASSES.index(label) for label in labels.to_pylist()]
+        scores[clips, index] += quality
+        p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        assert table.num_rows
+        return {
+            "name": [f"clip{clip}" for clip in clips],
+            "fold": (clips // EACH) % 3,
+            "role": [role] * len(clips),
+            **{name: p[:, column] for column, name in enumerate(CLASSES)},
+        }
+
+    def test_probabilities_of_a_csv_become_a_member(self, root, tmp_path):
+        import pandas as pd
+
+        file = tmp_path / "elsewhere.csv"
+        pd.DataFrame(self.frame(root)).to_csv(file, index=False)
+        results, _ = run(root, runs=("voice",), imported=(str(file),))
+        assert "elsewhere" in [row["name"] for row in results["rows"]]
+
+    def test_test_rows_and_missing_columns_are_refused(self, root, tmp_path):
+        file = tmp_path / "elsewhere.npz"
+        np.savez(file, **self.frame(root, role="test"))
+        with pytest.raises(TestSplitError, match="role test"):
+            run(root, runs=("voice",), imported=(str(file),))
+        frame = self.frame(root)
+        del frame["joy"]
+        np.savez(file, **frame)
+        with pytest.raises(ConfigError, match=r"columns \['joy'\] are missing"):
+            run(root, runs=("voice",), imported=(str(file),))
+
+    def test_a_member_that_trained_on_a_fold_it_offers_is_refused(self, root, tmp_path):
+        frame = self.frame(root, quality=0.3)
+        seen = np.asarray(frame["fold"]) == 1
+        perfect = self.frame(root, quality=9.0)
+        for name in CLASSES:
+            frame[name] = np.where(seen, perfect[name], frame[name])
+        file = tmp_path / "leaky.npz"
+        np.savez(file, **frame)
+        with pytest.raises(ConfigError, match="are not out-of-fold"):
+            run(root, runs=("voice",), imported=(str(file),))
+
+
+def test_the_results_are_plain_json(root):
+    results, _ = run(root, runs=("voice", "face"))
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
