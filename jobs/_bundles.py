@@ -55,7 +55,9 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
     """
     base = storage.join(root, "runs", run)
     refits = [
-        name for name in storage.names(storage.join(base, "refit")) if name.startswith("seed=")
+        name
+        for name in storage.names(storage.join(base, "refit"))
+        if storage.exists(storage.join(base, "refit", name, NET_FILES[0]))
     ]
     if refits:
         sources = {name: storage.join(base, "refit", name) for name in refits}
