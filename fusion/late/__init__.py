@@ -13,11 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 LATE: dict[str, str] = {
+    "attention": "a small gating net on scores and confidences",
     "caruana": "greedy selection with replacement by a metric",
+    "confidence": "rows weigh their members by entropy, margin or largest probability",
     "log_pool": "softmax of the weighted sum of log-probabilities, weights by NLL (the default)",
     "mean": "mean of probabilities or values, equal or given weights",
+    "per_class": "a log pool with one weight a member and class",
     "product": "product of experts over the prior",
+    "stacking": "logistic or ridge regression on the members' scores",
     "vote": "hard, weighted or unanimous vote",
+    "weighted": "weights on the simplex by a metric, linear or in log space",
 }
 """Rule name (= file name) -> one-line description."""
 

@@ -10,8 +10,8 @@ convex, and each step is an exact Newton step; with gaps it is Gauss-Newton. `ti
 all classes.
 
 Loss: cross-entropy of softmax(z), or squared error over twice the targets' variance; mean over the rows'
-weights, plus strength / rows * (spread of w around its mean, and size of b), so that few rows leave the
-weights equal.
+weights, plus strength / rows * (spread of the members' w around their mean, and size of b), so that few rows
+leave the weights equal.
 
 Shapes: member, row, class, parameter.
 """
@@ -43,6 +43,11 @@ class Problem:
     target: Shaped[Tensor, " row"]
     weights: Float[Tensor, " row"]
     strength: float
+    """Pull of the members' weights towards each other, in rows."""
+
+    class_strength: float = 1.0
+    """Pull of a member's weights in different classes towards each other, in rows."""
+
     tied: bool = True
     bias: bool = False
 
@@ -167,14 +172,18 @@ def _loss(problem: Problem, z: Tensor, rows: slice) -> tuple[Tensor, Tensor, Ten
 
 def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shrinkage of the weights towards their mean and of the bias towards zero."""
-    count, size = problem.num_weights, problem.size
+    count, size, members = problem.num_weights, problem.size, len(problem.scores)
+    mass, free = problem.weights.sum(), problem.num_weights // len(problem.scores)
     quadratic = torch.zeros(size, size, dtype=torch.float64)
-    strength = max(problem.strength, ANCHOR) / problem.weights.sum()
-    spread = torch.eye(count, dtype=torch.float64) - 1 / count
-    quadratic[:count, :count] = 2 * strength * spread + 2 * ANCHOR / count
-    quadratic[count:, count:] = 2 * strength * torch.eye(size - count, dtype=torch.float64)
+    same = torch.full((free, free), 1 / free, dtype=torch.float64)  # mean over a member's classes
+    between = torch.kron(torch.eye(members, dtype=torch.float64) - 1 / members, same)
+    within = torch.kron(torch.eye(members, dtype=torch.float64), torch.eye(free) - same)
+    pull = max(problem.strength, ANCHOR) * between + problem.class_strength * within
+    quadratic[:count, :count] = 2 * pull / mass + 2 * ANCHOR / count
+    offsets = torch.eye(size - count, dtype=torch.float64)
+    quadratic[count:, count:] = 2 * max(problem.strength, ANCHOR) * offsets / mass
     centre = torch.zeros(size, dtype=torch.float64)
-    centre[:count] = 1 / len(problem.scores)
+    centre[:count] = 1 / members
     gradient = quadratic @ (theta - centre)
     return (theta - centre) @ gradient / 2, gradient, quadratic
 

@@ -11,6 +11,7 @@ from sklearn.ensemble import VotingClassifier
 from fusion.late import rule_class
 from fusion.late.calibration import Calibration, temperature
 from fusion.late.members import Members
+from fusion.metrics import metric
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(os.environ.get("AFFUSE_GOLDEN", ROOT.parent / "shared" / "golden"))
@@ -115,3 +116,71 @@ class TestVotes:
         mean = rule_class("mean")
         ours = mean.fit(mean.Config(weights=(2.0, 1.0)), members, torch.from_numpy(y))
         np.testing.assert_allclose(ours.combine(members).exp(), theirs.predict_proba(x), atol=1e-12)
+
+
+class TestStacking:
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_equals_a_stacking_classifier_over_the_same_models(self, classes):
+        from sklearn.datasets import make_classification
+        from sklearn.ensemble import StackingClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import GaussianNB
+
+        x, y = make_classification(200, 6, n_informative=4, n_classes=classes, random_state=1)
+        models = [("a", LogisticRegression(max_iter=500)), ("b", GaussianNB())]
+        fitted = [(name, model.fit(x[:100], y[:100])) for name, model in models]
+        final = LogisticRegression(tol=1e-10, max_iter=5000)
+        theirs = StackingClassifier(fitted, final, cv="prefit", stack_method="predict_proba")
+        theirs.fit(x[100:], y[100:])
+        p = np.stack([model.predict_proba(x[100:]) for _, model in fitted])
+        members = members_of(p, "classification")
+        stacking = rule_class("stacking")
+        config = stacking.Config(features="probabilities", C=1.0)
+        ours = stacking.fit(config, members, torch.from_numpy(y[100:]))
+        np.testing.assert_allclose(
+            ours.combine(members).exp(), theirs.predict_proba(x[100:]), atol=1e-5
+        )
+
+    def test_of_values_equals_ridge(self):
+        from sklearn.linear_model import Ridge
+
+        x = np.random.default_rng(0).normal(size=(80, 3))
+        y = x @ [0.5, 0.3, 0.0] + 1
+        members = members_of(x.T, "regression")
+        stacking = rule_class("stacking")
+        ours = stacking.fit(stacking.Config(C=0.5), members, torch.from_numpy(y))
+        theirs = Ridge(alpha=2.0).fit(x, y)
+        np.testing.assert_allclose(ours.combine(members)[:, 0], theirs.predict(x), atol=1e-9)
+
+
+class TestWeighted:
+    def test_by_log_loss_reaches_the_convex_minimum(self):
+        from scipy.optimize import minimize
+
+        rng = np.random.default_rng(0)
+        p = rng.dirichlet([1, 1, 1], size=(4, 300))
+        y = np.array([rng.choice(3, p=row) for row in 0.7 * p[0] + 0.3 * p[1]])
+        members = members_of(p, "classification")
+        weighted = rule_class("weighted")
+        ours = weighted.fit(weighted.Config(candidates=512), members, torch.from_numpy(y))
+        truth = p[:, np.arange(300), y]
+        theirs = minimize(
+            lambda w: -np.log(w @ truth).mean(),
+            np.full(4, 0.25),
+            bounds=[(0, 1)] * 4,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        )
+        loss = -np.log(np.array(list(ours.member_weights().values())) @ truth).mean()
+        assert loss <= theirs.fun + 1e-6
+
+    def test_by_a_metric_of_labels_is_never_worse_than_equal_weights_or_a_member(self):
+        rng = np.random.default_rng(1)
+        p = rng.dirichlet([1, 1, 1], size=(4, 300))
+        y = torch.from_numpy(np.array([rng.choice(3, p=row) for row in 0.7 * p[0] + 0.3 * p[1]]))
+        members = members_of(p, "classification")
+        weighted = rule_class("weighted")
+        for space in ("linear", "log"):
+            config = weighted.Config(metric="macro_f1", space=space, candidates=256)
+            fused = weighted.fit(config, members, y).combine(members).exp()
+            score = metric("macro_f1")(fused, y)
+            assert score >= max(metric("macro_f1")(torch.from_numpy(m), y) for m in p)

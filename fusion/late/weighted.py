@@ -1,0 +1,113 @@
+"""Weights on the simplex, chosen by a named metric.
+
+    p(k | row)  ~  sum_m w_m p_m(k | row)      (space = linear)
+    p(k | row)  ~  prod_m p_m(k | row)^w_m     (space = log),   w_m >= 0, sum_m w_m = 1
+
+Metrics of labels have no gradient, so the simplex is searched: its corners, its centre, random draws, then
+draws around the best with a shrinking radius, scored many at a time. Log loss under linear mixing is convex
+and is finished by expectation maximisation. Equal weights win a tie.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.late._candidates import Arena, Space, default_loss
+from fusion.late._rule import LateRule, Part
+from fusion.late.caruana import pooled
+from fusion.late.members import FLOOR, Members
+
+ROUNDS = 8
+KEPT = 8
+EM_STEPS = 500
+TIE = 1e-9
+
+
+class Rule(LateRule):
+    """Weights that sum to 1."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What is searched, and by which loss."""
+
+        metric: str = ""
+        """Name of a metric for the members' kind (multi-label: of a classification); empty: nll or mse."""
+
+        space: Space = "linear"
+        candidates: int = 4096
+        """Weightings that are tried."""
+
+        seed: int = 0
+
+    @classmethod
+    def fit_part(
+        cls, config: Any, members: Members, target: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        """The best weights [member]."""
+        arena = Arena(
+            members=members,
+            target=target,
+            weights=weights,
+            metric=config.metric or default_loss(members),
+            space=config.space,
+        )
+        best = search(arena, config.candidates, config.seed)
+        if arena.columns_only:
+            best = _expectation_maximisation(arena, best)
+        return {"weights": best}
+
+    def combine_part(self, part: Part, members: Members) -> Tensor:
+        """[row outputs]: the pool in the space of the search."""
+        return pooled(part["weights"], members, self.config.space)
+
+    def part_shares(self, part: Part) -> Tensor:
+        """The weights."""
+        return part["weights"]
+
+
+def search(arena: Arena, candidates: int, seed: int) -> Tensor:
+    """The best weights [member] among so many candidates."""
+    count = len(arena.members.names)
+    random = torch.Generator().manual_seed(seed)
+    even = torch.full((1, count), 1 / count, dtype=torch.float64)
+    batch = max(1, candidates // (ROUNDS + 1))
+    tried = torch.cat(
+        [even, torch.eye(count, dtype=torch.float64), _draw(even, 1.0, batch, random)]
+    )
+    losses = arena.losses(tried)
+    for radius in torch.logspace(-0.5, -2.5, ROUNDS).tolist():
+        order = torch.argsort(losses, stable=True)[:KEPT]
+        tried, losses = tried[order], losses[order]
+        centre = tried[torch.randint(len(tried), (batch,), generator=random)]
+        near = (1 - radius) * centre + radius * _draw(even, 0.3, batch, random)
+        tried = torch.cat([tried, near])
+        losses = torch.cat([losses, arena.losses(near)])
+    base = arena.losses(even)[0]
+    best = int(losses.argmin())
+    return tried[best] if losses[best] < base - TIE else even[0]
+
+
+def _draw(even: Tensor, concentration: float, batch: int, random: torch.Generator) -> Tensor:
+    """[batch member]: points of the simplex; a concentration below 1 favours its edges."""
+    # Powers of exponentials: a Dirichlet at concentration 1, and like one at the edges below it.
+    draws = torch.empty(batch, even.shape[1], dtype=torch.float64).exponential_(generator=random)
+    powered = draws.clamp(min=1e-12) ** (1 / concentration)
+    return powered / powered.sum(1, keepdim=True)
+
+
+def _expectation_maximisation(arena: Arena, start: Tensor) -> Tensor:
+    """Raise the likelihood of a mixture from `start`; rows with gaps mix their present members."""
+    terms, there = arena.terms.squeeze(2).clamp(min=FLOOR), arena.members.present.double()
+    mass = arena.weights / arena.weights.sum()
+    if arena.gaps is not None:
+        return start  # the weights renormalise per row: the closed form does not hold
+    weights = start.clamp(min=1e-9)
+    for _ in range(EM_STEPS):
+        share = weights.unsqueeze(1) * terms * there
+        raised = (share / share.sum(0)) @ mass
+        if (raised - weights).abs().max() < TIE:
+            break
+        weights = raised
+    return weights / weights.sum()
