@@ -18,8 +18,11 @@ NETS: dict[str, str] = {
     "concat_mlp": "ConcatMLP",
     "ef_lstm": "EarlyFusionLSTM",
     "gated": "GatedFusion",
+    "graph_mfn": "GraphMemoryFusion",
+    "lf_dnn": "LateFusionDNN",
     "lmf": "LowRankFusion",
     "lstm": "UnimodalLSTM",
+    "mfn": "MemoryFusion",
     "tfn": "TensorFusion",
 }
 """Net name (= file name) -> class name in that file."""

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fusion.batch import Sequence
-from fusion.nets._layers import last_step
+from fusion.nets._layers import last_step, without_holes
 
 Align = Literal["area", "shared", "neighbour", "strided"]
 
@@ -34,7 +34,7 @@ def align(sequences: Mapping[str, Sequence], how: Align, timeline: str) -> dict[
     """
     longest = max(s.mask.shape[1] for s in sequences.values())
     if how == "shared":
-        return {name: _padded(sequence, longest) for name, sequence in sequences.items()}
+        return _compact({name: _padded(s, longest) for name, s in sequences.items()})
     extents = {name: extent(s.mask) for name, s in sequences.items()}
     present = torch.stack(list(extents.values()))
     shortest = present.masked_fill(present == 0, longest + 1).amin(0)
@@ -49,7 +49,12 @@ def align(sequences: Mapping[str, Sequence], how: Align, timeline: str) -> dict[
             aligned[name] = _padded(sequence, steps)
         else:
             aligned[name] = _resampled(sequence, source, target, steps, how)
-    return aligned
+    return _compact(aligned)
+
+
+def any_real(sequences: Mapping[str, Sequence]) -> Bool[Tensor, "batch time"]:
+    """Steps at which at least one modality is real."""
+    return torch.stack([sequence.mask for sequence in sequences.values()]).any(0)
 
 
 def extent(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
@@ -90,6 +95,23 @@ def _resampled(
     total = weights.sum(-1, keepdim=True)
     weights = (weights / total.clamp(min=1e-9)).to(sequence.values.dtype)
     return Sequence(weights @ sequence.values, total.squeeze(-1) > 0)
+
+
+def _compact(sequences: dict[str, Sequence]) -> dict[str, Sequence]:
+    """Cut out the steps at which no modality is real, and what is behind the last of the longest row."""
+    real = any_real(sequences)
+    longest = max(1, int(real.sum(1).max()))
+    order = without_holes(real)
+    if order is None and longest == real.shape[1]:
+        return sequences
+    compact = {}
+    for name, sequence in sequences.items():
+        values, mask = sequence.values, sequence.mask
+        if order is not None:
+            values = values.take_along_dim(order.unsqueeze(-1), 1)
+            mask = mask.take_along_dim(order, 1)
+        compact[name] = Sequence(values[:, :longest], mask[:, :longest])
+    return compact
 
 
 def _padded(sequence: Sequence, steps: int) -> Sequence:

@@ -163,6 +163,24 @@ def first_real(sequence: Sequence) -> Float[Tensor, "batch feature"]:
     return step_at(sequence.values, first) * sequence.present.unsqueeze(-1)
 
 
+def without_holes(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"] | None:
+    """The order of steps that puts the real ones of each row first; None if they are there already."""
+    if not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        return None
+    return torch.argsort(mask.int(), dim=1, descending=True, stable=True)
+
+
+def hold(
+    states: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch time feature"]:
+    """At each step the state of the last real step up to it; zero before the first."""
+    if bool(mask.all()):
+        return states
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    index = torch.where(mask, steps, -1).cummax(1).values.unsqueeze(-1)
+    return states.take_along_dim(index.clamp(min=0), 1) * (index >= 0)
+
+
 class Recurrent(nn.Module):
     """A stack of LSTM layers that reads the real steps only, as if the others had been cut out."""
 
@@ -194,9 +212,7 @@ class Recurrent(nn.Module):
         x, mask = sequence.values, sequence.mask
         lengths = mask.sum(1)
         longest = max(1, int(lengths.max()))
-        # A stable sort moves the real steps of each row to its front and keeps their order.
-        holes = bool((mask[:, 1:] & ~mask[:, :-1]).any())
-        order = torch.argsort(mask.int(), dim=1, descending=True, stable=True) if holes else None
+        order = without_holes(mask)
         if order is not None:
             x = x.take_along_dim(order.unsqueeze(-1), 1)
         x = x[:, :longest]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets._align import Align, align
+from fusion.nets._align import Align, align, any_real
 from fusion.nets._layers import Heads, Net, Range, Readout, RecurrentTrunk, TimeNorm, module_dict
 
 
@@ -72,7 +72,6 @@ class EarlyFusionLSTM(Net):
 
     def forward(self, batch: Batch) -> Output:
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        masks = torch.stack([sequence.mask for sequence in aligned.values()])
         values = torch.cat(
             [
                 self.norm[name](sequence.values).masked_fill(~sequence.mask.unsqueeze(-1), 0.0)
@@ -80,7 +79,7 @@ class EarlyFusionLSTM(Net):
             ],
             -1,
         )
-        joined = Sequence(self.time_norm(values), masks.any(0))
+        joined = Sequence(self.time_norm(values), any_real(aligned))
         return Output(self.heads(self.trunk(joined)))
 
 
