@@ -5,7 +5,9 @@ torch and other heavy libraries only when a wrapper is constructed, so that the 
 milliseconds.
 """
 
-ENCODERS: dict[str, str] = {}
+ENCODERS: dict[str, str] = {
+    "face_expression": "encoders.video.face_expression",
+}
 """Encoder name (= file name) -> module with `SPEC`."""
 
 TRANSCRIBERS: dict[str, str] = {}
