@@ -1,12 +1,13 @@
 """Mini-XCEPTION, rebuilt in torch from the Keras file it is published as.
 
-Arriaga, Valdenegro-Toro and Ploeger 2017, https://arxiv.org/abs/1710.07557: 58 thousand parameters, trained on
-FER-2013; grey faces of 64 x 64, scaled to [-1, 1]. Convolutions without bias, batch norm with eps 1e-3, and
+Arriaga, Valdenegro-Toro and Ploeger 2017, https://arxiv.org/abs/1710.07557: 58 thousand parameters,
+trained on FER-2013; grey faces of 64 x 64, scaled to [-1, 1]. Convolutions without bias, batch norm with eps 1e-3, and
 TensorFlow's SAME padding, which puts the odd pixel behind the picture.
 
 Shapes: batch, channels, height, width.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -30,7 +31,8 @@ class Separable(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch ins height width"]) -> Tensor:
         """[batch outs height width]."""
-        return self.pointwise(self.depthwise(x))
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
 class Block(nn.Module):
@@ -52,7 +54,8 @@ class Block(nn.Module):
         after = [max((-(-size // 2) - 1) * 2 + 3 - size, 0) for size in (width, height)]
         pads = [half for size in after for half in (size // 2, size - size // 2)]
         y = F.max_pool2d(F.pad(y, pads, value=-torch.inf), 3, stride=2)
-        return y + self.norm_shortcut(self.shortcut(x))
+        shortcut: Tensor = self.norm_shortcut(self.shortcut(x))
+        return y + shortcut
 
 
 class MiniXception(nn.Module):
@@ -63,9 +66,7 @@ class MiniXception(nn.Module):
         self.stem1, self.stem2 = (nn.Conv2d(ins, 8, 3, bias=False) for ins in (1, 8))
         self.norm1, self.norm2 = (nn.BatchNorm2d(8, eps=1e-3) for _ in range(2))
         widths = (8, *WIDTHS)
-        self.blocks = nn.ModuleList(
-            Block(ins, outs) for ins, outs in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(Block(ins, outs) for ins, outs in pairwise(widths))
         self.head = nn.Conv2d(WIDTHS[-1], len(CLASSES), 3, padding=1)
 
     def forward(self, faces: Float[Tensor, "batch 1 64 64"]) -> tuple[Tensor, Tensor]:

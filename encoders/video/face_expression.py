@@ -1,7 +1,7 @@
 """Facial expression of each sampled frame: 128 features of mini-XCEPTION and its 7 probabilities.
 
-Frame -> BlazeFace -> face mesh must confirm it -> crop turned upright -> grey 64 x 64 -> mini-XCEPTION. A frame
-without a face is not valid. The expression net was trained on FER-2013 (posed and found pictures): happy,
+Frame -> BlazeFace -> face mesh must confirm it -> crop turned upright -> grey 64 x 64 -> mini-XCEPTION. A
+frame without a face is not valid. The expression net was trained on FER-2013 (posed and found pictures): happy,
 surprise and neutral are read well, the others less so.
 """
 
