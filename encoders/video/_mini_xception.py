@@ -1,8 +1,8 @@
 """Mini-XCEPTION, rebuilt in torch from the Keras file it is published as.
 
 Arriaga, Valdenegro-Toro and Ploeger 2017, https://arxiv.org/abs/1710.07557: 58 thousand parameters,
-trained on FER-2013; grey faces of 64 x 64, scaled to [-1, 1]. Convolutions without bias, batch norm with eps 1e-3, and
-TensorFlow's SAME padding, which puts the odd pixel behind the picture.
+trained on FER-2013; grey faces of 64 x 64, scaled to [-1, 1]. Convolutions without bias, batch norm with
+eps 1e-3, and TensorFlow's SAME padding, which puts the odd pixel behind the picture.
 
 Shapes: batch, channels, height, width.
 """

@@ -1,8 +1,8 @@
 """Facial expression of each sampled frame: 128 features of mini-XCEPTION and its 7 probabilities.
 
 Frame -> BlazeFace -> face mesh must confirm it -> crop turned upright -> grey 64 x 64 -> mini-XCEPTION. A
-frame without a face is not valid. The expression net was trained on FER-2013 (posed and found pictures): happy,
-surprise and neutral are read well, the others less so.
+frame without a face is not valid. The expression net was trained on FER-2013 (posed and found pictures):
+happy, surprise and neutral are read well, the others less so.
 """
 
 from collections.abc import Mapping, Sequence
