@@ -6,7 +6,10 @@ milliseconds.
 """
 
 ENCODERS: dict[str, str] = {
+    "egemaps": "encoders.audio.egemaps",
     "face_expression": "encoders.video.face_expression",
+    "minilm": "encoders.text.minilm",
+    "whisper_tiny_en": "encoders.audio.whisper_tiny_en",
 }
 """Encoder name (= file name) -> module with `SPEC`."""
 

@@ -153,6 +153,9 @@ class EncoderSpec:
     dim: int
     """Width of one layer."""
 
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Where the option ``kind`` changes the width: its values and their widths."""
+
     num_layers: int = 1
     """Hidden states on offer, embeddings included; 1 where `layers` has no meaning."""
 
@@ -179,9 +182,10 @@ class EncoderSpec:
     """The extra of pyproject.toml it needs."""
 
 
-GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none"}
+GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none", "weights": ""}
 """Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
-``mean_std``, ``cls`` (first step)."""
+``mean_std``, ``cls`` (first step). weights: URI of a model folder or file of the same architecture that
+takes the place of the pinned one, e.g. ``bert_base:weights=file:///models/my-bert``."""
 
 POOLS = ("none", "mean", "mean_std", "cls")
 
@@ -206,9 +210,22 @@ class Descriptor:
         return parse_layers(str(self.options["layers"]), self.spec.num_layers, self.spec.name)
 
     @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The artefacts to load: the spec's, or the one the option ``weights`` names."""
+        uri = str(self.options.get("weights", ""))
+        if not uri:
+            return self.spec.weights
+        return (Weights(name="model", uri=uri, sha256=None, licence="the user's own", size_mb=0.0),)
+
+    @property
+    def layer_dim(self) -> int:
+        """Width of one layer; the option ``kind`` may choose it."""
+        return self.spec.widths.get(str(self.options.get("kind", "")), self.spec.dim)
+
+    @property
     def dim(self) -> int:
         """Width of one stored step."""
-        return self.spec.dim * len(self.layers) * (2 if self.options["pool"] == "mean_std" else 1)
+        return self.layer_dim * len(self.layers) * (2 if self.options["pool"] == "mean_std" else 1)
 
     @property
     def needs(self) -> Needs:
@@ -242,7 +259,7 @@ class Descriptor:
         """
         meaning = {
             "name": self.spec.name,
-            "weights": [[w.name, w.uri, w.sha256] for w in self.spec.weights],
+            "weights": [[w.name, w.uri, w.sha256] for w in self.weights],
             "dim": self.dim,
             "layers": self.layers,
             "rate_hz": self.spec.rate_hz,
@@ -266,13 +283,13 @@ class Descriptor:
             "modality": self.spec.modality,
             "dim": self.dim,
             "layers": list(self.layers),
-            "layer_dim": self.spec.dim,
+            "layer_dim": self.layer_dim,
             "hop_s": self.spec.hop_s if self.options["pool"] == "none" else None,
             "dtype": self.spec.dtype,
             "options": dict(self.options),
             "fingerprint": self.fingerprint,
             "upstream": list(self.upstream),
-            "weights": [vars(weights) for weights in self.spec.weights],
+            "weights": [vars(weights) for weights in self.weights],
             "licence": self.spec.licence,
             "side": dict(self.spec.side),
         }
@@ -323,6 +340,14 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
         options[key] = _cast(value, options[key], f"encoder {text!r}, option {key}")
     if options["pool"] not in POOLS:
         raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
+    if spec.widths and options["kind"] not in spec.widths:
+        raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
+    uri = str(options["weights"])
+    if uri and (not spec.weights or not uri.startswith(("file:///", "hf://", "package://"))):
+        raise ConfigError(
+            f"encoder {text!r}: weights={uri!r}; expected hf://owner/name@revision, "
+            "package://dist==version/path/inside or file:///folder, of an encoder that has weights"
+        )
     descriptor = Descriptor(spec=spec, options=options, upstream=upstream)
     _ = descriptor.layers  # refuses a bad index now, not on a worker
     return descriptor

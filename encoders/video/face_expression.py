@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, FramePolicy, Frames, Weights
+from encoders.spec import (
+    Clip,
+    Descriptor,
+    Encoded,
+    EncoderSpec,
+    FramePolicy,
+    Frames,
+    Weights,
+    pooled,
+)
 from encoders.video._face import Face, FaceFinder, upright
 
 SPEC = EncoderSpec(
@@ -75,6 +84,7 @@ class FaceExpression:
         policy = descriptor.frame_policy
         assert policy is not None
         self._policy = policy
+        self._pool = str(descriptor.options["pool"])
         self._finder = FaceFinder(weights["detector"], weights["mesh"], threads=threads)
         self._net = MiniXception.from_keras(weights["expression"]).to(device)
         self._device = device
@@ -82,7 +92,8 @@ class FaceExpression:
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a frame; side columns: expression (7 probabilities), box (x, y, w, h), presence."""
-        return [self._encode(clip.frames[self._policy], clip.duration_s) for clip in clips]
+        rows = [self._encode(clip.frames[self._policy], clip.duration_s) for clip in clips]
+        return [pooled(row, self._pool) for row in rows]
 
     def _encode(self, frames: Frames, duration_s: float) -> Encoded:
         count = len(frames.pixels)

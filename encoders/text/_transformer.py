@@ -1,0 +1,204 @@
+"""Hidden states of a text transformer, one step a token, with what it needs to line tokens up with words.
+
+Serves every encoder (or encoder half) that `transformers.AutoModel` knows. Neighbouring utterances are
+read along when the option `context` asks for it; only the tokens of the clip's own text are kept:
+
+    [CLS] past [SEP] text [SEP] future [SEP]   ->   [CLS] text [SEP]
+
+Attention masks make a token's state independent of padding, so batches are cut by like length.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.errors import ConfigError
+from encoders._running import (
+    arithmetic,
+    buckets,
+    model_folder,
+    nothing,
+    padded,
+    quiet,
+    stacked,
+    use_threads,
+)
+from encoders.spec import Clip, Descriptor, Encoded, Word, pooled
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """One clip, ready for the model."""
+
+    ids: list[int]
+    kept: list[int]
+    """Positions of [CLS], the own tokens and [SEP]."""
+
+    words: list[int]
+    """Of each kept position."""
+
+    cut: bool
+
+
+class TextTransformer:
+    """Wrapper of any text transformer in a folder."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        weights: Mapping[str, Path],
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        use_threads(threads)
+        quiet()
+        folder = model_folder(weights["model"])
+        self._descriptor = descriptor
+        self._context = str(descriptor.options["context"])
+        if self._context not in ("none", "past", "both"):
+            raise ConfigError(f"{descriptor.name}: context is none, past or both")
+        self._device = device
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        self._model = model.eval().to(device)
+        check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
+        positions = model.config.max_position_embeddings
+        self._max_tokens = min(self._tokenizer.model_max_length, positions - 2)
+
+    def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
+        """States of the tokens of each clip's text; a wordless text is one step that is not valid."""
+        out: list[Encoded | None] = [None] * len(clips)
+        tokens: dict[int, _Tokens] = {}
+        for index, clip in enumerate(clips):
+            if (clip.text or "").strip():
+                tokens[index] = self._tokens(clip)
+            else:
+                side = {"word": np.full((1, 1), -1, np.float32)}
+                out[index] = nothing(clip, self._descriptor.dim, side)
+        spoken = list(tokens)
+        for group in buckets([len(tokens[index].ids) for index in spoken]):
+            members = [spoken[position] for position in group]
+            states = self._states([tokens[index].ids for index in members])
+            for index, values in zip(members, states, strict=True):
+                out[index] = self._encoded(clips[index], tokens[index], values)
+        return [encoded for encoded in out if encoded is not None]
+
+    @torch.inference_mode()
+    def _states(self, ids: list[list[int]]) -> list[np.ndarray]:
+        rows = padded([torch.tensor(row) for row in ids]).to(self._device)
+        mask = padded([torch.ones(len(row), dtype=torch.long) for row in ids]).to(self._device)
+        with arithmetic(self._device):
+            result = self._model(input_ids=rows, attention_mask=mask, output_hidden_states=True)
+        return list(stacked(result.hidden_states, self._descriptor.layers))
+
+    def _encoded(self, clip: Clip, tokens: _Tokens, values: np.ndarray) -> Encoded:
+        start, end = token_times(clip, tokens.words)
+        encoded = Encoded(
+            values=values[tokens.kept],
+            step_start_s=start,
+            step_end_s=end,
+            valid=np.ones(len(tokens.kept), bool),
+            side={"word": np.array(tokens.words, np.float32)[:, None]},
+            partial=f"text cut at {self._max_tokens} tokens" if tokens.cut else None,
+        )
+        return pooled(encoded, str(self._descriptor.options["pool"]))
+
+    def _tokens(self, clip: Clip) -> _Tokens:
+        text = clip.text or ""
+        own = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        room = self._max_tokens - 4
+        ids, offsets = own["input_ids"][:room], own["offset_mapping"][:room]
+        past, future = self._neighbours(clip, room - len(ids))
+        first, last = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+        before = [first, *past, *([last] if past else [])]
+        after = [last, *future, *([last] if future else [])]
+        words = word_of_offsets(text, offsets)
+        return _Tokens(
+            ids=before + ids + after,
+            kept=[0, *range(len(before), len(before) + len(ids) + 1)],
+            words=[-1, *words, -1],
+            cut=len(own["input_ids"]) > room,
+        )
+
+    def _neighbours(self, clip: Clip, room: int) -> tuple[list[int], list[int]]:
+        """Tokens of the utterances around, the nearest ones where not all find room."""
+        if self._context == "none" or room <= 0:
+            return [], []
+        before, after = (
+            self._tokenizer(" ".join(part), add_special_tokens=False)["input_ids"] if part else []
+            for part in clip.context
+        )
+        if self._context == "past":
+            return before[-room:], []
+        half = max(room // 2, room - len(before), 0)
+        after = after[: min(half, room)]
+        left = room - len(after)
+        return before[-left:] if left else [], after
+
+
+def check_shape(descriptor: Descriptor, dim: int, num_blocks: int) -> None:
+    """Refuse weights of another size than the descriptor says.
+
+    Raises:
+        ConfigError: width or number of layers differ.
+    """
+    spec = descriptor.spec
+    if (dim, num_blocks + 1) != (descriptor.layer_dim, spec.num_layers):
+        raise ConfigError(
+            f"{descriptor.name}: the weights have width {dim} and {num_blocks + 1} hidden states, "
+            f"expected {descriptor.layer_dim} and {spec.num_layers}"
+        )
+
+
+def word_of_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Index of the blank-separated word at each token's first character that is no blank.
+
+    >>> word_of_offsets("so funny", [(0, 2), (2, 5), (5, 8)])
+    [0, 1, 1]
+    """
+    word, index, inside = [], -1, False
+    for character in text:
+        if not character.isspace() and not inside:
+            index += 1
+        inside = not character.isspace()
+        word.append(index if inside else index + 1)
+    return [word[_first_letter(text, start, end)] for start, end in offsets]
+
+
+def _first_letter(text: str, start: int, end: int) -> int:
+    while start < end - 1 and text[start].isspace():
+        start += 1
+    return min(start, len(text) - 1)
+
+
+def token_times(clip: Clip, words: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end of each token [s]: of its word where the clip has word times, else the whole clip."""
+    spans = _word_spans((clip.text or "").split(), clip.words or ())
+    whole = (0.0, clip.duration_s)
+    times = np.array([spans.get(word, whole) for word in words], float).reshape(-1, 2)
+    return times[:, 0], times[:, 1]
+
+
+def _word_spans(written: Sequence[str], timed: Sequence[Word]) -> dict[int, tuple[float, float]]:
+    """Times of the written words; transcript and timed words may differ in punctuation and case."""
+    left = [_bare(word) for word in written]
+    right = [_bare(word.text) for word in timed]
+    matcher = difflib.SequenceMatcher(a=left, b=right, autojunk=False)
+    return {
+        block.a + i: (timed[block.b + i].start_s, timed[block.b + i].end_s)
+        for block in matcher.get_matching_blocks()
+        for i in range(block.size)
+    }
+
+
+def _bare(word: str) -> str:
+    return "".join(c for c in word.lower() if c.isalnum()) or word
