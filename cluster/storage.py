@@ -6,11 +6,13 @@ sees half a file, a retry or a twin writes equal rows under the same name, and "
 name exist?".
 """
 
+import contextlib
 import io
 import json
 import os
+import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import fsspec
@@ -78,6 +80,25 @@ def read_bytes(uri: str) -> bytes:
         return bytes(fs.cat_file(path))
     except FileNotFoundError as error:
         raise NotPreparedError(f"{uri} is not there") from error
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """The local path of a file; a remote one is copied for the while.
+
+    Raises:
+        NotPreparedError: there is no such file.
+    """
+    if not exists(uri):
+        raise NotPreparedError(f"{uri} is not there")
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        fs.get_file(path, copy)
+        yield copy
 
 
 def publish_bytes(content: bytes, uri: str) -> None:

@@ -25,6 +25,7 @@ Keys are file names; the sentence is the job's one-line help. Nothing is importe
 
 JOBS: dict[str, str] = {
     "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
+    "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
 }

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,19 @@ def commands() -> list[tuple[str, ...]]:
 def config_of(command: tuple[str, ...]) -> type:
     module = importlib.import_module(f"jobs.{command[0]}")
     return module.COMMANDS[command[1]] if len(command) > 1 else module.Config
+
+
+def flags_of(kind: type, prefix: str = "") -> list[tuple[type, str, str]]:
+    """(class, field, flag) of every field; a nested config's are written `--outer.inner`."""
+    found = []
+    for field in dataclasses.fields(kind):
+        flag = f"{prefix}{field.name.replace('_', '-')}"
+        hint = typing.get_type_hints(kind)[field.name]
+        if dataclasses.is_dataclass(hint):
+            found += flags_of(hint, f"{flag}.")
+        else:
+            found.append((kind, field.name, flag))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,19 +102,18 @@ class TestEveryJob:
         assert exit_of([*command, "--help"]) == 0
         shown = capsys.readouterr().out
         words = " ".join(shown.replace("│", " ").split())
-        for field in dataclasses.fields(config_of(command)):
-            named = f"--{field.name.replace('_', '-')}" in words or field.name.upper() in words
-            assert named, f"{field.name} is not in the help of {command}"
+        for _, name, flag in flags_of(config_of(command)):
+            named = f"--{flag}" in words or name.upper() in words
+            assert named, f"{flag} is not in the help of {command}"
 
     @pytest.mark.parametrize("command", commands(), ids=" ".join)
     def test_every_field_is_documented(self, command):
         import tyro._docstrings as docstrings
 
-        kind = config_of(command)
         bare = [
-            field.name
-            for field in dataclasses.fields(kind)
-            if not docstrings.get_field_docstring(kind, field.name, ())
+            flag
+            for kind, name, flag in flags_of(config_of(command))
+            if not docstrings.get_field_docstring(kind, name, ())
         ]
         assert not bare, f"{command}: fields without a sentence: {bare}"
 

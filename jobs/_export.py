@@ -1,0 +1,163 @@
+"""Features, labels and splits of a dataset as arrays for other tools."""
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster import storage
+from cluster.errors import ConfigError
+from cluster.settings import nearest
+from fusion.batch import Task
+from jobs._features import read_features, resolve_features
+from jobs._manifest import read_dataset, read_manifest
+
+MMSA_KEYS = {"text": "text", "audio": "audio", "video": "vision"}
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Clips in the order of the manifest, padded to the longest."""
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    splits: tuple[str, ...]
+    """A clip without a split counts as train."""
+
+    task: str
+    kind: Task
+    labels: tuple[str | float | tuple[float, ...] | None, ...]
+    values: Mapping[str, np.ndarray]
+    """Modality -> float32, clips x steps x dim."""
+
+    lengths: Mapping[str, np.ndarray]
+    """Modality -> int64, real steps a clip."""
+
+
+def select(root: str, inputs: Mapping[str, str], task: str | None, *, max_steps: int) -> Selection:
+    """Read the tables of some inputs and one task of a dataset.
+
+    Args:
+        root: the dataset.
+        inputs: modality -> table.
+        task: by default the only one.
+        max_steps: longer sequences are cut.
+
+    Raises:
+        ConfigError: no such task, or several and none was named.
+        NotPreparedError: no such table.
+    """
+    dataset = read_dataset(root)
+    name = chosen_task(dataset.tasks, task)
+    manifest = read_manifest(root)
+    clip_ids = manifest["clip_id"].to_pylist()
+    values, lengths = {}, {}
+    for modality, table in sorted(inputs.items()):
+        values[modality], lengths[modality] = padded(root, table, clip_ids, max_steps)
+    return Selection(
+        names=tuple(manifest["name"].to_pylist()),
+        texts=tuple(text or "" for text in manifest["text"].to_pylist()),
+        splits=tuple(split or "train" for split in manifest["split"].to_pylist()),
+        task=name,
+        kind=dataset.tasks[name],
+        labels=tuple(manifest[name].to_pylist()),
+        values=values,
+        lengths=lengths,
+    )
+
+
+def chosen_task(tasks: Mapping[str, Task], task: str | None) -> str:
+    """The task that was named, or the only one."""
+    if task is None and len(tasks) == 1:
+        return next(iter(tasks))
+    if task is None:
+        raise ConfigError(f"which task? type: --task NAME; there are: {', '.join(sorted(tasks))}")
+    if task not in tasks:
+        raise ConfigError(f"there is no task {task!r}; {nearest(task, list(tasks))}")
+    return task
+
+
+def padded(
+    root: str, table: str, clip_ids: list[int], max_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The valid steps of every clip, zero-padded behind: clips x steps x dim, and their number."""
+    rows = read_features(
+        root, resolve_features(root, table), columns=["clip_id", "values", "valid"]
+    )
+    dim = rows.schema.field("values").type.value_type.list_size
+    sequences: dict[int, np.ndarray] = {}
+    for batch in rows.to_batches(max_chunksize=256):
+        for row in range(batch.num_rows):
+            steps = batch["values"][row].values
+            if steps is None:
+                continue
+            array = np.asarray(steps.flatten(), np.float32).reshape(-1, dim)
+            valid = np.asarray(batch["valid"][row].values, bool)
+            sequences[batch["clip_id"][row].as_py()] = array[valid][:max_steps]
+    lengths = np.array([len(sequences.get(clip, ())) for clip in clip_ids], np.int64)
+    out = np.zeros((len(clip_ids), max(1, int(lengths.max(initial=0))), dim), np.float32)
+    for index, clip in enumerate(clip_ids):
+        if clip in sequences:
+            out[index, : lengths[index]] = sequences[clip]
+    return out, lengths
+
+
+def write_mmsa(selection: Selection, uri: str) -> None:
+    """A pickle of the layout that MMSA and its family read: a dict by split.
+
+    The keys of a split: `id`, `raw_text`, one array a modality (`text`, `audio`, `vision`), its
+    `<modality>_lengths`, `regression_labels` (a number, or a class's index), `annotations` (names).
+    """
+    content = {}
+    splits = np.array(selection.splits)
+    for split in SPLITS:
+        rows = np.flatnonzero(splits == split)
+        if len(rows) == 0:
+            continue
+        part: dict[str, object] = {
+            "id": [selection.names[row] for row in rows],
+            "raw_text": [selection.texts[row] for row in rows],
+            "annotations": [str(selection.labels[row]) for row in rows],
+            "regression_labels": np.array(
+                [number(selection.labels[row], selection.kind) for row in rows], np.float32
+            ),
+        }
+        for modality, array in selection.values.items():
+            key = MMSA_KEYS[modality]
+            part[key] = array[rows]
+            part[f"{key}_lengths"] = selection.lengths[modality][rows]
+        content[split] = part
+    storage.publish_bytes(pickle.dumps(content, protocol=4), uri)
+
+
+def write_npz(selection: Selection, uri: str) -> None:
+    """Arrays `name`, `split`, `text`, `label`, and a modality's values and lengths; no pickles inside."""
+    arrays: dict[str, np.ndarray] = {
+        "name": np.array(selection.names),
+        "split": np.array(selection.splits),
+        "transcript": np.array(selection.texts),
+    }
+    if selection.kind.kind == "classification":
+        arrays["label"] = np.array([label or "" for label in selection.labels])
+    else:
+        arrays["label"] = np.array(
+            [number(label, selection.kind) for label in selection.labels], np.float32
+        )
+    for modality, array in selection.values.items():
+        arrays[modality] = array
+        arrays[f"{modality}_lengths"] = selection.lengths[modality]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    storage.publish_bytes(buffer.getvalue(), uri)
+
+
+def number(label: object, task: Task) -> object:
+    """A label as numbers: a class becomes its index, a missing one nan."""
+    if label is None:
+        return np.nan if task.kind != "multilabel" else [np.nan] * len(task.classes)
+    if task.kind == "classification":
+        return task.classes.index(str(label))
+    return label

@@ -1,0 +1,345 @@
+"""Bring ready-made features into a dataset, or take a dataset's features out for other tools.
+
+Reads:  npz, npy, HDF5, CSV, Parquet, pickles (arrays and containers only), folders with a file a clip
+Writes: <root>/features/<name>-<content hash>/ (cluster.tables.FEATURES); export: one npz or pkl file
+
+Import:  affuse features import --root R --file au.npz --array au_mean --name au --modality video
+Pickle:  affuse features import --root R --file aligned_50.pkl --array vision --name facet --modality video
+Export:  affuse features export --root R --inputs text=minilm audio=egemaps --out features.pkl
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cluster import storage
+from cluster.errors import ConfigError
+from cluster.tables import features as features_table
+from encoders import ENCODERS
+from jobs._export import Selection, select, write_mmsa, write_npz
+from jobs._features import compact, features_uri, publish_unit, published_units
+from jobs._manifest import read_dataset, read_manifest, read_unit, units
+from jobs._ready import Layout, Ready, read_ready
+
+KNOWN_WIDTHS: Mapping[tuple[str, int], str] = {
+    ("text", 300): "GloVe vectors",
+    ("text", 768): "BERT or RoBERTa base",
+    ("audio", 74): "COVAREP",
+    ("audio", 88): "eGeMAPS functionals",
+    ("video", 35): "Facet, or action units of OpenFace 2",
+    ("video", 709): "OpenFace 2, all columns",
+}
+"""What features of a modality and width usually are; said, never relied upon."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Read features of named clips from a file into a dataset."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    file: str
+    """The file, or a folder with one npy or csv a clip."""
+
+    name: str
+    """What the table is called; `train --inputs` names it so."""
+
+    modality: Literal["audio", "text", "video"]
+    """What the features were read from."""
+
+    array: str | None = None
+    """Key of the array, dataset, list column or pickle entry; `{split}` stands for train, valid, test."""
+
+    names: tuple[str, ...] = ()
+    """Keys of the clips' names; by default `name`, `id` and the like."""
+
+    name_format: str = ""
+    """How several names make one, e.g. `dia{}_utt{}`; by default joined by underscores."""
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Regular expressions to replace in the names, PATTERN=TEXT, e.g. `^01-=03-`."""
+
+    lengths: str | None = None
+    """Key of the number of real steps a clip; by default `<array>_lengths` where it is there."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of a CSV or Parquet file, wildcards allowed, e.g. `AU*_r`; by default all numbers."""
+
+    padding: Literal["none", "zeros"] = "none"
+    """zeros: leading and trailing steps of nothing but zeros are no steps."""
+
+    hop_s: float | None = None
+    """Time from step to step [s], where it is known."""
+
+    licence: str = "unknown"
+    """Licence of the features."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
+            raise ConfigError(f"name {self.name!r}: expected letters, digits and underscores")
+        if self.name in ENCODERS:
+            raise ConfigError(f"name {self.name!r} is an encoder's; choose another")
+        if self.hop_s is not None and self.hop_s <= 0:
+            raise ConfigError(f"hop_s is a time above 0; came {self.hop_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write features, labels and splits of a dataset into one file."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    inputs: Mapping[str, str]
+    """Modality=TABLE, e.g. `text=minilm audio=egemaps video=au`; a table as `train --inputs` takes it."""
+
+    out: str
+    """A `.pkl` in the layout of MMSA (a dict by split), or an `.npz`."""
+
+    task: str | None = None
+    """The task whose labels are written; by default the only one."""
+
+    max_steps: int = 512
+    """Longer sequences are cut."""
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith((".pkl", ".npz")):
+            raise ConfigError(f"out {self.out!r}: expected a name that ends in .pkl or .npz")
+        unknown = sorted(set(self.inputs) - {"audio", "text", "video"})
+        if unknown or not self.inputs:
+            raise ConfigError(f"inputs {unknown}: expected audio=, text= or video= and a table")
+        if self.max_steps < 1:
+            raise ConfigError(f"max_steps is 1 or more; came {self.max_steps}")
+
+
+COMMANDS = {"export": Export, "import": Import}
+
+
+def main(config: Import | Export) -> None:
+    """Import or export features."""
+    if isinstance(config, Import):
+        import_features(config)
+    else:
+        export_features(config)
+
+
+# ---- import
+
+
+def import_features(config: Import) -> None:
+    """Publish the features of every unit that has none of this content yet."""
+    root = storage.absolute(config.root)
+    dataset = read_dataset(root)
+    ready = read_ready(config.file, layout_of(config))
+    manifest = read_manifest(root, columns=["name"])["name"].to_pylist()
+    rows, said = matched(ready, config, manifest)
+    for note in [*ready.notes, *said, width_note(config.modality, ready.dim)]:
+        print(note)
+    folder = f"{config.name}-{ready.content_hash}"
+    uri = features_uri(root, folder)
+    refs = units(root)
+    done = published_units(uri)
+    missing = [ref for ref in refs if ref.unit not in done]
+    if not missing:
+        print(f"nothing to do: {uri} has all {len(manifest)} clips")
+        return
+    table = features_table(ready.dim, "float32")
+    for ref in missing:
+        clips = read_unit(root, ref).select(["clip_id", "name"])
+        publish_unit(uri, ref.unit, table.conform(unit_rows(clips, rows, ready, config)))
+    facts = {**descriptor(config, ready), "manifest": dataset.manifest_hash}
+    storage.publish_json(facts, storage.join(uri, "descriptor.json"))
+    compact(uri, [ref.unit for ref in refs])
+    with_features = sum(name in rows for name in manifest)
+    print(f"{with_features} of {len(manifest)} clips have features, the rest are status missing")
+    print(f"wrote {uri}")
+
+
+def layout_of(config: Import) -> Layout:
+    """The flags that say where in the file things stand."""
+    return Layout(
+        array=config.array,
+        names=config.names,
+        name_format=config.name_format,
+        lengths=config.lengths,
+        columns=config.columns,
+    )
+
+
+def matched(
+    ready: Ready, config: Import, manifest: Sequence[str]
+) -> tuple[dict[str, int], list[str]]:
+    """Clip's name -> row of the file, and what is to be said about it.
+
+    Raises:
+        ConfigError: the file names none of the manifest's clips.
+    """
+    names = list(ready.names)
+    for pattern, text in config.rename.items():
+        names = [re.sub(pattern, text, name) for name in names]
+    rows = {name: index for index, name in enumerate(names)}
+    if len(rows) < len(names):
+        raise ConfigError("rename makes one name of several; make the pattern narrower")
+    known = set(manifest)
+    said = []
+    if not known & set(rows):
+        first = common_first_fields(names, manifest)
+        renamed = (
+            {first[1] + name[len(first[0]) :]: row for name, row in rows.items()} if first else {}
+        )
+        if first is None or not set(renamed) <= known:
+            raise ConfigError(
+                f"{config.file} names none of the clips: it has {names[0]!r}, the manifest "
+                f"{manifest[0]!r}; type: --rename PATTERN=TEXT, or other --names"
+            )
+        rows = renamed
+        said.append(
+            f"names: {first[0]}... is {first[1]}... in the manifest; all {len(rows)} fit so"
+        )
+    extra = [name for name in rows if name not in known]
+    if extra:
+        some = ", ".join(extra[:10]) + (", ..." if len(extra) > 10 else "")
+        said.append(f"{len(extra)} names of the file are no clips of the manifest: {some}")
+    return rows, said
+
+
+def common_first_fields(names: Sequence[str], manifest: Sequence[str]) -> tuple[str, str] | None:
+    """The first dash-separated field of both sides, where each side has only one of it.
+
+    RAVDESS counts modalities there: 01-... is the audio-visual take of the sound 03-...
+    """
+    ours, theirs = ({name.partition("-")[0] for name in side} for side in (names, manifest))
+    if len(ours) != 1 or len(theirs) != 1 or not all("-" in name for name in names):
+        return None
+    return f"{ours.pop()}-", f"{theirs.pop()}-"
+
+
+def width_note(modality: str, dim: int) -> str:
+    """What features of this width usually are."""
+    usual = KNOWN_WIDTHS.get((modality, dim))
+    return f"{modality}, {dim} wide" + (f": usually {usual}" if usual else "")
+
+
+def unit_rows(clips: pa.Table, rows: Mapping[str, int], ready: Ready, config: Import) -> pa.Table:
+    """One row a clip of a unit, whatever the file has."""
+    results = [steps_of(rows.get(name), ready, config) for name in clips["name"].to_pylist()]
+    absent = pa.array([result.status == "missing" for result in results])
+    valid = [None if len(result.steps) == 0 else [True] * len(result.steps) for result in results]
+    return pa.table(
+        {
+            "clip_id": clips["clip_id"],
+            "values": lists([result.steps for result in results], absent, dim=ready.dim),
+            "step_start_s": lists([result.times[:, 0] for result in results], absent),
+            "step_end_s": lists([result.times[:, 1] for result in results], absent),
+            "valid": pa.array(valid, pa.list_(pa.bool_())),
+            "status": pa.array([result.status for result in results], pa.string()),
+            "error": pa.array([result.error for result in results], pa.string()),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one clip, and what is said of them."""
+
+    steps: np.ndarray
+    """float32, steps x dim."""
+
+    times: np.ndarray
+    """float32, steps x 2 [s]; nan where it is not known."""
+
+    status: str
+    error: str | None = None
+
+
+def steps_of(index: int | None, ready: Ready, config: Import) -> Steps:
+    """The steps of one row of the file; what is not finite becomes zero and is said."""
+    nothing = np.zeros((0, ready.dim), np.float32)
+    if index is None:
+        error = "missing: the imported file has no such clip"
+        return Steps(nothing, np.zeros((0, 2), np.float32), "missing", error)
+    values = ready.values[index]
+    times = step_times(index, ready, config.hop_s)
+    if config.padding == "zeros":
+        kept = np.flatnonzero(np.any(values != 0, axis=1))
+        window = slice(kept[0], kept[-1] + 1) if len(kept) else slice(0, 0)
+        values, times = values[window], times[window]
+    if len(values) == 0:
+        return Steps(values, times, "missing", "missing: the imported file has no steps of it")
+    finite = np.isfinite(values)
+    if finite.all():
+        return Steps(values, times, "ok")
+    error = f"partial: {(~finite).sum()} of {values.size} values were not finite and are 0"
+    return Steps(np.where(finite, values, np.float32(0)), times, "partial", error)
+
+
+def step_times(index: int, ready: Ready, hop_s: float | None) -> np.ndarray:
+    """Start and end of each step [s], steps x 2; nan where neither file nor flags say."""
+    steps = len(ready.values[index])
+    if ready.intervals is not None:
+        return ready.intervals[index]
+    if hop_s is None:
+        return np.full((steps, 2), np.nan, np.float32)
+    edges = (np.arange(steps + 1) * hop_s).astype(np.float32)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def lists(arrays: Sequence[np.ndarray], absent: pa.Array, *, dim: int | None = None) -> pa.Array:
+    """A column of lists: `dim` numbers a step, or without `dim` one number (nan is null)."""
+    flat = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32)
+    offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int32)
+    if dim is None:
+        inner = pa.array(flat, from_pandas=True)
+    else:
+        inner = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner, mask=absent)
+
+
+def descriptor(config: Import, ready: Ready) -> dict[str, Any]:
+    """The facts an encoder's `descriptor.json` has, for a table that no encoder made."""
+    return {
+        "name": config.name,
+        "modality": config.modality,
+        "dim": ready.dim,
+        "layers": [0],
+        "layer_dim": ready.dim,
+        "hop_s": config.hop_s,
+        "dtype": "float32",
+        "options": {},
+        "fingerprint": ready.content_hash,
+        "upstream": [],
+        "weights": [],
+        "licence": config.licence,
+        "side": {},
+        "columns": list(ready.columns),
+        "imported": {"file": config.file.rstrip("/").rsplit("/", 1)[-1], "array": config.array},
+    }
+
+
+# ---- export
+
+
+def export_features(config: Export) -> None:
+    """Write the features of all clips and the labels of one task."""
+    selection = select(
+        storage.absolute(config.root), config.inputs, config.task, max_steps=config.max_steps
+    )
+    write = write_mmsa if config.out.endswith(".pkl") else write_npz
+    out = storage.absolute(config.out)
+    write(selection, out)
+    print(summary(selection))
+    print(f"wrote {out}")
+
+
+def summary(selection: Selection) -> str:
+    """What was written, one line."""
+    widths = ", ".join(
+        f"{modality} {array.shape[1]} x {array.shape[2]}"
+        for modality, array in selection.values.items()
+    )
+    return f"{len(selection.names)} clips, steps x dim: {widths}; labels of {selection.task}"
