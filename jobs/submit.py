@@ -19,6 +19,9 @@ from cluster import settings, storage, submission
 from cluster.errors import ConfigError
 from cluster.submission import Entrypoint
 
+STAY_HERE = ("demo", "serve", "submit")
+"""Jobs that belong to the machine in front of you."""
+
 LOCATIONS = ("root", "source")
 """Fields of other jobs that say where data lies; on a cluster they must mean the same everywhere."""
 
@@ -134,11 +137,12 @@ def resolve(command: Sequence[str], address: str) -> Job:
     name, *rest = command
     if name not in JOBS:
         raise ConfigError(f"there is no job {name!r}; {settings.nearest(name, list(JOBS))}")
-    module = importlib.import_module(f"jobs.{name}")
-    if hasattr(module, "configure"):
+    if name in STAY_HERE:
         raise ConfigError(f"{name} runs on your own machine; it cannot be submitted")
+    module = importlib.import_module(f"jobs.{name}")
     values = settings.to_mapping(parse(name, module, rest))
-    words = (name, rest[0]) if hasattr(module, "COMMANDS") else (name,)
+    has_commands = hasattr(module, "COMMANDS") or hasattr(module, "configure")
+    words = (name, rest[0]) if has_commands and not rest[0].startswith("-") else (name,)
     locations = {key: values[key] for key in LOCATIONS if isinstance(values.get(key), str)}
     for key, location in locations.items():
         check_location(key, location, address)

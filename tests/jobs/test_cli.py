@@ -18,6 +18,7 @@ from cluster import settings
 from cluster.errors import ConfigError, LabelTableError, PlanError
 from jobs import JOBS, _cli
 from jobs.__main__ import overview, run
+from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,11 +28,14 @@ def commands() -> list[tuple[str, ...]]:
     found = []
     for name in JOBS:
         module = importlib.import_module(f"jobs.{name}")
-        found += [(name, command) for command in getattr(module, "COMMANDS", ())] or [(name,)]
+        inside = DATASETS if name == "prepare" else getattr(module, "COMMANDS", ())
+        found += [(name, command) for command in inside] or [(name,)]
     return found
 
 
 def config_of(command: tuple[str, ...]) -> type:
+    if command[0] == "prepare":
+        return importlib.import_module(f"jobs.datasets.{command[1]}").Config
     module = importlib.import_module(f"jobs.{command[0]}")
     return module.COMMANDS[command[1]] if len(command) > 1 else module.Config
 
