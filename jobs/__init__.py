@@ -27,5 +27,6 @@ JOBS: dict[str, str] = {
     "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
+    "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
 }

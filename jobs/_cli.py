@@ -64,7 +64,7 @@ def parse_config(
         ConfigError: an unknown field or a bad value in the file.
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
-    path, argv = _take_config_flag(argv)
+    path, argv = take_config_flag(argv)
     values = {**({} if path is None else settings.read_mapping(path)), **(given or {})}
     return tyro.cli(
         kind,
@@ -97,7 +97,8 @@ def _parse_command(
     raise ConfigError(f"there is no command {argv[0]!r}; {hint}")
 
 
-def _take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
+def take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The value of `--config`, and the command line without it."""
     for index, word in enumerate(argv):
         if word == "--config":
             if index + 1 == len(argv):

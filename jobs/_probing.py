@@ -1,0 +1,120 @@
+"""Looking into every file once: stamps (size, time of change) and headers, in supervised processes."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pyarrow as pa
+from rich.progress import Progress
+
+from cluster import storage
+from cluster.errors import Fault, MediaError
+from encoders.media import Decoder, Probe, Source
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Outcome = Probe | MediaError
+Stamp = Mapping[str, object] | None
+
+
+def stamps_of(uris: Iterable[str], workers: int) -> dict[str, Stamp]:
+    """Size and time of change of every file; None where there is none."""
+
+    def stamp(uri: str) -> Stamp:
+        try:
+            return storage.storage_facts(uri)
+        except (OSError, ValueError):
+            return None
+
+    unique = sorted(set(uris))
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(unique, pool.map(stamp, unique), strict=True))
+
+
+def probe_all(
+    sources: Iterable[Source],
+    stamps: Mapping[str, Stamp],
+    known: Mapping[str, Outcome],
+    workers: int,
+) -> dict[str, Outcome]:
+    """Headers of every source by `key`; those known from an earlier time are not opened again."""
+    wanted = {key(source, stamps): source for source in sources}
+    found = {name: known[name] for name in wanted if name in known}
+    todo = [(name, source) for name, source in wanted.items() if name not in found]
+    if todo:
+        outcomes = _in_processes(_look, [source for _, source in todo], workers)
+        found |= {name: outcome for (name, _), outcome in zip(todo, outcomes, strict=True)}
+    return found
+
+
+def key(source: Source, stamps: Mapping[str, Stamp]) -> str:
+    """What a probe depends on."""
+    return json.dumps([source.uri, source.offset, source.size, stamps.get(source.uri)])
+
+
+def read_probes(root: str) -> dict[str, Outcome]:
+    """The probes that an earlier run of `prepare` kept."""
+    uri = storage.join(root, "probes.parquet")
+    if not storage.exists(uri):
+        return {}
+    table = storage.read_table(uri)
+    outcomes: dict[str, Outcome] = {}
+    for name, text in zip(table["key"].to_pylist(), table["probe"].to_pylist(), strict=True):
+        value = json.loads(text)
+        if "fault" in value:
+            outcomes[name] = MediaError(Fault(value["fault"]), value["detail"])
+        else:
+            outcomes[name] = Probe(**value)
+    return outcomes
+
+
+def publish_probes(outcomes: Mapping[str, Outcome], root: str) -> None:
+    """Keep the probes for the next time."""
+    names = sorted(outcomes)
+    table = pa.table({"key": names, "probe": [_text(outcomes[name]) for name in names]})
+    storage.publish_table(table, storage.join(root, "probes.parquet"))
+
+
+def _text(outcome: Outcome) -> str:
+    if isinstance(outcome, MediaError):
+        return json.dumps({"fault": outcome.fault.value, "detail": outcome.detail})
+    return json.dumps(dataclasses.asdict(outcome))
+
+
+def _look(decoder: Decoder, source: Source) -> Outcome:
+    try:
+        return decoder.probe(source)
+    except MediaError as error:
+        return error
+
+
+def _in_processes(
+    act: Callable[[Decoder, Item], Result], items: Sequence[Item], workers: int
+) -> list[Result]:
+    """`act` on every item, in threads that own a decoder each; results in the items' order."""
+    results: dict[int, Result] = {}
+    waiting = iter(enumerate(items))
+    lock = threading.Lock()
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("probing", total=len(items))
+
+        def serve() -> None:
+            # A decoder belongs to the thread that made it.
+            with Decoder() as decoder:
+                while True:
+                    with lock:
+                        number, item = next(waiting, (None, None))
+                    if number is None:
+                        return
+                    results[number] = act(decoder, item)  # type: ignore[arg-type]
+                    progress.advance(bar)
+
+        workers = min(workers, len(items))
+        with ThreadPoolExecutor(workers) as pool:
+            for future in [pool.submit(serve) for _ in range(workers)]:
+                future.result()
+    return [results[number] for number in range(len(items))]

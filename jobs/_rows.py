@@ -1,0 +1,197 @@
+"""From what an adapter collected to manifest rows: label faults, probes, cuts, the Arrow table."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.errors import LabelTableError
+from cluster.settings import nearest
+from cluster.tables import MANIFEST
+from encoders.media import Probe, Source
+from encoders.spec import Word
+from fusion.batch import Task
+from jobs import _probing as probing
+from jobs import _units as units
+from jobs.datasets._adapter import Collected, Label, Row, clip_id
+
+
+def checked(collected: Collected) -> Sequence[Row]:
+    """The rows, if their labels hold no fault.
+
+    Raises:
+        LabelTableError: listing every fault.
+    """
+    faults = list(collected.faults)
+    ids: dict[int, str] = {}
+    for row in collected.rows:
+        other = ids.setdefault(clip_id(row.name), row.name)
+        if other is not row.name:
+            same = other == row.name
+            faults.append(
+                f"{row.name}: the name stands twice" if same else f"{row.name}: id of {other}"
+            )
+        for name, label in row.labels.items():
+            fault = _label_fault(label, collected.tasks[name])
+            if fault:
+                faults.append(f"{row.name}: {name} {fault}")
+    faults += _straddling({row.name: row.split for row in collected.rows}, collected.rows, "split")
+    for name, fold_of in collected.folds.items():
+        faults += _straddling(fold_of, collected.rows, f"fold of {name!r}")
+    if not collected.rows:
+        faults.append("the source holds no clip")
+    if faults:
+        noun = "fault" if len(faults) == 1 else "faults"
+        raise LabelTableError(
+            f"{len(faults)} {noun} in the labels of {collected.name}; nothing was written:\n  "
+            + "\n  ".join(faults)
+        )
+    return collected.rows
+
+
+def group_of(row: Row) -> str:
+    """What must not straddle splits."""
+    return row.group or row.speaker or row.dialogue or row.name
+
+
+def clips_of(
+    collected: Collected,
+    stamps: Mapping[str, probing.Stamp],
+    probes: Mapping[str, probing.Outcome],
+    max_clip_s: float | None,
+) -> list[units.Clip]:
+    """One manifest row a clip, without its unit; `parent` is the name before long clips were cut."""
+    clips = []
+    for row in collected.rows:
+        video, pixels, video_s = _track(row.video, "video", stamps, probes)
+        audio, _, audio_s = _track(row.audio, "audio", stamps, probes)
+        whole_s = max((s for s in (video_s, audio_s) if s is not None), default=None)
+        end_s = row.end_s if row.end_s is not None or row.start_s is None else whole_s
+        length = whole_s if end_s is None else end_s - (row.start_s or 0.0)
+        for piece in _pieces(replace(row, end_s=end_s), length, max_clip_s):
+            piece_s = length if piece.end_s is None else piece.end_s - (piece.start_s or 0.0)
+            clip = {
+                "clip_id": clip_id(piece.name),
+                "name": piece.name,
+                "video": None if video is None else vars(video),
+                "audio": None if audio is None else vars(audio),
+                "text": piece.text,
+                "start_s": piece.start_s,
+                "end_s": piece.end_s,
+                "duration_s": piece_s,
+                "words": None if piece.words is None else [vars(word) for word in piece.words],
+                "dialogue": piece.dialogue,
+                "turn": piece.turn,
+                "speaker": piece.speaker,
+                "group": group_of(row),
+                "split": piece.split,
+                "labels": piece.labels,
+                "profile": piece.profile,
+                "parent": row.name,
+            }
+            clips.append({**clip, "cost": units.cost(clip, pixels)})
+    return clips
+
+
+def manifest_table(clips: Sequence[units.Clip], collected: Collected) -> pa.Table:
+    """The rows as Arrow, with a column per task and the profile."""
+    columns: dict[str, Any] = {
+        field.name: pa.array([clip[field.name] for clip in clips], field.type)
+        for field in MANIFEST.schema
+    }
+    for name, task in collected.tasks.items():
+        kind = {
+            "classification": pa.string(),
+            "regression": pa.float64(),
+            "multilabel": pa.list_(pa.float64()),
+        }[task.kind]
+        columns[name] = pa.array([clip["labels"].get(name) for clip in clips], kind)
+    fields = profile_fields(collected)
+    if fields:
+        kind = pa.struct([(name, pa.string()) for name in fields])
+        columns["profile"] = pa.array([clip["profile"] for clip in clips], kind)
+    return MANIFEST.conform(pa.table(columns))
+
+
+def profile_fields(collected: Collected) -> list[str]:
+    """Names of all profile fields that occur."""
+    return sorted({name for row in collected.rows for name in row.profile})
+
+
+def _label_fault(label: Label, task: Task) -> str | None:
+    if label is None:
+        return None
+    if task.kind == "classification":
+        if label in task.classes:
+            return None
+        return f"{label!r} is not among its classes; {nearest(str(label), list(task.classes))}"
+    if task.kind == "multilabel":
+        if isinstance(label, Sequence) and len(label) == len(task.classes):
+            return None
+        return f"{label!r}: expected {len(task.classes)} numbers"
+    if not isinstance(label, int | float) or not math.isfinite(label):
+        return f"{label!r}: expected a number"
+    if task.range is not None and not task.range[0] <= label <= task.range[1]:
+        return f"{label:g} lies outside {task.range[0]:g} to {task.range[1]:g}"
+    return None
+
+
+def _straddling(part_of: Mapping[str, Any], rows: Sequence[Row], what: str) -> list[str]:
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if part_of.get(row.name) is not None:
+            parts[group_of(row)].add(str(part_of[row.name]))
+    return [
+        f"group {group!r} stands in more than one {what}: {', '.join(sorted(found))}; people or "
+        "dialogues must not straddle them (give a group of its own to what may)"
+        for group, found in parts.items()
+        if len(found) > 1
+    ]
+
+
+def _track(
+    source: Source | None,
+    kind: str,
+    stamps: Mapping[str, probing.Stamp],
+    probes: Mapping[str, probing.Outcome],
+) -> tuple[Source | None, int, float | None]:
+    """The source if it has such a track or cannot be opened (`encode` will say so); pixels; length."""
+    if source is None:
+        return None, 0, None
+    outcome = probes[probing.key(source, stamps)]
+    if not isinstance(outcome, Probe):
+        return source, 0, None
+    there = outcome.has_video if kind == "video" else outcome.has_audio
+    pixels = (outcome.width or 0) * (outcome.height or 0)
+    return (source if there else None), pixels, outcome.duration_s
+
+
+def _pieces(row: Row, length: float | None, max_clip_s: float | None) -> list[Row]:
+    """Successive pieces of a clip that is too long; its words go to the piece in which they start."""
+    if max_clip_s is None or length is None or length <= max_clip_s:
+        return [row]
+    count = math.ceil(length / max_clip_s - 1e-9)
+    pieces = []
+    for k in range(count):
+        start, end = k * max_clip_s, min(length, (k + 1) * max_clip_s)
+        words = None
+        if row.words is not None:
+            words = [
+                Word(word.text, word.start_s - start, min(word.end_s, end) - start)
+                for word in row.words
+                if start <= word.start_s < end
+            ]
+        pieces.append(
+            replace(
+                row,
+                name=f"{row.name}@{start:g}",
+                start_s=(row.start_s or 0.0) + start,
+                end_s=(row.start_s or 0.0) + end,
+                words=words,
+                text=row.text if words is None else " ".join(word.text for word in words),
+            )
+        )
+    return pieces

@@ -1,0 +1,228 @@
+"""What an adapter gives to `prepare`, and the settings that all of them share.
+
+An adapter is a file with one class `Config(Preparation)`: its fields are the command line of
+`affuse prepare NAME`, its method `collect` reads the source's own layout into `Row`s.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster import storage
+from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from encoders.media import Source
+from encoders.spec import Word
+from fusion.batch import Task
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".mp4",
+        ".mkv",
+        ".mov",
+        ".webm",
+        ".avi",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".flv",
+        ".3gp",
+        ".wmv",
+    }
+)
+
+Label = str | float | Sequence[float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One clip as its source describes it; what is not known is None."""
+
+    name: str
+    """The dataset's own key; the clip's id is made of it."""
+
+    video: Source | None = None
+    audio: Source | None = None
+    """May be the same file as `video`; dropped again where probing finds no such track."""
+
+    text: str | None = None
+    words: Sequence[Word] | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    dialogue: str | None = None
+    turn: int | None = None
+    speaker: str | None = None
+    group: str | None = None
+    """What must not straddle splits; by default the speaker, else the dialogue, else the clip."""
+
+    split: str | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    """Task -> class, number, or a number per label; None where unlabelled."""
+
+    profile: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """A whole source."""
+
+    name: str
+    licence: str
+    tasks: Mapping[str, Task]
+    rows: Sequence[Row]
+    folds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Folds that the dataset brings itself: name -> (clip's name -> fold)."""
+
+    faults: Sequence[str] = ()
+    """Faults of the label table that the adapter saw; `prepare` adds its own and lists all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Settings of `prepare` that do not depend on the dataset."""
+
+    root: str
+    """Folder or URI that receives the manifest and everything made of it."""
+
+    split: str = ""
+    """Shares of train/valid/test such as 60/20/20, cut by group; empty: as the source says."""
+
+    folds: int = 0
+    """Also cut the rows that are not test into this many folds by group, as folds/groupK."""
+
+    seed: int = 0
+    """Of the splits and folds."""
+
+    unit_clips: int = 64
+    """A unit of work holds at most this many clips ..."""
+
+    unit_s: float = 64.0
+    """... and about this much media [s]; cut once, never changed afterwards."""
+
+    max_clip_s: float | None = None
+    """Cut longer clips into pieces of this length [s]; names get the offset as @seconds."""
+
+    workers: int = 4
+    """Files probed at the same time."""
+
+    def __post_init__(self) -> None:
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"--folds {self.folds}: expected 0 (none), or 2 and more")
+        if self.unit_clips < 1 or self.unit_s <= 0 or self.workers < 1:
+            raise ConfigError("--unit-clips, --unit-s and --workers are at least 1")
+        if self.max_clip_s is not None and self.max_clip_s <= 0:
+            raise ConfigError(f"--max-clip-s {self.max_clip_s}: expected a length in seconds")
+        _ = self.shares
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """`split` as shares of train, valid and test; empty where none was asked for."""
+        if not self.split:
+            return ()
+        try:
+            parts = [float(part) for part in self.split.split("/")]
+        except ValueError as error:
+            raise ConfigError(f"--split {self.split}: expected shares such as 60/20/20") from error
+        if len(parts) != 3 or min(parts) < 0 or sum(parts) <= 0:
+            raise ConfigError(f"--split {self.split}: expected three shares such as 60/20/20")
+        return tuple(part / sum(parts) for part in parts)
+
+    def collect(self) -> Collected:
+        """Read the source.
+
+        Raises:
+            NotPreparedError: the source is not there, or not laid out as expected.
+            LabelTableError: its label table cannot be read at all.
+        """
+        raise NotImplementedError
+
+
+def clip_id(name: str) -> int:
+    """A stable positive 63-bit id of a dataset's own key."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def media(uri: str) -> dict[str, Any]:
+    """The fields `video` and `audio` of a row for one file, by its suffix; probing corrects them."""
+    suffix = "." + uri.rsplit(".", 1)[-1].lower()
+    if suffix in AUDIO_SUFFIXES:
+        return {"audio": Source(uri)}
+    return {"video": Source(uri), "audio": Source(uri)}
+
+
+def files_below(folder: str) -> list[str]:
+    """Absolute paths or URIs of all files below a folder, sorted.
+
+    Raises:
+        NotPreparedError: there is no such folder.
+    """
+    folder = storage.absolute(folder)
+    fs, path = storage.filesystem(folder)
+    if not fs.isdir(path):
+        raise NotPreparedError(f"--source {folder}: there is no such folder")
+    found = sorted(fs.find(path))
+    return found if storage.is_local(folder) else [fs.unstrip_protocol(file) for file in found]
+
+
+def read_rows(uri: str) -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV, JSON-lines or Parquet table.
+
+    Raises:
+        LabelTableError: not a table of that kind.
+        NotPreparedError: no such file.
+    """
+    uri = storage.absolute(uri)
+    if uri.endswith((".parquet", ".pq")):
+        return storage.read_table(uri).to_pylist()  # type: ignore[no-any-return]
+    text = decoded(storage.read_bytes(uri))
+    if uri.endswith((".jsonl", ".ndjson")):
+        return _json_lines(text, uri)
+    separator = "\t" if uri.endswith((".tsv", ".tab")) else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise LabelTableError(
+                f"{uri}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns"
+            )
+        rows.append({key.strip(): value for key, value in row.items()})
+    if not reader.fieldnames:
+        raise LabelTableError(f"{uri}: is empty, expected a line of column names")
+    return rows
+
+
+def decoded(content: bytes) -> str:
+    """Text of a table: UTF-8 where it is that, else Windows-1252; stray control quotes are mended."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    return text.translate(_CONTROL_QUOTES)
+
+
+def _json_lines(text: str, uri: str) -> list[dict[str, Any]]:
+    import json
+
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise LabelTableError(f"{uri}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise LabelTableError(f"{uri}, line {number}: expected an object, came {line[:40]!r}")
+        rows.append(row)
+    return rows
+
+
+_CONTROL_QUOTES = {
+    code: bytes([code]).decode("cp1252")
+    for code in range(0x80, 0xA0)
+    if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)  # undefined there
+}

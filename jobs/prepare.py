@@ -1,0 +1,270 @@
+"""Turn a source of clips and labels into a manifest: one row a clip, cut into units of work.
+
+Reads:  the source's own files, through one adapter of jobs/datasets
+Writes: <root>/manifest/<hash>/  (cluster.tables.MANIFEST, a unit a row group), folds/, dataset.json last
+
+Laptop:  affuse prepare ravdess --source ravdess --root data/ravdess
+Own:     affuse prepare folder --source clips --labels labels.csv --tasks mood=classification --root R
+Cluster: affuse prepare folder --source s3://bucket/clips --labels l.csv --root s3://bucket/work
+
+Faults of the label table are all listed and stop the job. Faults of media do not: such clips get their rows
+from `encode`. Clips that are added later make new units; old ones stay as they are.
+"""
+
+import hashlib
+import importlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, MediaError
+from cluster.tables import FOLDS, SPLITS
+from fusion.batch import Task
+from jobs import _probing as probing
+from jobs import _units as units
+from jobs._cli import parse_config, take_config_flag
+from jobs._manifest import manifest_files, read_folds
+from jobs._rows import checked, clips_of, manifest_table, profile_fields
+from jobs.datasets import DATASETS
+from jobs.datasets._adapter import Collected, Preparation
+
+UNITS_PER_FILE = 2048
+MOST_FAULTS_SHOWN = 5
+
+Folds = Mapping[str, Mapping[int, int]]
+
+
+def configure(argv: list[str]) -> Preparation:
+    """`affuse prepare DATASET --flags`, or the resolved config of an earlier time by `--config`."""
+    path, argv = take_config_flag(argv)
+    values = {} if path is None else settings.read_mapping(path)
+    name = str(values.pop("dataset", ""))
+    if argv and not argv[0].startswith("-"):
+        name, argv = argv[0], argv[1:]
+    if not name and argv and argv[0] in ("-h", "--help"):
+        print(overview())
+        raise SystemExit(0)
+    if name not in DATASETS:
+        known = ", ".join(DATASETS)
+        hint = settings.nearest(name, list(DATASETS)) if name else ""
+        raise ConfigError(
+            f"there is no dataset {name!r}; {hint}" if name else f"expected a dataset: {known}"
+        )
+    kind = importlib.import_module(f"jobs.datasets.{name}").Config
+    prog = f"affuse prepare {name}"
+    config = parse_config(prog, kind, argv, description=kind.__doc__ or "", given=values)
+    assert isinstance(config, Preparation)
+    return config
+
+
+def main(config: Preparation) -> None:
+    """Collect, check, probe, split, cut into units, publish."""
+    root = storage.absolute(config.root)
+    collected = config.collect()
+    rows = checked(collected)
+    before = _before(root)
+    sources = [source for row in rows for source in (row.video, row.audio) if source is not None]
+    stamps = probing.stamps_of((source.uri for source in sources), config.workers)
+    known = probing.read_probes(root)
+    probes = probing.probe_all(sources, stamps, known, config.workers)
+    clips = clips_of(collected, stamps, probes, config.max_clip_s)
+    clips = _split(clips, config, before)
+    clips = units.cut(
+        clips, stamps, before.units, most_clips=config.unit_clips, most_s=config.unit_s
+    )
+    folds = _folds(clips, collected, config, root)
+    table = manifest_table(clips, collected)
+    facts = _facts(table, collected, config)
+    _summary(clips, collected, probes)
+    if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
+        print(f"nothing to do: {root} holds these {len(clips):,} clips already")
+        return
+    if set(probes) - set(known):
+        probing.publish_probes({**known, **probes}, root)
+    _publish(root, table, folds, facts, config)
+
+
+def overview() -> str:
+    """The list of datasets."""
+    width = max(map(len, DATASETS))
+    manual = (__doc__ or "").rstrip()
+    lines = [f"  {name:<{width}}  {text}" for name, text in DATASETS.items()]
+    usage = "usage: affuse prepare DATASET [options]   (affuse prepare DATASET --help lists them)"
+    return "\n".join([usage, "", manual, "", "datasets:", *lines])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """What an earlier run left at this root."""
+
+    facts: Mapping[str, Any]
+    config: Mapping[str, Any]
+    units: Mapping[str, Sequence[int]]
+    splits: Mapping[str, str]
+    """Group -> split."""
+
+
+def _before(root: str) -> _Before:
+    uri = storage.join(root, "dataset.json")
+    if not storage.exists(uri):
+        return _Before(facts={}, config={}, units={}, splits={})
+    facts = storage.read_json(uri)
+    config = storage.read_json(storage.join(root, "manifest", facts["manifest"], "config.json"))
+    members: dict[str, list[int]] = {}
+    splits: dict[str, str] = {}
+    for file in manifest_files(root):
+        table = storage.read_table(file, ["clip_id", "unit", "group", "split"])
+        for row in table.to_pylist():
+            members.setdefault(row["unit"], []).append(row["clip_id"])
+            if row["split"] is not None:
+                splits[row["group"]] = row["split"]
+    return _Before(facts=facts, config=config, units=members, splits=splits)
+
+
+def _split(clips: list[units.Clip], config: Preparation, before: _Before) -> list[units.Clip]:
+    """Cut the splits that were asked for; groups of an equal cut before keep theirs."""
+    if not config.shares:
+        return clips
+    asked = {"split": config.split, "seed": config.seed}
+    again = all(before.config.get(name) == value for name, value in asked.items())
+    fixed = {g: SPLITS.index(split) for g, split in before.splits.items()} if again else {}
+    sizes = Counter(clip["group"] for clip in clips)
+    part_of = units.parted(sizes, config.shares, config.seed, fixed)
+    return [{**clip, "split": SPLITS[part_of[clip["group"]]]} for clip in clips]
+
+
+def _folds(
+    clips: Sequence[units.Clip], collected: Collected, config: Preparation, root: str
+) -> Folds:
+    """The dataset's own folds, and those that were asked for, over rows that are not test."""
+    folds = {
+        name: {c["clip_id"]: fold_of[c["parent"]] for c in clips if c["parent"] in fold_of}
+        for name, fold_of in collected.folds.items()
+    }
+    if not config.folds:
+        return folds
+    name = f"group{config.folds}"
+    kept = [clip for clip in clips if clip["split"] != "test"]
+    sizes = Counter(clip["group"] for clip in kept)
+    if len(sizes) < config.folds:
+        raise ConfigError(f"--folds {config.folds}: there are only {len(sizes)} groups")
+    fixed: dict[str, int] = {}
+    if storage.exists(storage.join(root, "folds", f"{name}.parquet")):
+        there = read_folds(root, name)
+        fixed = {c["group"]: there[c["clip_id"]] for c in kept if c["clip_id"] in there}
+    shares = [1 / config.folds] * config.folds
+    part_of = units.parted(sizes, shares, config.seed, fixed)
+    return {**folds, name: {clip["clip_id"]: part_of[clip["group"]] for clip in kept}}
+
+
+def _facts(table: pa.Table, collected: Collected, config: Preparation) -> dict[str, Any]:
+    """The content of dataset.json; the manifest's hash is over all rows."""
+    digest = hashlib.sha256()
+    for row in table.to_pylist():
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return {
+        "name": collected.name,
+        "licence": collected.licence,
+        "manifest": digest.hexdigest()[:12],
+        "tasks": {name: _task_facts(task) for name, task in collected.tasks.items()},
+        "profile": profile_fields(collected),
+        "source": str(getattr(config, "source", "")),
+    }
+
+
+def _task_facts(task: Task) -> dict[str, Any]:
+    bounds = None if task.range is None else list(task.range)
+    return {"kind": task.kind, "classes": list(task.classes), "range": bounds}
+
+
+def _same_folds(root: str, name: str, fold_of: Mapping[int, int]) -> bool:
+    uri = storage.join(root, "folds", f"{name}.parquet")
+    return storage.exists(uri) and read_folds(root, name) == dict(fold_of)
+
+
+def _publish(
+    root: str, table: pa.Table, folds: Folds, facts: Mapping[str, Any], config: Preparation
+) -> None:
+    """Write everything, and dataset.json last: it names the manifest that holds."""
+    folder = storage.join(root, "manifest", facts["manifest"])
+    groups = _unit_slices(table)
+    for number, first in enumerate(range(0, len(groups), UNITS_PER_FILE)):
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+            for start, length in groups[first : first + UNITS_PER_FILE]:
+                writer.write_table(table.slice(start, length), row_group_size=length)
+        storage.publish_bytes(buffer.getvalue(), storage.join(folder, f"part-{number:05d}.parquet"))
+    name = type(config).__module__.rsplit(".", 1)[-1]
+    resolved = {"dataset": name, **settings.to_mapping(config)}
+    storage.publish_json(resolved, storage.join(folder, "config.json"))
+    for fold, fold_of in folds.items():
+        rows = pa.table({"clip_id": list(fold_of), "fold": list(fold_of.values())})
+        uri = storage.join(root, "folds", f"{fold}.parquet")
+        storage.publish_table(FOLDS.conform(rows, footer={"manifest": facts["manifest"]}), uri)
+    storage.publish_json(facts, storage.join(root, "dataset.json"))
+    print(f"wrote {folder}: {table.num_rows:,} clips in {len(groups):,} units")
+    for fold, fold_of in folds.items():
+        print(f"wrote {root}/folds/{fold}.parquet: {len(set(fold_of.values()))} folds")
+
+
+def _unit_slices(table: pa.Table) -> list[tuple[int, int]]:
+    starts: dict[str, list[int]] = {}
+    for row, unit in enumerate(table["unit"].to_pylist()):
+        starts.setdefault(unit, []).append(row)
+    return [(rows[0], len(rows)) for rows in starts.values()]
+
+
+def _summary(
+    clips: Sequence[units.Clip], collected: Collected, probes: Mapping[str, probing.Outcome]
+) -> None:
+    """What was found: clips, hours and modalities per split, classes per task, files with faults."""
+    console = Console()
+    grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
+    for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
+        grid.add_column(column, justify="left" if column == "split" else "right")
+    parts = {split: [c for c in clips if c["split"] == split] for split in (*SPLITS, None)}
+    for split, part in {**parts, "all": list(clips)}.items():
+        if part and not (split is None and len(part) == len(clips)):
+            grid.add_row(split or "(none)", *_counts(part))
+    console.print(grid)
+    for name, task in collected.tasks.items():
+        console.print(f"{name} ({task.kind}): {_labels(clips, name, task)}", highlight=False)
+    faults = [str(outcome) for outcome in probes.values() if isinstance(outcome, MediaError)]
+    if faults:
+        console.print(f"{len(faults)} files cannot be opened; encode gives their clips error rows:")
+        for line in faults[:MOST_FAULTS_SHOWN]:
+            console.print(f"  {line}", highlight=False, markup=False)
+        if len(faults) > MOST_FAULTS_SHOWN:
+            console.print(f"  and {len(faults) - MOST_FAULTS_SHOWN} more")
+
+
+def _counts(part: Sequence[units.Clip]) -> list[str]:
+    hours = sum(clip["duration_s"] or 0.0 for clip in part) / 3600
+    kinds = [sum(clip[kind] is not None for clip in part) for kind in ("video", "audio", "text")]
+    groups, cuts = (len({clip[key] for clip in part}) for key in ("group", "unit"))
+    return [f"{len(part):,}", f"{hours:.2f}", *(f"{n:,}" for n in (groups, *kinds, cuts))]
+
+
+def _labels(clips: Sequence[units.Clip], name: str, task: Task) -> str:
+    values = [clip["labels"].get(name) for clip in clips]
+    known = [value for value in values if value is not None]
+    missing = f"; {len(values) - len(known):,} without" if len(known) < len(values) else ""
+    if task.kind == "classification":
+        counts = Counter(known)
+        return ", ".join(f"{label} {counts[label]:,}" for label in task.classes) + missing
+    if task.kind == "multilabel":
+        sums = [int(sum(row[k] for row in known)) for k in range(len(task.classes))]
+        pairs = zip(task.classes, sums, strict=True)
+        return ", ".join(f"{label} {count:,}" for label, count in pairs) + missing
+    mean = sum(known) / len(known) if known else float("nan")
+    low, high = (min(known), max(known)) if known else (mean, mean)
+    return f"{len(known):,} values, {low:g} to {high:g}, mean {mean:.3g}" + missing
