@@ -8,6 +8,7 @@ into the home folder. Workers import the packages of the same checkout as the dr
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -172,6 +173,16 @@ def _start(config: SessionConfig) -> str | None:
         return None
     temporary = tempfile.mkdtemp(prefix="af-", dir="/tmp") if config.temp_dir is None else None
     store = None if config.object_store_gb is None else int(config.object_store_gb * 1e9)
+    with _muted_stderr():
+        _init_local(config, store, temporary, common)
+    return temporary
+
+
+def _init_local(
+    config: SessionConfig, store: int | None, temporary: str | None, common: dict[str, Any]
+) -> None:
+    import ray
+
     ray.init(
         address="local",
         num_cpus=config.num_cpus or usable_cpus(),
@@ -183,7 +194,25 @@ def _start(config: SessionConfig) -> str | None:
         _temp_dir=temporary or config.temp_dir,
         **common,
     )
-    return temporary
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Hold back what native code writes to stderr, and show it if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            said.seek(0)
+            os.write(2, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _runtime_env() -> dict[str, Any] | None:

@@ -24,6 +24,8 @@ Keys are file names; the sentence is the job's one-line help. Nothing is importe
 """
 
 JOBS: dict[str, str] = {
+    "benchmark": "Measure encoding against decode and models alone; say what limits.",
+    "encode": "Turn the clips of a manifest into features with pretrained encoders.",
     "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",

@@ -1,0 +1,113 @@
+"""Killed at any moment and started again, an encode job ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs._features import feature_folders, features_uri, read_features
+
+TOYS = Path(__file__).parent / "toys"
+ROOT = TOYS.parent.parent.parent
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def toys():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOYS))
+        import toy_corpus
+
+        yield toy_corpus
+        for name in [name for name in sys.modules if name.startswith("toy_")]:
+            del sys.modules[name]
+
+
+def start(root, *, sleep_s):
+    """The command line of a user, with the toys registered."""
+    path = os.pathsep.join([str(ROOT), str(TOYS)])
+    words = ["encode", "--root", str(root), "--encoders", "toy_text", "toy_audio"]
+    return subprocess.Popen(
+        [sys.executable, str(TOYS / "toy_corpus.py"), *words, "--session.num-cpus", "2"],
+        env=os.environ | {"PYTHONPATH": path, "TOY_SLEEP_S": str(sleep_s)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(root, *, sleep_s=0.0):
+    process = start(root, sleep_s=sleep_s)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    return output
+
+
+def unit_files(root):
+    return list(Path(features_uri(str(root))).glob("*/u*.parquet"))
+
+
+def kill_after(root, count):
+    """Start, wait for so many published files, and kill the driver."""
+    process = start(root, sleep_s=0.05)
+    deadline = time.monotonic() + 120
+    while len(unit_files(root)) < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def all_rows(root):
+    tables = {}
+    for folder, facts in feature_folders(str(root)).items():
+        rows = read_features(str(root), folder).to_pylist()
+        tables[facts["name"]] = sorted(rows, key=lambda row: row["clip_id"])
+    return tables
+
+
+def assert_equal(came, expected):
+    assert came.keys() == expected.keys()
+    for name, rows in expected.items():
+        assert [r["clip_id"] for r in came[name]] == [r["clip_id"] for r in rows]
+        assert [r["status"] for r in came[name]] == [r["status"] for r in rows]
+        for left, right in zip(came[name], rows, strict=True):
+            np.testing.assert_allclose(left["values"], right["values"], rtol=1e-3)
+
+
+def test_two_kills_of_the_driver_lose_nothing_and_double_nothing(toys, tmp_path):
+    toys.write_corpus(tmp_path / "calm", 160)
+    run(tmp_path / "calm")
+    toys.write_corpus(tmp_path / "stormy", 160)
+    kill_after(tmp_path / "stormy", 6)
+    kill_after(tmp_path / "stormy", 30)
+    done = len(unit_files(tmp_path / "stormy"))
+    assert 30 <= done < 80
+    output = run(tmp_path / "stormy")
+    assert "of 160 clips to encode" in output
+    assert "are done" in output
+    assert_equal(all_rows(tmp_path / "stormy"), all_rows(tmp_path / "calm"))
+    assert "nothing to do" in run(tmp_path / "stormy")
+
+
+def test_clips_added_after_a_kill_are_encoded_with_the_rest(toys, tmp_path):
+    toys.write_corpus(tmp_path / "calm", 200)
+    run(tmp_path / "calm")
+    toys.write_corpus(tmp_path / "grown", 100)
+    kill_after(tmp_path / "grown", 8)
+    toys.write_corpus(tmp_path / "grown", 200)
+    run(tmp_path / "grown")
+    assert_equal(all_rows(tmp_path / "grown"), all_rows(tmp_path / "calm"))
+
+
+def test_an_interrupted_job_leaves_no_half_written_file(toys, tmp_path):
+    toys.write_corpus(tmp_path, 80)
+    kill_after(tmp_path, 4)
+    assert all(rows for rows in all_rows(tmp_path).values())

@@ -1,0 +1,116 @@
+"""Cheap encoders with known answers and faults on demand; workers import this by PYTHONPATH."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from encoders.spec import Encoded, EncoderSpec, Transcript, Word
+
+
+class ToyText:
+    """Three numbers a word: its length, its first letter, its place."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.descriptor = descriptor
+
+    def encode(self, clips):
+        return [self._one(clip) for clip in clips]
+
+    def _one(self, clip):
+        _misbehave(clip.text)
+        words = clip.text.split()
+        values = np.array([[len(w), ord(w[0]), i] for i, w in enumerate(words)], np.float32)
+        return _encoded(values)
+
+
+class ToyAudio:
+    """Mean and peak of every tenth of a second."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.descriptor = descriptor
+
+    def encode(self, clips):
+        return [self._one(clip) for clip in clips]
+
+    def _one(self, clip):
+        wave = clip.waveforms[8000]
+        _misbehave(clip.text)
+        time.sleep(float(os.environ.get("TOY_SLEEP_S", "0")))
+        steps = [wave[i : i + 800] for i in range(0, len(wave), 800)]
+        values = np.array([[s.mean(), np.abs(s).max()] for s in steps], np.float32)
+        return _encoded(values)
+
+
+class ToyEar:
+    """Hears one word: how loud it was."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.descriptor = descriptor
+
+    def transcribe(self, clips):
+        heard = []
+        for clip in clips:
+            loud = float(np.abs(clip.waveforms[8000]).max())
+            text = "" if loud == 0 else "loud" if loud > 0.4 else "quiet"
+            words = [Word(text, 0.0, clip.duration_s)] if text else []
+            heard.append(Transcript(text=text, words=words, language="en", confidence=0.5))
+        return heard
+
+
+TEXT = EncoderSpec(
+    name="toy_text",
+    modality="text",
+    summary="words as numbers",
+    implementation="toy_encoders:ToyText",
+    weights=(),
+    dim=3,
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+AUDIO = EncoderSpec(
+    name="toy_audio",
+    modality="audio",
+    summary="loudness",
+    implementation="toy_encoders:ToyAudio",
+    weights=(),
+    dim=2,
+    hop_s=0.1,
+    rate_hz=8000,
+    dtype="float32",
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+EAR = EncoderSpec(
+    name="toy_ear",
+    modality="audio",
+    summary="hears loudness",
+    implementation="toy_encoders:ToyEar",
+    weights=(),
+    dim=1,
+    rate_hz=8000,
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+
+
+def _encoded(values):
+    steps = len(values)
+    start = np.arange(steps) * 0.1
+    return Encoded(
+        values=values, step_start_s=start, step_end_s=start + 0.1, valid=np.ones(steps, bool)
+    )
+
+
+def _misbehave(text):
+    """`RAISE`: an error. `CRASH`: the process ends, always. `DIE marker`: it ends, once."""
+    if text is None:
+        return
+    if "RAISE" in text:
+        raise ValueError("asked to raise")
+    if "CRASH" in text:
+        os._exit(139)
+    if "DIE" in text and not Path(text.split()[1]).exists():
+        Path(text.split()[1]).write_text("")
+        os._exit(139)
