@@ -1,10 +1,10 @@
-"""Files of strangers as plain arrays: npz, npy, HDF5, pickles, CSV and Parquet.
+"""Files of strangers as plain arrays: npz, npy, HDF5, pickles, CSV and Parquet; and finding them inside.
 
 Nothing is executed: npz is read without pickles, pickles through `jobs._pickles`.
 """
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError
+from cluster.settings import nearest
 from jobs import _pickles
+
+NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file", "video_id")
+"""Where the clips' names are looked for, in this order, when nothing is said."""
+
+SPLIT_KEYS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "test": "test"}
+"""What files call their splits -> what they are."""
 
 
 def read_mapping(file: str) -> dict[str, Any]:
@@ -107,3 +114,92 @@ def read_columns(file: str) -> dict[str, list[Any]]:
             except pa.ArrowInvalid as error:
                 raise ConfigError(f"{file}: not a readable table: {error}") from error
     return {name.strip(): table[name].to_pylist() for name in table.column_names}
+
+
+# ---- finding arrays inside
+
+
+def parts_of(content: Mapping[str, Any], array: str) -> Iterator[tuple[str | None, str]]:
+    """(split, key) of every array that the wanted one consists of.
+
+    An array is there as it is named, once a split (`{split}` in its name), or in a group a split.
+    """
+    if array in content:
+        yield None, array
+        return
+    pattern = array if "{split}" in array else "{split}/" + array
+    for split in SPLIT_KEYS:
+        key = pattern.replace("{split}", split)
+        if key in content:
+            yield split, key
+
+
+def beside(content: Mapping[str, Any], wanted: str, key: str, split: str | None) -> str | None:
+    """The key of an array that belongs to another one: in the same group, or of the same split."""
+    folder = key.rpartition("/")[0]
+    choices = [wanted, f"{folder}/{wanted}" if folder else wanted]
+    if split is not None:
+        choices += [wanted.replace("{split}", split), f"{wanted}_{split}", f"{split}/{wanted}"]
+    return next((choice for choice in reversed(choices) if choice in content), None)
+
+
+def names_of(
+    content: Mapping[str, Any],
+    wanted: tuple[str, ...],
+    name_format: str,
+    key: str,
+    split: str | None,
+    count: int,
+    *,
+    where: str,
+) -> list[str]:
+    """The clips' names beside an array of `count` rows; by position where there are none.
+
+    Raises:
+        ConfigError: no such key, or another number of names than rows.
+    """
+    wanted = wanted or next(
+        ((name,) for name in NAME_KEYS if beside(content, name, key, split) is not None), ()
+    )
+    if not wanted:
+        return [positional_name(split, index) for index in range(count)]
+    columns = []
+    for name in wanted:
+        found = beside(content, name, key, split)
+        if found is None:
+            raise ConfigError(f"{where}: no array {name!r}; {near(name, content)}")
+        column = [as_text(item) for item in content[found]]
+        if len(column) != count:
+            raise ConfigError(f"{where}: {len(column)} names in {found!r}, {count} rows in {key!r}")
+        columns.append(column)
+    return [formatted(parts, name_format) for parts in zip(*columns, strict=True)]
+
+
+def positional_name(split: str | None, index: int) -> str:
+    """What a row without a name is called: ``train_00007``, or ``00007`` without splits."""
+    return f"{index:05d}" if split is None else f"{split}_{index:05d}"
+
+
+def formatted(parts: Sequence[str], pattern: str) -> str:
+    """Several parts of a name put together."""
+    if not pattern:
+        return "_".join(parts)
+    for part in parts:
+        pattern = pattern.replace("{}", part, 1)
+    return pattern
+
+
+def as_text(item: Any) -> str:
+    """A name as text; MMSA writes lists of one, older files bytes."""
+    if isinstance(item, np.ndarray | list | tuple) and len(item) == 1:
+        item = item[0]
+    if isinstance(item, bytes):
+        return item.decode("utf-8", "replace")
+    if isinstance(item, float | np.floating) and float(item).is_integer():
+        return str(int(item))
+    return str(item)
+
+
+def near(name: str, known: Mapping[str, Any]) -> str:
+    """What to say about a key that is not there."""
+    return nearest(name, sorted(known)[:40])

@@ -12,7 +12,7 @@ HDF5 groups of `features` and `intervals` (the layout of the CMU SDK) give the t
 import collections
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import ConfigError
-from cluster.settings import nearest
-from jobs._arrays import read_columns, read_mapping
-
-NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file", "video_id")
-"""Where the clips' names are looked for, in this order, when nothing is said."""
-
-SPLIT_KEYS = ("train", "valid", "dev", "val", "test")
+from jobs._arrays import (
+    NAME_KEYS,
+    as_text,
+    beside,
+    formatted,
+    names_of,
+    near,
+    parts_of,
+    read_columns,
+    read_mapping,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +117,11 @@ def _from_mapping(content: Mapping[str, Any], layout: Layout, *, where: str) -> 
         layout = Layout(**{**vars(layout), "array": "values"})
     if layout.array is None:
         return _one_array_a_clip(content, "", where=where)
-    parts = list(_parts(content, layout.array))
+    parts = list(parts_of(content, layout.array))
     if not parts and any(key.startswith(f"{layout.array}/") for key in content):
         return _one_array_a_clip(content, f"{layout.array}/", where=where)
     if not parts:
-        raise ConfigError(f"{where}: no array {layout.array!r}; {_near(layout.array, content)}")
+        raise ConfigError(f"{where}: no array {layout.array!r}; {near(layout.array, content)}")
     names: list[str] = []
     values: list[np.ndarray] = []
     splits: list[str | None] = []
@@ -126,7 +130,9 @@ def _from_mapping(content: Mapping[str, Any], layout: Layout, *, where: str) -> 
         lengths = _lengths(content, layout, key, split, notes, where=where)
         rows = _rows(content[key], lengths, where=f"{where}: {key}")
         values += rows
-        names += _names(content, layout, key, split, len(rows), where=where)
+        names += names_of(
+            content, layout.names, layout.name_format, key, split, len(rows), where=where
+        )
         splits += [split] * len(rows)
     return Ready(
         names=tuple(names),
@@ -135,27 +141,6 @@ def _from_mapping(content: Mapping[str, Any], layout: Layout, *, where: str) -> 
         splits=tuple(splits),
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _parts(content: Mapping[str, Any], array: str) -> Iterator[tuple[str | None, str]]:
-    """(split, key) of every array that the wanted one consists of."""
-    if array in content:
-        yield None, array
-        return
-    pattern = array if "{split}" in array else "{split}/" + array
-    for split in SPLIT_KEYS:
-        key = pattern.replace("{split}", split)
-        if key in content:
-            yield split, key
-
-
-def _beside(content: Mapping[str, Any], wanted: str, key: str, split: str | None) -> str | None:
-    """The key of an array that belongs to another one: in the same group, or of the same split."""
-    folder = key.rpartition("/")[0]
-    choices = [wanted, f"{folder}/{wanted}" if folder else wanted]
-    if split is not None:
-        choices += [wanted.replace("{split}", split), f"{wanted}_{split}", f"{split}/{wanted}"]
-    return next((choice for choice in reversed(choices) if choice in content), None)
 
 
 def _lengths(
@@ -168,10 +153,10 @@ def _lengths(
     where: str,
 ) -> np.ndarray | None:
     wanted = layout.lengths or f"{key.rpartition('/')[2]}_lengths"
-    found = _beside(content, wanted, key, split)
+    found = beside(content, wanted, key, split)
     if found is None:
         if layout.lengths is not None:
-            raise ConfigError(f"{where}: no array {wanted!r}; {_near(wanted, content)}")
+            raise ConfigError(f"{where}: no array {wanted!r}; {near(wanted, content)}")
         return None
     if layout.lengths is None:
         notes.append(f"number of real steps from {found!r}")
@@ -179,46 +164,6 @@ def _lengths(
     if numbers.dtype.kind not in "fiu":
         raise ConfigError(f"{where}: lengths in {found!r} are {numbers.dtype}, expected numbers")
     return numbers.astype(np.int64)
-
-
-def _names(
-    content: Mapping[str, Any],
-    layout: Layout,
-    key: str,
-    split: str | None,
-    count: int,
-    *,
-    where: str,
-) -> list[str]:
-    wanted = layout.names or next(
-        ((name,) for name in NAME_KEYS if _beside(content, name, key, split) is not None), ()
-    )
-    if not wanted:
-        return [positional_name(split, index) for index in range(count)]
-    columns = []
-    for name in wanted:
-        found = _beside(content, name, key, split)
-        if found is None:
-            raise ConfigError(f"{where}: no array {name!r}; {_near(name, content)}")
-        column = [_text(item) for item in content[found]]
-        if len(column) != count:
-            raise ConfigError(f"{where}: {len(column)} names in {found!r}, {count} rows in {key!r}")
-        columns.append(column)
-    return [formatted(parts, layout.name_format) for parts in zip(*columns, strict=True)]
-
-
-def positional_name(split: str | None, index: int) -> str:
-    """What a row without a name is called: ``train_00007``, or ``00007`` without splits."""
-    return f"{index:05d}" if split is None else f"{split}_{index:05d}"
-
-
-def formatted(parts: Sequence[str], pattern: str) -> str:
-    """Several parts of a name put together."""
-    if not pattern:
-        return "_".join(parts)
-    for part in parts:
-        pattern = pattern.replace("{}", part, 1)
-    return pattern
 
 
 def _rows(value: Any, lengths: np.ndarray | None, *, where: str) -> list[np.ndarray]:
@@ -278,7 +223,7 @@ def _column_names(
     stems = [array, array.partition("_")[0]]
     for key in (f"{stem}_names" for stem in stems):
         if key in content and values and len(content[key]) == values[0].shape[1]:
-            return tuple(_text(item) for item in content[key])
+            return tuple(as_text(item) for item in content[key])
     return ()
 
 
@@ -289,18 +234,16 @@ def _from_table(columns: Mapping[str, list[Any]], layout: Layout, *, where: str)
     names = layout.names or next(((key,) for key in NAME_KEYS if key in columns), ())
     if not names:
         raise ConfigError(
-            f"{where}: which column names the clips? type: --names COLUMN; {_near('name', columns)}"
+            f"{where}: which column names the clips? type: --names COLUMN; {near('name', columns)}"
         )
     for name in names:
         if name not in columns:
-            raise ConfigError(f"{where}: no column {name!r}; {_near(name, columns)}")
+            raise ConfigError(f"{where}: no column {name!r}; {near(name, columns)}")
     rows = zip(*(columns[name] for name in names), strict=True)
-    keys = [formatted([_text(part) for part in row], layout.name_format) for row in rows]
+    keys = [formatted([as_text(part) for part in row], layout.name_format) for row in rows]
     if layout.array is not None:
         if layout.array not in columns:
-            raise ConfigError(
-                f"{where}: no column {layout.array!r}; {_near(layout.array, columns)}"
-            )
+            raise ConfigError(f"{where}: no column {layout.array!r}; {near(layout.array, columns)}")
         lists = [
             _two_dimensional(item, where=f"{where}: {layout.array}")
             for item in columns[layout.array]
@@ -334,7 +277,7 @@ def _chosen(
     ]
     for pattern in patterns:
         if not fnmatch.filter(columns, pattern):
-            raise ConfigError(f"{where}: no column {pattern!r}; {_near(pattern, columns)}")
+            raise ConfigError(f"{where}: no column {pattern!r}; {near(pattern, columns)}")
     chosen = [
         name
         for name in numeric
@@ -378,18 +321,3 @@ def _checked(ready: Ready, *, where: str) -> Ready:
     if len(widths) > 1 or widths == [0]:
         raise ConfigError(f"{where}: expected one width for all clips, came {widths}")
     return ready
-
-
-def _text(item: Any) -> str:
-    """A name as text; MMSA writes lists of one, older files bytes."""
-    if isinstance(item, np.ndarray | list | tuple) and len(item) == 1:
-        item = item[0]
-    if isinstance(item, bytes):
-        return item.decode("utf-8", "replace")
-    if isinstance(item, float | np.floating) and float(item).is_integer():
-        return str(int(item))
-    return str(item)
-
-
-def _near(name: str, known: Mapping[str, Any]) -> str:
-    return nearest(name, sorted(known)[:40])
