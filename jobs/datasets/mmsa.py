@@ -1,0 +1,123 @@
+"""Pickles of the MMSA family: a dict by split of `id`, `raw_text`, features and labels.
+
+CMU-MOSI, CMU-MOSEI and CH-SIMS are handed round so (`aligned_50.pkl`, `unaligned_50.pkl`), and programs
+built upon MMSA keep the layout, some without `id` and `raw_text`. Clips have no media; their features come
+from the same file by `affuse features import --array text|audio|vision`.
+
+An id such as `video$_$7` says that the clip is the seventh of that video; clips of one video stay together.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from fusion.batch import Task
+from jobs._arrays import SPLIT_KEYS, as_text, positional_name, read_mapping
+from jobs.datasets._adapter import Collected, Label, Preparation, Row
+
+LABEL_KEYS = ("regression_labels", "labels", "label")
+UNIMODAL = {"T": "text", "A": "audio", "V": "video"}
+"""CH-SIMS labels each modality by itself: `regression_labels_T` and so on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Preparation):
+    """Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels."""
+
+    source: str
+    """The pickle; arrays and plain containers are read from it, nothing else."""
+
+    task: str = "sentiment"
+    """What the numbers are called."""
+
+    range: tuple[float, float] | None = None
+    """Bounds of the numbers, such as -3 3 (MOSI, MOSEI) or -1 1 (SIMS)."""
+
+    dataset_name: str = ""
+    """By default the file's name."""
+
+    licence: str = ""
+    """Of the data, noted beside everything made of it."""
+
+    def collect(self) -> Collected:
+        """One clip a row of each split."""
+        content = read_mapping(storage.absolute(self.source))
+        rows: list[Row] = []
+        tasks: dict[str, Task] = {}
+        for key, part in splits_of(content):
+            columns = self._labels(part, tasks)
+            if not columns:
+                raise NotPreparedError(
+                    f"{self.source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
+                    f"came {', '.join(sorted(part))}"
+                )
+            rows += [_row(part, key, index, columns) for index in range(len(columns[self.task]))]
+        name = self.source.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        return Collected(
+            name=self.dataset_name or name, licence=self.licence, tasks=tasks, rows=rows
+        )
+
+    def _labels(
+        self, part: Mapping[str, Any], tasks: dict[str, Task]
+    ) -> dict[str, Sequence[Label]]:
+        columns: dict[str, Sequence[Label]] = {}
+        key = next((key for key in LABEL_KEYS if key in part), None)
+        if key is None:
+            return columns
+        columns[self.task] = _numbers(part[key])
+        tasks[self.task] = Task(kind="regression", range=self.range)
+        for letter, modality in UNIMODAL.items():
+            if (single := f"{key}_{letter}") in part:
+                columns[f"{self.task}_{modality}"] = _numbers(part[single])
+                tasks[f"{self.task}_{modality}"] = Task(kind="regression", range=self.range)
+        words = [as_text(item) for item in part.get("annotations", ())]
+        if words and not all(_is_number(word) for word in words):
+            columns["polarity"] = words
+            known = tasks["polarity"].classes if "polarity" in tasks else ()
+            tasks["polarity"] = Task(kind="classification", classes=tuple(sorted({*known, *words})))
+        return columns
+
+
+def splits_of(content: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
+    """(split as the file calls it, its arrays by key); one without where there is no such level."""
+    found: list[tuple[str | None, dict[str, Any]]] = []
+    for key in SPLIT_KEYS:
+        prefix = f"{key}/"
+        part = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
+        if part:
+            found.append((key, part))
+    return found or [(None, dict(content))]
+
+
+def _row(
+    part: Mapping[str, Any], key: str | None, index: int, columns: Mapping[str, Sequence[Label]]
+) -> Row:
+    name = as_text(part["id"][index]) if "id" in part else positional_name(key, index)
+    parts = re.fullmatch(r"(.+)\$_\$(\d+)", name)
+    text = as_text(part["raw_text"][index]).strip() if "raw_text" in part else ""
+    return Row(
+        name=name,
+        text=text or None,
+        dialogue=None if parts is None else parts[1],
+        turn=None if parts is None else int(parts[2]),
+        split=None if key is None else SPLIT_KEYS[key],
+        labels={task: column[index] for task, column in columns.items()},
+    )
+
+
+def _numbers(values: Any) -> list[Label]:
+    array = np.asarray(values, np.float64).reshape(len(values))
+    return [None if np.isnan(value) else float(value) for value in array]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
