@@ -31,4 +31,5 @@ JOBS: dict[str, str] = {
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
+    "train": "One fusion net by Ray Train: all folds and seeds, early stopping, predictions.",
 }

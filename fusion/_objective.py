@@ -1,0 +1,139 @@
+"""The losses of a recipe bound to its tasks."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion._predict import Predicted
+from fusion.batch import Batch, Output, Task
+from fusion.losses import loss_function
+
+DEFAULT_LOSS = {"classification": "cross_entropy", "multilabel": "bce", "regression": "l1"}
+
+ROWS = ""
+"""Under this name totals hold the weight of the rows themselves, for the auxiliary losses."""
+
+
+class Objective:
+    """What a step minimises.
+
+    Args:
+        tasks: what is predicted.
+        loss: name of a loss, or ``auto``: by kind of task.
+        options: of the loss.
+        shares: weight of each task; 1 where it is not named.
+        class_weights: task -> weight of each class.
+        device: where the logits are.
+
+    Raises:
+        ValueError: an option that the loss does not take.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        *,
+        loss: str = "auto",
+        options: Mapping[str, Any] | None = None,
+        shares: Mapping[str, float] | None = None,
+        class_weights: Mapping[str, Tensor] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.device = torch.device(device)
+        self.shares = {name: float((shares or {}).get(name, 1.0)) for name in tasks}
+        self._losses: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+        for name, task in tasks.items():
+            chosen = DEFAULT_LOSS[task.kind] if loss == "auto" else loss
+            given = dict(options or {})
+            if class_weights and name in class_weights:
+                given["class_weights"] = class_weights[name].to(self.device)
+            self._losses[name] = _bound(chosen, given, name)
+
+    def __call__(self, output: Output, batch: Batch, totals: Mapping[str, Tensor] | None) -> Tensor:
+        """A batch's share of the loss of a step.
+
+        Args:
+            output: of the net.
+            batch: with targets and weights.
+            totals: of the whole step, as `totals` gives them; None where the batch is the step.
+        """
+        loss = torch.zeros((), device=self.device)
+        for name in self.tasks:
+            part, own = self._of(name, output.logits[name].float(), batch)
+            total = own if totals is None else totals[name]
+            loss = loss + self.shares[name] * part / total.clamp(min=1e-12)
+        if output.losses:
+            rows = _rows(batch)
+            whole = rows if totals is None else totals[ROWS]
+            auxiliary = torch.stack([value.float() for value in output.losses.values()]).sum()
+            loss = loss + auxiliary * rows / whole.clamp(min=1e-12)
+        return loss
+
+    def totals(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Total weight of each task in some batches.
+
+        A loss's total weight does not depend on the logits: zeros stand in for them.
+        """
+        totals = {}
+        for name, task in self.tasks.items():
+            parts = []
+            for batch in batches:
+                shape = batch.targets[name].shape
+                if task.kind != "multilabel":
+                    shape = torch.Size([*shape, task.outputs])
+                zeros = torch.zeros(shape, device=self.device)
+                parts.append(self._of(name, zeros, batch)[1])
+            totals[name] = torch.stack(parts).sum()
+        totals[ROWS] = torch.stack([_rows(batch) for batch in batches]).sum()
+        return totals
+
+    def of_rows(self, got: Predicted) -> float:
+        """The loss of predicted rows, without auxiliary losses."""
+        loss = 0.0
+        for name, function in self._losses.items():
+            if name not in got.known or not bool(got.known[name].any()):
+                continue
+            part, total = function(
+                got.logits[name].to(self.device),
+                got.targets[name].to(self.device),
+                mask=got.known[name].to(self.device),
+            )
+            loss += self.shares[name] * float(part) / max(float(total), 1e-12)
+        return loss
+
+    def _of(self, name: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        mask, weights = batch.target_masks[name], batch.weights
+        return self._losses[name](logits, batch.targets[name], mask=mask, weights=weights)
+
+
+def balanced_weights(target: Tensor, known: Tensor, classes: int) -> Tensor:
+    """Rows / (classes present x rows of the class); zero for a class without rows.
+
+    >>> balanced_weights(torch.tensor([0, 0, 0, 1]), torch.ones(4, dtype=torch.bool), 3).tolist()
+    [0.6666666865348816, 2.0, 0.0]
+    """
+    counts = torch.bincount(target[known], minlength=classes).float()
+    present = (counts > 0).sum()
+    return torch.where(counts > 0, counts.sum() / (present * counts.clamp(min=1)), 0.0)
+
+
+def _bound(loss: str, options: Mapping[str, Any], task: str) -> Callable[..., Any]:
+    function = loss_function(loss)
+    accepted = inspect.signature(function).parameters
+    unknown = [option for option in options if option not in accepted]
+    if unknown:
+        raise ValueError(f"loss {loss!r} of task {task!r} takes no {', '.join(unknown)}")
+
+    def bound(logits: Tensor, target: Tensor, **kwargs: Tensor | None) -> tuple[Tensor, Tensor]:
+        return function(logits, target, **kwargs, **options)
+
+    return bound
+
+
+def _rows(batch: Batch) -> Tensor:
+    assert batch.weights is not None
+    return batch.weights.sum()

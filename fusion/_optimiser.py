@@ -1,0 +1,58 @@
+"""Optimiser and learning-rate schedule of a recipe."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from fusion.recipe import Recipe
+
+
+def optimiser_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Parameter groups by the longest prefix of `lr_factors` that fits.
+
+    Raises:
+        ValueError: a prefix that no parameter has.
+    """
+    groups: dict[str, list[Tensor]] = {"": [], **{prefix: [] for prefix in recipe.lr_factors}}
+    for name, parameter in net.named_parameters():
+        fitting = [prefix for prefix in groups if name.startswith(prefix)]
+        groups[max(fitting, key=len)].append(parameter)
+    empty = [prefix for prefix, found in groups.items() if prefix and not found]
+    if empty:
+        raise ValueError(f"lr_factors: no parameter's name starts with {', '.join(empty)}")
+    parts: list[dict[str, Any]] = [
+        {"params": found, "lr": recipe.lr * recipe.lr_factors.get(prefix, 1.0)}
+        for prefix, found in groups.items()
+        if found
+    ]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(parts, momentum=0.9, weight_decay=recipe.weight_decay)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(parts, weight_decay=recipe.weight_decay)
+
+
+def schedule_of(
+    optimiser: torch.optim.Optimizer, recipe: Recipe, num_steps: int
+) -> LambdaLR | ReduceLROnPlateau | None:
+    """The schedule of a recipe: per step (cosine), per epoch (plateau), or none."""
+    if recipe.schedule == "plateau":
+        return ReduceLROnPlateau(optimiser, factor=0.1, patience=recipe.plateau)
+    if recipe.schedule == "constant":
+        return None
+    warm = max(1, round(recipe.warmup * num_steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, num_steps - warm)))
+
+    return LambdaLR(optimiser, factor)
+
+
+def schedule_state(schedule: LambdaLR | ReduceLROnPlateau) -> dict[str, Any]:
+    """Its numbers; the functions in it are built again."""
+    plain = (int, float, str, bool, list, type(None))
+    return {key: value for key, value in schedule.state_dict().items() if isinstance(value, plain)}

@@ -1,0 +1,163 @@
+"""A trained net as two documents: weights (safetensors) and a card (JSON). Nothing in them executes.
+
+The card says all that is needed to build the net again and to feed it: the net's name and config, its tasks,
+the width of each input and which table it came from, how clips were pooled and normalised. The scaler that
+was fitted on its training part is among the weights.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fusion.batch import Batch, Output, Task
+from fusion.nets import net_class, net_config
+from fusion.scaling import Scaler
+
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a net is and what it eats."""
+
+    net: str
+    config: Mapping[str, Any]
+    """Fields of the net's Config."""
+
+    tasks: Mapping[str, Task]
+    dims: Mapping[str, int]
+    """Input -> feature width, as fed to the scaler."""
+
+    pca: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Input -> the feature table it came from (any JSON value; the jobs' business)."""
+
+    pool: str = "none"
+    normalise: str = "none"
+    causal: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else worth keeping: run, fold, seed, best epoch, manifest."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = {name: _plain(value) for name, value in vars(self).items()}
+        return {"affuse.net": CARD_VERSION, **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Card":
+        """The card of a document.
+
+        Raises:
+            ValueError: not a card, one of another version, or one that lacks a field.
+        """
+        if values.get("affuse.net") != CARD_VERSION:
+            raise ValueError(
+                f"expected the card of a net, version {CARD_VERSION}; came keys {sorted(values)}"
+            )
+        known = {item.name for item in dataclasses.fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        absent = {"net", "config", "tasks", "dims"} - set(given)
+        if absent:
+            raise ValueError(f"the card of a net lacks {sorted(absent)}")
+        given["tasks"] = {name: task_from_json(task) for name, task in given["tasks"].items()}
+        return cls(**given)
+
+
+class Predictor(nn.Module):
+    """A net behind its scaler: takes features as they are stored."""
+
+    def __init__(self, scaler: Scaler, net: nn.Module) -> None:
+        super().__init__()
+        self.scaler = scaler
+        self.net = net
+
+    @property
+    def axis(self) -> str:
+        """Which sequence axis the net takes."""
+        return str(self.net.axis)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits of unscaled features."""
+        output = self.net(self.scaler(batch))
+        assert isinstance(output, Output)
+        return output
+
+
+def build(card: Card) -> Predictor:
+    """A fresh predictor for a card, weights drawn from torch's current seed.
+
+    Raises:
+        ValueError: an unknown net or option, naming the nearest one.
+    """
+    scaler = Scaler(card.dims, card.pca)
+    config = net_config(card.net, card.config)
+    outputs = {name: task.outputs for name, task in card.tasks.items()}
+    return Predictor(scaler, net_class(card.net)(config, dims=scaler.out_dims, outputs=outputs))
+
+
+def to_bytes(predictor: Predictor) -> bytes:
+    """Scaler and net as one safetensors document."""
+    tensors = {name: value.contiguous().cpu() for name, value in predictor.state_dict().items()}
+    return bytes(safetensors.torch.save(_unshared(tensors)))
+
+
+def from_bytes(content: bytes, card: Card) -> Predictor:
+    """The predictor of a card with its weights, in eval mode.
+
+    Raises:
+        ValueError: weights that do not fit the card.
+    """
+    predictor = build(card)
+    try:
+        predictor.load_state_dict(safetensors.torch.load(content))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"the weights do not fit the card of net {card.net!r}: {error}") from error
+    return predictor.eval()
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """A task as plain JSON values."""
+    bounds = None if task.range is None else list(task.range)
+    return {"kind": task.kind, "classes": list(task.classes), "range": bounds}
+
+
+def task_from_json(values: Mapping[str, Any]) -> Task:
+    """A task from plain JSON values."""
+    bounds = values.get("range")
+    return Task(
+        kind=values["kind"],
+        classes=tuple(values.get("classes") or ()),
+        range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Task):
+        return task_to_json(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Safetensors refuses tied weights; each name gets its own copy."""
+    seen: set[int] = set()
+    result = {}
+    for name, value in tensors.items():
+        pointer = value.data_ptr()
+        result[name] = value.clone() if pointer in seen and value.numel() else value
+        seen.add(pointer)
+    return result
+
+
+def state_copy(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's state that further training does not touch."""
+    with torch.no_grad():
+        return {name: value.detach().clone() for name, value in module.state_dict().items()}

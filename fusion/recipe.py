@@ -1,0 +1,72 @@
+"""How a net is trained: every choice that changes its weights, none that says where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fusion.losses import loss_function
+from fusion.metrics import metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a net is trained; nothing in it says where."""
+
+    epochs: int = 50
+    patience: int = 10
+    """Epochs without a better `monitor` before it stops; 0: never, and the last epoch counts."""
+
+    monitor: str = "loss"
+    """What chooses the epoch: ``loss`` or the name of a metric of the first task, on valid rows."""
+
+    batch_size: int = 32
+    """Rows of one step over all workers."""
+
+    passes: int = 1
+    """Parts into which a worker cuts its rows of a step, to save memory; the step stays the same."""
+
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Factor on `lr` for the parameters whose name starts so; ``{"subnets.text": 0.1}``."""
+
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    """cosine: warm-up, then down to zero at the last epoch. plateau: a tenth after `plateau` epochs."""
+
+    warmup: float = 0.1
+    """Share of the steps that warm up (cosine)."""
+
+    plateau: int = 5
+    clip_norm: float = 1.0
+    """Largest norm of the gradient of all parameters; 0: not limited."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    loss: str = "auto"
+    """Name of a loss; auto: cross_entropy, bce or l1 by kind of task."""
+
+    loss_options: Mapping[str, float] = field(default_factory=dict)
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    class_weights: bool = False
+    """Weigh each class by rows / (classes x its rows), counted in the training part."""
+
+    balanced: bool = False
+    """Draw rows of every class of the first task equally often (clip nets)."""
+
+    modality_dropout: float = 0.0
+    feature_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "passes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, came {getattr(self, name)}")
+        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"expected lr > 0, weight_decay >= 0, warmup in [0, 1); came {self.lr}, "
+                f"{self.weight_decay}, {self.warmup}"
+            )
+        if self.monitor != "loss":
+            metric(self.monitor)
+        if self.loss != "auto":
+            loss_function(self.loss)

@@ -1,0 +1,154 @@
+"""Sums up the predictions of a run: figures by role, seed and fold, beside the majority."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cluster import storage
+from fusion.batch import Task
+from fusion.bundle import task_from_json
+from fusion.late.members import probabilities
+from fusion.metrics import metric
+from jobs._fitting import Part
+from jobs._predictions import as_target, matrix, read_predictions
+from jobs._results import FIGURES
+
+
+def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
+    """Everything `summary.json` says.
+
+    The figures of a role are computed per seed over the rows of all folds together; their mean and spread
+    (standard deviation) are over the seeds.
+    """
+    cards = {
+        part: storage.read_json(storage.join(part.folder(root, run), "model.json"))
+        for part in parts
+    }
+    first = cards[parts[0]]
+    tasks = {name: task_from_json(task) for name, task in first["tasks"].items()}
+    table = read_predictions(root, run)
+    roles = {role: figures_of_role(table, role, tasks) for role in ("train", "valid", "oof")}
+    return {
+        "run": run,
+        "net": first["net"],
+        "inputs": {name: facts["features"] for name, facts in first["inputs"].items()},
+        "tasks": first["tasks"],
+        "pool": first["pool"],
+        "normalise": first["normalise"],
+        "manifest": first["facts"]["manifest"],
+        "judged": "oof" if roles["oof"] else "valid",
+        "roles": {role: found for role, found in roles.items() if found},
+        "majority": majority(table, "oof" if roles["oof"] else "valid", tasks),
+        "parts": [part_facts(part, card, table, tasks) for part, card in cards.items()],
+    }
+
+
+def figures_of_role(
+    table: pa.Table, role: str, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, Any]]:
+    """``task/metric`` -> mean and spread over seeds, and the figure of each seed."""
+    rows = table.filter(pc.equal(table["role"], role))
+    found: dict[str, dict[int, float]] = {}
+    for seed in sorted(set(rows["seed"].to_pylist())):
+        of_seed = rows.filter(pc.equal(rows["seed"], seed))
+        for name, value in figures(of_seed, tasks).items():
+            found.setdefault(name, {})[seed] = value
+    return {
+        name: {
+            "mean": statistics.fmean(values.values()),
+            "spread": statistics.stdev(values.values()) if len(values) > 1 else 0.0,
+            "seeds": {str(seed): value for seed, value in values.items()},
+        }
+        for name, values in found.items()
+    }
+
+
+def figures(table: pa.Table, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """``task/metric`` -> figure over some rows; undefined ones are left out."""
+    found = {}
+    for name, task in tasks.items():
+        rows = table.filter(pc.and_(pc.equal(table["task"], name), pc.is_valid(table["scores"])))
+        if not rows.num_rows:
+            continue
+        scores = torch.tensor(matrix(rows["scores"], task.outputs))
+        width = task.outputs if task.kind == "multilabel" else 1
+        target = as_target(matrix(rows["target"], width).copy(), task.kind)
+        if task.kind == "classification":
+            scores = torch.log_softmax(scores, -1)
+        prediction = probabilities(task.kind, scores)
+        for each in FIGURES[task.kind]:
+            value = metric(each)(prediction, target)
+            if np.isfinite(value):
+                found[f"{name}/{each}"] = value
+    return found
+
+
+def majority(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """What always saying the most frequent class (label by label; the median) of the train rows gives."""
+    found = {}
+    for name, task in tasks.items():
+        if task.kind == "multilabel":
+            continue
+        rows = table.filter(pc.equal(table["task"], name))
+        fold = rows["fold"].to_numpy()
+        target = matrix(rows["target"], 1)[:, 0]
+        of_role = np.array(rows["role"].to_pylist())
+        said = np.zeros(len(target))
+        for each in np.unique(fold):
+            train = target[(fold == each) & (of_role == "train")]
+            if not len(train):
+                continue
+            values, counts = np.unique(train, return_counts=True)
+            common = values[counts.argmax()] if task.kind == "classification" else np.median(train)
+            said[fold == each] = common
+        at = of_role == role
+        if at.any() and task.kind == "classification":
+            found[f"{name}/accuracy"] = float((said[at] == target[at]).mean())
+        elif at.any():
+            found[f"{name}/mae"] = float(np.abs(said[at] - target[at]).mean())
+    return found
+
+
+def part_facts(
+    part: Part, card: Mapping[str, Any], table: pa.Table, tasks: Mapping[str, Task]
+) -> dict[str, Any]:
+    """One net: where it stopped, how long it took, its figures by role."""
+    facts = {**card["facts"], "config": card["config"]}
+    if part.fold is None:
+        return facts
+    mine = pc.and_(pc.equal(table["fold"], part.fold), pc.equal(table["seed"], part.seed))
+    rows = table.filter(mine)
+    roles = sorted(set(rows["role"].to_pylist()))
+    facts["roles"] = {
+        role: figures(rows.filter(pc.equal(rows["role"], role)), tasks) for role in roles
+    }
+    return facts
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print the figures of the rows that nobody trained on, beside those of the others."""
+    table = Table(title=f"{summary['run']}: {summary['net']} on {', '.join(summary['inputs'])}")
+    table.add_column("")
+    columns = list(summary["roles"])
+    for role in columns:
+        table.add_column(role, justify="right")
+    table.add_column("majority", justify="right")
+    for name in summary["roles"][summary["judged"]]:
+        cells = [_cell(summary["roles"][role].get(name)) for role in columns]
+        base = summary["majority"].get(name)
+        table.add_row(name, *cells, "-" if base is None else f"{base:.3f}")
+    Console().print(table)
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    spread = f" +- {figure['spread']:.3f}" if len(figure["seeds"]) > 1 else ""
+    return f"{figure['mean']:.3f}{spread}"

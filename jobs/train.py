@@ -1,0 +1,387 @@
+"""Train one fusion net: all folds and seeds of a command in one group of workers.
+
+Reads:  <root>/manifest/, <root>/features/<encoder>/, <root>/folds/  (never a row of the test split)
+Writes: <root>/runs/<run>/  config.json, summary.json, history.jsonl, and for each fold and seed
+        model.safetensors, model.json and predictions.parquet (roles train, valid, oof)
+
+Laptop:   affuse train --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject
+One GPU:  affuse train --root data/mosei --inputs roberta wavlm --net mult --workers 1 --seeds 0 1 2
+Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs roberta --workers 8
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, PlanError
+from cluster.session import SessionConfig, cluster_address, cluster_capacity, ray_session
+from cluster.tracking import run_tracker
+from fusion.nets import net_axis
+from fusion.recipe import Recipe
+from fusion.training import Group, OnEpoch
+from jobs import _fitting
+from jobs._features import resolve_features
+from jobs._feeding import Data, Pool, Request, load
+from jobs._fitting import NetChoice, Part
+from jobs._manifest import read_dataset, read_folds, read_manifest
+from jobs._summary import show, summarise
+
+ELSEWHERE = (
+    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
+    "workers",
+)  # fmt: skip
+"""Fields that say where and how safely a run is made, not what comes of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Recipe):
+    """Which net is trained on what, and how."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    inputs: tuple[str, ...]
+    """Feature tables: encoders as they were encoded (`minilm`, `minilm:pool=mean`) or imported ones."""
+
+    net: str = "concat_mlp"
+    """Key of fusion.nets.NETS."""
+
+    net_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Fields of the net's Config, or preset=NAME; hidden.text=64 sets one entry of a mapping."""
+
+    run: str | None = None
+    """Name of the run; by default the net and a hash of all that shapes the result."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks to predict, the first one is monitored; by default all of the dataset."""
+
+    pool: Pool = "none"
+    """Reduces the steps of a clip to one: mean, or mean and standard deviation."""
+
+    normalise: Literal["none", "speaker"] = "none"
+    """speaker: each speaker's own unlabelled mean and spread are removed; transductive, report apart."""
+
+    causal: bool = False
+    """A dialogue net may not read later utterances."""
+
+    scale: Literal["none", "standard"] = "standard"
+    """Scaling of each feature, fitted on the training part."""
+
+    pca: dict[str, int] = field(default_factory=dict)
+    """Input -> number of principal components, fitted on the training part."""
+
+    folds: str | None = None
+    """Folds to train by, e.g. subject; by default the dataset's own train and valid splits."""
+
+    seeds: tuple[int, ...] = (0,)
+    """One net a fold for each of them."""
+
+    valid_share: float = 0.15
+    """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]."""
+
+    refit: bool = True
+    """With folds: train once more on all rows for the median best epoch; a bundle ships these nets."""
+
+    workers: int | None = None
+    """Workers that share the rows of each step; 0: this process. By default 0 on one machine, on a
+    cluster one a GPU (at most 8)."""
+
+    spread: Literal["parts", "rows"] = "rows"
+    """rows: workers share each step. parts: each worker trains whole folds and seeds by itself."""
+
+    max_failures: int = 3
+    """Restarts of the group of workers before the job gives up."""
+
+    checkpoint_s: float = 5.0
+    """Seconds between two checkpoints, taken at the end of an epoch; 0: every epoch."""
+
+    memory_gb: float = 4.0
+    """Features above this size are memory-mapped [GB]."""
+
+    cache: str = "~/.cache/affuse/feeding"
+    """Folder for memory-mapped features."""
+
+    tracking: bool = True
+    """Record the run in MLflow."""
+
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inputs or not self.seeds:
+            raise ConfigError("expected at least one of --inputs and one of --seeds")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"--seeds {list(self.seeds)}: each seed once")
+        if not 0 < self.valid_share < 1:
+            raise ConfigError(f"--valid-share {self.valid_share}: expected between 0 and 1")
+        _fitting.check_net(self.net, self.net_options)
+
+
+def main(config: Config) -> None:
+    """Train what is missing of a run, then sum it up."""
+    start = time.monotonic()
+    config = resolved(config)
+    claim(config)
+    parts = parts_of(config)
+    todo = missing(config, parts)
+    base = run_uri(config)
+    if not todo and storage.exists(storage.join(base, "summary.json")):
+        print(f"nothing to do: {base} is complete")
+        return
+    there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
+    print(f"run {config.run}: {len(todo)} nets to train{there}")
+    with run_tracker(config.root, base, enabled=config.tracking) as tracker:
+        tracker.start(str(config.run), settings.to_mapping(config), kind="train")
+        if todo:
+            launch(config)
+        summary = summarise(config.root, str(config.run), parts)
+        publish(config, parts, summary)
+        tracker.finish(summary, histories(config, parts))
+    show(summary)
+    print(f"wrote {base} in {time.monotonic() - start:.1f} s")
+
+
+def resolved(config: Config) -> Config:
+    """The config with an absolute root and a name."""
+    config = dataclasses.replace(config, root=storage.absolute(config.root))
+    if config.run is None:
+        config = dataclasses.replace(config, run=f"{config.net}-{identity(config)}")
+    return config
+
+
+def identity(config: Config) -> str:
+    """Eight hex digits over all that shapes the result: config, manifest and feature tables."""
+    meaning = settings.to_mapping(config)
+    for name in ELSEWHERE:
+        del meaning[name]
+    meaning["manifest"] = read_dataset(config.root).manifest_hash
+    meaning["features"] = [resolve_features(config.root, name) for name in config.inputs]
+    text = json.dumps(meaning, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def claim(config: Config) -> None:
+    """Write config.json, or find one that means the same.
+
+    Raises:
+        ConfigError: the name belongs to a run of another config or another manifest.
+    """
+    base = run_uri(config)
+    uri, mark = storage.join(base, "config.json"), storage.join(base, "identity.json")
+    now, mapping = {"identity": identity(config)}, settings.to_mapping(config)
+    if storage.exists(mark) and storage.read_json(mark) != now:
+        before = storage.read_json(uri)
+        different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
+        reason = f"other {', '.join(different)}" if different else "another manifest or features"
+        raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
+    storage.publish_json(mapping, uri)
+    storage.publish_json(now, mark)
+
+
+def run_uri(config: Config) -> str:
+    """The folder of the run."""
+    return storage.join(config.root, "runs", str(config.run))
+
+
+def parts_of(config: Config) -> list[Part]:
+    """Every net of the run: folds x seeds, then the refits."""
+    if config.folds is None:
+        return [Part(fold=0, seed=seed) for seed in config.seeds]
+    split = read_manifest(config.root, ["clip_id", "split"]).to_pydict()
+    fold_of = read_folds(config.root, config.folds)
+    usable = {c for c, s in zip(split["clip_id"], split["split"], strict=True) if s != "test"}
+    folds = sorted({fold for clip, fold in fold_of.items() if clip in usable})
+    if len(folds) < 2:
+        raise ConfigError(f"folds {config.folds!r}: expected at least two, came {folds}")
+    parts = [Part(fold=fold, seed=seed) for seed in config.seeds for fold in folds]
+    return parts + [Part(fold=None, seed=seed) for seed in config.seeds if config.refit]
+
+
+def missing(config: Config, parts: list[Part]) -> list[Part]:
+    """Parts that are not published yet."""
+    run = str(config.run)
+    return [part for part in parts if not storage.exists(part.commit(config.root, run))]
+
+
+def launch(config: Config) -> None:
+    """One group of workers for all that is missing, or this process."""
+    workers = config.workers
+    on_cluster = cluster_address(config.session) is not None
+    if workers is None and not on_cluster:
+        workers = 0
+        print("workers: 0 (this process: one machine, and features in memory)")
+    if workers == 0:
+        _train_all(settings.to_mapping(config))
+        return
+    with ray_session(config.session):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        capacity = cluster_capacity()
+        use_gpu = capacity.gpus >= 1
+        if workers is None:
+            workers = int(min(8, capacity.gpus)) if use_gpu else 1
+            print(f"workers: {workers} ({'one a GPU, at most 8' if use_gpu else 'no GPU here'})")
+        have = capacity.gpus if use_gpu else capacity.cpus
+        if workers > have:
+            raise PlanError(
+                f"--workers {workers} do not fit: the cluster has {have:g} "
+                f"{'GPUs' if use_gpu else 'CPUs'}; type --workers {int(have)} or fewer"
+            )
+        state = storage.join(run_uri(config), ".ray")
+        trainer = TorchTrainer(
+            _train_all,
+            train_loop_config=settings.to_mapping(config),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+            run_config=RunConfig(
+                # A name of its own: resuming is by the parts and checkpoints of the run's folder.
+                name=uuid.uuid4().hex[:8],
+                storage_path=state,
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        trainer.fit()
+        if storage.is_local(state):
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _train_all(values: Mapping[str, Any]) -> None:
+    """Runs on every worker: train the parts that are missing, one after the other."""
+    config = settings.from_mapping(Config, values)
+    group = _group()
+    data = load(request_of(config))
+    parts = parts_of(config)
+    if config.spread == "parts":
+        parts = parts[group.rank :: group.world]
+        group = Group(device=group.device)
+    todo = _agreed(missing(config, parts), group)
+    for part in todo:
+        _train_one(config, data, part, group)
+
+
+def _train_one(config: Config, data: Data, part: Part, group: Group) -> None:
+    """Train and publish one part; its checkpoint, if there is one, is where it goes on."""
+    run = str(config.run)
+    choice = choice_of(config)
+    recipe: Recipe = config
+    checkpoint = storage.join(part.folder(config.root, run), "checkpoint.pt")
+    on_epoch = saving(checkpoint, config.checkpoint_s, group)
+    if part.fold is None:
+        folds = [p for p in parts_of(config) if p.fold is not None]
+        epoch = _fitting.median_epoch(config.root, run, folds)
+        on_epoch = both(on_epoch, _fitting.until(epoch))
+    resume = storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None
+    trained = _fitting.train_part(
+        choice, data, part, recipe, group=group, resume=resume, on_epoch=on_epoch
+    )
+    facts = {
+        "run": run,
+        "fold": part.fold,
+        "seed": part.seed,
+        "best_epoch": trained.fitted.best_epoch,
+        "epochs": len(trained.fitted.history),
+        "seconds": round(trained.seconds, 3),
+        "manifest": data.dataset.manifest_hash,
+    }
+    if group.rank == 0:
+        card = _fitting.card_of(choice, data, config.pool, config.normalise, facts)
+        _fitting.publish_part(config.root, run, trained, data, card)
+        print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
+    if group.world > 1:
+        torch.distributed.barrier()
+
+
+def saving(uri: str, every_s: float, group: Group) -> OnEpoch:
+    """Writes the state at the end of an epoch, by the first worker, at most every so many seconds."""
+    last = time.monotonic()
+
+    def save(_record: dict[str, float], state: Callable[[], bytes]) -> bool:
+        nonlocal last
+        if group.rank == 0 and time.monotonic() - last >= every_s:
+            storage.publish_bytes(state(), uri)
+            last = time.monotonic()
+        return False
+
+    return save
+
+
+def both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
+    """Calls two callbacks; either may stop."""
+
+    def call(record: dict[str, float], state: Callable[[], bytes]) -> bool:
+        stop = first(record, state)
+        return second(record, state) or stop
+
+    return call
+
+
+def request_of(config: Config) -> Request:
+    """What the run reads."""
+    return Request(
+        root=config.root,
+        inputs=config.inputs,
+        tasks=config.tasks,
+        pool=config.pool,
+        normalise=config.normalise,
+        axis=net_axis(config.net),
+        causal=config.causal,
+        folds=config.folds,
+        memory_gb=config.memory_gb,
+        cache=config.cache,
+    )
+
+
+def choice_of(config: Config) -> NetChoice:
+    """The net of the run and how its rows are cut."""
+    return NetChoice(
+        net=config.net,
+        net_options=config.net_options,
+        pca=config.pca,
+        scale=config.scale,
+        valid_share=config.valid_share,
+        has_folds=config.folds is not None,
+    )
+
+
+def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> None:
+    """history.jsonl of all parts, then summary.json: the run is complete."""
+    base = run_uri(config)
+    lines = [json.dumps(record, sort_keys=True) + "\n" for record in histories(config, parts)]
+    storage.publish_bytes("".join(lines).encode(), storage.join(base, "history.jsonl"))
+    storage.publish_json(summary, storage.join(base, "summary.json"))
+
+
+def histories(config: Config, parts: list[Part]) -> list[dict[str, Any]]:
+    """Every epoch of every part, with its fold (null: refit) and seed."""
+    return [
+        {"fold": part.fold, "seed": part.seed, **record}
+        for part in parts
+        for record in _fitting.read_history(part.folder(config.root, str(config.run)))
+    ]
+
+
+def _group() -> Group:
+    """This worker's place in its group; a process by itself is a group of one."""
+    if not torch.distributed.is_initialized():
+        return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    from ray.train.torch import get_device
+
+    return Group.joined(get_device())
+
+
+def _agreed(todo: list[Part], group: Group) -> list[Part]:
+    """The list of the first worker: a slow listing must not let two workers disagree."""
+    if group.world == 1:
+        return todo
+    shared: list[Any] = [todo]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    return list(shared[0])

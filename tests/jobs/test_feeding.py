@@ -1,0 +1,141 @@
+"""Columns become batches by index, and no row of the test split is ever among them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from jobs import _feeding
+from jobs._feeding import Request, Store, load
+
+
+def request(root: str, **changes) -> Request:
+    return dataclasses.replace(Request(root=root, inputs=("voice", "face")), **changes)
+
+
+class TestClips:
+    def test_an_input_is_named_by_its_modality(self, root):
+        data = load(request(root))
+        assert sorted(data.dims) == ["audio", "video"]
+        assert data.dims == {"audio": 6, "video": 4}
+
+    def test_two_inputs_of_one_modality_are_named_by_their_encoders(self, root, monkeypatch):
+        folders = _feeding.feature_folders(root)
+        same = {name: {**facts, "modality": "audio"} for name, facts in folders.items()}
+        monkeypatch.setattr(_feeding, "feature_folders", lambda _root: same)
+        assert sorted(load(request(root)).dims) == ["face", "voice"]
+
+    def test_a_batch_holds_the_clips_that_were_asked_for(self, root):
+        data = load(request(root))
+        batch = data.feed.batch(torch.tensor([5, 0]))
+        assert batch.clip_id.tolist() == [105, 100]
+        assert batch.inputs["audio"].mask.sum(1).tolist() == data.feed.lengths[[5, 0]].tolist()
+
+    def test_the_same_clip_is_the_same_beside_any_neighbour(self, root):
+        feed = load(request(root)).feed
+        alone, together = feed.batch(torch.tensor([2])), feed.batch(torch.arange(20))
+        steps = alone.inputs["audio"].values.shape[1]
+        assert torch.equal(
+            alone.inputs["audio"].values[0], together.inputs["audio"].values[2, :steps]
+        )
+        assert not together.inputs["audio"].values[2, steps:].any()
+
+    def test_a_missing_modality_is_a_mask_of_zeros(self, root):
+        batch = load(request(root)).feed.batch(torch.tensor([3, 4]))
+        assert batch.inputs["video"].present.tolist() == [False, True]
+
+    def test_an_unlabelled_clip_is_there_with_an_unknown_target(self, root):
+        batch = load(request(root)).feed.batch(torch.tensor([6, 7]))
+        assert batch.target_masks["emotion"].tolist() == [True, False]
+        assert batch.target_masks["arousal"].tolist() == [True, True]
+
+
+class TestPooling:
+    def test_mean_and_spread_of_the_real_steps_stand_side_by_side(self, root):
+        steps = load(request(root)).feed.batch(torch.tensor([5])).inputs["audio"].values[0]
+        pooled = load(request(root, pool="mean_std")).feed.batch(torch.tensor([5])).inputs["audio"]
+        expected = torch.cat([steps.mean(0), steps.std(0, correction=0)])
+        torch.testing.assert_close(pooled.values[0, 0], expected)
+
+    def test_what_has_one_step_anyway_is_left_as_it_is(self):
+        values, valid = _feeding.pooled(np.ones((2, 3), np.float16), np.array([0, 0]) > 0, "mean")
+        assert values.shape == (1, 3)
+        assert not valid.any()
+
+
+class TestDialogues:
+    def test_utterances_come_in_the_order_of_their_turns(self, write_root, tmp_path):
+        root = write_root(str(tmp_path / "talk"), dialogues=True)
+        data = load(request(root, axis="dialogue"))
+        batch = data.feed.batch(torch.tensor([1]))
+        assert batch.clip_id[0].tolist() == [115, 114, 113, 112, 111, 110, 109, 108]
+        assert batch.speaker.unique().tolist() == [0]
+
+    def test_a_split_through_a_dialogue_is_refused(self, write_root, tmp_path):
+        root = write_root(str(tmp_path / "talk"), dialogues=True)
+        data = load(request(root, axis="dialogue"))
+        half = np.arange(len(data.clips)) < 4
+        with pytest.raises(ConfigError, match="dialogue 'd0' lies on both sides of a split"):
+            data.feed.rows_of(half)
+
+
+class TestMemory:
+    def test_a_memory_mapped_file_gives_the_same_batches(self, root, tmp_path):
+        cache = tmp_path / "cache"
+        mapped = load(request(root, memory_gb=1e-9, cache=str(cache)))
+        rows = torch.randperm(len(mapped.clips))
+        ours, theirs = mapped.feed.batch(rows), load(request(root)).feed.batch(rows)
+        for name in ours.inputs:
+            assert torch.equal(ours.inputs[name].values, theirs.inputs[name].values)
+        assert list(cache.iterdir()) == []
+
+    def test_a_store_of_arrays_is_what_was_given(self):
+        store = Store.from_arrays([(np.ones((2, 3)), np.array([True, False])), None])
+        steps = store.gather(torch.tensor([1, 0, -1]))
+        assert steps.mask.tolist() == [[False, False], [True, False], [False, False]]
+
+
+class TestSpeakers:
+    def test_each_speaker_comes_out_with_mean_zero(self, root):
+        data = load(request(root, normalise="speaker", pool="mean"))
+        values = data.feed.batch(torch.arange(8)).inputs["audio"].values
+        torch.testing.assert_close(values.mean(0), torch.zeros(1, 6), atol=1e-5, rtol=0)
+
+
+class TestTheTestSplit:
+    def test_its_clips_are_not_there(self, root):
+        assert load(request(root)).clips.clip_id.max() == 147
+        assert load(request(root, test=True)).clips.clip_id.min() == 148
+
+    def test_its_features_are_not_asked_for(self, root, monkeypatch):
+        asked = []
+        read = _feeding.read_features
+
+        def spy(root, folder, clip_ids=None, columns=None):
+            asked.extend(clip_ids)
+            return read(root, folder, clip_ids, columns)
+
+        monkeypatch.setattr(_feeding, "read_features", spy)
+        load(request(root))
+        assert max(asked) == 147
+
+    def test_a_test_row_that_gets_through_is_refused(self, root):
+        clips = load(request(root, test=True)).clips
+        with pytest.raises(TestSplitError, match="rows of the test split reached training"):
+            _feeding.checked(clips, test=False)
+
+
+class TestRefusals:
+    def test_an_unknown_task_names_the_nearest(self, root):
+        with pytest.raises(ConfigError, match="no task 'emotoin'; did you mean 'emotion'"):
+            load(request(root, tasks=("emotoin",)))
+
+    def test_unknown_features_name_the_job_that_makes_them(self, root):
+        with pytest.raises(NotPreparedError, match="type: affuse encode"):
+            load(request(root, inputs=("minilm",)))
+
+    def test_an_input_twice_is_refused(self, root):
+        with pytest.raises(ConfigError, match="name a table twice"):
+            load(request(root, inputs=("voice", "voice")))

@@ -1,0 +1,145 @@
+"""train: every part once, nothing from the test split, and the same weights after a kill."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from cluster import settings, storage
+from cluster.errors import ConfigError
+from jobs import train
+from jobs._predictions import read_predictions
+
+
+def config(root: str, **changes) -> train.Config:
+    plain = train.Config(
+        root=root,
+        inputs=("voice", "face"),
+        net_options={"hidden": 8},
+        epochs=4,
+        pool="mean",
+        tracking=False,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def content(root: str, run: str) -> dict[str, bytes]:
+    """Weights and predictions of a run by path."""
+    base = Path(root, "runs", run)
+    return {
+        str(path.relative_to(base)): path.read_bytes()
+        for name in ("model.safetensors", "predictions.parquet")
+        for path in base.rglob(name)
+    }
+
+
+class TestFolds:
+    def test_every_clip_is_held_out_once_and_a_refit_is_made(self, root):
+        train.main(config(root, run="folds", folds="speaker", seeds=(0, 1)))
+        table = read_predictions(root, "folds", roles=("oof",))
+        emotion = table.filter(pc.equal(table["task"], "emotion"))
+        assert sorted(emotion["clip_id"].to_pylist()) == sorted(
+            clip for clip in range(100, 148) for _ in range(2) if clip != 107
+        )
+        assert storage.exists(f"{root}/runs/folds/refit/seed=1/model.safetensors")
+        summary = storage.read_json(f"{root}/runs/folds/summary.json")
+        figures = summary["roles"]["oof"]["emotion/accuracy"]
+        assert figures["mean"] > summary["majority"]["emotion/accuracy"]
+        assert set(figures["seeds"]) == {"0", "1"}
+
+    def test_no_group_is_in_two_roles(self, root):
+        train.main(config(root, run="groups", folds="speaker", refit=False))
+        table = read_predictions(root, "groups").to_pandas()
+        for _, part in table.groupby("fold"):
+            speakers = part.assign(speaker=(part.clip_id - 100) // 8)
+            assert (speakers.groupby("speaker").role.nunique() == 1).all()
+
+
+class TestSplits:
+    def test_without_folds_the_valid_split_is_predicted(self, root):
+        train.main(config(root, run="split"))
+        table = read_predictions(root, "split", roles=("valid",))
+        assert set(table["clip_id"].to_pylist()) == set(range(140, 148))
+        assert storage.read_json(f"{root}/runs/split/summary.json")["judged"] == "valid"
+
+
+class TestHonesty:
+    def test_noise_in_place_of_the_test_split_changes_nothing(self, write_root, tmp_path):
+        found = []
+        for seed in (None, 1):
+            root = write_root(str(tmp_path / f"noise{seed}"), noise_on_test=seed)
+            train.main(config(root, run="r", folds="speaker", normalise="speaker"))
+            found.append(content(root, "r"))
+        assert found[0] == found[1]
+
+
+class TestAgain:
+    def test_a_complete_run_has_nothing_to_do(self, root, capsys):
+        train.main(config(root))
+        capsys.readouterr()
+        train.main(config(root))
+        assert "nothing to do" in capsys.readouterr().out
+
+    def test_only_what_is_missing_is_trained(self, root, capsys):
+        train.main(config(root, run="r", folds="speaker"))
+        before = content(root, "r")
+        os.remove(f"{root}/runs/r/fold=1/seed=0/predictions.parquet")
+        os.remove(f"{root}/runs/r/summary.json")
+        capsys.readouterr()
+        train.main(config(root, run="r", folds="speaker"))
+        assert "1 nets to train, 3 are there" in capsys.readouterr().out
+        assert content(root, "r") == before
+
+    def test_a_name_of_another_config_is_refused(self, root):
+        train.main(config(root, run="r"))
+        with pytest.raises(ConfigError, match="is there already, with other lr; type another"):
+            train.main(config(root, run="r", lr=0.5))
+
+    def test_a_refit_can_be_asked_for_later(self, root):
+        train.main(config(root, run="r", folds="speaker", refit=False))
+        train.main(config(root, run="r", folds="speaker"))
+        assert storage.exists(f"{root}/runs/r/refit/seed=0/model.safetensors")
+
+    def test_the_config_beside_the_output_is_accepted_back(self, root):
+        train.main(config(root, run="r"))
+        values = storage.read_json(f"{root}/runs/r/config.json")
+        assert settings.from_mapping(train.Config, values) == config(root, run="r")
+
+
+class TestRefusals:
+    def test_an_unknown_net_names_the_nearest(self, root):
+        with pytest.raises(ConfigError, match="no net 'gatd'; did you mean 'gated'"):
+            config(root, net="gatd")
+
+    def test_an_unknown_option_names_the_nearest(self, root):
+        with pytest.raises(ConfigError, match="no option 'hiden'; did you mean 'hidden'"):
+            config(root, net_options={"hiden": 3})
+
+
+@pytest.mark.slow
+class TestKill:
+    def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(self, root):
+        long = config(root, run="r", epochs=400, patience=0, folds="speaker", checkpoint_s=0.0)
+        train.main(dataclasses.replace(long, run="undisturbed"))
+        path = Path(root, "config.json")
+        path.write_text(json.dumps(settings.to_mapping(long)))
+        command = [sys.executable, "-m", "jobs", "train", "--config", str(path)]
+        for _ in range(2):
+            process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+            while not list(Path(root, "runs", "r").rglob("checkpoint.pt")):
+                time.sleep(0.05)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+        ours, theirs = content(root, "r"), content(root, "undisturbed")
+        weights = [name for name in theirs if name.endswith(".safetensors")]
+        assert len(weights) == 4
+        assert all(ours[name] == theirs[name] for name in weights)
