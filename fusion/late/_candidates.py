@@ -3,8 +3,9 @@
 A candidate is a fused prediction. Log loss under a linear pool needs the probability of the true class only
 (member x row); a sum of logarithms is taken as the logarithm of products of eight, so that one logarithm
 serves eight rows; right or wrong needs all classes. Any other metric is scored candidate by candidate.
+`screen` ranks candidates in float32, `losses` is exact.
 
-Shapes: candidate, member, row, class.
+Shapes: candidate, member, row, column (class, or 1 where the true class suffices).
 """
 
 from collections.abc import Callable
@@ -21,8 +22,12 @@ from fusion.metrics import metric as find_metric
 
 Space = Literal["linear", "log"]
 FACTORS = 8  # 1e-15 to the eighth is 1e-120: far from the smallest float64
+SCREEN_FACTORS = 2  # 1e-30 is still a normal float32
 CHUNK = 4_000_000
 """Numbers of the fused predictions held at once."""
+
+SCREEN_CHUNK = 200_000
+"""The same while screening: small enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,8 @@ class Arena:
         if self.columns_only:
             truth = self.target.expand(len(scores), -1).unsqueeze(2)
             scores = scores.gather(2, truth)
-        return scores if self.space == "log" else scores.exp()
+        # Floored here once: no mean of floored probabilities lies below the floor.
+        return scores if self.space == "log" else scores.exp().clamp(min=FLOOR)
 
     @cached_property
     def gaps(self) -> Bool[Tensor, "member row"] | None:
@@ -69,6 +75,8 @@ class Arena:
     def sums(self) -> tuple[Float[Tensor, "member row column"], Float[Tensor, "member row"]]:
         """Terms and counts as they enter running sums: zero where absent."""
         there = self.members.present.double()
+        if self.gaps is None:
+            return self.terms, there
         return self.terms * there.unsqueeze(2), there
 
     @cached_property
@@ -91,6 +99,29 @@ class Arena:
                 mean = self.divide(total, part @ there)
             found.append(self.judge(mean))
         return torch.cat(found)
+
+    @cached_property
+    def _screened(self) -> Float[Tensor, "member column row"]:
+        return self.sums[0].transpose(1, 2).float().contiguous()
+
+    def screen(self, weights: Float[Tensor, "candidate member"]) -> Float[Tensor, " candidate"]:
+        """Losses good to about six digits, several times as fast where the metric allows it."""
+        nll, right = self.columns_only, self.metric == "accuracy"
+        if self.gaps is not None or not self._even or not (nll or right):
+            return self.losses(weights)
+        columns, rows = self._screened.shape[1:]
+        flat = self._screened.reshape(len(self._screened), -1)
+        simplex = (weights / weights.sum(1, keepdim=True)).float()
+        found = []
+        for part in torch.split(simplex, max(1, SCREEN_CHUNK // (rows * columns))):
+            fused = part @ flat
+            if nll:
+                found.append(_mean_negative_log(fused, SCREEN_FACTORS))
+                continue
+            fused = fused.reshape(len(part), columns, rows)
+            truth = fused.gather(1, self.target.expand(len(part), 1, -1)).squeeze(1)
+            found.append(1 - (truth >= fused.amax(1)).float().mean(1))
+        return torch.cat(found).double()
 
     def divide(self, total: Tensor, count: Tensor) -> Float[Tensor, "candidate row column"]:
         """Means of what is present; equal weights where nothing is."""
@@ -122,16 +153,9 @@ class Arena:
         return self._one_by_one
 
     def _mean_negative_log(self, truth: Tensor) -> Tensor:
-        truth = truth.clamp(min=FLOOR)
         if not self._even:
             return -(truth.log() @ self.weights) / self.weights.sum()
-        whole = truth.shape[1] // FACTORS * FACTORS
-        factor = truth[:, :whole].reshape(len(truth), FACTORS, -1)
-        while factor.shape[1] > 1:
-            half = factor.shape[1] // 2
-            factor = factor[:, :half] * factor[:, half:]
-        logs = factor.log().sum((1, 2)) + truth[:, whole:].log().sum(1)
-        return -logs / truth.shape[1]
+        return _mean_negative_log(truth, FACTORS)
 
     @cached_property
     def _even(self) -> bool:
@@ -160,6 +184,17 @@ class Arena:
             fused = fused.squeeze(2)
         each = [found.loss(found(p, self.target, self.weights)) for p in fused]
         return torch.tensor(each, dtype=torch.float64).nan_to_num(torch.inf)
+
+
+def _mean_negative_log(values: Tensor, factors: int) -> Tensor:
+    """Mean of -log over the last axis, by logarithms of products of so many values."""
+    whole = values.shape[1] // factors * factors
+    product = values[:, :whole].reshape(len(values), factors, -1)
+    while product.shape[1] > 1:
+        half = product.shape[1] // 2
+        product = product[:, :half] * product[:, half:]
+    logs = product.log().sum((1, 2)) + values[:, whole:].log().sum(1)
+    return -logs / values.shape[1]
 
 
 def default_loss(members: Members) -> str:

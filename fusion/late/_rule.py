@@ -70,11 +70,12 @@ class LateRule:
         kept = members.present.any(0)
         if not kept.any():
             raise ValueError(f"late rule {cls.name()!r}: no row has a member to fit on")
-        members, target = members.cleaned().rows(kept), target[kept]
-        weights = weights[kept].double()
+        members = members.cleaned()
+        if not kept.all():
+            members, target, weights = members.rows(kept), target[kept], weights[kept]
         parts = [
             cls.fit_part(config, part, goal, row_weights)
-            for part, goal, row_weights in split(members, target, weights)
+            for part, goal, row_weights in split(members, target, weights.double())
         ]
         return cls(config, members.kind, members.names, parts)
 

@@ -21,6 +21,9 @@ from fusion.late.members import FLOOR, Members
 
 ROUNDS = 8
 KEPT = 8
+FINALISTS = 32
+"""Candidates that are scored exactly at the end."""
+
 EM_STEPS = 500
 TIE = 1e-9
 
@@ -76,17 +79,17 @@ def search(arena: Arena, candidates: int, seed: int) -> Tensor:
     tried = torch.cat(
         [even, torch.eye(count, dtype=torch.float64), _draw(even, 1.0, batch, random)]
     )
-    losses = arena.losses(tried)
+    losses = arena.screen(tried)
     for radius in torch.logspace(-0.5, -2.5, ROUNDS).tolist():
         order = torch.argsort(losses, stable=True)[:KEPT]
         tried, losses = tried[order], losses[order]
         centre = tried[torch.randint(len(tried), (batch,), generator=random)]
         near = (1 - radius) * centre + radius * _draw(even, 0.3, batch, random)
         tried = torch.cat([tried, near])
-        losses = torch.cat([losses, arena.losses(near)])
-    base = arena.losses(even)[0]
-    best = int(losses.argmin())
-    return tried[best] if losses[best] < base - TIE else even[0]
+        losses = torch.cat([losses, arena.screen(near)])
+    best = tried[torch.argsort(losses, stable=True)[:FINALISTS]]
+    losses = arena.losses(torch.cat([even, best]))
+    return best[int(losses[1:].argmin())] if losses[1:].min() < losses[0] - TIE else even[0]
 
 
 def _draw(even: Tensor, concentration: float, batch: int, random: torch.Generator) -> Tensor:

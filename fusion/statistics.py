@@ -1,0 +1,374 @@
+"""What a figure is worth: uncertainty over people, not over rows and not over seeds.
+
+Rows of one person (or dialogue, or video) are not independent, so every resample draws whole groups. Seeds of
+one configuration are averaged first: a prediction may be a list, one tensor a seed, and its figure is the
+mean of theirs. All resamples of a metric are one matrix product (see `fusion.metrics._metric`).
+
+Shapes: row, resample, group, class.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from fusion.batch import Kind
+from fusion.metrics import metric as find_metric
+from fusion.metrics.classification import BINS, confidence_bins
+
+FEW_GROUPS = 10
+"""Below this many groups an interval over groups says little."""
+
+CHUNK = 2_000
+EXACT_UP_TO = 12
+"""Up to this many groups all sign patterns are enumerated."""
+
+Prediction = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who each row belongs to."""
+
+    code: Int[Tensor, " row"]
+    count: int
+
+    @classmethod
+    def of(cls, labels: Sequence[Hashable] | np.ndarray | Tensor) -> "Groups":
+        """Groups from any labels, one a row.
+
+        >>> Groups.of(["ann", "bob", "ann"]).code.tolist()
+        [0, 1, 0]
+        """
+        values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+        places = {label: place for place, label in enumerate(dict.fromkeys(values))}
+        return cls(torch.tensor([places[label] for label in values]), len(places))
+
+    @property
+    def caution(self) -> str:
+        """What to print beside intervals; empty where there are enough groups.
+
+        >>> Groups.of([1, 2, 2]).caution
+        'only 2 groups: the intervals say little'
+        """
+        return f"only {self.count} groups: the intervals say little" if self.few else ""
+
+    @property
+    def few(self) -> bool:
+        """Whether there are fewer than 10."""
+        return self.count < FEW_GROUPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with its percentile interval over groups."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How much better the first of two predictions is (positive is better), paired by group."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    groups: int
+    p_value: float
+    """Two-sided, by exchanging the two within groups."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.low > 0
+
+
+def bootstrap(
+    name: str,
+    prediction: Prediction,
+    target: Shaped[Tensor, "row ..."],
+    groups: Groups,
+    *,
+    resamples: int = 5000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a metric, groups drawn with replacement.
+
+    Args:
+        name: key of METRICS.
+        prediction: as the metric takes it, or a list of such, one a seed.
+        target: as the metric takes it.
+        groups: of the rows.
+        resamples: how many.
+        level: share of resamples inside the interval.
+        seed: of the draws; equal seeds give paired draws.
+
+    Raises:
+        ValueError: no rows, or lengths that disagree.
+    """
+    each = _seeds(prediction)
+    value = _mean([find_metric(name)(p, target) for p in each])
+    drawn = resampled(name, each, target, groups, resamples=resamples, seed=seed)
+    low, high = percentile_interval(drawn, level)
+    return Interval(value=value, low=low, high=high, level=level, groups=groups.count)
+
+
+def resampled(
+    name: str,
+    prediction: Prediction,
+    target: Shaped[Tensor, "row ..."],
+    groups: Groups,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> Float[Tensor, " resample"]:
+    """The metric of each resample of groups, averaged over seeds."""
+    found = find_metric(name)
+    sums = [_group_sums(found.rows(p, target), groups) for p in _seeds(prediction)]
+    return torch.cat(
+        [
+            torch.stack([found.finish(counts @ total) for total in sums]).mean(0)
+            for counts in _draws(groups.count, resamples, seed)
+        ]
+    )
+
+
+def paired(
+    name: str,
+    first: Prediction,
+    second: Prediction,
+    target: Shaped[Tensor, "row ..."],
+    groups: Groups,
+    *,
+    resamples: int = 5000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """How much better `first` is than `second` on the same rows: interval and sign-flip test.
+
+    Raises:
+        ValueError: no rows, or lengths that disagree.
+    """
+    found = find_metric(name)
+    sign = 1.0 if found.higher_is_better else -1.0
+    means = [_mean([found(p, target) for p in _seeds(side)]) for side in (first, second)]
+    drawn = [
+        resampled(name, side, target, groups, resamples=resamples, seed=seed)
+        for side in (first, second)
+    ]
+    low, high = percentile_interval(sign * (drawn[0] - drawn[1]), level)
+    return Difference(
+        value=sign * (means[0] - means[1]),
+        low=low,
+        high=high,
+        level=level,
+        groups=groups.count,
+        p_value=sign_flip(name, first, second, target, groups, flips=resamples, seed=seed),
+    )
+
+
+def sign_flip(
+    name: str,
+    first: Prediction,
+    second: Prediction,
+    target: Shaped[Tensor, "row ..."],
+    groups: Groups,
+    *,
+    flips: int = 5000,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value of no difference: the two predictions are exchanged in random groups.
+
+    For a mean over rows this flips the signs of the groups' differences; for F1 and the like the sums are
+    exchanged before the figure is formed. Up to 12 groups all patterns are enumerated.
+    """
+    found = find_metric(name)
+    sides = [
+        torch.stack([_group_sums(found.rows(p, target), groups) for p in _seeds(side)]).mean(0)
+        for side in (first, second)
+    ]
+
+    def differences(kept: Tensor) -> Tensor:
+        one = kept @ sides[0] + (1 - kept) @ sides[1]
+        other = kept @ sides[1] + (1 - kept) @ sides[0]
+        return (found.finish(one) - found.finish(other)).abs()
+
+    observed = differences(torch.ones(1, groups.count, dtype=torch.float64))[0]
+    if bool(observed.isnan()):
+        return float("nan")
+    limit = observed - 1e-12
+    if groups.count <= EXACT_UP_TO:
+        pattern = torch.arange(2**groups.count).unsqueeze(1)
+        kept = (pattern >> torch.arange(groups.count)) & 1
+        return float((differences(kept.double()) >= limit).double().mean())
+    random = torch.Generator().manual_seed(seed)
+    kept = torch.randint(2, (flips, groups.count), generator=random).double()
+    more = torch.cat([differences(part) >= limit for part in torch.split(kept, CHUNK)]).sum()
+    return float((more + 1) / (flips + 1))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction for several comparisons, in the order that came.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ranked = sorted(p_values, key=lambda name: p_values[name])
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - place) * p_values[name]))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def percentile_interval(drawn: Float[Tensor, " resample"], level: float) -> tuple[float, float]:
+    """The middle share of the resamples where the figure is defined; NaN where it never is."""
+    defined = drawn[~drawn.isnan()].double()
+    if len(defined) == 0:
+        return float("nan"), float("nan")
+    tail = (1 - level) / 2
+    low, high = torch.quantile(defined, torch.tensor([tail, 1 - tail]).double()).tolist()
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class EceBound:
+    """The ECE that a perfectly calibrated model would show on as many rows."""
+
+    mean: float
+    high: float
+    """Its 95 % point."""
+
+
+def ece_bound(
+    probabilities: Float[Tensor, "row class"], *, draws: int = 1000, seed: int = 0
+) -> EceBound:
+    """ECE when each row is right exactly as often as its confidence says.
+
+    >>> p = torch.full((1440, 2), 0.5).double()
+    >>> bound = ece_bound(p)
+    >>> bool(0.005 < bound.mean < 0.015 < bound.high < 0.03)
+    True
+    """
+    confidence = probabilities.double().amax(1)
+    random = torch.Generator().manual_seed(seed)
+    bins = torch.nn.functional.one_hot(confidence_bins(confidence), BINS).double()
+    step = max(1, 4_000_000 // max(1, len(confidence)))
+    found = []
+    for start in range(0, draws, step):
+        shape = (min(step, draws - start), len(confidence))
+        right = torch.rand(shape, generator=random, dtype=torch.float64) < confidence
+        found.append(((right.double() - confidence) @ bins).abs().sum(1) / len(confidence))
+    each = torch.cat(found)
+    return EceBound(float(each.mean()), float(torch.quantile(each, 0.95)))
+
+
+def majority(
+    kind: Kind, train: Shaped[Tensor, "train ..."], rows: int, *, outputs: int
+) -> Float[Tensor, "rows outputs"]:
+    """What knows only the training targets predicts: class shares, label shares or the median.
+
+    Args:
+        kind: of the task.
+        train: its training targets, NaN where a label is unknown.
+        rows: predictions wanted.
+        outputs: classes, labels or 1.
+
+    >>> majority("classification", torch.tensor([0, 1, 1, 1]), 1, outputs=3).tolist()
+    [[0.25, 0.75, 0.0]]
+    """
+    if kind == "classification":
+        share = torch.bincount(train.long(), minlength=outputs).double()
+        guess = share / share.sum()
+    elif kind == "multilabel":
+        guess = train.double().nanmean(0)
+    else:
+        guess = train.double().reshape(-1).median().reshape(1)
+    return guess.expand(rows, outputs).clone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One point of a learning curve."""
+
+    share: float
+    groups: int
+    """Groups that were trained on."""
+
+    mean: float
+    low: float
+    high: float
+    """Range over the repeats."""
+
+
+def learning_curve(
+    score: Callable[[Tensor], float],
+    groups: Groups,
+    *,
+    shares: Sequence[float] = (0.1, 0.2, 0.4, 0.7, 1.0),
+    repeats: int = 3,
+    seed: int = 0,
+) -> list[CurvePoint]:
+    """The figure against the share of training groups; smaller sets lie inside larger ones.
+
+    Args:
+        score: trains on the rows of a boolean mask [row] and returns the held-out figure.
+        groups: of the training rows.
+        shares: of the groups, each in (0, 1].
+        repeats: orders of the groups that are tried; one suffices at share 1.
+        seed: of the orders.
+
+    Raises:
+        ValueError: a share outside (0, 1].
+    """
+    if any(not 0 < share <= 1 for share in shares):
+        raise ValueError(f"shares lie in (0, 1], came {tuple(shares)}")
+    random = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(groups.count, generator=random) for _ in range(repeats)]
+    points = []
+    for share in sorted(shares):
+        count = max(1, round(share * groups.count))
+        used = orders if count < groups.count else orders[:1]
+        values = [score(torch.isin(groups.code, order[:count])) for order in used]
+        points.append(
+            CurvePoint(
+                share=share, groups=count, mean=_mean(values), low=min(values), high=max(values)
+            )
+        )
+    return points
+
+
+def _seeds(prediction: Prediction) -> list[Tensor]:
+    return [prediction] if isinstance(prediction, Tensor) else list(prediction)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _group_sums(rows: Tensor, groups: Groups) -> Tensor:
+    """[group statistic]."""
+    sums = torch.zeros(groups.count, rows.shape[1], dtype=torch.float64)
+    return sums.index_add_(0, groups.code, rows)
+
+
+def _draws(groups: int, resamples: int, seed: int) -> list[Tensor]:
+    """How often each resample drew each group [chunk group], in chunks."""
+    random = np.random.default_rng(seed)
+    chances = np.full(groups, 1 / groups)
+    return [
+        torch.from_numpy(
+            random.multinomial(groups, chances, size=min(CHUNK, resamples - start))
+        ).double()
+        for start in range(0, resamples, CHUNK)
+    ]

@@ -1,0 +1,245 @@
+"""Uncertainty over groups: coverage, pairing, exact tests, and features that know their labels."""
+
+import doctest
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fusion.statistics
+from fusion.metrics import metric
+from fusion.probe import Split, leak_probe
+from fusion.statistics import (
+    Groups,
+    bootstrap,
+    ece_bound,
+    holm,
+    learning_curve,
+    majority,
+    paired,
+    sign_flip,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def people(groups=30, rows=20, *, spread=0.15, seed=0):
+    """Right and wrong answers whose rate differs from person to person."""
+    random = seeded(seed)
+    rate = (0.7 + spread * torch.randn(groups, 1, generator=random)).clamp(0, 1)
+    right = torch.rand(groups, rows, generator=random) < rate
+    target = torch.randint(2, (groups * rows,), generator=random)
+    prediction = torch.where(right.flatten(), target, 1 - target)
+    return prediction, target, Groups.of(torch.arange(groups).repeat_interleave(rows))
+
+
+def test_every_doctest_holds():
+    result = doctest.testmod(fusion.statistics)
+    assert result.attempted > 4
+    assert result.failed == 0
+
+
+class TestBootstrap:
+    def test_is_wider_over_people_than_over_rows(self):
+        prediction, target, groups = people()
+        over_people = bootstrap("accuracy", prediction, target, groups)
+        over_rows = bootstrap("accuracy", prediction, target, Groups.of(range(len(target))))
+        assert over_people.value == metric("accuracy")(prediction, target)
+        wide = over_people.high - over_people.low
+        assert wide > 1.3 * (over_rows.high - over_rows.low)
+
+    def test_of_a_mean_equals_the_slow_loop(self):
+        prediction, target, groups = people(8, 5)
+        fast = fusion.statistics.resampled(
+            "accuracy", prediction, target, groups, resamples=50, seed=3
+        )
+        draws = np.random.default_rng(3).multinomial(8, np.full(8, 1 / 8), size=50)
+        for value, counts in zip(fast.tolist(), draws, strict=True):
+            rows = np.concatenate(
+                [np.flatnonzero(groups.code == g) for g, c in enumerate(counts) for _ in range(c)]
+            )
+            assert value == pytest.approx(metric("accuracy")(prediction[rows], target[rows]))
+
+    def test_covers_the_truth_about_as_often_as_it_says(self):
+        inside = 0
+        for seed in range(60):
+            found = bootstrap("accuracy", *people(25, 10, seed=seed), resamples=400)
+            inside += found.low <= 0.70 <= found.high
+        assert 50 <= inside <= 60
+
+    def test_seeds_are_averaged_first(self):
+        one, target, groups = people(seed=1)
+        two = people(seed=1)[0].roll(1)
+        both = bootstrap("macro_f1", [one, two], target, groups)
+        each = [bootstrap("macro_f1", p, target, groups) for p in (one, two)]
+        assert both.value == pytest.approx(np.mean([e.value for e in each]))
+        assert both.high - both.low < max(e.high - e.low for e in each) + 0.02
+
+    def test_says_when_there_are_too_few_groups(self):
+        assert Groups.of(range(9)).few
+        assert not Groups.of(range(10)).few
+        assert Groups.of(range(10)).caution == ""
+
+    def test_of_an_undefined_figure_is_nan(self):
+        found = bootstrap("pearson", torch.zeros(6), torch.arange(6.0), Groups.of(range(6)))
+        assert np.isnan([found.value, found.low, found.high]).all()
+
+
+class TestPaired:
+    def test_a_better_prediction_is_shown_for_losses_and_gains_alike(self):
+        prediction, target, groups = people(20, 40, seed=2)
+        better = torch.where(torch.rand(len(target), generator=seeded(3)) < 0.3, target, prediction)
+        gain = paired("accuracy", better, prediction, target, groups)
+        assert gain.shown
+        assert gain.p_value < 0.01
+        confident = torch.nn.functional.one_hot(better, 2) * 0.8 + 0.1
+        unsure = torch.nn.functional.one_hot(prediction, 2) * 0.8 + 0.1
+        assert paired("nll", confident, unsure, target, groups).shown
+
+    def test_of_a_prediction_with_itself_is_nothing(self):
+        prediction, target, groups = people()
+        same = paired("weighted_f1", prediction, prediction, target, groups)
+        assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+    def test_the_exact_sign_flip_equals_the_enumeration_of_differences(self):
+        groups = Groups.of(torch.arange(6).repeat_interleave(3))
+        x, y, truth = torch.randn(3, 18, generator=seeded(4), dtype=torch.float64)
+        each = (x - truth).abs() - (y - truth).abs()
+        by_group = torch.zeros(6).double().index_add_(0, groups.code, each)
+        sums = [
+            abs(sum(sign * value for sign, value in zip(signs, by_group.tolist(), strict=True)))
+            for signs in itertools.product([1, -1], repeat=6)
+        ]
+        slow = np.mean(np.array(sums) >= abs(float(by_group.sum())) - 1e-12)
+        assert sign_flip("mae", x, y, truth, groups) == pytest.approx(slow)
+
+    def test_p_values_without_a_difference_are_spread_evenly(self):
+        small = 0
+        for seed in range(40):
+            random = seeded(seed)
+            x, y, truth = torch.randn(3, 60, generator=random)
+            groups = Groups.of(torch.arange(20).repeat_interleave(3))
+            small += sign_flip("mae", x, y, truth, groups, flips=400) < 0.1
+        assert small <= 10
+
+
+class TestHolm:
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+    def test_never_lowers_a_p_value_nor_changes_their_order(self, values):
+        names = [f"c{i}" for i in range(len(values))]
+        adjusted = holm(dict(zip(names, values, strict=True)))
+        for name, value in zip(names, values, strict=True):
+            assert value <= adjusted[name] <= 1
+        ranked = sorted(names, key=lambda n: values[names.index(n)])
+        assert [adjusted[n] for n in ranked] == sorted(adjusted.values())
+
+
+class TestEceBound:
+    def test_a_perfectly_calibrated_model_of_1440_rows_shows_two_percent(self):
+        p = torch.softmax(5 * torch.randn(1440, 8, generator=seeded()).double(), 1)
+        bound = ece_bound(p)
+        assert 0.01 < bound.mean < 0.03
+        assert bound.mean < bound.high < 0.045
+        drawn = torch.multinomial(p, 1, generator=seeded(1)).squeeze(1)
+        assert metric("ece")(p, drawn) < bound.high * 1.3
+
+
+class TestBaselinesAndCurves:
+    def test_majority_of_each_kind(self):
+        labels = torch.tensor([[1.0, 0.0], [1.0, torch.nan]])
+        assert majority("multilabel", labels, 1, outputs=2).tolist() == [[1.0, 0.0]]
+        values = torch.tensor([1.0, 2.0, 9.0])
+        assert majority("regression", values, 2, outputs=1).tolist() == [[2.0], [2.0]]
+
+    def test_a_learning_curve_trains_on_nested_sets_of_groups(self):
+        groups = Groups.of(torch.arange(10).repeat_interleave(4))
+        seen = []
+
+        def score(rows):
+            seen.append(rows)
+            return float(rows.sum())
+
+        points = learning_curve(score, groups, shares=(0.5, 0.2, 1.0), repeats=2)
+        assert [(p.groups, p.mean) for p in points] == [(2, 8), (5, 20), (10, 40)]
+        assert len(seen) == 5
+        assert (seen[2] & seen[0]).sum() == seen[0].sum()
+        with pytest.raises(ValueError, match=r"shares lie in \(0, 1\]"):
+            learning_curve(score, groups, shares=(0.0,))
+
+
+class TestTheLeakProbe:
+    def split(self, groups, *, leak, seed, kind="classification"):
+        random = seeded(seed)
+        person = Groups.of(torch.arange(groups).repeat_interleave(20))
+        target = torch.randint(2, (groups * 20,), generator=random)
+        x = torch.randn(len(target), 30, generator=random)
+        x[:, 0] += (1.0 + leak) * (2 * target - 1)
+        return Split(
+            features=x,
+            target=target if kind == "classification" else target + x[:, 1],
+            groups=person,
+        )
+
+    def test_is_silent_where_both_splits_are_alike(self):
+        report = leak_probe(
+            "classification", self.split(40, leak=0, seed=0), self.split(20, leak=0, seed=1)
+        )
+        assert not report.leaks
+        assert not report.message.startswith("LEAK")
+
+    def test_speaks_where_train_is_known(self):
+        report = leak_probe(
+            "classification", self.split(40, leak=2, seed=0), self.split(20, leak=0, seed=1)
+        )
+        assert report.leaks
+        assert "validate inside the other split only" in report.message
+
+    def test_of_values_compares_correlations(self):
+        report = leak_probe(
+            "regression",
+            self.split(30, leak=2, seed=0, kind="regression"),
+            self.split(30, leak=0, seed=1, kind="regression"),
+        )
+        assert report.metric == "pearson"
+        assert report.inside_train > report.inside_other
+
+    def test_refuses_several_labels_and_too_few_groups(self):
+        few = self.split(3, leak=0, seed=0)
+        with pytest.raises(ValueError, match="3 groups cannot make 5 folds"):
+            leak_probe("classification", few, few)
+        with pytest.raises(ValueError, match="probe label by label"):
+            leak_probe("multilabel", few, few)
+
+    @pytest.mark.parametrize(
+        ("modality", "leaks"), [("text", True), ("video", True), ("audio", False)]
+    )
+    def test_finds_the_leak_of_the_published_mosi_features(self, modality, leaks):
+        path = DATA / "mosi" / "mosi_utt.npz"
+        if not path.exists():
+            pytest.skip(f"no MOSI features at {path}; set AFFUSE_DATA")
+        data = np.load(path, allow_pickle=False)
+        splits = []
+        for name in ("train", "test"):
+            at = data["split_bclstm"] == name
+            splits.append(
+                Split(
+                    features=torch.from_numpy(data[modality][at]),
+                    target=torch.from_numpy(data["label_binary"][at].astype(np.int64)),
+                    groups=Groups.of(data["video_id"][at]),
+                )
+            )
+        report = leak_probe("classification", *splits)
+        assert report.leaks is leaks, report.message
+        if modality == "text":
+            assert report.inside_train > 0.95
+            assert 0.70 < report.inside_other < 0.80
