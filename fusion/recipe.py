@@ -1,6 +1,5 @@
 """How a net is trained: every choice that changes its weights, none that says where."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +12,8 @@ class Recipe:
     """How a net is trained; nothing in it says where."""
 
     epochs: int = 50
+    """Most passes over the training part."""
+
     patience: int = 10
     """Epochs without a better `monitor` before it stops; 0: never, and the last epoch counts."""
 
@@ -26,9 +27,15 @@ class Recipe:
     """Parts into which a worker cuts its rows of a step, to save memory; the step stays the same."""
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
+    """sgd has a momentum of 0.9."""
+
     lr: float = 1e-3
+    """Learning rate."""
+
     weight_decay: float = 1e-4
-    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Decoupled for adamw, an L2 term for the others."""
+
+    lr_factors: dict[str, float] = field(default_factory=dict)
     """Factor on `lr` for the parameters whose name starts so; ``{"subnets.text": 0.1}``."""
 
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
@@ -38,16 +45,26 @@ class Recipe:
     """Share of the steps that warm up (cosine)."""
 
     plateau: int = 5
+    """Epochs without a better `monitor` before the learning rate falls (plateau)."""
+
     clip_norm: float = 1.0
     """Largest norm of the gradient of all parameters; 0: not limited."""
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the forward pass, by autocast; weights stay float32."""
+
     loss: str = "auto"
     """Name of a loss; auto: cross_entropy, bce or l1 by kind of task."""
 
-    loss_options: Mapping[str, float] = field(default_factory=dict)
-    task_weights: Mapping[str, float] = field(default_factory=dict)
+    loss_options: dict[str, float] = field(default_factory=dict)
+    """Options of the loss, e.g. gamma=2."""
+
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each task in the loss; 1 where it is not named."""
+
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes [0..1)."""
+
     class_weights: bool = False
     """Weigh each class by rows / (classes x its rows), counted in the training part."""
 
@@ -55,7 +72,10 @@ class Recipe:
     """Draw rows of every class of the first task equally often (clip nets)."""
 
     modality_dropout: float = 0.0
+    """Chance that a modality of a row is hidden in training [0..1)."""
+
     feature_noise: float = 0.0
+    """Standard deviation of noise on scaled features in training."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "passes"):

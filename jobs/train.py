@@ -114,6 +114,7 @@ class Config(Recipe):
     """Record the run in MLflow."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
+    """The Ray session, where there are workers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
