@@ -137,9 +137,11 @@ def _from_container(
     zero = (container.start_time or 0) / av.time_base
     if start_s is not None:
         # Two margins: one to land on the grid, one for the frames a decoder needs to warm up.
-        target = max(0.0, start_s + zero - 2 * MARGIN_S)
-        with contextlib.suppress(av.error.FFmpegError):
-            container.seek(int(target / stream.time_base), stream=stream, backward=True)
+        target = start_s - 2 * MARGIN_S
+        if target > 0:  # a seek to the very start would lose what primes the decoder
+            with contextlib.suppress(av.error.FFmpegError):
+                ticks = int((target + zero) / stream.time_base)
+                container.seek(ticks, stream=stream, backward=True)
     found = Blocks(0, 0.0, iter(()))
     pieces = _mono_pieces(container, stream, zero, found)
     first = next(pieces, None)

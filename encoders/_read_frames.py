@@ -41,8 +41,8 @@ class Timeline:
     ticks: list[int]
     """Sorted, without duplicates."""
 
-    keys: list[int]
-    """Those of key frames."""
+    keys: dict[int, int]
+    """Those of key frames, in order -> where to seek for them (the decoding time)."""
 
     tick_s: float
     zero_s: float
@@ -189,7 +189,7 @@ def _timeline(container: Any, stream: Any, start_s: float | None, end_s: float |
     if start_s is not None:
         _seek(container, stream, int(zero / tick_s))
     ticks: set[int] = set()
-    keys: set[int] = set()
+    keys: dict[int, int] = {}
     damage = None
     stop = None if end_s is None else (file_zero + end_s) / tick_s
     try:
@@ -199,7 +199,7 @@ def _timeline(container: Any, stream: Any, start_s: float | None, end_s: float |
                 continue
             ticks.add(tick)
             if packet.is_keyframe:
-                keys.add(tick)
+                keys[tick] = tick if packet.dts is None else packet.dts
             # Decoding order: a picture can come after ones that are shown later.
             if stop is not None and (packet.dts if packet.dts is not None else tick) >= stop:
                 break
@@ -216,7 +216,7 @@ def _timeline(container: Any, stream: Any, start_s: float | None, end_s: float |
     if stop is not None:
         ordered = ordered[: bisect.bisect_left(ordered, stop - 1e-6)]
     limit_s = math.inf if end_s is None else end_s - (start_s or 0.0)
-    return Timeline(ordered, sorted(keys), tick_s, zero, limit_s, damage)
+    return Timeline(ordered, dict(sorted(keys.items())), tick_s, zero, limit_s, damage)
 
 
 def _seek(container: Any, stream: Any, tick: int) -> None:
@@ -269,13 +269,14 @@ def _by_pyav(
 ) -> None:
     """Fetch by decoding forward, with a jump wherever a key frame lies between two wanted frames."""
     frames: Iterator[tuple[int, Any]] = iter(())
+    keys = list(timeline.keys)
     at: int | None = None
     frame: Any = None
     for index in wanted:
         tick = timeline.ticks[index]
-        key = bisect.bisect_right(timeline.keys, tick) - 1
-        if at is None or (key >= 0 and timeline.keys[key] > at):
-            _seek(container, stream, timeline.keys[key] if key >= 0 else tick)
+        key = bisect.bisect_right(keys, tick) - 1
+        if at is None or (key >= 0 and keys[key] > at):
+            _seek(container, stream, timeline.keys[keys[key]] if key >= 0 else tick)
             frames = _decoded(container, stream, timeline)
             at = None
         while at is None or at < tick:
