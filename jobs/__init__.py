@@ -30,6 +30,7 @@ JOBS: dict[str, str] = {
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
+    "report": "One HTML file with pictures: results, baselines, intervals, worst errors.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
     "train": "One fusion net by Ray Train: all folds and seeds, early stopping, predictions.",
 }

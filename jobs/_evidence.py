@@ -1,0 +1,293 @@
+"""What a report stands on: the runs' held-out predictions, their baselines, and what they were made of.
+
+Rows of one person are not independent: intervals and paired differences resample groups. Seeds are averaged
+first. Only rows that no member trained on are judged; test rows are never read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from cluster import storage
+from cluster.errors import ConfigError
+from fusion.batch import Task
+from fusion.late.members import probabilities
+from fusion.metrics import metric
+from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from jobs import _bundles, _late
+from jobs._manifest import read_dataset, read_manifest
+from jobs._members import add_members
+from jobs._predictions import (
+    HeldOut,
+    MemberRows,
+    align,
+    folds_and_seeds,
+    held_out,
+    read_predictions,
+    seeds_averaged,
+)
+from jobs._results import FIGURES, Role, priors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One way to answer, judged on every row."""
+
+    name: str
+    role: Role
+    scores: Tensor
+    """[row outputs], NaN where it has nothing to say."""
+
+    figures: Mapping[str, Interval]
+    gain: Difference | None
+    """Of the first figure over the best single member; positive is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The history of one training."""
+
+    fold: int
+    seed: int
+    records: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the sections of a report draw on."""
+
+    dataset: str
+    licence: str
+    manifest: str
+    task_name: str
+    task: Task
+    protocol: str
+    """How the judged rows were held out, in words."""
+
+    clips: Sequence[str]
+    """Name of each row's clip."""
+
+    groups: Groups
+    group_of: Sequence[str]
+    target: Tensor
+    lines: Sequence[Line]
+    curves: Mapping[str, Sequence[Curve]]
+    roles: Mapping[str, Mapping[str, float]]
+    """Run -> role -> the first figure, the mean over folds and seeds."""
+
+    bundle: Mapping[str, Any] | None
+
+    @property
+    def focus(self) -> Line:
+        """What the detailed sections look at: the ensemble, else the best single member."""
+        fused = [line for line in self.lines if line.role == "ensemble"]
+        return fused[-1] if fused else self.best_single
+
+    @property
+    def best_single(self) -> Line:
+        """The best member in hindsight."""
+        return _best(self.lines, self.main)
+
+    @property
+    def main(self) -> str:
+        """The figure that gains are stated in."""
+        return FIGURES[self.task.kind][0]
+
+    @property
+    def members(self) -> list[Line]:
+        """The lines that are single nets."""
+        return [line for line in self.lines if line.role == "member"]
+
+
+def gather(
+    root: str,
+    *,
+    runs: Sequence[str],
+    bundle: str | None,
+    task: str | None,
+    resamples: int,
+    seed: int,
+) -> Evidence:
+    """Read everything and judge it.
+
+    Args:
+        root: of the dataset.
+        runs: members to show; empty: those of the bundle.
+        bundle: an ensemble to show beside them.
+        task: which task; may be None where there is one.
+        resamples: bootstrap resamples of the groups.
+        seed: of the bootstrap.
+
+    Raises:
+        ConfigError: neither runs nor a bundle, or no such task.
+        NotPreparedError: a run or bundle is not there.
+    """
+    facts = None if bundle is None else _bundles.read_bundle(root, bundle)
+    names = list(runs) or [member["run"] for member in (facts or {}).get("members", ())]
+    imported = (facts or {}).get("imported", ())
+    if not names and not imported:
+        raise ConfigError("nothing to report on: name --runs, or a --bundle made of some")
+    dataset = read_dataset(root)
+    task_name = task or (facts or {}).get("task") or next(iter(dataset.tasks))
+    if task_name not in dataset.tasks:
+        raise ConfigError(f"--task {task_name}: the dataset has {', '.join(dataset.tasks)}")
+    kind = dataset.tasks[task_name]
+    held = held_out(root, names, task_name, kind) if names else None
+    held = add_members(root, held, imported, task_name, kind)
+    held, fused = _with_bundle(root, held, bundle, task_name, kind)
+    clips, group_of = _names_and_groups(root, held.clip_id)
+    groups = Groups.of(group_of)
+    return Evidence(
+        dataset=dataset.name,
+        licence=dataset.licence,
+        manifest=dataset.manifest_hash,
+        task_name=task_name,
+        task=kind,
+        protocol=_protocol(root, names, held, len(clips)),
+        clips=clips,
+        groups=groups,
+        group_of=group_of,
+        target=held.target,
+        lines=_judged(held, fused, groups, resamples, seed),
+        curves={run: curves(root, run) for run in names},
+        roles={run: _role_figures(root, run, task_name, kind) for run in names},
+        bundle=facts,
+    )
+
+
+def _with_bundle(
+    root: str, held: HeldOut, bundle: str | None, name: str, task: Task
+) -> tuple[HeldOut, dict[str, Tensor]]:
+    """The members on the rows that the bundle was judged on, and the bundle's scores there."""
+    if bundle is None:
+        return held, {}
+    table = storage.read_table(
+        storage.join(_bundles.bundle_uri(root, bundle), "predictions.parquet")
+    )
+    rows = seeds_averaged(table.filter(pc.equal(table["task"], name)), task)
+    both = align({**_members(held), f"bundle {bundle}": rows}, task)
+    scores = both.members.scores[-1].clone()
+    scores[~both.members.present[-1]] = torch.nan
+    return both.only(both.members.names[:-1]), {"ensemble": scores}
+
+
+def _members(held: HeldOut) -> dict[str, MemberRows]:
+    from jobs._members import rows_of
+
+    return rows_of(held)
+
+
+def _judged(
+    held: HeldOut, fused: Mapping[str, Tensor], groups: Groups, resamples: int, seed: int
+) -> list[Line]:
+    """Majority, each member, the plain mean of several, the ensemble; each with intervals."""
+    folds = held.fold if len(np.unique(held.fold)) > 1 else groups.code.numpy() % 5
+    named: list[tuple[str, Role, Tensor]] = [("majority", "majority", priors(held, folds))]
+    for index, name in enumerate(held.members.names):
+        scores = held.members.scores[index].clone()
+        scores[~held.members.present[index]] = torch.nan
+        named.append((name, "member", scores))
+    if len(held.members.names) > 1:
+        mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
+        named.append(("plain mean", "mean", mean.scores))
+    named += [(name, "ensemble", scores) for name, scores in fused.items()]
+    kind = held.members.kind
+    lines = [
+        Line(name=name, role=role, scores=scores, gain=None,
+             figures=_figures(kind, scores, held.target, groups, resamples, seed))
+        for name, role, scores in named
+    ]  # fmt: skip
+    best = _best(lines, FIGURES[kind][0])
+    return [
+        line if line is best or line.role in ("majority", "member")
+        else Line(name=line.name, role=line.role, scores=line.scores, figures=line.figures,
+                  gain=_gain(kind, line, best, held.target, groups, resamples, seed))
+        for line in lines
+    ]  # fmt: skip
+
+
+def _figures(
+    kind: Any, scores: Tensor, target: Tensor, groups: Groups, resamples: int, seed: int
+) -> dict[str, Interval]:
+    known = ~scores.isnan().any(1)
+    prediction, of = probabilities(kind, scores[known]), _some(groups, known)
+    return {
+        name: bootstrap(name, prediction, target[known], of, resamples=resamples, seed=seed)
+        for name in FIGURES[kind]
+    }
+
+
+def _gain(
+    kind: Any, ours: Line, theirs: Line, target: Tensor, groups: Groups, resamples: int, seed: int
+) -> Difference:
+    known = ~(ours.scores.isnan().any(1) | theirs.scores.isnan().any(1))
+    one, other = (probabilities(kind, line.scores[known]) for line in (ours, theirs))
+    return paired(
+        FIGURES[kind][0], one, other, target[known], _some(groups, known),
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def _some(groups: Groups, known: Tensor) -> Groups:
+    return Groups.of(groups.code[known])
+
+
+def _best(lines: Sequence[Line], name: str) -> Line:
+    singles = [line for line in lines if line.role == "member"]
+    return min(singles, key=lambda line: metric(name).loss(line.figures[name].value))
+
+
+def _names_and_groups(root: str, clip_id: np.ndarray) -> tuple[list[str], list[str]]:
+    table = read_manifest(root, columns=["clip_id", "name", "group"])
+    rows = {row["clip_id"]: row for row in table.to_pylist()}
+    found = [rows[int(clip)] for clip in clip_id]
+    return [row["name"] for row in found], [row["group"] or row["name"] for row in found]
+
+
+def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> str:
+    folds = len(np.unique(held.fold))
+    how = f"{folds} folds, out of fold" if folds > 1 else "rows of the validation split"
+    config = {}
+    if runs and storage.exists(uri := storage.join(root, "runs", runs[0], "config.json")):
+        config = storage.read_json(uri)
+    if folds > 1 and config.get("folds"):
+        how = f"{folds} folds ({config['folds']}), out of fold"
+    seeds = {seed for run in runs for _, seed in folds_and_seeds(root, run)}
+    seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
+    return f"{how}{seeded}, n = {num_rows}"
+
+
+def curves(root: str, run: str) -> list[Curve]:
+    """The histories of a run that were kept, by fold and seed."""
+    found = []
+    for fold, seed in folds_and_seeds(root, run):
+        uri = storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", "history.jsonl")
+        if storage.exists(uri):
+            lines = storage.read_bytes(uri).decode().splitlines()
+            found.append(Curve(fold=fold, seed=seed, records=[json.loads(line) for line in lines]))
+    return found
+
+
+def _role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:
+    """The first figure on rows that were fitted on, that chose the epoch, and that were held out."""
+    table = read_predictions(root, run)
+    table = table.filter(pc.equal(table["task"], name))
+    found: dict[str, float] = {}
+    for role in ("train", "valid", "oof"):
+        values = []
+        rows = table.filter(pc.equal(table["role"], role))
+        for fold in rows["fold"].unique().to_pylist():
+            part = seeds_averaged(rows.filter(pc.equal(rows["fold"], fold)), task)
+            if len(part.clip_id):
+                held = align({run: part}, task)
+                prediction = probabilities(task.kind, held.members.scores[0])
+                values.append(metric(FIGURES[task.kind][0])(prediction, held.target))
+        if values:
+            found[role] = float(np.mean(values))
+    return found

@@ -1,0 +1,254 @@
+"""The report: one file with everything in it, every figure beside its baselines, nothing executed."""
+
+import base64
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster import storage, tables
+from cluster.errors import ConfigError, NotPreparedError
+from jobs import _bundles, _plots, ensemble, report
+from jobs._predictions import write_predictions
+from jobs._tables import Grid, latex
+
+CLASSES = ("angry", "happy", "<b>neutral</b>")
+EVIL = '<script>alert("x")</script>'
+PEOPLE, EACH, FOLDS = 12, 10, 3
+COUNT = PEOPLE * EACH
+
+
+def prepare(root, kind="classification", people=PEOPLE):
+    """A dataset of clips with hostile names, and the targets of its task."""
+    generator = np.random.default_rng(0)
+    names = [EVIL if row == 0 else f"clip_{row}" for row in range(COUNT)]
+    groups = [f"p{row % people}" for row in range(COUNT)]
+    if kind == "regression":
+        target = generator.normal(size=(COUNT, 1))
+        column = pa.array(target[:, 0])
+    elif kind == "multilabel":
+        target = generator.integers(0, 2, (COUNT, 3)).astype(float)
+        column = pa.array(target.tolist())
+    else:
+        target = generator.integers(0, 3, (COUNT, 1)).astype(float)
+        column = pa.array([CLASSES[int(label)] for label in target[:, 0]])
+    given = {"clip_id": np.arange(COUNT), "name": names, "unit": groups, "group": groups}
+    rows = {
+        field.name: pa.nulls(COUNT, field.type)
+        for field in tables.MANIFEST.schema
+        if field.name not in given
+    }
+    table = tables.MANIFEST.conform(pa.table({**given, **rows, "mood": column}))
+    storage.publish_table(table, storage.join(root, "manifest", "h", "part-0.parquet"))
+    task = {"kind": kind, "classes": [] if kind == "regression" else list(CLASSES)}
+    facts = {"name": "tiny & small", "manifest": "h", "tasks": {"mood": task}}
+    storage.publish_json(facts, storage.join(root, "dataset.json"))
+    return target
+
+
+def add_run(root, name, target, scores):
+    """Predictions of three folds: each row held out once, the others trained on or validated."""
+    fold_of = (np.arange(COUNT) % PEOPLE) % FOLDS
+    for fold in range(FOLDS):
+        role = np.where(
+            fold_of == fold, "oof", np.where(fold_of == (fold + 1) % 3, "valid", "train")
+        )
+        shown = scores + 2 * (role == "train")[:, None] * _towards(target, scores.shape[1])
+        table = {
+            "clip_id": np.arange(COUNT), "run": [name] * COUNT,
+            "split": pa.nulls(COUNT, pa.string()), "fold": [fold] * COUNT, "seed": [0] * COUNT,
+            "task": ["mood"] * COUNT, "target": target.tolist(), "role": role,
+            "scores": shown.tolist(),
+        }  # fmt: skip
+        write_predictions(root, name, fold, 0, pa.table(table))
+        history = [
+            {"epoch": e, "train/loss": 1.2 / e, "valid/loss": 1.0 / e + 0.02 * e,
+             "valid/mood/accuracy": 1 - 0.6 / e}
+            for e in range(1, 9 + fold)
+        ]  # fmt: skip
+        storage.publish_bytes(
+            "".join(json.dumps(record) + "\n" for record in history).encode(),
+            storage.join(root, "runs", name, f"fold={fold}", "seed=0", "history.jsonl"),
+        )
+    storage.publish_json({"folds": "speaker"}, storage.join(root, "runs", name, "config.json"))
+    for file in _bundles.NET_FILES:
+        storage.publish_bytes(b"x", storage.join(root, "runs", name, "refit", "seed=0", file))
+
+
+def _towards(target, width):
+    return target if target.shape[1] == width else np.eye(width)[target[:, 0].astype(int)]
+
+
+def two_runs(root, kind="classification", people=PEOPLE):
+    target = prepare(root, kind, people)
+    generator = np.random.default_rng(1)
+    width = 1 if kind == "regression" else 3
+    for name, skill in {"voice": (0, 1), "face_$x_y$": (1, 2)}.items():
+        scores = generator.normal(size=(COUNT, width))
+        for index in skill:
+            if index < width:
+                scores[:, index] += 2.2 * _towards(target, width)[:, index]
+        add_run(root, name, target, scores)
+    return ("voice", "face_$x_y$")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("report"))
+    runs = two_runs(root)
+    ensemble.main(ensemble.Config(root=root, runs=runs, resamples=100))
+    where = report.main(
+        report.Config(root=root, bundle="ensemble", resamples=200, limit=("best possible", 0.85))
+    )
+    folder = where.rsplit("/", 1)[0]
+    return folder, storage.read_bytes(where).decode()
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sources, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+class TestThePage:
+    def test_it_needs_nothing_from_elsewhere_and_runs_nothing(self, made):
+        page = Page(made[1])
+        assert "script" not in page.tags
+        assert "link" not in page.tags
+        assert page.sources
+        assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+        assert "url(" not in made[1]
+
+    def test_names_of_clips_and_classes_are_shown_as_they_are_and_not_obeyed(self, made):
+        page = Page(made[1])
+        assert "b" not in page.tags
+        assert "<b>neutral</b>" in page.texts
+        assert "<script" not in made[1]
+
+    def test_every_baseline_stands_beside_the_ensemble(self, made):
+        rows = read_csv(f"{made[0]}/results.csv")
+        names = [row[0] for row in rows[1:]]
+        assert names == ["majority", "voice", "face_$x_y$", "plain mean", "ensemble"]
+
+    def test_every_figure_has_an_interval(self, made):
+        for row in read_csv(f"{made[0]}/results.csv")[1:]:
+            assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row[1])
+
+    def test_protocol_seeds_and_n_stand_in_every_results_caption(self, made):
+        assert "3 folds (speaker), out of fold, seeds 0, n = 120, 12 groups" in made[1]
+        assert "3 folds (speaker), out of fold" in storage.read_bytes(
+            f"{made[0]}/results.tex"
+        ).decode().replace(r"\_", "_")
+
+    def test_the_pictures_in_the_page_are_the_ones_beside_it(self, made):
+        inside = {source.split(",", 1)[1] for source in Page(made[1]).sources}
+        beside = {
+            base64.b64encode(storage.read_bytes(f"{made[0]}/{name}")).decode()
+            for name in storage.names(made[0], ".png")
+        }
+        assert inside == beside
+        assert len(beside) == 6
+
+    def test_the_worst_errors_are_named_wrong_and_sorted_by_conviction(self, made):
+        header, *rows = read_csv(f"{made[0]}/worst.csv")
+        assert header[:4] == ["clip", "group", "is", "said"]
+        assert all(row[2] != row[3] for row in rows)
+        conviction = np.array([float(row[4]) - float(row[5]) for row in rows])
+        assert (np.diff(conviction) < 0.011).all()  # rounded to hundredths
+
+    def test_seen_rows_look_better_than_unseen_ones(self, made):
+        for row in read_csv(f"{made[0]}/roles.csv")[1:]:
+            assert float(row[1]) > float(row[3])
+
+    def test_ece_stands_beside_what_a_perfect_model_would_show(self, made):
+        assert re.search(r"perfectly calibrated model would show 0\.\d{3} on average", made[1])
+
+    def test_per_class_figures_agree_with_the_confusion_matrix(self, made):
+        _, *counts = read_csv(f"{made[0]}/confusion.csv")
+        _, *each = read_csv(f"{made[0]}/per_class.csv")
+        matrix = np.array([[int(cell) for cell in row[1:]] for row in counts])
+        recall = matrix.diagonal() / matrix.sum(1)
+        assert [float(row[2]) for row in each] == pytest.approx(recall, abs=6e-4)
+        assert matrix.sum() == COUNT
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
+    root = str(tmp_path)
+    runs = two_runs(root, kind)
+    where = report.main(report.Config(root=root, runs=runs, resamples=100))
+    text = storage.read_bytes(where).decode()
+    assert {"regression": "<h2>Values</h2>", "multilabel": "<h2>Labels</h2>"}[kind] in text
+    assert "<h2>Classes</h2>" not in text
+
+
+def test_few_groups_are_warned_about(tmp_path):
+    runs = two_runs(str(tmp_path), people=4)
+    where = report.main(report.Config(root=str(tmp_path), runs=runs, resamples=100))
+    assert "only 4 groups: the intervals say little" in storage.read_bytes(where).decode()
+
+
+def test_a_report_on_nothing_is_refused():
+    with pytest.raises(ConfigError, match="name --runs, a --bundle, or both"):
+        report.Config(root="r")
+
+
+def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    two_runs(str(tmp_path))
+    with pytest.raises(NotPreparedError, match=r"'vioce' has no predictions .*voice"):
+        report.main(report.Config(root=str(tmp_path), runs=("vioce",), resamples=100))
+
+
+class TestTables:
+    def test_latex_special_characters_are_set_as_they_stand(self):
+        assert latex(r"a_b & 5% {c} \d") == r"a\_b \& 5\% \{c\} \textbackslash{}d"
+
+    def test_a_spreadsheet_gets_no_formula(self):
+        grid = Grid(name="g", caption="c", header=["a"], rows=[["=1+1"], ["-0.5 [0, 1]"], ["@x"]])
+        assert grid.csv().splitlines() == ["a", "'=1+1", '"-0.5 [0, 1]"', "'@x"]
+
+    def test_the_strong_row_is_bold_in_html_and_latex(self):
+        grid = Grid(name="g", caption="c", header=["a"], rows=[["x"], ["y"]], strong=frozenset({1}))
+        assert '<tr class="strong"><td>y</td>' in grid.html()
+        assert r"\textbf{y}" in grid.latex()
+
+
+class TestPlots:
+    @pytest.mark.parametrize("trials", [1, 40])
+    def test_parallel_coordinates_take_numbers_words_and_flags(self, trials):
+        generator = np.random.default_rng(0)
+        columns = {
+            "lr": list(10 ** generator.uniform(-4, -2, trials)),
+            "net": list(generator.choice(["tfn", "lmf", "concat_mlp"], trials)),
+            "pool": [bool(value) for value in generator.integers(0, 2, trials)],
+        }
+        assert _plots.parallel(columns, list(generator.random(trials)), "score")[:4] == b"\x89PNG"
+
+    def test_the_interval_of_a_share_has_a_width_at_zero_and_one(self):
+        assert _plots.wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-3)
+        assert _plots.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+    def test_drawing_leaves_the_style_of_the_process_alone(self):
+        import matplotlib as mpl
+
+        before = dict(mpl.rcParams)
+        _plots.bars({"a": 0.5, "b": -0.1}, "weight")
+        assert dict(mpl.rcParams) == before
+
+
+def read_csv(path):
+    return list(csv.reader(storage.read_bytes(path).decode().splitlines()))
