@@ -5,6 +5,7 @@ config was not understood. 130: stopped by the keyboard; the same command goes o
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,12 @@ from jobs import JOBS
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one job; never returns normally with an error."""
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    except BrokenPipeError:
+        # The reader went away (`affuse --help | head`); Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def run(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ A mapping is written `--net-options rank=8 dropout=0.3`.
 import difflib
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from cluster.errors import ConfigError
 SCALARS = (bool, int, float, str)
 """Tried in this order: ``true`` is a bool, ``8`` an int, ``0.3`` a float, all else text."""
 
-CONFIG_HELP = "  --config FILE: the same fields as YAML or JSON; flags win over the file."
+CONFIG_HELP = " --config FILE: the same fields as YAML or JSON; flags win over the file."
 
 
 def parse(job: str, module: ModuleType, argv: list[str]) -> Any:
@@ -110,13 +111,17 @@ def take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _manual(docstring: str) -> str:
-    """The module docstring with its `Reads:` and `Laptop:` lines kept apart.
+    """The module docstring with its paragraphs of `Reads:` and `Laptop:` lines kept as they are.
 
     tyro joins lines that begin with a letter into one paragraph, and sets off those that do not.
     """
-    summary, *rest = docstring.strip().splitlines() or [""]
-    lines = [re.sub(r"^(?=[A-Z][\w ]*: )", "  ", line) for line in rest]
-    return re.sub(r"\n\n+(?= )", "\n", "\n".join([summary, *lines, "", CONFIG_HELP]))
+    paragraphs = [*re.split(r"\n\s*\n", docstring.strip()), CONFIG_HELP]
+    text = ""
+    for paragraph in filter(None, paragraphs):
+        verbatim = re.match(r"[A-Z]\w*(?: \w+)?:\s|\s", paragraph) and text
+        lines = textwrap.indent(textwrap.dedent(paragraph), "  ") if verbatim else paragraph
+        text += ("\n" if verbatim else "\n\n") + lines
+    return text.strip()
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -178,6 +179,16 @@ class TestOverview:
         assert run(["zzzzzz"]) == 2
         assert "type: affuse --help" in capsys.readouterr().err
 
+    def test_a_reader_that_goes_away_is_no_error_of_ours(self):
+        code = "import os, sys\nfrom jobs.__main__ import main\nmain(['encode', '--help'])"
+        reading, writing = os.pipe()
+        os.close(reading)
+        out = subprocess.run(
+            [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT
+        )
+        os.close(writing)
+        assert b"Traceback" not in out.stderr
+
     def test_the_version_is_printed(self, capsys):
         assert run(["--version"]) == 0
         assert capsys.readouterr().out.startswith("affuse ")
@@ -205,6 +216,15 @@ class TestFlags:
     def test_a_value_the_config_refuses_is_said_in_its_words(self, toy, capsys):
         assert exit_of(["toy", "--root", "r", "--share", "3"]) == 2
         assert "share is 0 to 1; came 3" in capsys.readouterr().err
+
+    def test_prose_with_a_colon_is_no_list(self, toy, capsys):
+        toy.__doc__ = (
+            "Do.\n\nA thing done is not done again: it goes on.\nSo it is.\n\nReads:  a\n        b"
+        )
+        assert exit_of(["toy", "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "\nA thing done is not done again: it goes on. So it is.\n" in shown
+        assert "\n  Reads:  a\n          b\n" in shown
 
     def test_the_manual_keeps_its_lines(self, toy, capsys):
         assert exit_of(["toy", "--help"]) == 0

@@ -1,0 +1,189 @@
+"""A real head with token authentication: who has no token gets nothing, a job runs as it does at home."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from cluster import storage
+from jobs._features import read_features, resolve_features
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+def free_ports(count):
+    """Ports that nobody listens on, outside the range that Ray gives to its workers."""
+    found = []
+    while len(found) < count:
+        port = 20000 + secrets.randbelow(8000)
+        with socket.socket() as probe:
+            if port not in found and probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+    return found
+
+
+def alone(home, **more):
+    """An environment of its own: no token, no cluster, no settings of this machine's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A head of two CPUs on loopback, with a token; gone at the end with everything it started."""
+    folder = Path(tempfile.mkdtemp(prefix="af-", dir="/tmp"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(16))
+    port, dashboard, client, agent, first = free_ports(5)
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2",
+        "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder / 'r'}",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
+        f"--min-worker-port={30000 + first % 5000}", f"--max-worker-port={30200 + first % 5000}",
+        f"--object-store-memory={200 * 2**20}", "--disable-usage-stats",
+    ]  # fmt: skip
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = alone(folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), PATH=path)
+    log = (folder / "head.log").open("w")
+    process = subprocess.Popen(
+        command, env=env, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        wait_for(dashboard, process, folder / "head.log")
+        yield SimpleNamespace(
+            address=f"http://127.0.0.1:{dashboard}", token=str(token), home=folder
+        )
+    finally:
+        # With --block, Ray ends its own processes when it is asked to; the group is for the stubborn.
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(port, process, log):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"the head did not start:\n{log.read_text()}")
+
+
+def submit(head, *argv, token=True, home=None, cwd=ROOT):
+    flags = ["--token-path", head.token] if token is True else list(token)
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", "submit", "--address", head.address, *flags, *argv],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=alone(home or head.home, PYTHONPATH=str(ROOT)),
+        timeout=240,
+    )
+
+
+class TestToken:
+    def test_without_a_token_nothing_is_accepted(self, head):
+        out = submit(head, "--no-pip", "--", "encode", "--list", token=())
+        assert out.returncode == 1
+        assert "needs a token; type: ray get-auth-token" in out.stderr
+        assert "Traceback" not in out.stderr
+
+    def test_a_wrong_token_is_refused(self, head, tmp_path):
+        (tmp_path / "wrong").write_text("not-the-token")
+        out = submit(head, "--stop", "x", token=("--token-path", str(tmp_path / "wrong")))
+        assert out.returncode == 1
+        assert "refused the token" in out.stderr
+
+    def test_the_token_of_the_home_folder_is_found(self, head, tmp_path):
+        (tmp_path / ".ray").mkdir()
+        shutil.copy(head.token, tmp_path / ".ray" / "auth_token")
+        out = submit(head, "--stop", "nobody", token=(), home=tmp_path)
+        assert out.returncode == 1
+        assert "there is no job 'nobody'" in out.stderr
+
+
+class TestJobs:
+    def test_the_log_comes_back_and_the_status_is_the_jobs(self, head):
+        out = submit(head, "--no-pip", "--", "encode", "--list")
+        assert out.returncode == 0, out.stderr
+        assert "egemaps" in out.stdout
+        assert out.stdout.rstrip().endswith("SUCCEEDED")
+        assert Path(head.token).read_text() not in out.stdout + out.stderr
+
+    def test_a_job_that_fails_there_fails_here_with_its_line(self, head, tmp_path):
+        out = submit(
+            head,
+            "--no-pip",
+            "--",
+            "encode",
+            "--root",
+            str(tmp_path / "no"),
+            "--encoders",
+            "egemaps",
+        )
+        assert out.returncode == 1
+        assert "holds no dataset.json; type: affuse prepare" in out.stdout
+        assert "exit code 1" in out.stderr
+
+    def test_a_typo_never_gets_there(self, head):
+        out = submit(head, "--no-pip", "--", "encode", "--encodrs", "egemaps")
+        assert out.returncode == 2
+        assert "--encoders" in out.stderr
+
+    def test_a_job_can_be_left_found_again_and_stopped(self, head):
+        out = submit(
+            head, "--no-pip", "--no-follow", "--submission-id", "mine", "--", "encode", "--list"
+        )
+        assert out.returncode == 0, out.stderr
+        again = submit(head, "--no-pip", "--submission-id", "mine", "--", "encode", "--list")
+        assert again.returncode == 1
+        assert "job mine was refused" in again.stderr
+        stopped = submit(head, "--stop", "mine")
+        assert stopped.stdout.startswith("mine: ")
+        assert stopped.stdout.split()[1] in ("STOPPED", "SUCCEEDED")
+        assert submit(head, "--attach", "mine").stdout.rstrip().endswith(stopped.stdout.split()[1])
+
+    def test_sound_files_are_prepared_and_encoded_on_the_cluster(self, head, tmp_path):
+        (tmp_path / "clips").mkdir()
+        times = np.arange(16000) / 16000
+        for name, pitch in (("low", 110), ("high", 330)):
+            soundfile.write(tmp_path / "clips" / f"{name}.wav", np.sin(pitch * 6.28 * times), 16000)
+        done = submit(
+            head, "--no-pip", "--", "prepare", "folder", "--source", "clips", "--root", "root",
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        done = submit(
+            head,
+            "--no-pip",
+            "--",
+            "encode",
+            "--root",
+            "root",
+            "--encoders",
+            "egemaps",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        root = storage.absolute(str(tmp_path / "root"))
+        rows = read_features(root, resolve_features(root, "egemaps")).to_pylist()
+        assert [row["status"] for row in rows] == ["ok", "ok"]
