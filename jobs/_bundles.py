@@ -44,11 +44,11 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     return dict(storage.read_json(uri))
 
 
-def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
-    """Copy the networks that speak for a run into a bundle: one a seed.
+def nets_of_run(root: str, run: str) -> dict[str, str]:
+    """Where the networks stand that speak for a run outside its own folds: `seed=S` -> folder.
 
-    A run with folds speaks through its refit on all rows; a run with a fixed split through the nets of
-    that split.
+    A run with folds speaks through its refit on all rows, a run with a fixed split through the nets of that
+    split.
 
     Raises:
         NotPreparedError: the run has folds and no refit.
@@ -60,20 +60,33 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
         if storage.exists(storage.join(base, "refit", name, NET_FILES[0]))
     ]
     if refits:
-        sources = {name: storage.join(base, "refit", name) for name in refits}
-    elif {fold for fold, _ in folds_and_seeds(root, run)} == {0}:
-        sources = {
-            f"seed={seed}": storage.join(base, "fold=0", f"seed={seed}")
-            for _, seed in folds_and_seeds(root, run)
-        }
-    else:
-        raise NotPreparedError(
-            f"run {run!r} has folds and no refit on all of its rows; "
-            f"type: affuse train --config {base}/config.json --refit"
-        )
+        return {name: storage.join(base, "refit", name) for name in refits}
+    pairs = folds_and_seeds(root, run)
+    if {fold for fold, _ in pairs} == {0}:
+        return {f"seed={seed}": storage.join(base, "fold=0", f"seed={seed}") for _, seed in pairs}
+    raise NotPreparedError(
+        f"run {run!r} has folds and no refit on all of its rows; "
+        f"type: affuse train --config {base}/config.json --refit"
+    )
+
+
+def nets_of_bundle(root: str, bundle: str, run: str) -> dict[str, str]:
+    """The copies of a run's networks inside a bundle: `seed=S` -> folder."""
+    base = storage.join(bundle_uri(root, bundle), "nets", run)
+    return {name: storage.join(base, name) for name in storage.names(base)}
+
+
+def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
+    """Copy the networks that speak for a run into a bundle: one a seed.
+
+    Returns:
+        The run, its seeds, and the card of its nets (what they are and what they eat).
+    """
+    sources = nets_of_run(root, run)
     for seed, source in sources.items():
         for file in NET_FILES:
             content = storage.read_bytes(storage.join(source, file))
             target = storage.join(bundle_uri(root, bundle), "nets", run, seed, file)
             storage.publish_bytes(content, target)
-    return {"run": run, "seeds": sorted(sources)}
+    card = storage.read_json(storage.join(next(iter(sources.values())), "model.json"))
+    return {"run": run, "seeds": sorted(sources), "card": card}

@@ -165,6 +165,12 @@ def seeds_averaged(table: pa.Table, task: Task) -> MemberRows:
     )
 
 
+def mean_of_seeds(scores: Sequence[np.ndarray], kind: Kind) -> np.ndarray:
+    """Scores [row outputs] of several seeds on the same rows as those of one member."""
+    mean = np.mean([_to_mean_space(one, kind) for one in scores], axis=0)
+    return _from_mean_space(mean, kind)
+
+
 def align(rows: Mapping[str, MemberRows], task: Task) -> HeldOut:
     """Put members with their own sets of clips onto the union of the clips.
 

@@ -7,7 +7,7 @@ probabilities and the pool that looked at no row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fusion.batch import Kind, Task
+from fusion.late import rule_class
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from jobs import _late
@@ -60,22 +61,26 @@ class Results:
     num_rows: int
     num_groups: int
     rows: tuple[Row, ...]
-    gain_over_single: Interval
-    """Of the ensemble's first metric over the best single member, in hindsight; positive is better."""
-
     best_single: str
-    gain_over_plain: Interval
+    """The best member by the first metric, in hindsight."""
+
+    gain_over_single: Interval | None
+    """Of the ensemble over that member in the first metric; positive is better. None: no ensemble."""
+
+    gain_over_plain: Interval | None
     """The same over the pool that looked at no row."""
 
     @property
     def gain_over_pool(self) -> bool:
         """Whether fitting the rule beat not fitting it by more than the interval."""
-        return self.gain_over_plain.low > 0
+        return self.gain_over_plain is not None and self.gain_over_plain.low > 0
 
     @property
     def verdict(self) -> str:
         """What may be claimed, in one sentence."""
         gain = self.gain_over_single
+        if gain is None:
+            return f"best single: {self.best_single}"
         said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
         return f"gain shown: {said}" if gain.low > 0 else f"no gain shown: {said}"
 
@@ -102,35 +107,101 @@ def judge(
         resamples: bootstrap resamples.
         seed: of the bootstrap.
     """
-    kind = held.members.kind
-    lines: list[tuple[str, Role, Tensor]] = [("majority", "majority", priors(held, folds))]
+    mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
+    plain = _late.cross_fitted(held, [_late.PLAIN], folds)
+    lines = [
+        Line("majority", "majority", priors(held, folds)),
+        *member_lines(held),
+        Line("plain mean", "mean", mean.scores),
+        Line("unfitted log pool", "pool", plain.scores),
+        Line("ensemble", "ensemble", verdict.scores),
+    ]
+    return tabulate(lines, held, groups, resamples, seed)
+
+
+def judge_test(
+    held: HeldOut,
+    prior: Tensor,
+    verdict: Tensor | None,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> Results:
+    """Compare members, and their fusion if there is one, on test rows.
+
+    Args:
+        held: members on the test rows.
+        prior: scores [outputs] of the majority, from the other splits.
+        verdict: fused scores.
+        groups: code of each row's group.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    lines = [
+        Line("majority", "majority", prior.expand(len(held.clip_id), -1)),
+        *member_lines(held),
+    ]
+    if verdict is not None:
+        for rule, role in (("mean", "mean"), ("log_pool", "pool")):
+            options = {"fitted": False} if rule == "log_pool" else {}
+            kind = rule_class(rule)
+            # Neither rule looks at a target: "fitting" them here uses no test label.
+            unfitted = kind.fit(kind.Config(**options), held.members, held.target)
+            title = "plain mean" if rule == "mean" else "unfitted log pool"
+            lines.append(Line(title, role, unfitted.combine(held.members)))
+        lines.append(Line("ensemble", "ensemble", verdict))
+    return tabulate(lines, held, groups, resamples, seed)
+
+
+class Line(NamedTuple):
+    """One candidate for the table: scores [row outputs], NaN where it says nothing."""
+
+    name: str
+    role: Role
+    scores: Tensor
+
+
+def member_lines(held: HeldOut) -> list[Line]:
+    """Each member by itself, on the rows where it is present."""
+    lines = []
     for index, name in enumerate(held.members.names):
         scores = held.members.scores[index].clone()
         scores[~held.members.present[index]] = torch.nan
-        lines.append((name, "member", scores))
-    mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
-    plain = _late.cross_fitted(held, [_late.PLAIN], folds)
-    lines.append(("plain mean", "mean", mean.scores))
-    lines.append(("unfitted log pool", "pool", plain.scores))
-    lines.append(("ensemble", "ensemble", verdict.scores))
+        lines.append(Line(name, "member", scores))
+    return lines
+
+
+def tabulate(
+    lines: Sequence[Line], held: HeldOut, groups: np.ndarray, resamples: int, seed: int
+) -> Results:
+    """Figures of every line, and the gains of the ensemble if there is one."""
+    kind, target = held.members.kind, held.target
     bootstrap = Bootstrap(groups, resamples=resamples, seed=seed)
-    rows = [
-        Row(name=name, role=role, figures=figures(kind, scores, held.target, bootstrap))
-        for name, role, scores in lines
-    ]
-    main = FIGURES[kind][0]
-    best = max(
-        (line for line in lines if line[1] == "member"),
-        key=lambda line: -loss(main, kind, line[2], held.target),
+    rows = tuple(
+        Row(
+            name=line.name,
+            role=line.role,
+            figures=figures(kind, line.scores, target, bootstrap),
+        )
+        for line in lines
     )
+    main = FIGURES[kind][0]
+    of_role = {line.role: line for line in lines}
+    singles = [line for line in lines if line.role == "member"]
+    best = min(singles, key=lambda line: loss(main, kind, line.scores, target))
+    gains: dict[str, Interval | None] = {"gain_over_single": None, "gain_over_plain": None}
+    if "ensemble" in of_role:
+        ours = of_role["ensemble"].scores
+        for name, other in (("gain_over_single", best), ("gain_over_plain", of_role["pool"])):
+            gains[name] = gain(main, kind, ours, other.scores, target, bootstrap)
     return Results(
         kind=kind,
         num_rows=len(held.clip_id),
         num_groups=bootstrap.num_groups,
-        rows=tuple(rows),
-        gain_over_single=gain(main, kind, verdict.scores, best[2], held.target, bootstrap),
-        best_single=best[0],
-        gain_over_plain=gain(main, kind, verdict.scores, plain.scores, held.target, bootstrap),
+        rows=rows,
+        best_single=best.name,
+        gain_over_single=gains["gain_over_single"],
+        gain_over_plain=gains["gain_over_plain"],
     )
 
 
@@ -214,6 +285,33 @@ def interval(value: float, resampled: Tensor) -> Interval:
         return Interval(value=value, low=float("nan"), high=float("nan"))
     low, high = torch.quantile(defined, torch.tensor([0.025, 0.975]).double()).tolist()
     return Interval(value=value, low=low, high=high)
+
+
+def from_facts(facts: Mapping[str, Any]) -> Results:
+    """The results that `Results.facts` wrote."""
+
+    def read(value: Mapping[str, Any] | None) -> Interval | None:
+        if value is None:
+            return None
+        return Interval(**{key: float("nan") if x is None else x for key, x in value.items()})
+
+    rows = [
+        Row(
+            name=row["name"],
+            role=row["role"],
+            figures={name: found for name, v in row["figures"].items() if (found := read(v))},
+        )
+        for row in facts["rows"]
+    ]
+    return Results(
+        kind=facts["kind"],
+        num_rows=facts["num_rows"],
+        num_groups=facts["num_groups"],
+        rows=tuple(rows),
+        best_single=facts["best_single"],
+        gain_over_single=read(facts["gain_over_single"]),
+        gain_over_plain=read(facts["gain_over_plain"]),
+    )
 
 
 def show(results: Results, task: Task) -> None:

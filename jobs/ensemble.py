@@ -17,15 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from cluster import settings, storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError
 from cluster.tables import PREDICTIONS
 from fusion.batch import Task
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from jobs import _bundles, _late, _results
 from jobs._late import Candidate
-from jobs._manifest import Dataset, read_dataset, read_manifest
+from jobs._manifest import Dataset, read_dataset
 from jobs._members import add_members
+from jobs._people import groups_of
 from jobs._predictions import HeldOut, held_out
 
 
@@ -101,21 +102,6 @@ def pick_task(dataset: Dataset, name: str | None) -> tuple[str, Task]:
     if name is None or name not in dataset.tasks:
         raise ConfigError(f"--task {name}: the dataset has {', '.join(dataset.tasks)}")
     return name, dataset.tasks[name]
-
-
-def groups_of(root: str, clip_id: np.ndarray) -> np.ndarray:
-    """Code of each clip's group [row]: what bootstrap and cross-fitting keep together."""
-    manifest = read_manifest(root, columns=["clip_id", "name", "group"]).to_pandas()
-    # A clip without a group stands for itself.
-    group = manifest["group"].fillna(manifest["name"])
-    by_clip = dict(zip(manifest["clip_id"], group, strict=True))
-    unknown = [int(clip) for clip in clip_id if clip not in by_clip]
-    if unknown:
-        raise NotPreparedError(
-            f"{len(unknown)} predicted clips are not in the manifest any more (first: {unknown[0]}); "
-            "train again on the present manifest"
-        )
-    return np.unique([by_clip[clip] for clip in clip_id], return_inverse=True)[1]
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:

@@ -76,9 +76,8 @@ def add_run(root: str, name: str, target: np.ndarray, scores: np.ndarray, *, rol
         }
         write_predictions(root, name, fold, 0, pa.table(rows))
     for file in _bundles.NET_FILES:
-        storage.publish_bytes(
-            name.encode(), storage.join(root, "runs", name, "refit", "seed=0", file)
-        )
+        content = b"{}" if file.endswith(".json") else name.encode()
+        storage.publish_bytes(content, storage.join(root, "runs", name, "refit", "seed=0", file))
 
 
 def run(root, **options):

@@ -1,0 +1,24 @@
+"""Who the clips are of: the groups that splits, bootstrap and cross-fitting keep together."""
+
+import numpy as np
+
+from cluster.errors import NotPreparedError
+from jobs._manifest import read_manifest
+
+
+def groups_of(root: str, clip_id: np.ndarray) -> np.ndarray:
+    """Code of each clip's group [row]; a clip without a group stands for itself.
+
+    Raises:
+        NotPreparedError: clips that the present manifest does not know.
+    """
+    manifest = read_manifest(root, ["clip_id", "group"])
+    group = dict(zip(manifest["clip_id"].to_pylist(), manifest["group"].to_pylist(), strict=True))
+    unknown = [clip for clip in clip_id.tolist() if clip not in group]
+    if unknown:
+        raise NotPreparedError(
+            f"{len(unknown)} predicted clips are not in the manifest any more (first: {unknown[0]}); "
+            "train again on the present manifest"
+        )
+    names = [group[clip] or f"clip {clip}" for clip in clip_id.tolist()]
+    return np.unique(np.array(names), return_inverse=True)[1]

@@ -1,0 +1,100 @@
+"""What trained nets say of clips they have features for: the step from a run or bundle to member scores.
+
+Seeds are averaged as probabilities, as they were when the fusion was fitted; a clip that has none of a net's
+inputs is absent for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster import storage
+from fusion import bundle
+from fusion._predict import predict
+from fusion.batch import Task
+from fusion.bundle import Card, Predictor
+from fusion.late import rule_from_state
+from fusion.late.calibration import Calibration
+from fusion.late.members import Members
+from jobs._feeding import Data
+from jobs._predictions import MemberRows, mean_of_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """One member: the nets of its seeds, which share one card."""
+
+    name: str
+    card: Card
+    nets: tuple[Predictor, ...]
+
+
+def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
+    """Read the nets of a member; `folders` maps `seed=S` to where each lies."""
+    nets = []
+    for folder in folders.values():
+        card = Card.from_json(storage.read_json(storage.join(folder, "model.json")))
+        nets.append(
+            bundle.from_bytes(storage.read_bytes(storage.join(folder, "model.safetensors")), card)
+        )
+    return Speaker(name=name, card=card, nets=tuple(nets))
+
+
+def speak(speaker: Speaker, data: Data, task: str) -> MemberRows:
+    """Scores of every clip of the loaded data that has one of the inputs; targets where known, else NaN."""
+    kind = data.tasks[task]
+    rows = data.feed.rows_of(np.ones(len(data.clips), bool))
+    said = [predict(net, data.feed, rows) for net in speaker.nets]
+    scores = mean_of_seeds([one.logits[task].double().numpy() for one in said], kind.kind)
+    target, known = said[0].targets[task].double(), said[0].known[task]
+    target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
+    at = np.searchsorted(data.clips.clip_id, said[0].clip_id.numpy())
+    heard = has_input(data)[at]
+    return MemberRows(
+        clip_id=said[0].clip_id.numpy()[heard],
+        fold=np.zeros(int(heard.sum()), np.int64),
+        target=target.numpy()[heard],
+        scores=scores[heard],
+    )
+
+
+def has_input(data: Data) -> np.ndarray:
+    """Which clips have a valid step of any input [clip]."""
+    present = np.zeros(len(data.clips), bool)
+    for store in data.feed.stores.values():
+        clip = torch.arange(len(store.lengths)).repeat_interleave(store.lengths)
+        present[clip[store.valid].numpy()] = True
+    return present
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """The late fusion of a bundle."""
+
+    task: str
+    kind: Task
+    rule: Any
+    calibration: Calibration
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
+        """The fusion that a `bundle.json` describes."""
+        bounds = facts.get("range")
+        return cls(
+            task=facts["task"],
+            kind=Task(
+                kind=facts["kind"],
+                classes=tuple(facts["classes"]),
+                range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+            ),
+            rule=rule_from_state(facts["rule"]),
+            calibration=Calibration.from_state(facts["calibration"]),
+        )
+
+    def combine(self, members: Members) -> Tensor:
+        """Fused, calibrated scores [row outputs]; NaN where no member is present."""
+        return self.calibration.apply(self.rule.combine(members))

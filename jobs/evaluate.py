@@ -1,0 +1,229 @@
+"""Open the test split: how good is a run or a bundle on people nobody chose anything by?
+
+The one job that loads test rows. Each look is recorded, since a figure that was looked at often is no longer
+one of unseen data. A dataset without a test split has its honest figure already: the cross-fitted one of
+`affuse ensemble`, which is shown again.
+
+Reads:  <root>/bundles/<bundle>/ or <root>/runs/<run>/, <root>/features/, the test rows of the manifest
+Writes: <root>/evaluations/<name>/  predictions.parquet, results.json;  <root>/looks/
+
+Laptop:   affuse evaluate --root data/mosei --bundle ensemble
+Cluster:  affuse submit --address URL -- evaluate --root s3://bucket/mosei --bundle ensemble
+"""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.tables import PREDICTIONS
+from fusion.batch import Task
+from fusion.nets import net_axis
+from jobs import _bundles, _results
+from jobs._feeding import Data, Request, encode_targets, load
+from jobs._manifest import read_dataset, read_manifest
+from jobs._people import groups_of
+from jobs._predictions import HeldOut, align
+from jobs._speaking import Fusion, Speaker, load_speaker, speak
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is looked at."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    bundle: str | None = None
+    """Bundle to evaluate, with each of its members beside it."""
+
+    runs: tuple[str, ...] = ()
+    """Runs to evaluate instead, each by itself."""
+
+    task: str | None = None
+    """Task of the runs; may be left out where the dataset has one."""
+
+    resamples: int = 2000
+    """Bootstrap resamples of the groups."""
+
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if (self.bundle is None) == (len(self.runs) == 0):
+            raise ConfigError("name either --bundle or --runs")
+
+    @property
+    def name(self) -> str:
+        """Name of the evaluation."""
+        return self.bundle or "+".join(self.runs)
+
+
+def main(config: Config) -> None:
+    """Predict the test rows, judge them, record the look."""
+    if not has_test_rows(config.root):
+        show_cross_fitted(config)
+        return
+    speakers = speakers_of(config)
+    name, task = task_of(config)
+    held = test_rows(config.root, speakers, name, task)
+    scores = fused(config, held)
+    groups = groups_of(config.root, held.clip_id)
+    prior = prior_of(config.root, name, task)
+    results = _results.judge_test(held, prior, scores, groups, config.resamples, config.seed)
+    record_look(config, results)
+    base = storage.join(config.root, "evaluations", config.name)
+    storage.publish_table(
+        test_predictions(config.name, name, held, scores), storage.join(base, "predictions.parquet")
+    )
+    storage.publish_json(
+        {"config": settings.to_mapping(config), **results.facts()},
+        storage.join(base, "results.json"),
+    )
+    _results.show(results, task)
+    print(f"this is look {looks(config.root)} at the test split; wrote {base}")
+
+
+def has_test_rows(root: str) -> bool:
+    """Whether the manifest has a test split."""
+    return "test" in set(read_manifest(root, ["split"])["split"].to_pylist())
+
+
+def show_cross_fitted(config: Config) -> None:
+    """Say why there is nothing to open, and show the figure that stands in for it."""
+    print("the dataset has no test split; the honest figure is the cross-fitted one:")
+    if config.bundle is None:
+        raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
+    facts = storage.read_json(
+        storage.join(_bundles.bundle_uri(config.root, config.bundle), "results.json")
+    )
+    task = Fusion.from_facts(_bundles.read_bundle(config.root, config.bundle)).kind
+    _results.show(_results.from_facts(facts), task)
+
+
+def speakers_of(config: Config) -> list[Speaker]:
+    """The members of the bundle, or the runs."""
+    if config.bundle is None:
+        return [load_speaker(run, _bundles.nets_of_run(config.root, run)) for run in config.runs]
+    members = _bundles.read_bundle(config.root, config.bundle)["members"]
+    return [
+        load_speaker(m["run"], _bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
+        for m in members
+    ]
+
+
+def task_of(config: Config) -> tuple[str, Task]:
+    """The bundle's task, or the one that was named."""
+    tasks = read_dataset(config.root).tasks
+    name = config.task
+    if config.bundle is not None:
+        name = _bundles.read_bundle(config.root, config.bundle)["task"]
+    if name is None and len(tasks) == 1:
+        name = next(iter(tasks))
+    if name is None or name not in tasks:
+        raise ConfigError(f"--task {name}: the dataset has {', '.join(tasks)}")
+    return name, tasks[name]
+
+
+def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> HeldOut:
+    """What every member says of the test rows whose target is known."""
+    rows = {}
+    for speaker in speakers:
+        said = speak(speaker, load_test(root, speaker, name), name)
+        known = ~np.isnan(said.target).all(1)
+        rows[speaker.name] = type(said)(
+            clip_id=said.clip_id[known],
+            fold=said.fold[known],
+            target=said.target[known],
+            scores=said.scores[known],
+        )
+    return align(rows, task)
+
+
+def load_test(root: str, speaker: Speaker, task: str) -> Data:
+    """Features and labels of the test split, as this member's nets want them."""
+    card = speaker.card
+    return load(
+        Request(
+            root=root,
+            inputs=tuple(str(source["features"]) for source in card.inputs.values()),
+            tasks=(task,),
+            pool=card.pool,  # type: ignore[arg-type]
+            normalise=card.normalise,  # type: ignore[arg-type]
+            axis=net_axis(card.net),
+            causal=card.causal,
+            test=True,
+        )
+    )
+
+
+def fused(config: Config, held: HeldOut) -> Tensor | None:
+    """The bundle's verdict on the test rows; None for single runs."""
+    if config.bundle is None:
+        return None
+    fusion = Fusion.from_facts(_bundles.read_bundle(config.root, config.bundle))
+    return fusion.combine(held.members)
+
+
+def prior_of(root: str, name: str, task: Task) -> Tensor:
+    """Scores [outputs] of a guess that knows only the labels outside the test split."""
+    table = read_manifest(root, ["split", name])
+    column = table.filter(pc.fill_null(pc.not_equal(table["split"], "test"), True))[name]
+    target, known = encode_targets(column, task)
+    if task.kind == "regression":
+        return target[known].double().median().reshape(1)
+    if task.kind == "multilabel":
+        share = torch.where(known, target.double(), torch.nan).nanmean(0)
+        return torch.logit(share, 1e-3)
+    counts = torch.bincount(target[known], minlength=task.outputs).double() + 1e-3
+    return (counts / counts.sum()).log()
+
+
+def record_look(config: Config, results: _results.Results) -> None:
+    """One file a look: who looked at what, and what was seen."""
+    last = results.rows[-1]
+    seen: dict[str, Any] = {name: figure.value for name, figure in last.figures.items()}
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    storage.publish_json(
+        {"at": stamp, "config": settings.to_mapping(config), "of": last.name, "figures": seen},
+        storage.join(config.root, "looks", f"{stamp}-{uuid.uuid4().hex[:8]}.json"),
+    )
+
+
+def looks(root: str) -> int:
+    """How often the test split of a dataset has been opened."""
+    return len(storage.names(storage.join(root, "looks"), ".json"))
+
+
+def test_predictions(name: str, task: str, held: HeldOut, scores: Tensor | None) -> pa.Table:
+    """Rows of role test: of the bundle, or of the first run."""
+    verdict = held.members.scores[0] if scores is None else scores
+    known = ~verdict.isnan().any(1)
+    if scores is None:
+        known &= held.members.present[0]
+    count = int(known.sum())
+    target = held.target.double().reshape(len(held.clip_id), -1)
+    return PREDICTIONS.conform(
+        pa.table(
+            {
+                "clip_id": held.clip_id[known.numpy()],
+                "run": [name] * count,
+                "split": ["test"] * count,
+                "fold": [0] * count,
+                "seed": [0] * count,
+                "task": [task] * count,
+                "target": target[known].tolist(),
+                "role": ["test"] * count,
+                "scores": verdict[known].tolist(),
+            }
+        )
+    )
