@@ -27,6 +27,7 @@ JOBS: dict[str, str] = {
     "benchmark": "Measure encoding against decode and models alone; say what limits.",
     "encode": "Turn the clips of a manifest into features with pretrained encoders.",
     "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
+    "evaluate": "Judge a run or bundle on test rows, the only job that opens them.",
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",

@@ -19,6 +19,7 @@ from fusion.batch import Kind, Task
 from fusion.late import rule_class
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from jobs import _late
 from jobs._predictions import HeldOut
 
@@ -30,18 +31,6 @@ FIGURES: Mapping[Kind, tuple[str, ...]] = {
     "regression": ("mae", "pearson", "ccc"),
 }
 """Metrics of a kind of task; the first one is what gains are stated in."""
-
-FEW_GROUPS = 10
-"""Below this many groups an interval over groups says little."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A figure and its 95 % interval over groups."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +53,16 @@ class Results:
     best_single: str
     """The best member by the first metric, in hindsight."""
 
-    gain_over_single: Interval | None
+    gain_over_single: Difference | None
     """Of the ensemble over that member in the first metric; positive is better. None: no ensemble."""
 
-    gain_over_plain: Interval | None
+    gain_over_plain: Difference | None
     """The same over the pool that looked at no row."""
 
     @property
     def gain_over_pool(self) -> bool:
         """Whether fitting the rule beat not fitting it by more than the interval."""
-        return self.gain_over_plain is not None and self.gain_over_plain.low > 0
+        return self.gain_over_plain is not None and self.gain_over_plain.shown
 
     @property
     def verdict(self) -> str:
@@ -82,7 +71,7 @@ class Results:
         if gain is None:
             return f"best single: {self.best_single}"
         said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
-        return f"gain shown: {said}" if gain.low > 0 else f"no gain shown: {said}"
+        return f"gain shown: {said}" if gain.shown else f"no gain shown: {said}"
 
     def facts(self) -> dict[str, Any]:
         """As JSON; an undefined figure is null."""
@@ -142,13 +131,12 @@ def judge_test(
         *member_lines(held),
     ]
     if verdict is not None:
-        for rule, role in (("mean", "mean"), ("log_pool", "pool")):
-            options = {"fitted": False} if rule == "log_pool" else {}
-            kind = rule_class(rule)
-            # Neither rule looks at a target: "fitting" them here uses no test label.
-            unfitted = kind.fit(kind.Config(**options), held.members, held.target)
-            title = "plain mean" if rule == "mean" else "unfitted log pool"
-            lines.append(Line(title, role, unfitted.combine(held.members)))
+        # Neither rule looks at a target: "fitting" them here uses no test label.
+        mean, pool = rule_class("mean"), rule_class("log_pool")
+        plain = mean.fit(mean.Config(), held.members, held.target)
+        unfitted = pool.fit(pool.Config(fitted=False), held.members, held.target)
+        lines.append(Line("plain mean", "mean", plain.combine(held.members)))
+        lines.append(Line("unfitted log pool", "pool", unfitted.combine(held.members)))
         lines.append(Line("ensemble", "ensemble", verdict))
     return tabulate(lines, held, groups, resamples, seed)
 
@@ -176,12 +164,11 @@ def tabulate(
 ) -> Results:
     """Figures of every line, and the gains of the ensemble if there is one."""
     kind, target = held.members.kind, held.target
-    bootstrap = Bootstrap(groups, resamples=resamples, seed=seed)
     rows = tuple(
         Row(
             name=line.name,
             role=line.role,
-            figures=figures(kind, line.scores, target, bootstrap),
+            figures=figures(kind, line.scores, target, groups, resamples, seed),
         )
         for line in lines
     )
@@ -189,15 +176,15 @@ def tabulate(
     of_role = {line.role: line for line in lines}
     singles = [line for line in lines if line.role == "member"]
     best = min(singles, key=lambda line: loss(main, kind, line.scores, target))
-    gains: dict[str, Interval | None] = {"gain_over_single": None, "gain_over_plain": None}
+    gains: dict[str, Difference | None] = {"gain_over_single": None, "gain_over_plain": None}
     if "ensemble" in of_role:
-        ours = of_role["ensemble"].scores
         for name, other in (("gain_over_single", best), ("gain_over_plain", of_role["pool"])):
-            gains[name] = gain(main, kind, ours, other.scores, target, bootstrap)
+            pair = (of_role["ensemble"].scores, other.scores)
+            gains[name] = gain(main, kind, pair, target, groups, resamples, seed)
     return Results(
         kind=kind,
         num_rows=len(held.clip_id),
-        num_groups=bootstrap.num_groups,
+        num_groups=len(np.unique(groups)),
         rows=rows,
         best_single=best.name,
         gain_over_single=gains["gain_over_single"],
@@ -222,52 +209,33 @@ def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
     return scores
 
 
-class Bootstrap:
-    """The same resamples of groups for every figure, so that differences are paired."""
-
-    def __init__(self, groups: np.ndarray, *, resamples: int, seed: int) -> None:
-        names, codes = np.unique(groups, return_inverse=True)
-        self.num_groups = len(names)
-        self.codes = torch.from_numpy(codes)
-        generator = np.random.default_rng(seed)
-        draws = generator.multinomial(
-            self.num_groups, np.full(self.num_groups, 1 / self.num_groups), size=resamples
-        )
-        self.counts = torch.from_numpy(draws).double()
-
-    def __call__(
-        self, name: str, kind: Kind, scores: Tensor, target: Tensor, known: Tensor
-    ) -> Tensor:
-        """The figure of each resample [resample]."""
-        prediction = probabilities(kind, scores[known])
-        return metric(name).resampled(prediction, target[known], self.counts, self.codes[known])
-
-
 def figures(
-    kind: Kind, scores: Tensor, target: Tensor, bootstrap: Bootstrap
+    kind: Kind, scores: Tensor, target: Tensor, groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Interval]:
     """Every figure of a kind of task, on the rows that have scores."""
     known = ~scores.isnan().any(1)
-    found = {}
-    for name in FIGURES[kind]:
-        value = metric(name)(probabilities(kind, scores[known]), target[known])
-        found[name] = interval(value, bootstrap(name, kind, scores, target, known))
-    return found
+    prediction = probabilities(kind, scores[known])
+    people = Groups.of(groups[known.numpy()])
+    return {
+        name: bootstrap(name, prediction, target[known], people, resamples=resamples, seed=seed)
+        for name in FIGURES[kind]
+    }
 
 
 def gain(
-    name: str, kind: Kind, ours: Tensor, theirs: Tensor, target: Tensor, bootstrap: Bootstrap
-) -> Interval:
-    """How much better (positive) one set of scores is, on the rows that both have."""
-    known = ~(ours.isnan().any(1) | theirs.isnan().any(1))
-    sign = 1.0 if metric(name).higher_is_better else -1.0
-    difference = bootstrap(name, kind, ours, target, known) - bootstrap(
-        name, kind, theirs, target, known
-    )
-    value = metric(name)(probabilities(kind, ours[known]), target[known]) - metric(name)(
-        probabilities(kind, theirs[known]), target[known]
-    )
-    return interval(sign * value, sign * difference)
+    name: str,
+    kind: Kind,
+    pair: tuple[Tensor, Tensor],
+    target: Tensor,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """How much better (positive) the first scores are than the second, where both say something."""
+    known = ~(pair[0].isnan() | pair[1].isnan()).any(1)
+    ours, theirs = (probabilities(kind, scores[known]) for scores in pair)
+    people = Groups.of(groups[known.numpy()])
+    return paired(name, ours, theirs, target[known], people, resamples=resamples, seed=seed)
 
 
 def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
@@ -278,28 +246,20 @@ def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
     return float("inf") if np.isnan(value) else figure.loss(value)
 
 
-def interval(value: float, resampled: Tensor) -> Interval:
-    """The middle 95 % of the resamples where the figure is defined."""
-    defined = resampled[~resampled.isnan()]
-    if len(defined) == 0:
-        return Interval(value=value, low=float("nan"), high=float("nan"))
-    low, high = torch.quantile(defined, torch.tensor([0.025, 0.975]).double()).tolist()
-    return Interval(value=value, low=low, high=high)
-
-
 def from_facts(facts: Mapping[str, Any]) -> Results:
     """The results that `Results.facts` wrote."""
 
-    def read(value: Mapping[str, Any] | None) -> Interval | None:
-        if value is None:
-            return None
-        return Interval(**{key: float("nan") if x is None else x for key, x in value.items()})
+    def numbers(value: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: float("nan") if x is None else x for key, x in value.items()}
+
+    def difference(value: Mapping[str, Any] | None) -> Difference | None:
+        return None if value is None else Difference(**numbers(value))
 
     rows = [
         Row(
             name=row["name"],
             role=row["role"],
-            figures={name: found for name, v in row["figures"].items() if (found := read(v))},
+            figures={name: Interval(**numbers(v)) for name, v in row["figures"].items()},
         )
         for row in facts["rows"]
     ]
@@ -309,8 +269,8 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
         num_groups=facts["num_groups"],
         rows=tuple(rows),
         best_single=facts["best_single"],
-        gain_over_single=read(facts["gain_over_single"]),
-        gain_over_plain=read(facts["gain_over_plain"]),
+        gain_over_single=difference(facts["gain_over_single"]),
+        gain_over_plain=difference(facts["gain_over_plain"]),
     )
 
 
@@ -326,8 +286,8 @@ def show(results: Results, task: Task) -> None:
         table.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
     console = Console()
     console.print(table)
-    if results.num_groups < FEW_GROUPS:
-        console.print(f"only {results.num_groups} groups: the intervals say little")
+    if caution := Groups.of(range(results.num_groups)).caution:
+        console.print(caution)
     console.print(results.verdict)
 
 
