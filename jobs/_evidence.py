@@ -19,20 +19,20 @@ from cluster.errors import ConfigError
 from fusion.batch import Task
 from fusion.late.members import probabilities
 from fusion.metrics import metric
-from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from fusion.statistics import Difference, Groups, Interval
 from jobs import _bundles, _late
 from jobs._manifest import read_dataset, read_manifest
-from jobs._members import add_members
+from jobs._members import add_members, rows_of
 from jobs._predictions import (
     HeldOut,
-    MemberRows,
     align,
     folds_and_seeds,
     held_out,
     read_predictions,
     seeds_averaged,
 )
-from jobs._results import FIGURES, Role, priors
+from jobs._results import FIGURES, Role, figures, gain, loss, member_lines, priors
+from jobs._results import Line as Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +171,10 @@ def _with_bundle(
         storage.join(_bundles.bundle_uri(root, bundle), "predictions.parquet")
     )
     rows = seeds_averaged(table.filter(pc.equal(table["task"], name)), task)
-    both = align({**_members(held), f"bundle {bundle}": rows}, task)
+    both = align({**rows_of(held), f"bundle {bundle}": rows}, task)
     scores = both.members.scores[-1].clone()
     scores[~both.members.present[-1]] = torch.nan
     return both.only(both.members.names[:-1]), {"ensemble": scores}
-
-
-def _members(held: HeldOut) -> dict[str, MemberRows]:
-    from jobs._members import rows_of
-
-    return rows_of(held)
 
 
 def _judged(
@@ -188,54 +182,23 @@ def _judged(
 ) -> list[Line]:
     """Majority, each member, the plain mean of several, the ensemble; each with intervals."""
     folds = held.fold if len(np.unique(held.fold)) > 1 else groups.code.numpy() % 5
-    named: list[tuple[str, Role, Tensor]] = [("majority", "majority", priors(held, folds))]
-    for index, name in enumerate(held.members.names):
-        scores = held.members.scores[index].clone()
-        scores[~held.members.present[index]] = torch.nan
-        named.append((name, "member", scores))
+    named = [Scored("majority", "majority", priors(held, folds)), *member_lines(held)]
     if len(held.members.names) > 1:
         mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
-        named.append(("plain mean", "mean", mean.scores))
-    named += [(name, "ensemble", scores) for name, scores in fused.items()]
-    kind = held.members.kind
-    lines = [
-        Line(name=name, role=role, scores=scores, gain=None,
-             figures=_figures(kind, scores, held.target, groups, resamples, seed))
-        for name, role, scores in named
-    ]  # fmt: skip
-    best = _best(lines, FIGURES[kind][0])
-    return [
-        line if line is best or line.role in ("majority", "member")
-        else Line(name=line.name, role=line.role, scores=line.scores, figures=line.figures,
-                  gain=_gain(kind, line, best, held.target, groups, resamples, seed))
-        for line in lines
-    ]  # fmt: skip
-
-
-def _figures(
-    kind: Any, scores: Tensor, target: Tensor, groups: Groups, resamples: int, seed: int
-) -> dict[str, Interval]:
-    known = ~scores.isnan().any(1)
-    prediction, of = probabilities(kind, scores[known]), _some(groups, known)
-    return {
-        name: bootstrap(name, prediction, target[known], of, resamples=resamples, seed=seed)
-        for name in FIGURES[kind]
-    }
-
-
-def _gain(
-    kind: Any, ours: Line, theirs: Line, target: Tensor, groups: Groups, resamples: int, seed: int
-) -> Difference:
-    known = ~(ours.scores.isnan().any(1) | theirs.scores.isnan().any(1))
-    one, other = (probabilities(kind, line.scores[known]) for line in (ours, theirs))
-    return paired(
-        FIGURES[kind][0], one, other, target[known], _some(groups, known),
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
-
-
-def _some(groups: Groups, known: Tensor) -> Groups:
-    return Groups.of(groups.code[known])
+        named.append(Scored("plain mean", "mean", mean.scores))
+    named += [Scored(name, "ensemble", scores) for name, scores in fused.items()]
+    kind, codes, main = held.members.kind, groups.code.numpy(), FIGURES[held.members.kind][0]
+    singles = [line for line in named if line.role == "member"]
+    best = min(singles, key=lambda line: loss(main, kind, line.scores, held.target))
+    lines = []
+    for name, role, scores in named:
+        compared = None
+        if role not in ("majority", "member"):
+            pair = (scores, best.scores)
+            compared = gain(main, kind, pair, held.target, codes, resamples, seed)
+        shown = figures(kind, scores, held.target, codes, resamples, seed)
+        lines.append(Line(name=name, role=role, scores=scores, figures=shown, gain=compared))
+    return lines
 
 
 def _best(lines: Sequence[Line], name: str) -> Line:

@@ -76,7 +76,7 @@ def add_run(root, name, target, scores):
         )
     storage.publish_json({"folds": "speaker"}, storage.join(root, "runs", name, "config.json"))
     for file in _bundles.NET_FILES:
-        storage.publish_bytes(b"x", storage.join(root, "runs", name, "refit", "seed=0", file))
+        storage.publish_bytes(b"{}", storage.join(root, "runs", name, "refit", "seed=0", file))
 
 
 def _towards(target, width):
