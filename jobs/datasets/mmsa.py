@@ -2,7 +2,10 @@
 
 CMU-MOSI, CMU-MOSEI and CH-SIMS are handed round so (`aligned_50.pkl`, `unaligned_50.pkl`), and programs
 built upon MMSA keep the layout, some without `id` and `raw_text`. Clips have no media; their features come
-from the same file by `affuse features import --array text|audio|vision`.
+from the same file.
+
+    affuse prepare mmsa --source aligned_50.pkl --root R --range -3 3
+    affuse features import --root R --file aligned_50.pkl --array vision --name facet --modality video
 
 An id such as `video$_$7` says that the clip is the seventh of that video; clips of one video stay together.
 """

@@ -1,0 +1,59 @@
+"""Every command that the project shows to a reader parses: in docstrings, cluster files and README."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jobs import JOBS, _cli, submit
+from jobs.datasets import DATASETS
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACEHOLDERS = {"URL": "http://127.0.0.1:8265"}
+
+
+def sources():
+    """(where, text) of everything that shows commands."""
+    for name in JOBS:
+        yield f"jobs/{name}.py", importlib.import_module(f"jobs.{name}").__doc__ or ""
+    for name in DATASETS:
+        module = importlib.import_module(f"jobs.datasets.{name}")
+        yield f"jobs/datasets/{name}.py", module.__doc__ or ""
+    for file in [ROOT / "README.md", *sorted((ROOT / "cluster" / "configs").iterdir())]:
+        yield file.name, file.read_text()
+
+
+def commands():
+    """(where, words) of every shown command, without its comment; `...` stands for the rest."""
+    pattern = re.compile(r"(?:^|[\s`$])(?:affuse|python -m jobs) ([a-z]+ [^`\n]*)", re.MULTILINE)
+    for where, text in sources():
+        for found in pattern.findall(re.sub(r"\\\n\s*", " ", text)):
+            shown = re.split(r"\s+#|  +\(|\s+\|\s|[;,]\s|\.$| && ", found)[0].strip()
+            words = shlex.split(shown.replace("'", "").replace("...", ""))
+            has_flags = any(word.startswith("--") for word in words)
+            if words[0] in JOBS and has_flags and "--help" not in words:
+                yield where, [PLACEHOLDERS.get(word, word) for word in words]
+
+
+SHOWN = sorted({(where, tuple(words)) for where, words in commands()})
+
+
+@pytest.mark.parametrize(("where", "words"), SHOWN, ids=lambda part: str(part)[:60])
+def test_a_shown_command_parses(where, words, capsys):
+    name, *rest = words
+    try:
+        config = _cli.parse(name, importlib.import_module(f"jobs.{name}"), rest)
+    except SystemExit:
+        pytest.fail(f"{where}: affuse {' '.join(words)}\n{capsys.readouterr().err}")
+    if name == "submit" and config.command:
+        try:
+            submit.resolve(config.command, config.address)
+        except SystemExit:
+            pytest.fail(f"{where}: {' '.join(config.command)}\n{capsys.readouterr().err}")
+
+
+def test_every_job_shows_at_least_one_command():
+    shown = {words[0] for _, words in SHOWN}
+    assert shown == set(JOBS)
