@@ -52,6 +52,11 @@ def checked(collected: Collected) -> Sequence[Row]:
     return collected.rows
 
 
+def sources_of(rows: Sequence[Row]) -> list[Source]:
+    """Every file or part of a file that the rows name."""
+    return [source for row in rows for source in (row.video, row.audio) if source is not None]
+
+
 def group_of(row: Row) -> str:
     """What must not straddle splits."""
     return row.group or row.speaker or row.dialogue or row.name

@@ -40,8 +40,8 @@ def cut(
 ) -> list[Clip]:
     """Give every clip its unit, and put them in the order of their units.
 
-    A unit that is there already and whose clips have not changed stays; what is left over is cut anew, in
-    the order of `clips`, and never across a dialogue or a shard.
+    A unit that is there already and whose clips have not changed stays; what is left over is cut anew,
+    along the shards, and never across a dialogue or a shard.
 
     Args:
         clips: manifest rows.
@@ -57,7 +57,7 @@ def cut(
         if len(members) == len(ids) and unit_id(members, stamps) == unit:
             kept[unit] = members
     settled = {clip["clip_id"] for members in kept.values() for clip in members}
-    rest = [clip for clip in clips if clip["clip_id"] not in settled]
+    rest = _in_reading_order([clip for clip in clips if clip["clip_id"] not in settled])
     for members in _filled(rest, most_clips, most_s):
         kept[unit_id(members, stamps)] = members
     return [{**clip, "unit": unit} for unit, members in kept.items() for clip in members]
@@ -115,6 +115,28 @@ def _filled(clips: Iterable[Clip], most_clips: int, most_s: float) -> Iterable[l
         length_s += clip_s
     if unit:
         yield unit
+
+
+def _in_reading_order(clips: Sequence[Clip]) -> list[Clip]:
+    """Shard by shard and in each by offset, dialogues together; loose files as they come."""
+    first: dict[object, int] = {}
+    for index, clip in enumerate(clips):
+        first.setdefault((_place(clip)[0], clip["dialogue"] or index), index)
+
+    def key(item: tuple[int, Clip]) -> tuple[str, int, int, int]:
+        index, clip = item
+        shard, offset = _place(clip)
+        together = first[shard, clip["dialogue"] or index] if clip["dialogue"] or not shard else 0
+        return shard, together, offset, index
+
+    return [clip for _, clip in sorted(enumerate(clips), key=key)]
+
+
+def _place(clip: Clip) -> tuple[str, int]:
+    for source in (clip["video"], clip["audio"]):
+        if source is not None and source["offset"] is not None:
+            return source["uri"], source["offset"]
+    return "", 0
 
 
 def _shard(source: Mapping[str, Any] | None) -> str | None:

@@ -17,7 +17,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +33,8 @@ from jobs import _probing as probing
 from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag
 from jobs._manifest import manifest_files, read_folds
-from jobs._rows import checked, clips_of, manifest_table, profile_fields
+from jobs._packing import packed
+from jobs._rows import checked, clips_of, manifest_table, profile_fields, sources_of
 from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
 
@@ -72,8 +73,12 @@ def main(config: Preparation) -> None:
     collected = config.collect()
     rows = checked(collected)
     before = _before(root)
-    sources = [source for row in rows for source in (row.video, row.audio) if source is not None]
-    stamps = probing.stamps_of((source.uri for source in sources), config.workers)
+    stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)
+    if config.pack:
+        rows = packed(rows, stamps, root, config.shard_mb)
+        collected = replace(collected, rows=rows)
+        stamps |= probing.stamps_of((s.uri for s in sources_of(rows)), config.workers)
+    sources = sources_of(rows)
     known = probing.read_probes(root)
     probes = probing.probe_all(sources, stamps, known, config.workers)
     clips = clips_of(collected, stamps, probes, config.max_clip_s)

@@ -106,6 +106,12 @@ class Preparation:
     max_clip_s: float | None = None
     """Cut longer clips into pieces of this length [s]; names get the offset as @seconds."""
 
+    pack: bool = False
+    """Copy loose media files into tar shards below the root; the manifest then points into them."""
+
+    shard_mb: float = 256.0
+    """A shard is closed when it holds this many megabytes."""
+
     workers: int = 4
     """Files probed at the same time."""
 
@@ -114,6 +120,8 @@ class Preparation:
             raise ConfigError(f"--folds {self.folds}: expected 0 (none), or 2 and more")
         if self.unit_clips < 1 or self.unit_s <= 0 or self.workers < 1:
             raise ConfigError("--unit-clips, --unit-s and --workers are at least 1")
+        if self.shard_mb <= 0:
+            raise ConfigError(f"--shard-mb {self.shard_mb}: expected a size in megabytes")
         if self.max_clip_s is not None and self.max_clip_s <= 0:
             raise ConfigError(f"--max-clip-s {self.max_clip_s}: expected a length in seconds")
         _ = self.shares
@@ -146,12 +154,18 @@ def clip_id(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
-def media(uri: str) -> dict[str, Any]:
+def media(name: str, source: Source | None = None) -> dict[str, Any]:
     """The fields `video` and `audio` of a row for one file, by its suffix; probing corrects them."""
-    suffix = "." + uri.rsplit(".", 1)[-1].lower()
+    source = source or Source(name)
+    suffix = "." + name.rsplit(".", 1)[-1].lower()
     if suffix in AUDIO_SUFFIXES:
-        return {"audio": Source(uri)}
-    return {"video": Source(uri), "audio": Source(uri)}
+        return {"audio": source}
+    return {"video": source, "audio": source}
+
+
+def is_media(name: str) -> bool:
+    """Whether a name has the suffix of a sound or film."""
+    return "." in name and "." + name.rsplit(".", 1)[-1].lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES
 
 
 def files_below(folder: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""Any folder of media files with a table of labels (CSV, TSV, JSON lines or Parquet).
+"""Any folder of media files or shards of them with a table of labels (CSV, TSV, JSON lines or Parquet).
 
 A row is a clip. Its media are the columns `video` and `audio` (paths below the source, absolute paths or
 URIs), or, where the table has neither, the file below the source whose name or stem is the clip's name.
-Without a table every media file is an unlabelled clip. Columns go by these names unless flags say otherwise:
+Tars and uncompressed Parquet files below the source count as folders of what they hold: their members are
+read in place. Without a table every media file is an unlabelled clip. Columns go by these names unless
+flags say otherwise:
 name, video, audio, text, start_s, end_s, dialogue, turn, speaker, group, split, fold.
 
     affuse prepare folder --source clips --labels labels.csv --root R --tasks mood=classification
@@ -23,21 +25,24 @@ from cluster.tables import SPLITS
 from encoders.media import Source
 from fusion.batch import Kind, Task
 from jobs.datasets._adapter import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
     Collected,
     Label,
     Preparation,
     Row,
     files_below,
+    is_media,
     media,
     read_rows,
 )
+from jobs.datasets._shards import inside_parquet, inside_tar
 
 COLUMNS = (
     "name", "video", "audio", "text", "start_s", "end_s", "dialogue", "turn", "speaker", "group",
     "split", "fold",
 )  # fmt: skip
+
+File = tuple[str, Source]
+"""Name below the source (or inside its shard), and where the bytes lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +91,17 @@ class Config(Preparation):
 
     def collect(self) -> Collected:
         """One clip a row of the table, or a media file where there is no table."""
-        files = [uri for uri in files_below(self.source) if _is_media(uri)]
         source = storage.absolute(self.source)
-        name = self.dataset_name or source.rstrip("/").rsplit("/", 1)[-1]
+        files = _files(source, storage.absolute(self.labels) if self.labels else "")
+        dataset = self.dataset_name or source.rstrip("/").rsplit("/", 1)[-1]
         if not self.labels:
             if self.tasks:
                 raise ConfigError("--tasks needs --labels: the table that holds those columns")
-            rows = [Row(name=_below(uri, source), **media(uri)) for uri in files]
-            return Collected(name=name, licence=self.licence, tasks={}, rows=rows)
+            rows = [Row(name=name, **media(name, place)) for name, place in files]
+            return Collected(name=dataset, licence=self.licence, tasks={}, rows=rows)
         reading = _Reading(self, source, files)
         return Collected(
-            name=name,
+            name=dataset,
             licence=self.licence,
             tasks=reading.tasks,
             rows=reading.rows,
@@ -108,7 +113,7 @@ class Config(Preparation):
 class _Reading:
     """One pass over the table, gathering rows and every fault."""
 
-    def __init__(self, config: Config, source: str, files: Sequence[str]) -> None:
+    def __init__(self, config: Config, source: str, files: Sequence[File]) -> None:
         self.faults: list[str] = []
         self.rows: list[Row] = []
         self.folds: dict[str, int] = {}
@@ -117,11 +122,11 @@ class _Reading:
         self._table = read_rows(config.labels)
         self._header = list(dict.fromkeys(key for row in self._table for key in row))
         self._check_columns()
-        self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for uri in files:
-            path = PurePosixPath(_below(uri, source))
+        self._by_stem: dict[str, list[File]] = defaultdict(list)
+        for file in files:
+            path = PurePosixPath(file[0])
             for key in {str(path), str(path.with_suffix("")), path.name, path.stem}:
-                self._by_stem[key].append(uri)
+                self._by_stem[key].append(file)
         self.tasks = {task: self._task(task) for task in config.tasks}
         for number, row in enumerate(self._table, 1):
             self._read(number, row)
@@ -192,10 +197,10 @@ class _Reading:
         if not {self._column("video"), self._column("audio")} & set(self._header):
             found = self._by_stem.get(name, [])
             if len(found) > 1:
-                self.faults.append(f"{where}: several files go by this name: {', '.join(found)}")
+                self.faults.append(f"{where}: several files go by this name: {_names(found)}")
             if not found and not self._by_stem:
                 return {}  # a folder without media: a corpus of texts
-            return media(found[0] if found else storage.join(self._source, name))
+            return media(*found[0]) if found else media(storage.join(self._source, name))
         given = {role: _text(cells.get(self._column(role))) for role in ("video", "audio")}
         sources: dict[str, Any] = {
             role: None if path is None else Source(self._resolved(path))
@@ -238,12 +243,25 @@ class _Reading:
         return [float(label in parts) for label in classes]
 
 
-def _is_media(uri: str) -> bool:
-    return PurePosixPath(uri).suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES
+def _files(source: str, labels: str) -> list[File]:
+    """Every media file below the source, and those inside its tars and Parquet files."""
+    files: list[File] = []
+    for uri in files_below(source):
+        if uri == labels:
+            continue
+        if is_media(uri):
+            files.append((uri.removeprefix(source.rstrip("/") + "/"), Source(uri)))
+        elif uri.endswith(".tar"):
+            files += inside_tar(uri)
+        elif uri.endswith(".parquet"):
+            files += inside_parquet(uri)
+    return files
 
 
-def _below(uri: str, folder: str) -> str:
-    return uri.removeprefix(folder.rstrip("/") + "/")
+def _names(files: Sequence[File]) -> str:
+    return ", ".join(
+        name if place.offset is None else f"{place.uri}::{name}" for name, place in files
+    )
 
 
 def _text(value: Any) -> str | None:

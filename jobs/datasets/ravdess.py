@@ -18,14 +18,7 @@ from typing import Any
 from cluster.errors import NotPreparedError
 from encoders.media import Source
 from fusion.batch import Task
-from jobs.datasets._adapter import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Collected,
-    Preparation,
-    Row,
-    files_below,
-)
+from jobs.datasets._adapter import Collected, Preparation, Row, files_below, is_media
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = ("Kids are talking by the door.", "Dogs are sitting by the door.")
@@ -52,7 +45,7 @@ class Config(Preparation):
         takes: dict[str, dict[str, str]] = defaultdict(dict)
         for uri in files_below(self.source):
             path = PurePosixPath(uri)
-            if path.suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES and TAKE.fullmatch(path.stem):
+            if is_media(uri) and TAKE.fullmatch(path.stem):
                 modality, take = path.stem[:2], path.stem[3:]
                 if take.startswith(SPEECH):
                     takes[take][modality] = uri

@@ -4,13 +4,18 @@ import csv
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from cluster.errors import LabelTableError, NotPreparedError
+from encoders.media import ClipSource, Decoder, Source
+from encoders.spec import Needs
 from jobs import _manifest as manifest
 from jobs import prepare
 from jobs.__main__ import run
@@ -221,9 +226,6 @@ class TestTables:
         assert [row["tags"] for row in found] == [[1.0, 1.0, 0.0], None]
 
     def test_json_lines_and_parquet_say_the_same_as_csv(self, corpus):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         lines = "\n".join(json.dumps(row) for row in rows_of(12))
         (corpus / "labels.jsonl").write_text(lines)
         pq.write_table(pa.Table.from_pylist(rows_of(12)), corpus / "labels.parquet")
@@ -243,6 +245,101 @@ class TestTables:
             )
         )
         assert manifest.read_manifest(str(corpus / "root")).num_rows == 12
+
+
+class TestShards:
+    """Loose files, tars and Parquet files give the same clips with the same sound."""
+
+    def waves(self, rows):
+        needs = Needs(rates_hz=frozenset({16000}))
+        with Decoder() as decoder:
+            for row in rows:
+                source = ClipSource(clip_id=row["clip_id"], audio=Source(**row["audio"]))
+                yield row["name"], decoder.decode(source, needs).clip.waveforms[16000]
+
+    def loose(self, corpus):
+        """Rows and sounds of the loose files, all different; the manifest is then gone again."""
+        for k in range(12):
+            noise = np.random.default_rng(k).uniform(-0.5, 0.5, 4000 + 100 * k)
+            soundfile.write(corpus / "clips" / f"clip{k:02d}.wav", noise, 8000)
+        rows = prepared(corpus)
+        shutil.rmtree(corpus / "root")
+        return rows, dict(self.waves(rows))
+
+    def assert_same_clips(self, loose, others):
+        rows, expected = loose
+        assert len(rows) == len(others)
+        for name, wave in self.waves(others):
+            np.testing.assert_array_equal(wave, expected[name])
+        by_name = {row["name"]: row for row in others}
+        for row in rows:
+            other = by_name[row["name"]]
+            for column in ("clip_id", "duration_s", "mood", "speaker", "cost"):
+                assert row[column] == other[column]
+
+    def test_packing_points_into_tars_that_hold_the_same_bytes(self, corpus):
+        loose = self.loose(corpus)
+        rows = prepared(corpus, "--pack", "--shard-mb", "0.03")
+        shards = {row["audio"]["uri"] for row in rows}
+        assert len(shards) > 2
+        self.assert_same_clips(loose, rows)
+        for row in rows:
+            with tarfile.open(row["audio"]["uri"]) as tar:
+                member = tar.getmember(f"{row['name']}.wav")
+                assert (member.offset_data, member.size) == (
+                    row["audio"]["offset"],
+                    row["audio"]["size"],
+                )
+        for ref in manifest.units(str(corpus / "root")):
+            unit = manifest.read_unit(str(corpus / "root"), ref).to_pylist()
+            assert len({row["audio"]["uri"] for row in unit}) == 1
+            offsets = [row["audio"]["offset"] for row in unit]
+            assert offsets == sorted(offsets)
+
+    def test_packing_again_packs_only_what_is_new_even_when_the_loose_files_are_gone(self, corpus):
+        old = prepared(corpus, "--pack")
+        shards = set((corpus / "root" / "shards").glob("*.tar"))
+        shutil.rmtree(corpus / "clips")
+        for k in range(12, 14):
+            write_sound(corpus / "clips" / f"clip{k:02d}.wav")
+        rows = [{**row, "audio": f"{row['name']}.wav"} for row in rows_of(14)]
+        write_labels(corpus / "labels.csv", rows)
+        new = prepared(corpus, "--pack")
+        assert new[:12] == old
+        assert len(set((corpus / "root" / "shards").glob("*.tar")) - shards) == 1
+
+    def test_the_members_of_a_tar_are_found_as_files_are(self, corpus):
+        loose = self.loose(corpus)
+        with tarfile.open(corpus / "shard.tar", "w") as tar:
+            for path in sorted((corpus / "clips").iterdir(), reverse=True):
+                tar.add(path, path.name)
+        shutil.rmtree(corpus / "clips")
+        (corpus / "clips").mkdir()
+        (corpus / "shard.tar").rename(corpus / "clips" / "shard.tar")
+        rows = prepared(corpus)
+        assert [row["name"] for row in rows] == [f"clip{k:02d}" for k in reversed(range(12))]
+        self.assert_same_clips(loose, rows)
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_the_values_of_a_parquet_file_are_read_in_place(self, corpus, nested):
+        loose = self.loose(corpus)
+        paths = sorted((corpus / "clips").iterdir())
+        contents = [path.read_bytes() for path in paths]
+        names = [path.name for path in paths]
+        columns = {"name": names, "bytes": contents}
+        if nested:
+            pairs = zip(names, contents, strict=True)
+            columns = {"audio": [{"path": name, "bytes": content} for name, content in pairs]}
+        shutil.rmtree(corpus / "clips")
+        (corpus / "clips").mkdir()
+        where = corpus / "clips" / "shard.parquet"
+        options = {"compression": "NONE", "use_dictionary": False, "row_group_size": 5}
+        pq.write_table(pa.table(columns), where, **options)
+        self.assert_same_clips(loose, prepared(corpus))
+        shutil.rmtree(corpus / "root")
+        pq.write_table(pa.table(columns), where)
+        with pytest.raises(NotPreparedError, match="use_dictionary=False"):
+            prepared(corpus)
 
 
 class TestCommandLine:
