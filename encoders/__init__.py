@@ -13,5 +13,7 @@ ENCODERS: dict[str, str] = {
 }
 """Encoder name (= file name) -> module with `SPEC`."""
 
-TRANSCRIBERS: dict[str, str] = {}
+TRANSCRIBERS: dict[str, str] = {
+    "whisper_tiny_en_asr": "encoders.audio.whisper_tiny_en_asr",
+}
 """Transcriber name -> module with `SPEC`."""
