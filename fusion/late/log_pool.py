@@ -34,7 +34,7 @@ class Rule(LateRule):
         bias: bool = False
         """Fit one offset a class."""
 
-        shrinkage: float = 10.0
+        shrinkage: float = 1.0
         """Pull towards equal weights, in rows' worth of evidence [>= 0]."""
 
         def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ class Rule(LateRule):
             present=members.present,
             target=target,
             weights=weights,
-            strength=10.0,
+            strength=1.0,
             class_strength=config.shrinkage,
             tied=False,
             bias=config.bias,

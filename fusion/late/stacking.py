@@ -11,6 +11,7 @@ served by the model of its own pattern, else by the one of the most members that
 Wolpert, Neural Networks 1992, https://doi.org/10.1016/S0893-6080(05)80023-1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ from fusion.late._rule import LateRule, Part
 from fusion.late.members import Members
 
 STEPS = 300
+TOLERANCE = 1e-10
+INTERCEPT = 1e-9
+NEWTON_UP_TO = 800
+"""Parameters up to which the Hessian is formed."""
+
 MIN_ROWS = 20
 """A pattern of absence with fewer rows to learn from gets no model of its own."""
 
@@ -122,28 +128,78 @@ def _logistic(
 ) -> tuple[Tensor, Tensor]:
     """Coefficients [column output] and intercept [output]; one output for two classes."""
     outputs = 1 if classes == 2 else classes
-    theta = torch.zeros(x.shape[1] + 1, outputs, dtype=torch.float64, requires_grad=True)
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1)
+    # The intercept is free; a trace of a penalty keeps the direction that all classes share in place.
+    penalty = torch.full((x.shape[1], 1), 1 / inverse, dtype=torch.float64)
+    penalty[-1] = INTERCEPT
+    theta = torch.zeros(x.shape[1], outputs, dtype=torch.float64)
+
+    def loss_of(theta: Tensor) -> Tensor:
+        z = x @ theta
+        z = torch.cat([torch.zeros_like(z), z], 1) if outputs == 1 else z
+        each = torch.nn.functional.cross_entropy(z, target, reduction="none")
+        return each @ weights + (penalty * theta.square()).sum() / 2
+
+    solve = _newton if theta.numel() <= NEWTON_UP_TO else _quasi_newton
+    theta = solve(loss_of, theta, x, target, weights, penalty)
+    return theta[:-1], theta[-1]
+
+
+def _newton(
+    loss_of: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    x: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    penalty: Tensor,
+) -> Tensor:
+    """Damped Newton steps: few, and exact to the last digits."""
+    columns, outputs = theta.shape
+    truth = torch.nn.functional.one_hot(target, max(2, outputs)).double()[:, -outputs:]
+    value = loss_of(theta)
+    for _ in range(STEPS):
+        z = x @ theta
+        p = torch.sigmoid(z) if outputs == 1 else torch.softmax(z, 1)
+        gradient = x.T @ (weights.unsqueeze(1) * (p - truth)) + penalty * theta
+        if gradient.abs().max() < TOLERANCE * weights.sum():
+            break
+        scaled = (p.unsqueeze(2) * x.unsqueeze(1)).flatten(1)  # [row output * column]
+        curvature = -scaled.T @ (scaled * weights.unsqueeze(1))
+        blocks = curvature.reshape(outputs, columns, outputs, columns)
+        for place in range(outputs):
+            own = weights * p[:, place]
+            blocks[place, :, place] += x.T @ (x * own.unsqueeze(1)) + penalty.flatten().diag()
+        step = torch.linalg.solve(curvature, gradient.T.reshape(-1)).reshape(outputs, columns).T
+        length = 1.0
+        while loss_of(theta - length * step) > value and length > 1e-6:
+            length /= 2
+        theta = theta - length * step
+        value = loss_of(theta)
+    return theta
+
+
+def _quasi_newton(
+    loss_of: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    x: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    penalty: Tensor,
+) -> Tensor:
+    """L-BFGS, where a Hessian would be too large."""
+    theta = theta.clone().requires_grad_()
     solver = torch.optim.LBFGS(
-        [theta],
-        max_iter=STEPS,
-        tolerance_grad=1e-8,
-        tolerance_change=1e-14,
-        history_size=20,
-        line_search_fn="strong_wolfe",
+        [theta], max_iter=STEPS, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
     )
-    mass = weights.sum()
 
     def closure() -> Tensor:
         solver.zero_grad()
-        z = x @ theta[:-1] + theta[-1]
-        z = torch.cat([torch.zeros_like(z), z], 1) if outputs == 1 else z
-        each = torch.nn.functional.cross_entropy(z, target, reduction="none")
-        loss = (each @ weights + theta[:-1].square().sum() / (2 * inverse)) / mass
+        loss = loss_of(theta) / weights.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return theta[:-1].detach(), theta[-1].detach()
+    return theta.detach()
 
 
 def _ridge(

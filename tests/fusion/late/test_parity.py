@@ -9,7 +9,9 @@ import torch
 from sklearn.ensemble import VotingClassifier
 
 from fusion.late import rule_class
+from fusion.late._candidates import Arena
 from fusion.late.calibration import Calibration, temperature
+from fusion.late.caruana import pooled
 from fusion.late.members import Members
 from fusion.metrics import metric
 
@@ -184,3 +186,31 @@ class TestWeighted:
             fused = weighted.fit(config, members, y).combine(members).exp()
             score = metric("macro_f1")(fused, y)
             assert score >= max(metric("macro_f1")(torch.from_numpy(m), y) for m in p)
+
+
+class TestTheInnerSolver:
+    @pytest.mark.parametrize("space", ["linear", "log"])
+    @pytest.mark.parametrize("measure", ["nll", "accuracy", "macro_f1"])
+    @pytest.mark.parametrize("gaps", [False, True])
+    def test_scores_every_weighting_as_the_rule_would(self, measure, space, gaps):
+        rng = np.random.default_rng(3)
+        p = torch.from_numpy(rng.dirichlet([1, 1, 1], size=(4, 101)))
+        y = torch.from_numpy(rng.integers(3, size=101))
+        present = torch.from_numpy(rng.random((4, 101)) > 0.3) if gaps else None
+        members = Members.from_probabilities("abcd", "classification", p, present)
+        keep = members.present.any(0)
+        members, y = members.rows(keep).cleaned(), y[keep]
+        arena = Arena(
+            members=members,
+            target=y,
+            weights=torch.ones(len(y), dtype=torch.float64),
+            metric=measure,
+            space=space,
+        )
+        weightings = torch.from_numpy(rng.dirichlet([1, 1, 1, 1], size=20))
+        found = metric(measure)
+        slow = [found.loss(found(pooled(w, members, space).exp(), y)) for w in weightings]
+        # Accuracy is judged by its error rate, as selections round it.
+        slow = np.array(slow) + (measure == "accuracy")
+        np.testing.assert_allclose(arena.losses(weightings), slow, rtol=1e-9)
+        np.testing.assert_allclose(arena.screen(weightings), slow, rtol=1e-5)
