@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -120,6 +121,23 @@ def publish_bytes(content: bytes, uri: str) -> None:
         if os.path.exists(temporary):
             os.remove(temporary)
         raise
+
+
+def publish_file(path: str, uri: str) -> None:
+    """Make a local file appear under `uri` in one step; too large a file for memory will do."""
+    fs, target = filesystem(uri)
+    if not is_local(uri):
+        fs.put_file(path, target)
+        return
+    folder, name = os.path.split(target)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        shutil.copyfile(path, temporary)
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def publish_json(value: object, uri: str) -> None:
