@@ -143,7 +143,13 @@ class TestTheBundle:
         assert sorted(table["clip_id"].to_pylist()) == list(range(PEOPLE * EACH))
 
     def test_auto_ships_the_plain_pool_where_fitting_shows_no_gain(self, root):
-        results, _ = run(root, runs=("voice", "face"), rule="auto")
+        # Twins: equally good in every class, so that equal weights are the truth.
+        target = np.random.default_rng(0).integers(0, 3, PEOPLE * EACH)
+        generator = np.random.default_rng(1)
+        for name in ("left", "right"):
+            noise = generator.normal(size=(len(target), 3))
+            add_run(root, name, target, noise + 1.5 * np.eye(3)[target])
+        results, _ = run(root, runs=("left", "right"), rule="auto")
         assert results["gain_over_plain"]["low"] <= 0
         assert _bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
 
