@@ -63,9 +63,16 @@ def cut(
     return [{**clip, "unit": unit} for unit, members in kept.items() for clip in members]
 
 
+def media_s(clip: Clip) -> float:
+    """Seconds of media to decode; none where a clip is only text."""
+    if clip["video"] is None and clip["audio"] is None:
+        return 0.0
+    return clip["duration_s"] or UNKNOWN_CLIP_S
+
+
 def cost(clip: Clip, pixels: int) -> float:
     """Estimated seconds of decoding on one core."""
-    length = clip["duration_s"] or UNKNOWN_CLIP_S
+    length = media_s(clip)
     sound = SOUND_COST * length if clip["audio"] is not None else 0.0
     picture = PICTURE_COST * length * max(pixels, 1) / (640 * 360) if clip["video"] else 0.0
     return round(BASE_COST_S + sound + picture, 6)
@@ -105,7 +112,7 @@ def _filled(clips: Iterable[Clip], most_clips: int, most_s: float) -> Iterable[l
     unit: list[Clip] = []
     length_s, border = 0.0, None
     for clip in clips:
-        clip_s = clip["duration_s"] or UNKNOWN_CLIP_S
+        clip_s = media_s(clip)
         here = (clip["dialogue"], _shard(clip["video"]), _shard(clip["audio"]))
         if unit and (here != border or len(unit) == most_clips or length_s + clip_s > most_s):
             yield unit

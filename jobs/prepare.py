@@ -70,7 +70,7 @@ def configure(argv: list[str]) -> Preparation:
 def main(config: Preparation) -> None:
     """Collect, check, probe, split, cut into units, publish."""
     root = storage.absolute(config.root)
-    collected = config.collect()
+    collected = _part(config.collect(), config.part)
     rows = checked(collected)
     before = _before(root)
     stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)
@@ -105,6 +105,13 @@ def overview() -> str:
     lines = [f"  {name:<{width}}  {text}" for name, text in DATASETS.items()]
     usage = "usage: affuse prepare DATASET [options]   (affuse prepare DATASET --help lists them)"
     return "\n".join([usage, "", manual, "", "datasets:", *lines])
+
+
+def _part(collected: Collected, part: str) -> Collected:
+    if not part:
+        return collected
+    rows = [replace(row, split=None) for row in collected.rows if row.split == part]
+    return replace(collected, rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)

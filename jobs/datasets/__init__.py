@@ -2,8 +2,13 @@
 
 DATASETS: dict[str, str] = {
     "arrays": "Labels in arrays (npz, HDF5, pickle), for clips whose features are ready.",
+    "avamerg": "AvaMERG: conversations with an empathic listener, 7 emotions.",
+    "cremad": "CREMA-D: 7,442 clips of acted speech, 6 emotions, 91 actors.",
     "folder": "Media files of your own plus a table of labels.",
+    "iemocap": "IEMOCAP: about 10,000 turns of ten actors in five sessions.",
+    "meld": "MELD: 13,708 utterances in dialogues, 7 emotions, 3 sentiments.",
     "mmsa": "Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels.",
+    "mosi": "CMU-MOSI, CMU-MOSEI, CH-SIMS: utterances with sentiment scores.",
     "ravdess": "RAVDESS: 1440 clips of acted speech, 8 emotions, 24 actors.",
     "synthetic": "Painted faces and synthetic voices: 240 clips of acted emotion, made from a seed.",
 }

@@ -13,6 +13,8 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from cluster.settings import nearest
+from cluster.tables import SPLITS
 from encoders.media import Source
 from encoders.spec import Word
 from fusion.batch import Task
@@ -91,6 +93,9 @@ class Preparation:
     split: str = ""
     """Shares of train/valid/test such as 60/20/20, cut by group; empty: as the source says."""
 
+    part: str = ""
+    """Keep only the clips of this split of the source (train, valid, test), to cut folds inside it."""
+
     folds: int = 0
     """Also cut the rows that are not test into this many folds by group, as folds/groupK."""
 
@@ -116,6 +121,8 @@ class Preparation:
     """Files probed at the same time."""
 
     def __post_init__(self) -> None:
+        if self.part and self.part not in SPLITS:
+            raise ConfigError(f"--part {self.part}; {nearest(self.part, list(SPLITS))}")
         if self.folds == 1 or self.folds < 0:
             raise ConfigError(f"--folds {self.folds}: expected 0 (none), or 2 and more")
         if self.unit_clips < 1 or self.unit_s <= 0 or self.workers < 1:

@@ -1,0 +1,119 @@
+"""IEMOCAP: dialogues of ten actors in five sessions, emotions and valence, arousal, dominance per turn.
+
+Reads the layout of the full release: `Session*/dialog/EmoEvaluation/*.txt` (labels and times),
+`dialog/transcriptions/*.txt` (words), `sentences/wav/*/*.wav` (sound of each turn) or, with `--media films`,
+the turn's segment of `dialog/avi/**/*.avi`, which shows both speakers. Turns whose label is not among the
+chosen classes stay in their dialogue without a label.
+
+Busso et al. 2008, https://doi.org/10.1007/s10579-008-9076-6.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from fusion.batch import Task
+from jobs.datasets import _adapter as adapter
+from jobs.datasets._adapter import Collected, Preparation, Row, decoded, files_below
+
+SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "four": {
+        "ang": "angry", "hap": "happy", "exc": "happy", "neu": "neutral", "sad": "sad",
+    },
+    "five": {
+        "neu": "neutral", "fru": "frustrated", "ang": "angry", "sad": "sad", "exc": "excited",
+    },
+    "six": {
+        "hap": "happy", "sad": "sad", "neu": "neutral", "ang": "angry", "exc": "excited",
+        "fru": "frustrated",
+    },
+}  # fmt: skip
+LABEL = re.compile(
+    r"\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\t(?P<turn>\S+)\t(?P<emotion>\w+)\t\[(?P<vad>[^\]]+)\]"
+)
+WORDS = re.compile(r"(?P<turn>Ses\w+) \[[\d.]+-[\d.]+\]:\s*(?P<text>.*)")
+DIMENSIONS = ("valence", "arousal", "dominance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Preparation):
+    """IEMOCAP: about 10,000 turns of ten actors in five sessions."""
+
+    source: str
+    """Folder or URI of the full release (it holds Session1 to Session5)."""
+
+    scheme: Literal["four", "five", "six"] = "six"
+    """Classes: four (excited counts as happy), five (without happy), six."""
+
+    media: Literal["sentences", "films", "none"] = "sentences"
+    """Sound of each turn; or pictures and sound of its segment in the film of the dialogue."""
+
+    def collect(self) -> Collected:
+        """One clip a turn; groups are sessions, and folds leave one session out."""
+        files = files_below(self.source)
+        texts = _transcripts(uri for uri in files if "/transcriptions/" in uri)
+        wanted = {"sentences": "/sentences/wav/", "films": "/avi/", "none": "\0"}[self.media]
+        found = {PurePosixPath(uri).stem: uri for uri in files if wanted in uri}
+        rows: list[Row] = []
+        for uri in files:
+            if "/EmoEvaluation/" in uri and PurePosixPath(uri).parent.name == "EmoEvaluation":
+                turns = LABEL.finditer(decoded(storage.read_bytes(uri)))
+                ordered = sorted(turns, key=lambda match: float(match["start"]))
+                for number, match in enumerate(ordered):
+                    rows.append(self._row(match, number, texts, found))
+        if not rows:
+            raise NotPreparedError(
+                f"--source {self.source}: no Session*/dialog/EmoEvaluation/*.txt with labelled turns"
+            )
+        classes = tuple(dict.fromkeys(SCHEMES[self.scheme].values()))
+        tasks = {"emotion": Task(kind="classification", classes=classes)}
+        tasks |= {name: Task(kind="regression", range=(0.0, 5.5)) for name in DIMENSIONS}
+        return Collected(
+            name="iemocap",
+            licence="research use, by agreement with USC",
+            tasks=tasks,
+            rows=rows,
+            folds={"session": {row.name: int(row.name[3:5]) - 1 for row in rows}},
+        )
+
+    def _row(
+        self, match: re.Match[str], number: int, texts: Mapping[str, str], found: Mapping[str, str]
+    ) -> Row:
+        name = match["turn"]
+        dialogue, _, who = name.rpartition("_")
+        segment: dict[str, Any] = {}
+        sources: dict[str, Any] = {}
+        if self.media == "films":
+            segment = {"start_s": float(match["start"]), "end_s": float(match["end"])}
+            sources = adapter.media(
+                found.get(dialogue, f"{self.source.rstrip('/')}/{dialogue}.avi")
+            )
+        elif self.media == "sentences":
+            sources = adapter.media(found.get(name, f"{self.source.rstrip('/')}/{name}.wav"))
+        values = [float(part) for part in match["vad"].split(",")]
+        scores = dict(zip(DIMENSIONS, values, strict=True))
+        return Row(
+            name=name,
+            **sources,
+            **segment,
+            text=texts.get(name),
+            dialogue=dialogue,
+            turn=number,
+            speaker=f"{name[:5]}{who[0]}",
+            group=name[:5],
+            labels={"emotion": SCHEMES[self.scheme].get(match["emotion"]), **scores},
+            profile={"gender": {"F": "female", "M": "male"}.get(who[0])},
+        )
+
+
+def _transcripts(uris: Iterable[str]) -> dict[str, str]:
+    texts: dict[str, str] = defaultdict(str)
+    for uri in uris:
+        for match in WORDS.finditer(decoded(storage.read_bytes(uri))):
+            texts[match["turn"]] = match["text"].strip()
+    return dict(texts)

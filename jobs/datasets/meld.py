@@ -1,0 +1,92 @@
+"""MELD: utterances of a television series in dialogues, 7 emotions and 3 sentiments.
+
+Reads `{train,dev,test}_sent_emo.csv` anywhere below the source, and films `dia{D}_utt{U}.mp4` in folders
+named after the split (`train_splits`, `dev_splits_complete`, `output_repeated_splits_test`). Films and lines
+are joined by dialogue and utterance, never by their order. Without any film it is a corpus of text.
+
+Poria et al. 2019, https://doi.org/10.18653/v1/P19-1050.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cluster.errors import LabelTableError, NotPreparedError
+from fusion.batch import Task
+from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
+
+EMOTIONS = ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")
+SENTIMENTS = ("negative", "neutral", "positive")
+SPLIT_OF = {"train": "train", "dev": "valid", "test": "test"}
+TABLE = re.compile(r"(train|dev|test)_sent_emo\.csv")
+FILM = re.compile(r"dia(\d+)_utt(\d+)")
+FOLDER = re.compile(r"(?:output_repeated_splits_)?(train|dev|test)(?:_splits.*)?")
+
+Key = tuple[str, int, int]
+"""Part (train, dev, test), dialogue, utterance: dialogues are counted anew in every part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Preparation):
+    """MELD: 13,708 utterances in 1,432 dialogues, 7 emotions, 3 sentiments."""
+
+    source: str
+    """Folder or URI with the CSV tables and, below it, the films."""
+
+    def collect(self) -> Collected:
+        """One clip an utterance; groups are dialogues."""
+        files = files_below(self.source)
+        tables = {m[1]: uri for uri in files if (m := TABLE.fullmatch(PurePosixPath(uri).name))}
+        if not tables:
+            raise NotPreparedError(
+                f"--source {self.source}: holds no train_sent_emo.csv or the like"
+            )
+        films = {key: uri for uri in files if (key := _key(uri)) is not None}
+        rows: list[Row] = []
+        faults: list[str] = []
+        for part in SPLIT_OF:
+            for number, cells in enumerate(read_rows(tables[part]) if part in tables else [], 1):
+                try:
+                    rows.append(_row(part, cells, films, self.source))
+                except (KeyError, ValueError) as error:
+                    faults.append(f"{part}_sent_emo.csv, row {number}: {error!r}")
+        if faults and not rows:
+            raise LabelTableError(f"--source {self.source}: {faults[0]}")
+        return Collected(
+            name="meld",
+            licence="GPL-3.0 (text of a television series; research use)",
+            tasks={
+                "emotion": Task(kind="classification", classes=EMOTIONS),
+                "sentiment": Task(kind="classification", classes=SENTIMENTS),
+            },
+            rows=rows,
+            faults=faults,
+        )
+
+
+def _key(uri: str) -> Key | None:
+    path = PurePosixPath(uri)
+    film = FILM.fullmatch(path.stem)
+    part = next((m[1] for name in reversed(path.parts[:-1]) if (m := FOLDER.fullmatch(name))), None)
+    if film is None or part is None or path.suffix.lower() == ".csv":
+        return None
+    return part, int(film[1]), int(film[2])
+
+
+def _row(part: str, cells: Mapping[str, str], films: Mapping[Key, str], source: str) -> Row:
+    dialogue, utterance = int(cells["Dialogue_ID"]), int(cells["Utterance_ID"])
+    name = f"{part}/dia{dialogue}_utt{utterance}"
+    # A film that should be there and is not keeps its name, so that its row says what is missing.
+    film = films.get((part, dialogue, utterance), f"{source.rstrip('/')}/{name}.mp4")
+    return Row(
+        name=name,
+        **(media(film) if films else {}),
+        text=cells["Utterance"].strip(),
+        dialogue=f"{part}/dia{dialogue}",
+        turn=utterance,
+        speaker=cells["Speaker"].strip(),
+        group=f"{part}/dia{dialogue}",
+        split=SPLIT_OF[part],
+        labels={"emotion": cells["Emotion"], "sentiment": cells["Sentiment"]},
+    )

@@ -1,0 +1,100 @@
+"""CMU-MOSI, CMU-MOSEI and CH-SIMS: opinion videos cut into utterances with a sentiment score.
+
+Reads `label.csv` with the columns video_id, clip_id, text, label, mode (and label_T, label_A, label_V for
+SIMS) and films `Raw/{video_id}/{clip_id}.mp4`; or a Parquet table of utterances with video_id, utt_no,
+transcript, score and columns split_standard and split_bclstm. Clips are named `{video_id}_{clip_id}`.
+
+Zadeh et al. 2016, https://arxiv.org/abs/1606.06259; Yu et al. 2020, https://doi.org/10.18653/v1/2020.acl-main.343.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from fusion.batch import Task
+from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
+
+MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
+BOUNDS = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}
+MODALITY_LABELS = {
+    "label_T": "sentiment_text",
+    "label_A": "sentiment_audio",
+    "label_V": "sentiment_video",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Preparation):
+    """CMU-MOSI, CMU-MOSEI, CH-SIMS: utterances of opinion videos with sentiment scores."""
+
+    source: str
+    """Folder or URI with label.csv (or a Parquet table of utterances) and the films."""
+
+    corpus: Literal["mosi", "mosei", "sims"] = "mosi"
+    """Which one: it sets the bounds of the scores."""
+
+    protocol: Literal["standard", "bclstm"] = "standard"
+    """Which of two split columns holds, where the table has both."""
+
+    def collect(self) -> Collected:
+        """One clip an utterance; groups and dialogues are videos."""
+        files = files_below(self.source)
+        table = _table(files, self.source)
+        films = {
+            _film_key(uri): uri for uri in files if uri.lower().endswith((".mp4", ".avi", ".mkv"))
+        }
+        tasks = {"sentiment": Task(kind="regression", range=BOUNDS[self.corpus])}
+        rows: list[Row] = []
+        faults: list[str] = []
+        for number, cells in enumerate(read_rows(table), 1):
+            try:
+                rows.append(self._row(cells, films))
+            except (KeyError, ValueError, TypeError) as error:
+                faults.append(f"{table}, row {number}: {error!r}")
+        if faults and not rows:
+            raise LabelTableError(f"{table}: {faults[0]}")
+        for name in dict.fromkeys(name for row in rows for name in row.labels):
+            tasks[name] = Task(kind="regression", range=BOUNDS[self.corpus])
+        return Collected(
+            name=self.corpus, licence="research use", tasks=tasks, rows=rows, faults=faults
+        )
+
+    def _row(self, cells: Mapping[str, Any], films: Mapping[tuple[str, str], str]) -> Row:
+        video = str(cells["video_id"]).strip()
+        clip = str(cells["clip_id"] if "clip_id" in cells else cells["utt_no"]).strip()
+        scores = {"sentiment": cells["label"] if "label" in cells else cells["score"]}
+        scores |= {
+            task: cells[column] for column, task in MODALITY_LABELS.items() if cells.get(column)
+        }
+        mode = str(cells.get("mode") or cells.get(f"split_{self.protocol}") or "").strip()
+        missing = f"{self.source.rstrip('/')}/Raw/{video}/{clip}.mp4"
+        return Row(
+            name=f"{video}_{clip}",
+            **(media(films.get((video, clip), missing)) if films else {}),
+            text=str(cells["text"] if "text" in cells else cells["transcript"]).strip() or None,
+            dialogue=video,
+            turn=int(clip) if clip.isdigit() else None,
+            group=video,
+            split=MODES[mode] if mode else None,
+            labels={name: float(score) for name, score in scores.items()},
+        )
+
+
+def _table(files: list[str], source: str) -> str:
+    for wanted in ("label.csv", "labels.csv"):
+        for uri in files:
+            if PurePosixPath(uri).name == wanted:
+                return uri
+    found = [uri for uri in files if uri.endswith(".parquet")]
+    if len(found) > 1:
+        raise ConfigError(f"--source {source}: holds several Parquet tables: {', '.join(found)}")
+    if not found:
+        raise NotPreparedError(f"--source {source}: holds neither label.csv nor a Parquet table")
+    return found[0]
+
+
+def _film_key(uri: str) -> tuple[str, str]:
+    path = PurePosixPath(uri)
+    return path.parent.name, path.stem
