@@ -22,7 +22,7 @@ from cluster.submission import Entrypoint
 STAY_HERE = ("demo", "serve", "submit")
 """Jobs that belong to the machine in front of you."""
 
-LOCATIONS = ("root", "source")
+LOCATIONS = ("clip", "file", "labels", "out", "root", "scores", "source")
 """Fields of other jobs that say where data lies; on a cluster they must mean the same everywhere."""
 
 
@@ -143,7 +143,9 @@ def resolve(command: Sequence[str], address: str) -> Job:
     values = settings.to_mapping(parse(name, module, rest))
     has_commands = hasattr(module, "COMMANDS") or hasattr(module, "configure")
     words = (name, rest[0]) if has_commands and not rest[0].startswith("-") else (name,)
-    locations = {key: values[key] for key in LOCATIONS if isinstance(values.get(key), str)}
+    locations = {
+        key: values[key] for key in LOCATIONS if values.get(key) and isinstance(values[key], str)
+    }
     for key, location in locations.items():
         check_location(key, location, address)
         values[key] = storage.absolute(location)

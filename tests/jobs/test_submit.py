@@ -86,6 +86,14 @@ class TestResolving:
         with pytest.raises(ConfigError, match=r"--root /d is a path of this machine.*file:///d"):
             submit.resolve(["toy", "--root", "/d"], REMOTE)
 
+    def test_every_kind_of_local_file_is_refused_for_a_cluster_elsewhere(self):
+        words = ["features", "import", "--root", "s3://b", "--name", "n", "--modality", "text"]
+        with pytest.raises(ConfigError, match=r"--file here\.npz is a path of this machine"):
+            submit.resolve([*words, "--file", "here.npz"], REMOTE)
+        job = submit.resolve([*words, "--file", "s3://b/f.npz"], REMOTE)
+        assert job.words == ("features", "import")
+        assert job.locations == ("s3://b/f.npz", "s3://b")
+
     def test_a_mounted_folder_is_named_as_a_file_uri(self, toy):
         assert submit.resolve(["toy", "--root", "file:///mnt/d"], REMOTE).values["root"] == (
             "file:///mnt/d"
