@@ -149,6 +149,18 @@ class Local:
         return MediaError(Fault.UNREADABLE, f"{self.path}: {reason(error)}")
 
 
+@dataclass(frozen=True)
+class Remote(Local):
+    """A whole remote file that is read where it lies, block by block: for its headers."""
+
+    def binary(self) -> Any:
+        """The bytes as a seekable file."""
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(self.path)
+        return fs.open(path, "rb", block_size=COPY_BYTES)
+
+
 def reason(error: BaseException) -> str:
     """An exception in one short line."""
     text = str(getattr(error, "strerror", None) or error).strip().replace("\n", " ")
@@ -162,7 +174,7 @@ def staged(source: Source) -> Iterator[Local]:
     Raises:
         MediaError: missing, empty, or a range that reaches beyond its file.
     """
-    if "://" not in source.uri or source.uri.startswith("file://"):
+    if not _is_remote(source):
         yield _local(source.uri.removeprefix("file://"), source)
         return
     with tempfile.NamedTemporaryFile(
@@ -171,6 +183,30 @@ def staged(source: Source) -> Iterator[Local]:
         _fetch(source, file)
         file.flush()
         yield _local(file.name, Source(file.name))
+
+
+@contextlib.contextmanager
+def _for_headers(source: Source) -> Iterator[Local]:
+    if not _is_remote(source) or source.offset is not None:
+        with staged(source) as local:
+            yield local
+        return
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(source.uri)
+        size = int(fs.info(path)["size"] or 0)
+    except FileNotFoundError as error:
+        raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise MediaError(Fault.UNREADABLE, f"{source.uri}: {reason(error)}") from error
+    if size == 0:
+        raise MediaError(Fault.EMPTY, f"{source.uri}: holds no bytes")
+    yield Remote(source.uri, 0, size)
+
+
+def _is_remote(source: Source) -> bool:
+    return "://" in source.uri and not source.uri.startswith("file://")
 
 
 def _local(path: str, source: Source) -> Local:
@@ -235,7 +271,7 @@ def inspect(source: Source) -> Probe:
     Raises:
         MediaError: missing, empty, truncated before its index, or no media.
     """
-    with staged(source) as local, local.container() as container:
+    with _for_headers(source) as local, local.container() as container:
         video = next((s for s in container.streams.video if not is_cover(s)), None)
         audio = next(iter(container.streams.audio), None)
         if video is None and audio is None:

@@ -31,7 +31,7 @@ from encoders.spec import Clip, Frames, Modality, Needs, Word
 
 __all__ = ["ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]
 
-UNKNOWN_DURATION_S = 60.0
+UNKNOWN_DURATION_S = 20.0
 """Assumed for the time limit where the manifest does not know a clip's length."""
 
 START_LIMIT_S = 120.0

@@ -11,13 +11,27 @@ import pyarrow as pa
 from rich.progress import Progress
 
 from cluster import storage
-from cluster.errors import Fault, MediaError
+from cluster.errors import MediaError
 from encoders.media import Decoder, Probe, Source
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Outcome = Probe | MediaError
+
+PROBE_TYPES = {
+    "duration_s": pa.float64(),
+    "has_video": pa.bool_(),
+    "has_audio": pa.bool_(),
+    "fps": pa.float64(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "rotation": pa.int64(),
+    "video_codec": pa.string(),
+    "audio_codec": pa.string(),
+    "rate_hz": pa.int64(),
+    "channels": pa.int64(),
+}
 Stamp = Mapping[str, object] | None
 
 
@@ -56,33 +70,27 @@ def key(source: Source, stamps: Mapping[str, Stamp]) -> str:
     return json.dumps([source.uri, source.offset, source.size, stamps.get(source.uri)])
 
 
-def read_probes(root: str) -> dict[str, Outcome]:
-    """The probes that an earlier run of `prepare` kept."""
+def read_probes(root: str) -> dict[str, Probe]:
+    """The probes that an earlier run of `prepare` kept; files with faults are looked at again each time."""
     uri = storage.join(root, "probes.parquet")
     if not storage.exists(uri):
         return {}
     table = storage.read_table(uri)
-    outcomes: dict[str, Outcome] = {}
-    for name, text in zip(table["key"].to_pylist(), table["probe"].to_pylist(), strict=True):
-        value = json.loads(text)
-        if "fault" in value:
-            outcomes[name] = MediaError(Fault(value["fault"]), value["detail"])
-        else:
-            outcomes[name] = Probe(**value)
-    return outcomes
+    return {row.pop("key"): Probe(**row) for row in table.to_pylist()}
 
 
-def publish_probes(outcomes: Mapping[str, Outcome], root: str) -> None:
-    """Keep the probes for the next time."""
-    names = sorted(outcomes)
-    table = pa.table({"key": names, "probe": [_text(outcomes[name]) for name in names]})
+def publish_probes(probes: Mapping[str, Outcome], known: Mapping[str, Probe], root: str) -> None:
+    """Keep the probes for the next time, a row a file with its length, codecs, size and rates."""
+    found = {name: probe for name, probe in probes.items() if isinstance(probe, Probe)}
+    if set(found) <= set(known):
+        return
+    rows = [
+        {"key": name, **dataclasses.asdict(probe)}
+        for name, probe in sorted({**known, **found}.items())
+    ]
+    schema = pa.schema([("key", pa.string()), *((f, PROBE_TYPES[f]) for f in PROBE_TYPES)])
+    table = pa.Table.from_pylist(rows, schema)
     storage.publish_table(table, storage.join(root, "probes.parquet"))
-
-
-def _text(outcome: Outcome) -> str:
-    if isinstance(outcome, MediaError):
-        return json.dumps({"fault": outcome.fault.value, "detail": outcome.detail})
-    return json.dumps(dataclasses.asdict(outcome))
 
 
 def _look(decoder: Decoder, source: Source) -> Outcome:

@@ -28,6 +28,7 @@ from rich.table import Table
 from cluster import settings, storage
 from cluster.errors import ConfigError, MediaError
 from cluster.tables import FOLDS, SPLITS
+from encoders.media import Probe
 from fusion.batch import Task
 from jobs import _probing as probing
 from jobs import _units as units
@@ -93,8 +94,7 @@ def main(config: Preparation) -> None:
     if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
         print(f"nothing to do: {root} holds these {len(clips):,} clips already")
         return
-    if set(probes) - set(known):
-        probing.publish_probes({**known, **probes}, root)
+    probing.publish_probes(probes, known, root)
     _publish(root, table, folds, facts, config)
 
 
@@ -250,6 +250,9 @@ def _summary(
     console.print(grid)
     for name, task in collected.tasks.items():
         console.print(f"{name} ({task.kind}): {_labels(clips, name, task)}", highlight=False)
+    kinds = Counter(_kind(probe) for probe in probes.values() if not isinstance(probe, MediaError))
+    for kind, count in kinds.most_common(MOST_FAULTS_SHOWN):
+        console.print(f"{count:,} files: {kind}", highlight=False)
     faults = [str(outcome) for outcome in probes.values() if isinstance(outcome, MediaError)]
     if faults:
         console.print(f"{len(faults)} files cannot be opened; encode gives their clips error rows:")
@@ -257,6 +260,16 @@ def _summary(
             console.print(f"  {line}", highlight=False, markup=False)
         if len(faults) > MOST_FAULTS_SHOWN:
             console.print(f"  and {len(faults) - MOST_FAULTS_SHOWN} more")
+
+
+def _kind(probe: Probe) -> str:
+    picture = f"{probe.video_codec} {probe.width} x {probe.height}, {probe.fps or 0:.3g} frames/s"
+    sound = f"{probe.audio_codec} {probe.rate_hz} Hz, {probe.channels} channels"
+    parts = [
+        picture if probe.has_video else "no pictures",
+        sound if probe.has_audio else "no sound",
+    ]
+    return "; ".join(parts)
 
 
 def _counts(part: Sequence[units.Clip]) -> list[str]:
