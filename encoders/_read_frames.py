@@ -151,7 +151,7 @@ def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:
     return Choice(_shown(times, wanted), partial)
 
 
-def resized(image: Pixels, size: int) -> Pixels:
+def resized(image: Pixels, size: int) -> UInt8[np.ndarray, "small_height small_width 3"]:
     """The shorter side brought down to `size`; a smaller picture stays as it is."""
     height, width = image.shape[:2]
     short = min(height, width)
