@@ -15,14 +15,21 @@ from typing import Any
 from fusion.batch import Axis
 
 NETS: dict[str, str] = {
+    "bottleneck": "BottleneckFusion",
     "concat_mlp": "ConcatMLP",
+    "dialogue_profile": "DialogueProfile",
     "ef_lstm": "EarlyFusionLSTM",
     "gated": "GatedFusion",
     "graph_mfn": "GraphMemoryFusion",
     "lf_dnn": "LateFusionDNN",
     "lmf": "LowRankFusion",
     "lstm": "UnimodalLSTM",
+    "m2fnet": "M2FNet",
     "mfn": "MemoryFusion",
+    "misa": "MISA",
+    "mult": "MulT",
+    "sdt": "SDT",
+    "self_mm": "SelfMM",
     "tfn": "TensorFusion",
 }
 """Net name (= file name) -> class name in that file."""

@@ -5,6 +5,7 @@ names to those of the original. Modalities are named so that their sorted order 
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch
 from fusion.batch import Batch, Sequence
 from fusion.nets import net_class, net_config
 from fusion.nets._align import align
+from fusion.nets.m2fnet import FusionLayer
+from fusion.nets.misa import moment_distance, orthogonality
+from fusion.nets.self_mm import LabelTable
 
 GOLDEN = Path(
     os.environ.get("AFFUSE_GOLDEN", Path(__file__).resolve().parents[3] / "shared/golden")
@@ -372,3 +376,295 @@ def test_graph_mfn(dtype, file):
             "1text->1text+2audio+3vision",
         )
     check(golden, net, batch, EARLY)
+
+
+def attention(ours, theirs):
+    """nn.MultiheadAttention: one matrix of query, key and value rows, and the output."""
+    return {
+        f"{ours}.inputs.weight": f"{theirs}.in_proj_weight",
+        f"{ours}.inputs.bias": f"{theirs}.in_proj_bias",
+        **linear(f"{ours}.output", f"{theirs}.out_proj"),
+    }
+
+
+def transformer_layer(ours, theirs):
+    """nn.TransformerEncoderLayer."""
+    return {
+        **attention(f"{ours}.attention", f"{theirs}.self_attn"),
+        **linear(f"{ours}.up", f"{theirs}.linear1"),
+        **linear(f"{ours}.down", f"{theirs}.linear2"),
+        **linear(f"{ours}.norm1", f"{theirs}.norm1"),
+        **linear(f"{ours}.norm2", f"{theirs}.norm2"),
+    }
+
+
+SHORT = {"l": "1text", "a": "2audio", "v": "3vision"}
+
+
+def mult_encoder(ours, theirs, layers):
+    table = linear(f"{ours}.norm", f"{theirs}.layer_norm")
+    for layer in range(layers):
+        here, there = f"{ours}.layers.{layer}", f"{theirs}.layers.{layer}"
+        table |= attention(f"{here}.attention", f"{there}.self_attn")
+        table |= linear(f"{here}.up", f"{there}.fc1") | linear(f"{here}.down", f"{there}.fc2")
+        for norm in (0, 1):
+            table |= linear(f"{here}.norm{norm + 1}", f"{there}.layer_norms.{norm}")
+    return table
+
+
+@PRECISIONS
+@pytest.mark.parametrize("file", ["mult_aligned", "mult_unaligned", "mult_nomask"])
+def test_mult(dtype, file):
+    golden = Golden(file, dtype)
+    layers, memory = golden.hyper("layers"), golden.hyper("mem_layers")
+    config = net_config(
+        "mult",
+        {
+            "hidden": golden.hyper("d_model"),
+            "heads": golden.hyper("heads"),
+            "layers": layers,
+            "memory_layers": memory,
+            "kernel": dict(zip(EARLY.values(), golden.hyper("kernels"), strict=True)),
+            "conv": "valid",
+            "positions": False,
+            "future_mask": golden.hyper("attn_mask"),
+        },
+    )
+    net = net_class("mult")(config, dims=golden.dims(EARLY), outputs={"y": 1})
+    table = linear("linear1", "proj1") | linear("linear2", "proj2")
+    table |= linear("heads.task.y", "out_layer")
+    for m, ours in SHORT.items():
+        table[f"conv.{ours}.weight"] = f"proj_{m}.weight"
+        table |= mult_encoder(f"memory.{ours}", f"trans_{m}_mem", memory)
+        for n, source in SHORT.items():
+            if n != m:
+                pair = f"cross.{ours}<-{source}"
+                table |= mult_encoder(pair, f"trans_{m}_with_{n}", layers)
+    golden.load(net, table)
+    batch = golden.batch(EARLY)
+    projected = net.projected(batch)
+    crossed, memories = net.crossed(projected), net.memories(projected)
+    for m, ours in SHORT.items():
+        golden.same_mid(projected[ours].values, f"proj_{m}")
+        golden.same_mid(memories[ours].values, f"trans_{m}_mem")
+        for n, source in SHORT.items():
+            if n != m:
+                golden.same_mid(crossed[f"{ours}<-{source}"].values, f"trans_{m}_with_{n}")
+    check(golden, net, batch, EARLY)
+
+
+TOKENS = {"text": "1text", "vision": "2vision", "audio": "3audio"}
+"""MISA's tokens are in the order text, vision, audio."""
+
+
+@PRECISIONS
+@pytest.mark.parametrize("file", ["misa", "misa_adv"])
+def test_misa(dtype, file):
+    golden = Golden(file, dtype)
+    adversarial = not golden.hyper("use_cmd_sim")
+    config = net_config(
+        "misa",
+        {
+            "hidden": golden.hyper("hidden_size"),
+            "pooled": "1text",
+            "heads": golden.hyper("heads"),
+            "feedforward": golden.hyper("feedforward"),
+            "adversarial": adversarial,
+            "reversal": golden.hyper("reverse_grad_weight"),
+        },
+    )
+    net = net_class("misa")(config, dims=golden.dims(TOKENS), outputs={"y": 1})
+    table = linear("shared", "shared.shared_1")
+    for name, letter, private in (("1text", "t", 1), ("2vision", "v", 1), ("3audio", "a", 3)):
+        table |= linear(f"project.{name}.0", f"project_{letter}.project_{letter}")
+        table |= linear(f"project.{name}.2", f"project_{letter}.project_{letter}_layer_norm")
+        table |= linear(f"private.{name}", f"private_{letter}.private_{letter}_{private}")
+        table |= linear(f"rebuild.{name}", f"recon_{letter}.recon_{letter}_1")
+        if letter != "t":
+            table |= linear(f"utterance.{name}.norm", f"{letter}layer_norm")
+            for number, part in enumerate(("first", "second"), start=1):
+                for reverse in (False, True):
+                    ours = f"utterance.{name}.{part}.layers.0"
+                    table |= lstm(ours, f"{letter}rnn{number}", reverse=reverse)
+    table |= transformer_layer("transformer", "transformer_encoder.layers.0")
+    table |= linear("fuse.0", "fusion.fusion_layer_1")
+    table |= linear("heads.task.y", "fusion.fusion_layer_3")
+    if adversarial:
+        table |= linear("discriminator.0", "discriminator.discriminator_layer_1")
+        table |= linear("discriminator.3", "discriminator.discriminator_layer_2")
+    golden.load(net, table)
+    # The original cuts audio and vision to the length of the text.
+    mask = golden.input("text_mask") > 0
+    batch = golden.batch(TOKENS, dict.fromkeys(TOKENS, mask))
+    codes = net.codes(batch)
+    for m, letter in enumerate("tva"):
+        golden.same(codes["original"][:, m], f"utt_{letter}_orig")
+        golden.same(codes["private"][:, m], f"utt_private_{letter}")
+        golden.same(codes["shared"][:, m], f"utt_shared_{letter}")
+        golden.same(codes["rebuilt"][:, m], f"utt_{letter}_recon")
+        if adversarial:
+            golden.same(net.discriminate(codes["shared"])[:, m], f"domain_label_{letter}")
+    check(golden, net, batch, TOKENS)
+
+
+@PRECISIONS
+def test_misa_losses(dtype):
+    golden = Golden("misa_losses", dtype)
+    x, y = (golden.input(n).requires_grad_() for n in "xy")
+    difference = orthogonality(x, y)
+    five = moment_distance(x, y, golden.hyper("n_moments"))
+    golden.same(difference, "diff")
+    golden.same(five, "cmd5")
+    golden.same(moment_distance(x, y, 3), "cmd3")
+    (difference + five).backward()
+    golden.same_grad(x.grad, "x")
+    golden.same_grad(y.grad, "y")
+
+
+@PRECISIONS
+def test_self_mm(dtype):
+    golden = Golden("self_mm", dtype)
+    config = net_config(
+        "self_mm",
+        {
+            "pooled": "1text",
+            "pool": "first",
+            "hidden": {
+                "2audio": golden.hyper("a_lstm_hidden_size"),
+                "3vision": golden.hyper("v_lstm_hidden_size"),
+            },
+            "out": {"2audio": golden.hyper("audio_out"), "3vision": golden.hyper("video_out")},
+            "post_fusion": golden.hyper("post_fusion_dim"),
+            "post": {
+                "1text": golden.hyper("post_text_dim"),
+                "2audio": golden.hyper("post_audio_dim"),
+                "3vision": golden.hyper("post_video_dim"),
+            },
+        },
+    )
+    net = net_class("self_mm")(config, dims=golden.dims(EARLY), outputs={"y": 1})
+    table = {}
+    for ours, theirs in (("2audio", "audio_model"), ("3vision", "video_model")):
+        table |= lstm(f"lstm.{ours}.layers.0", f"{theirs}.rnn")
+        table |= linear(f"project.{ours}", f"{theirs}.linear_1")
+    heads = {"fusion": "fusion", "1text": "text", "2audio": "audio", "3vision": "video"}
+    for ours, theirs in heads.items():
+        for number, part in enumerate(("first", "second"), start=1):
+            table |= linear(f"{part}.{ours}", f"post_{theirs}_layer_{number}")
+        table |= linear(f"third.{ours}.task.y", f"post_{theirs}_layer_3")
+    table |= {k: v for k, v in net.state_dict().items() if k.startswith("table.")}
+    golden.load(net, table)
+    masks = {}
+    for name in ("audio", "vision"):
+        lengths = golden.arrays[f"input/{name}_lengths"]
+        steps = torch.arange(golden.arrays[f"input/{name}"].shape[1])
+        masks[name] = steps[None] < torch.tensor(lengths)[:, None]
+    batch = golden.batch(EARLY, masks)
+    features, logits = net.run(batch)
+    for letter, ours in zip("MTAV", heads, strict=True):
+        golden.same(logits[ours]["y"], letter)
+        golden.same(features[ours], f"Feature_{'f' if letter == 'M' else letter.lower()}")
+    sum(v["y"].sum() for v in logits.values()).backward()
+    for theirs, ours in EARLY.items():
+        golden.same_grad(batch.inputs[ours].values.grad, theirs)
+
+
+def test_self_mm_labels():
+    golden = Golden("self_mm_labels", torch.float32)
+    truth, order = golden.input("labels"), torch.tensor(golden.arrays["input/batch_order"])
+    names = ("fusion", "text", "audio", "vision")
+    widths = {n: golden.arrays[f"input/epoch1/batch0/{n}"].shape[1] for n in names}
+    table = LabelTable(widths, golden.hyper("H"))
+    for epoch in range(1, golden.hyper("epochs") + 1):
+        for number, rows in enumerate(torch.tensor_split(order, golden.hyper("batches"))):
+            features = {n: golden.input(f"epoch{epoch}/batch{number}/{n}") for n in names}
+            table.update(rows, truth[rows], features, {})
+        for name in names:
+            label = getattr(table, f"label_{name}")[: len(truth)]
+            golden.same(label, f"epoch{epoch}/{name}")
+            for side, key in ((1, "pos"), (-1, "neg")):
+                golden.same_mid(table.centre(name, side), f"epoch{epoch}/center_{name}_{key}")
+    error = {
+        n: (golden.input("pred") - getattr(table, f"label_{n}")[: len(truth)]).abs() for n in names
+    }
+    golden.same(error["fusion"].mean(), "loss_fusion")
+    labels = {n: getattr(table, f"label_{n}")[: len(truth)] for n in names}
+    for name in names[1:]:
+        weight = torch.tanh((labels[name] - labels["fusion"]).abs())
+        golden.same((error[name] * weight).mean(), f"loss_{name}")
+
+
+@PRECISIONS
+def test_m2fnet_fusion_layer(dtype):
+    golden = Golden("m2fnet_fusion", dtype)
+    width = golden.hyper("embedding_size")
+    config = net_config(
+        "m2fnet", {"hidden": width, "heads": golden.hyper("heads"), "reference": True}
+    )
+    layer = FusionLayer(["audio"], config)
+    table = attention("attention.audio", "multihead_attention") | linear("linear", "linear")
+    golden.load(layer, table)
+    real = ~torch.tensor(golden.arrays["input/padding_mask"])
+    x = {n: golden.input(n).requires_grad_() for n in ("audio", "text")}
+    fused = layer(x, "text", {"audio": real, "text": real}, False)
+    expected = torch.tensor(golden.arrays[f"output{golden.suffix}/fused"])
+    limit = 1e-9 if golden.suffix else 1e-5
+    torch.testing.assert_close(fused[real], expected[real], atol=limit, rtol=limit)
+    look = layer.attention["audio"].weights(x["text"], x["audio"], real.unsqueeze(1))
+    mean = torch.tensor(golden.arrays["mid/attention_mean"])
+    torch.testing.assert_close(look[real].float(), mean[real], atol=2e-5, rtol=2e-5)
+    fused[real].sum().backward()
+    for name, values in x.items():
+        golden.same_grad(values.grad, name)
+
+
+@PRECISIONS
+def test_m2fnet(dtype):
+    golden = Golden("m2fnet", dtype)
+    layers = golden.hyper("fusion_layers")
+    config = net_config(
+        "m2fnet",
+        {
+            "hidden": golden.hyper("fusion_dim"),
+            "heads": golden.hyper("fusion_heads"),
+            "encoders": golden.hyper("encoders"),
+            "encoder_layers": golden.hyper("encoder_layers"),
+            "feedforward": golden.hyper("feedforward"),
+            "fusion_layers": layers,
+            "classifier": golden.hyper("classifier_hidden"),
+            "reference": True,
+        },
+    )
+    names = {"audio": "audio", "text": "text"}
+    outputs = {"y": golden.hyper("classes")}
+    net = net_class("m2fnet")(config, dims=golden.dims(names), outputs=outputs)
+    for name in names:
+        # Heads differ by modality there; the number does not change the shape of any weight.
+        for encoder in net.encode[name]:
+            for layer in encoder.layers:
+                layer.attention.heads = golden.hyper(f"{name}_heads")
+    table = linear("classifier.0", "output_layer.0") | linear("heads.task.y", "output_layer.3")
+    for name in names:
+        theirs = f"{name}_encoders.0"
+        table |= transformer_layer(f"encode.{name}.0.layers.0", f"{theirs}.layers.0")
+        table |= linear(f"encode.{name}.0.norm", f"{theirs}.norm")
+        table |= linear(f"project.{name}", f"{name}_proj")
+    for layer in range(layers):
+        ours, theirs = f"fusion.{layer}", f"fusion_layers.{layer}"
+        table |= attention(f"{ours}.attention.audio", f"{theirs}.multihead_attention")
+        table |= linear(f"{ours}.linear", f"{theirs}.linear")
+    golden.load(net, table)
+    real = ~torch.tensor(golden.arrays["input/padding_mask"])
+    batch = golden.batch(names, dict.fromkeys(names, real))
+    batch = replace(batch, axis="dialogue", steps=real)
+    x, _ = net.encoded(batch)
+    for name in names:
+        mid = torch.tensor(golden.arrays[f"mid/{name}_proj"])
+        torch.testing.assert_close(x[name][real].float(), mid[real], atol=2e-5, rtol=2e-5)
+    logits = net(batch).logits["y"]
+    expected = torch.tensor(golden.arrays[f"output{golden.suffix}/logits"])
+    limit = 1e-9 if golden.suffix else 1e-5
+    torch.testing.assert_close(logits[real], expected[real], atol=limit, rtol=limit)
+    logits[real].sum().backward()
+    for name in names:
+        golden.same_grad(batch.inputs[name].values.grad, name)
