@@ -14,7 +14,7 @@ Cluster:  affuse submit --address URL -- evaluate --root s3://bucket/mosei --bun
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from fusion.batch import Task
 from fusion.nets import net_axis
 from jobs import _bundles, _results
 from jobs._feeding import Data, Request, encode_targets, load
+from jobs._leaks import leak_reports
 from jobs._manifest import read_dataset, read_manifest
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, align
@@ -85,11 +86,20 @@ def main(config: Config) -> None:
     storage.publish_table(
         test_predictions(config.name, name, held, scores), storage.join(base, "predictions.parquet")
     )
+    inputs = [str(s["features"]) for member in speakers for s in member.card.inputs.values()]
+    leaks = leak_reports(config.root, inputs, name, task)
     storage.publish_json(
-        {"config": settings.to_mapping(config), **results.facts()},
+        {
+            "config": settings.to_mapping(config),
+            **results.facts(),
+            "leaks": {folder: asdict(report) for folder, report in leaks.items()},
+        },
         storage.join(base, "results.json"),
     )
     _results.show(results, task)
+    for folder, report in leaks.items():
+        if report.leaks:
+            print(f"{folder}: {report.message}")
     print(f"this is look {looks(config.root)} at the test split; wrote {base}")
 
 

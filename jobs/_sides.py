@@ -1,0 +1,133 @@
+"""What `compare` sets beside each other: held-out rows of runs and bundles, seed by seed, on common clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from cluster import storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.tables import PREDICTIONS
+from fusion.batch import Task
+from fusion.late.members import probabilities
+from jobs._bundles import bundle_uri
+from jobs._predictions import as_target, matrix, read_predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One run or bundle on some clips."""
+
+    name: str
+    protocol: str
+    clip_id: np.ndarray
+    """Ascending."""
+
+    target: Tensor
+    seeds: tuple[Tensor, ...]
+    """Predictions as metrics take them, one tensor a seed."""
+
+
+def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]:
+    """The runs' rows that no net trained on.
+
+    Raises:
+        ConfigError: raw and speaker-normalised runs in one table.
+    """
+    sides, normalised = [], {}
+    for run in runs:
+        table = read_predictions(root, run, roles=("valid", "oof"))
+        table = table.filter(pc.equal(table["task"], name))
+        role = "oof" if "oof" in set(table["role"].to_pylist()) else "valid"
+        facts = storage.read_json(storage.join(root, "runs", run, "config.json"))
+        normalised[run] = facts.get("normalise", "none")
+        folds = facts.get("folds")
+        protocol = f"out of fold by {folds}" if role == "oof" else "valid split"
+        if normalised[run] != "none":
+            protocol += f", normalised by {normalised[run]} (transductive)"
+        sides.append(side_of(run, protocol, table.filter(pc.equal(table["role"], role)), task))
+    if len(set(normalised.values())) > 1:
+        raise ConfigError(
+            f"speaker-normalised figures never stand beside raw ones; came: {normalised}"
+        )
+    return sides
+
+
+def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list[Side]:
+    """The bundles' cross-fitted rows.
+
+    Raises:
+        NotPreparedError: a bundle has none.
+        ConfigError: a bundle is of another task.
+    """
+    sides = []
+    for bundle in bundles:
+        uri = storage.join(bundle_uri(root, bundle), "predictions.parquet")
+        if not storage.exists(uri):
+            known = ", ".join(storage.names(storage.join(root, "bundles"))) or "none"
+            raise NotPreparedError(f"no predictions of a bundle {bundle!r}; bundles: {known}")
+        table = storage.read_table(uri)
+        PREDICTIONS.check(table.schema, where=uri)
+        if set(table["task"].to_pylist()) != {name}:
+            raise ConfigError(f"bundle {bundle!r} is not of the task {name!r}; give another --task")
+        sides.append(side_of(bundle, "cross-fitted", table, task))
+    return sides
+
+
+def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
+    """Predictions by seed, on the clips that every seed has."""
+    table = table.filter(pc.is_valid(table["scores"])).sort_by("clip_id")
+    parts = {}
+    for seed in sorted(set(table["seed"].to_pylist())):
+        part = table.filter(pc.equal(table["seed"], seed))
+        clip_id = part["clip_id"].to_numpy()
+        scores = torch.tensor(matrix(part["scores"], task.outputs))
+        if task.kind == "classification":
+            scores = torch.log_softmax(scores, 1)
+        width = task.outputs if task.kind == "multilabel" else 1
+        target = matrix(part["target"], width).copy()
+        parts[seed] = clip_id, probabilities(task.kind, scores), target
+    shared = parts[min(parts)][0]
+    for clip_id, _, _ in parts.values():
+        shared = np.intersect1d(shared, clip_id)
+    where = {seed: np.searchsorted(clip_id, shared) for seed, (clip_id, _, _) in parts.items()}
+    first = min(parts)
+    return Side(
+        name=name,
+        protocol=protocol,
+        clip_id=shared,
+        target=as_target(parts[first][2][where[first]], task.kind),
+        seeds=tuple(parts[seed][1][torch.from_numpy(at)] for seed, at in where.items()),
+    )
+
+
+def common(sides: Sequence[Side]) -> list[Side]:
+    """All sides on the clips that every one of them has.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    shared = sides[0].clip_id
+    for side in sides:
+        shared = np.intersect1d(shared, side.clip_id)
+    if len(shared) == 0:
+        raise ConfigError(
+            f"{', '.join(side.name for side in sides)} have no held-out clip in common"
+        )
+    found = []
+    for side in sides:
+        at = torch.from_numpy(np.searchsorted(side.clip_id, shared))
+        found.append(
+            Side(
+                name=side.name,
+                protocol=side.protocol,
+                clip_id=shared,
+                target=side.target[at],
+                seeds=tuple(seed[at] for seed in side.seeds),
+            )
+        )
+    return found

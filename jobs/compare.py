@@ -1,0 +1,257 @@
+"""Put runs and bundles beside each other: is one better, or is it the people?
+
+Every figure stands on the rows that all of them have and none trained on. Seeds are averaged first;
+intervals and paired differences resample groups, a sign-flip test gives p-values, and Holm's correction
+counts how many comparisons were made. The first run is what the others are compared with.
+
+Reads:  <root>/runs/<run>/, <root>/bundles/<bundle>/predictions.parquet  (roles oof or valid, never test)
+Writes: <root>/comparisons/<name>/  results.json, table.csv, table.tex
+
+Laptop:   affuse compare --root data/ravdess --runs lstm lmf mult
+Bundle:   affuse compare --root data/ravdess --runs lmf --bundles ensemble --metrics accuracy nll
+Cluster:  affuse submit --address URL -- compare --root s3://bucket/ravdess --runs lstm lmf
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cluster import settings, storage
+from cluster.errors import ConfigError
+from fusion.batch import Task
+from fusion.metrics import METRICS, metric
+from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
+from jobs._manifest import read_dataset
+from jobs._people import groups_of
+from jobs._results import FIGURES
+from jobs._sides import Side, bundles_of, common, runs_of
+from jobs._tables import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is compared, and by which figures."""
+
+    root: str
+    """Folder or URI of the dataset."""
+
+    runs: tuple[str, ...] = ()
+    """Runs of `affuse train` or `affuse tune`; the first one is the reference."""
+
+    bundles: tuple[str, ...] = ()
+    """Bundles, by their cross-fitted predictions."""
+
+    task: str | None = None
+    """Task to compare on; may be left out where the dataset has one."""
+
+    metrics: tuple[str, ...] = ()
+    """Figures; the first one decides. By default those of the task's kind."""
+
+    name: str | None = None
+    """Name of the comparison; by default the compared names."""
+
+    resamples: int = 5000
+    """Bootstrap resamples and sign flips."""
+
+    level: float = 0.95
+    """Share of the intervals [0..1]."""
+
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if len(self.runs) + len(self.bundles) < 2:
+            raise ConfigError("name at least two of --runs and --bundles to compare")
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown:
+            raise ConfigError(f"--metrics {settings.nearest(unknown[0], list(METRICS))}")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"--level {self.level}: expected between 0 and 1")
+
+    @property
+    def title(self) -> str:
+        """Name of the comparison's folder."""
+        return self.name or "-against-".join([*self.runs, *self.bundles])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the comparison."""
+
+    name: str
+    protocol: str
+    num_seeds: int
+    figures: Mapping[str, Interval]
+    spread: float
+    """Standard deviation of the first figure over seeds; 0 for one seed."""
+
+    gain: Difference | None
+    """Over the reference in the first figure, positive is better; None for the reference itself."""
+
+    p_holm: float | None
+    """The gain's p-value, corrected for the number of comparisons."""
+
+
+def main(config: Config) -> None:
+    """Compare on the clips that all sides have, show the table and write it."""
+    name, task = task_of(config)
+    names = metrics_of(config, task)
+    runs = runs_of(config.root, config.runs, name, task)
+    sides = common([*runs, *bundles_of(config.root, config.bundles, name, task)])
+    groups = Groups.of(groups_of(config.root, sides[0].clip_id))
+    rows = compared(config, sides, names, groups)
+    grid = grid_of(config, rows, names, sides[0], groups, name)
+    publish(config, rows, grid, sides[0], groups)
+    show(rows, names, grid.caption, groups)
+    print(f"wrote {comparison_uri(config)}")
+
+
+def task_of(config: Config) -> tuple[str, Task]:
+    """The task that was asked for, or the only one."""
+    tasks = read_dataset(config.root).tasks
+    name = config.task
+    if name is None and len(tasks) == 1:
+        name = next(iter(tasks))
+    if name is None or name not in tasks:
+        raise ConfigError(f"--task {name}: the dataset has {', '.join(tasks)}")
+    return name, tasks[name]
+
+
+def metrics_of(config: Config, task: Task) -> tuple[str, ...]:
+    """The figures that were asked for, or those of the kind."""
+    names = config.metrics or FIGURES[task.kind]
+    other = [name for name in names if metric(name).kind != task.kind]
+    if other:
+        raise ConfigError(f"--metrics {' '.join(other)}: not for a task of {task.kind}")
+    return tuple(names)
+
+
+def compared(
+    config: Config, sides: Sequence[Side], names: Sequence[str], groups: Groups
+) -> list[Row]:
+    """Figures of every side, and its gain over the first one."""
+    facts: dict[str, Any] = {
+        "resamples": config.resamples,
+        "level": config.level,
+        "seed": config.seed,
+    }
+    reference, *others = sides
+    gains = {
+        side.name: paired(names[0], side.seeds, reference.seeds, side.target, groups, **facts)
+        for side in others
+    }
+    corrected = holm({name: gain.p_value for name, gain in gains.items()})
+    rows = []
+    for side in sides:
+        each = [metric(names[0])(seed, side.target) for seed in side.seeds]
+        rows.append(
+            Row(
+                name=side.name,
+                protocol=side.protocol,
+                num_seeds=len(each),
+                figures={n: bootstrap(n, side.seeds, side.target, groups, **facts) for n in names},
+                spread=float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
+                gain=gains.get(side.name),
+                p_holm=corrected.get(side.name),
+            )
+        )
+    return rows
+
+
+def grid_of(
+    config: Config,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    side: Side,
+    groups: Groups,
+    task: str,
+) -> Grid:
+    """The table, its caption saying what a reader needs to trust it."""
+    reference = rows[0].name
+    lines = []
+    for row in rows:
+        gain = row.gain
+        lines.append(
+            [
+                row.name,
+                row.protocol,
+                str(row.num_seeds),
+                *[_interval(row.figures[name]) for name in names],
+                f"{row.spread:.3f}" if row.num_seeds > 1 else "",
+                "" if gain is None else _signed(gain),
+                "" if row.p_holm is None else f"{row.p_holm:.4f}",
+            ]
+        )
+    best = max(range(len(rows)), key=lambda at: _better(names[0], rows[at]))
+    return Grid(
+        name="table",
+        caption=(
+            f"{task}: {len(side.clip_id)} clips of {groups.count} groups, rows that no net trained on; "
+            f"mean over seeds, {config.level:.0%} intervals over groups, {config.resamples} resamples; "
+            f"gain in {names[0]} over {reference} (positive is better), p by sign-flips over groups, "
+            "Holm-corrected"
+        ),
+        header=["name", "protocol", "seeds", *names, "sd over seeds", "gain", "p (Holm)"],
+        rows=lines,
+        strong=frozenset([best]),
+    )
+
+
+def publish(config: Config, rows: Sequence[Row], grid: Grid, side: Side, groups: Groups) -> None:
+    """The table twice, and all numbers."""
+    base = comparison_uri(config)
+    storage.publish_bytes(grid.csv().encode(), storage.join(base, "table.csv"))
+    storage.publish_bytes(grid.latex().encode(), storage.join(base, "table.tex"))
+    facts = {
+        "config": settings.to_mapping(config),
+        "num_clips": len(side.clip_id),
+        "num_groups": groups.count,
+        "rows": [_finite(asdict(row)) for row in rows],
+    }
+    storage.publish_json(facts, storage.join(base, "results.json"))
+
+
+def comparison_uri(config: Config) -> str:
+    """Folder of the comparison."""
+    return storage.join(config.root, "comparisons", config.title)
+
+
+def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups) -> None:
+    """Print what fits a terminal: intervals of the first figure and of the gain."""
+    table = Table("name", *names, "gain", "p (Holm)")
+    for row in rows:
+        first, *others = (row.figures[name] for name in names)
+        gain = "" if row.gain is None else _signed(row.gain)
+        p_value = "" if row.p_holm is None else f"{row.p_holm:.3f}"
+        values = ["-" if np.isnan(other.value) else f"{other.value:.3f}" for other in others]
+        table.add_row(row.name, _interval(first), *values, gain, p_value)
+    console = Console()
+    console.print(table)
+    console.print(caption)
+    if groups.caution:
+        console.print(groups.caution)
+
+
+def _better(name: str, row: Row) -> float:
+    value = row.figures[name].value
+    return -np.inf if np.isnan(value) else -metric(name).loss(value)
+
+
+def _interval(figure: Interval) -> str:
+    if np.isnan(figure.value):
+        return "-"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _signed(gain: Difference) -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
