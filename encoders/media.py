@@ -104,7 +104,8 @@ class Decoder:
             memory_limit_gb: private memory of the child [GiB].
             max_decoded_gb: cap on the waveforms, and on the frames, of one clip [GiB].
             recycle_after: clips after which the child is replaced.
-            attempts: tries, each in a fresh child, before a clip that kills it is given up.
+            attempts: tries, each in a fresh child, before a clip that crashes it is given up; one that
+                outlives its time is given up at once.
             threads: threads of a video codec.
         """
         self._time_limit_s = time_limit_s
@@ -200,11 +201,12 @@ class Decoder:
             child = self._ready()
             try:
                 answer = child.ask(request, limit_s)
-            except MediaError:
+            except MediaError as error:
                 self.close()
-                if attempt == self._attempts:
-                    raise
-                continue
+                if error.fault == Fault.CRASHED and attempt < self._attempts:
+                    continue
+                named = request["video"] or request["audio"]
+                raise MediaError(error.fault, f"{named[0]}: {error.detail}") from error
             if "fault" in answer:
                 fault, detail = answer["fault"]
                 if fault == Fault.TOO_LARGE:
