@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets import _layers, graph_mfn, lmf, mfn, tfn
+from fusion.nets import _attention, _layers, graph_mfn, lmf, mfn, tfn
 
 
 def cell(x, h, c, w_ih, w_hh, b_ih, b_hh):
@@ -54,6 +54,17 @@ def plain_recurrent(self, sequence, *, causal=False):
 def plain_outer(self, left, right):
     z = (left.unsqueeze(2) * right.unsqueeze(1)).flatten(1)
     return nn.functional.linear(z, self.flat, self.bias)
+
+
+def plain_attention(self, query, key, value, allowed):
+    q, k, v = self._project(query, key, value)
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    shares = nn.functional.dropout(
+        torch.softmax(scores.masked_fill(~allowed.unsqueeze(1), -torch.inf), -1),
+        self.dropout,
+        self.training,
+    )
+    return self._merge(shares @ v)
 
 
 def plain_terms(self, batch):
@@ -120,6 +131,7 @@ def plain_forms() -> Iterator[None]:
     """Inside, every net computes the plain way."""
     with (
         patch.object(_layers.Recurrent, "forward", plain_recurrent),
+        patch.object(_attention.Attention, "forward", plain_attention),
         patch.object(tfn.OuterLinear, "forward", plain_outer),
         patch.object(lmf.LowRankFusion, "terms", plain_terms),
         patch.object(mfn.MemoryFusion, "forward", plain_mfn),

@@ -1,0 +1,174 @@
+"""Fast forms equal slow ones: every net against its plain form, every recurrence against a loop."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from fusion.batch import Batch, Sequence
+from fusion.nets import NETS, net_class, net_config
+from fusion.nets._align import align, pool_weights
+from fusion.nets._layers import Recurrent, hold
+from fusion.nets._memory import gated_memory, lstm_states, scan
+from fusion.nets.tfn import OuterLinear
+from tests.benchmarks.plain_nets import plain_output, prepare
+
+DIMS = {"audio": 5, "text": 7, "video": 3}
+
+
+def full_batch(axis, dims, dtype=torch.float64):
+    """Every step of three rows is real."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.ones(3, 6, dtype=torch.bool)
+    inputs = {
+        n: Sequence(torch.randn(3, 6, d, generator=generator, dtype=dtype), mask)
+        for n, d in dims.items()
+    }
+    steps = mask if axis == "dialogue" else None
+    return Batch(inputs=inputs, axis=axis, steps=steps)
+
+
+CASES = [
+    *((name, {}) for name in NETS),
+    ("dialogue_profile", {"form": "early"}),
+    ("ef_lstm", {"bidirectional": True, "layers": 2}),
+    ("mfn", {"gates_see_memory": True}),
+    ("mult", {"future_mask": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_net_equals_its_plain_form_in_outputs_and_gradients(name, options):
+    torch.manual_seed(1)
+    config = net_config(name, options)
+    off = [f.name for f in dataclasses.fields(config) if f.name.endswith("dropout")]
+    config = dataclasses.replace(config, **dict.fromkeys(off, 0.0))
+    dims = {"text": 7} if name == "lstm" else DIMS
+    net = prepare(net_class(name)(config, dims=dims, outputs={"y": 2}).double())
+    batch = full_batch(net.axis, dims)
+    grads = []
+    for run in (net, lambda b: plain_output(net, b)):
+        net.zero_grad()
+        logits = run(batch).logits["y"]
+        logits.square().sum().backward()
+        grads.append([p.grad for p in net.parameters() if p.grad is not None])
+        grads[-1].append(logits)
+    if name == "tfn":
+        # Its plain form holds the largest weight in another layout.
+        grads = [
+            [g for g in side if g.shape not in (net.tensor.weight.shape, net.tensor.flat.shape)]
+            for side in grads
+        ]
+    for ours, plain in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-10, rtol=1e-8)
+
+
+class TestRecurrences:
+    """Hand-written gradients are those of finite differences."""
+
+    @staticmethod
+    def draw(*shape):
+        generator = torch.Generator().manual_seed(sum(shape))
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def test_lstm_states(self):
+        assert torch.autograd.gradcheck(lstm_states, (self.draw(4, 2, 12), self.draw(12, 3)))
+
+    def test_scan(self):
+        assert torch.autograd.gradcheck(scan, (self.draw(4, 2, 3), self.draw(4, 2, 3)))
+
+    @pytest.mark.parametrize("dropout", [False, True])
+    def test_gated_memory(self, dropout):
+        kept = torch.rand(4, 2, 5, dtype=torch.float64) * 2 if dropout else None
+        keep, add = (self.draw(3, 2), self.draw(3)), (self.draw(3, 3), self.draw(3))
+
+        def run(inputs, candidate, inner, w1, b1, w2, b2):
+            return gated_memory(inputs, candidate, kept, inner, (w1, b1), (w2, b2))
+
+        leaves = (self.draw(4, 2, 5), self.draw(4, 2, 3), self.draw(5, 3), *keep, *add)
+        assert torch.autograd.gradcheck(run, leaves)
+
+    def test_lstm_states_are_those_of_the_library_cell(self):
+        cell = torch.nn.LSTMCell(4, 3).double()
+        x = self.draw(5, 2, 4)
+        gates = torch.nn.functional.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh)
+        h, c = lstm_states(gates, cell.weight_hh)
+        state = (torch.zeros(2, 3, dtype=torch.float64),) * 2
+        for t in range(5):
+            state = cell(x[t], state)
+            torch.testing.assert_close((h[t], c[t]), state)
+
+
+class TestMaskedRecurrence:
+    """An LSTM reads a row with holes as if the holes had been cut out."""
+
+    @pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
+    def test_equals_the_library_on_each_cut_row(self, both):
+        torch.manual_seed(0)
+        net = Recurrent(4, 3, layers=2, bidirectional=both).double().eval()
+        x = torch.randn(3, 7, 4, dtype=torch.float64)
+        mask = torch.rand(3, 7) < 0.6
+        mask[2] = False
+        states = net(Sequence(x * mask.unsqueeze(-1), mask))
+        ends = net.ends(states)
+        for row in range(2):
+            y = x[row, mask[row]][None]
+            for layer in net.layers:
+                y, (last, _) = layer(y)
+            torch.testing.assert_close(states.values[row, mask[row]], y[0])
+            assert (states.values[row, ~mask[row]] == 0).all()
+            torch.testing.assert_close(ends[row], last[:, 0].flatten())
+        assert (ends[2] == 0).all()
+
+    def test_hold_keeps_the_state_of_the_last_real_step(self):
+        states = torch.arange(1.0, 6.0).view(1, 5, 1)
+        mask = torch.tensor([[False, True, False, True, False]])
+        assert hold(states, mask).flatten().tolist() == [0.0, 2.0, 2.0, 4.0, 4.0]
+
+
+class TestAlignment:
+    def test_area_is_the_mean_of_what_each_step_covers(self):
+        weights = pool_weights(torch.tensor([5]), torch.tensor([2]), 5, 2, "area")[0]
+        # 2.5 source steps a target step.
+        expected = torch.tensor([[0.4, 0.4, 0.2, 0, 0], [0, 0, 0.2, 0.4, 0.4]])
+        torch.testing.assert_close(weights, expected)
+
+    def test_area_repeats_steps_of_a_shorter_modality(self):
+        weights = pool_weights(torch.tensor([2]), torch.tensor([4]), 2, 4, "area")[0]
+        torch.testing.assert_close(weights, torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]))
+
+    def test_equal_lengths_are_left_alone_bit_for_bit(self):
+        values = torch.randn(2, 4, 3)
+        mask = torch.tensor([[True] * 4, [True, True, False, False]])
+        sequences = {"a": Sequence(values, mask), "text": Sequence(values, mask)}
+        aligned = align(sequences, "area", "text")
+        assert (aligned["a"].values[mask] == values[mask]).all()
+
+    def test_missing_source_steps_do_not_dilute_the_mean(self):
+        values = torch.tensor([[[1.0], [100.0], [3.0], [5.0]]])
+        mask = torch.tensor([[True, False, True, True]])
+        text = Sequence(torch.zeros(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
+        out = align(
+            {"a": Sequence(values * mask.unsqueeze(-1), mask), "text": text}, "area", "text"
+        )
+        assert out["a"].values.flatten().tolist() == [1.0, 4.0]
+
+    def test_a_row_without_the_timeline_follows_its_shortest_modality(self):
+        sequences = {
+            n: Sequence(torch.ones(1, t, 1), torch.full((1, t), n != "text"))
+            for n, t in (("a", 6), ("text", 4), ("v", 3))
+        }
+        assert align(sequences, "area", "text")["a"].mask.sum() == 3
+
+
+def test_outer_linear_is_a_linear_layer_on_the_outer_product():
+    torch.manual_seed(0)
+    layer = OuterLinear(3, 4, 5).double()
+    left, right = torch.randn(2, 3).double(), torch.randn(2, 4).double()
+    slow = torch.zeros(2, 5, dtype=torch.float64)
+    for b in range(2):
+        for o in range(5):
+            for i in range(3):
+                for j in range(4):
+                    slow[b, o] += layer.weight[i, o * 4 + j] * left[b, i] * right[b, j]
+    torch.testing.assert_close(layer(left, right), slow + layer.bias)
