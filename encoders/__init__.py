@@ -6,10 +6,30 @@ milliseconds.
 """
 
 ENCODERS: dict[str, str] = {
+    "bart_large": "encoders.text.bart_large",
+    "bert_base": "encoders.text.bert_base",
+    "clap": "encoders.audio.clap",
+    "clip_vit": "encoders.video.clip_vit",
+    "dinov2_base": "encoders.video.dinov2_base",
     "egemaps": "encoders.audio.egemaps",
     "face_expression": "encoders.video.face_expression",
+    "face_hog": "encoders.video.face_hog",
+    "hub_audio": "encoders.audio.hub_audio",
+    "hub_text": "encoders.text.hub_text",
+    "hubert_base": "encoders.audio.hubert_base",
+    "logmel_stats": "encoders.audio.logmel_stats",
     "minilm": "encoders.text.minilm",
+    "roberta_base": "encoders.text.roberta_base",
+    "timesformer": "encoders.video.timesformer",
+    "vggish": "encoders.audio.vggish",
+    "videomae": "encoders.video.videomae",
+    "vit_base": "encoders.video.vit_base",
+    "wav2vec2_base": "encoders.audio.wav2vec2_base",
+    "wavlm_base": "encoders.audio.wavlm_base",
+    "whisper_base": "encoders.audio.whisper_base",
+    "whisper_small": "encoders.audio.whisper_small",
     "whisper_tiny_en": "encoders.audio.whisper_tiny_en",
+    "xlm_roberta_base": "encoders.text.xlm_roberta_base",
 }
 """Encoder name (= file name) -> module with `SPEC`."""
 

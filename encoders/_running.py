@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 
-from encoders.spec import Clip, Encoded
+from cluster.errors import ConfigError
+from encoders.spec import Clip, Descriptor, Encoded
 
 
 def buckets(
@@ -40,8 +41,8 @@ def buckets(
 
 
 def padded(
-    items: Sequence[Float[Tensor, " length"]], length: int | None = None
-) -> Float[Tensor, "batch longest"]:
+    items: Sequence[Shaped[Tensor, " _"]], length: int | None = None
+) -> Shaped[Tensor, "batch longest"]:
     """Stack vectors of different length, zeros behind."""
     longest = max(len(item) for item in items) if length is None else length
     out = torch.zeros(len(items), longest, dtype=items[0].dtype)
@@ -60,11 +61,16 @@ def key_bias(
 
 
 def stacked(
-    states: Sequence[Float[Tensor, "batch time dim"]], layers: Sequence[int]
+    states: Sequence[Float[Tensor, "batch time _"]], layers: Sequence[int]
 ) -> Float32[np.ndarray, "batch time width"]:
     """The chosen hidden states side by side, layer-major, on the CPU in float32."""
     chosen = torch.cat([states[layer].float() for layer in layers], dim=-1)
     return chosen.cpu().numpy()
+
+
+def states_of(result: Any) -> list[Tensor]:
+    """Embeddings and blocks of a `transformers` output; the last as the model ends, norm included."""
+    return [*result.hidden_states[:-1], result.last_hidden_state]
 
 
 def arithmetic(device: str) -> contextlib.AbstractContextManager[Any]:
@@ -89,6 +95,20 @@ def quiet() -> None:
 def model_folder(path: Path) -> str:
     """Folder of a model of which `path` is one file, or the folder itself."""
     return str(path.parent if path.is_file() else path)
+
+
+def check_shape(descriptor: Descriptor, dim: int, num_blocks: int) -> None:
+    """Refuse weights of another size than the descriptor says.
+
+    Raises:
+        ConfigError: width or number of layers differ.
+    """
+    if (dim, num_blocks + 1) != (descriptor.layer_dim, descriptor.num_layers):
+        raise ConfigError(
+            f"{descriptor.name}: the weights have width {dim} and {num_blocks} blocks, expected "
+            f"{descriptor.layer_dim} and {descriptor.num_layers - 1}; type "
+            f"{descriptor.name}:weights=...,dim={dim},depth={num_blocks}"
+        )
 
 
 def nothing(clip: Clip, width: int, side: dict[str, np.ndarray] | None = None) -> Encoded:

@@ -39,6 +39,8 @@ class Weights:
 
     licence: str
     size_mb: float
+    when: str = ""
+    """``option=value`` under which alone it is needed; empty: always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,9 @@ class EncoderSpec:
     side: Mapping[str, int] = field(default_factory=dict)
     """Side columns: name -> width (float32 lists of `steps x width`)."""
 
+    own_weights: bool = False
+    """Whether the weights are always the user's own, named by the option ``weights``."""
+
     extra: str | None = None
     """The extra of pyproject.toml it needs."""
 
@@ -186,6 +191,10 @@ GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none", "weig
 """Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
 ``mean_std``, ``cls`` (first step). weights: URI of a model folder or file of the same architecture that
 takes the place of the pinned one, e.g. ``bert_base:weights=file:///models/my-bert``."""
+
+HUB_OPTIONS: Mapping[str, Option] = {"dim": 0, "depth": 0}
+"""Of encoders whose weights may be those of another model of the same kind. dim: its width. depth: its
+blocks. 0 means as pinned."""
 
 POOLS = ("none", "mean", "mean_std", "cls")
 
@@ -207,25 +216,40 @@ class Descriptor:
     @property
     def layers(self) -> tuple[int, ...]:
         """Indices of the hidden states that are kept, in order."""
-        return parse_layers(str(self.options["layers"]), self.spec.num_layers, self.spec.name)
+        return parse_layers(str(self.options["layers"]), self.num_layers, self.spec.name)
 
     @property
     def weights(self) -> tuple[Weights, ...]:
-        """The artefacts to load: the spec's, or the one the option ``weights`` names."""
+        """The artefacts to load: the spec's, the model's own replaced by what ``weights`` names."""
+        chosen = {f"{key}={value}" for key, value in self.options.items()}
+        needed = tuple(each for each in self.spec.weights if not each.when or each.when in chosen)
         uri = str(self.options.get("weights", ""))
         if not uri:
-            return self.spec.weights
-        return (Weights(name="model", uri=uri, sha256=None, licence="the user's own", size_mb=0.0),)
+            return needed
+        own = Weights(name="model", uri=uri, sha256=None, licence="the user's own", size_mb=0.0)
+        return (own, *(each for each in needed if each.when))
 
     @property
     def layer_dim(self) -> int:
-        """Width of one layer; the option ``kind`` may choose it."""
-        return self.spec.widths.get(str(self.options.get("kind", "")), self.spec.dim)
+        """Width of one layer; the options ``dim`` and ``kind`` may choose it."""
+        own = int(self.options.get("dim", 0))
+        return own or self.spec.widths.get(str(self.options.get("kind", "")), self.spec.dim)
+
+    @property
+    def num_layers(self) -> int:
+        """Hidden states on offer; the option ``depth`` counts the blocks of another model."""
+        depth = int(self.options.get("depth", 0))
+        return depth + 1 if depth else self.spec.num_layers
+
+    @property
+    def width(self) -> int:
+        """Width of one step before pooling: the layers side by side."""
+        return self.layer_dim * len(self.layers)
 
     @property
     def dim(self) -> int:
         """Width of one stored step."""
-        return self.layer_dim * len(self.layers) * (2 if self.options["pool"] == "mean_std" else 1)
+        return self.width * (2 if self.options["pool"] == "mean_std" else 1)
 
     @property
     def needs(self) -> Needs:
@@ -342,12 +366,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
         raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
     if spec.widths and options["kind"] not in spec.widths:
         raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
-    uri = str(options["weights"])
-    if uri and (not spec.weights or not uri.startswith(("file:///", "hf://", "package://"))):
-        raise ConfigError(
-            f"encoder {text!r}: weights={uri!r}; expected hf://owner/name@revision, "
-            "package://dist==version/path/inside or file:///folder, of an encoder that has weights"
-        )
+    _check_weights(text, spec, options)
     descriptor = Descriptor(spec=spec, options=options, upstream=upstream)
     _ = descriptor.layers  # refuses a bad index now, not on a worker
     return descriptor
@@ -421,7 +440,9 @@ def pooled(encoded: Encoded, pool: str) -> Encoded:
     start = encoded.step_start_s[:1] if len(encoded.step_start_s) else np.zeros(1)
     end = encoded.step_end_s[-1:] if len(encoded.step_end_s) else np.zeros(1)
     side = {
-        name: kept_side.mean(0, keepdims=True) if len(kept_side) else column[:0]
+        name: kept_side.mean(0, keepdims=True)
+        if len(kept_side)
+        else np.zeros_like(column, shape=(1, column.shape[1]))
         for name, column in encoded.side.items()
         for kept_side in [column[encoded.valid]]
     }
@@ -441,6 +462,25 @@ def _construct(
     module, _, kind = descriptor.spec.implementation.partition(":")
     wrapper = getattr(importlib.import_module(module), kind)
     return wrapper(descriptor, weights, device=device, threads=threads)
+
+
+def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:
+    uri = str(options["weights"])
+    takes = bool(spec.weights) or spec.own_weights
+    if uri and not (takes and uri.startswith(("file:///", "hf://", "package://"))):
+        raise ConfigError(
+            f"encoder {text!r}: weights={uri!r}; expected hf://owner/name@revision, "
+            "package://dist==version/path/inside or file:///folder, of an encoder that has weights"
+        )
+    if spec.own_weights and not uri:
+        raise ConfigError(
+            f"encoder {text!r}: it is pinned to no weights; "
+            f"type {spec.name}:weights=file:///path or hf://owner/name@revision"
+        )
+    if not spec.dim and "dim" in options and not (options["dim"] and options["depth"]):
+        raise ConfigError(
+            f"encoder {text!r}: type dim=WIDTH,depth=BLOCKS as in the model's config.json"
+        )
 
 
 def _hint(name: str, known: Mapping[str, object], noun: str) -> str:

@@ -11,9 +11,8 @@ Cluster:  affuse models --store s3://bucket/weights --encoders wav2vec2_base
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.errors import WeightsError
 from encoders import ENCODERS, TRANSCRIBERS, store
-from encoders.spec import Descriptor, describe
+from encoders.spec import Descriptor, EncoderSpec, Weights, describe, find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +54,21 @@ def chosen_encoders(texts: Sequence[str]) -> list[Descriptor]:
     """
     if texts:
         return [describe(text) for text in texts]
-    known = [describe(name) for name in (*ENCODERS, *TRANSCRIBERS)]
+    names = [*ENCODERS, *TRANSCRIBERS]
+    known = [describe(name) for name in names if not find(name).own_weights]
     return [one for one in known if one.weights and _is_offline(one)]
 
 
 def table(config: Config) -> str:
     """One line an encoder: name, modality, width, size, licence, state, summary."""
-    names = config.encoders or (*ENCODERS, *TRANSCRIBERS)
+    names = [text.partition(":")[0] for text in config.encoders] or [*ENCODERS, *TRANSCRIBERS]
     lines = [f"{'encoder':24}{'modality':10}{'dim':>6}{'MB':>7}  {'in store':10}licence; summary"]
-    for descriptor in map(describe, names):
-        spec = descriptor.spec
-        size = sum(weights.size_mb for weights in descriptor.weights)
+    for spec in map(find, names):
+        needed = [weights for weights in spec.weights if not weights.when]
+        size = sum(weights.size_mb for weights in needed)
         lines.append(
-            f"{spec.name:24}{spec.modality:10}{descriptor.dim:>6}{size:>7.0f}  "
-            f"{_state(descriptor, config.store):10}{spec.licence}; {spec.summary}"
+            f"{spec.name:24}{spec.modality:10}{spec.dim:>6}{size:>7.0f}  "
+            f"{_state(spec, needed, config.store):10}{spec.licence}; {spec.summary}"
         )
     return "\n".join(lines)
 
@@ -77,11 +77,9 @@ def _is_offline(descriptor: Descriptor) -> bool:
     return all(weights.uri.startswith("package://") for weights in descriptor.weights)
 
 
-def _state(descriptor: Descriptor, where: str) -> str:
-    if not descriptor.weights:
+def _state(spec: EncoderSpec, needed: Sequence[Weights], where: str) -> str:
+    if spec.own_weights:
+        return "your own"
+    if not needed:
         return "no need"
-    try:
-        held = all(store.is_mirrored(weights, where) for weights in descriptor.weights)
-    except WeightsError:
-        return "missing"
-    return "yes" if held else "no"
+    return "yes" if all(store.is_mirrored(weights, where) for weights in needed) else "no"

@@ -1,1 +1,47 @@
-"""Encoders of audio."""
+"""Audio encoders: how something was said."""
+
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Weights
+
+
+def speech_spec(
+    name: str, summary: str, uri: str, *, licence: str, size_mb: float, dim: int = 768
+) -> EncoderSpec:
+    """The spec of a self-supervised speech transformer with 12 blocks."""
+    return EncoderSpec(
+        name=name,
+        modality="audio",
+        summary=summary,
+        implementation="encoders.audio._speech:SpeechTransformer",
+        weights=(Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb),),
+        dim=dim,
+        num_layers=13,
+        hop_s=0.02,
+        rate_hz=16000,
+        licence=licence,
+        memory_gb=2.0,
+        seconds_per_clip_second=0.15,
+        options=HUB_OPTIONS,
+    )
+
+
+def whisper_spec(
+    name: str, summary: str, uri: str, *, dim: int, blocks: int, size_mb: float
+) -> EncoderSpec:
+    """The spec of the encoder of a Whisper of the model hub."""
+    return EncoderSpec(
+        name=name,
+        modality="audio",
+        summary=summary,
+        implementation="encoders.audio._whisper:WhisperStates",
+        weights=(
+            Weights(name="model", uri=uri, sha256=None, licence="Apache-2.0", size_mb=size_mb),
+        ),
+        dim=dim,
+        num_layers=blocks + 1,
+        hop_s=0.02,
+        rate_hz=16000,
+        licence="Apache-2.0",
+        memory_gb=3 * size_mb / 1000 + 0.5,
+        seconds_per_clip_second=0.02 * (dim / 384) ** 2 * blocks / 4,
+        options=HUB_OPTIONS,
+    )

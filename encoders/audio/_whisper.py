@@ -20,10 +20,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn import functional as F
 
-from cluster.errors import ConfigError
 from encoders._running import (
     arithmetic,
     buckets,
+    check_shape,
     key_bias,
     nothing,
     padded,
@@ -76,12 +76,7 @@ class WhisperStates:
         self._device = device
         model = load_whisper(weights["model"])
         config = model.config
-        found = (config.d_model, config.encoder_layers + 1)
-        if found != (descriptor.layer_dim, descriptor.spec.num_layers):
-            raise ConfigError(
-                f"{descriptor.name}: the weights have (width, hidden states) {found}, expected "
-                f"{(descriptor.layer_dim, descriptor.spec.num_layers)}"
-            )
+        check_shape(descriptor, config.d_model, config.encoder_layers)
         self._encoder = model.encoder.eval().to(device)
         self._bands = mel_bands(config.num_mel_bins).to(device)
 
@@ -156,7 +151,7 @@ def encoder_states(
 
 
 def log_mel(
-    windows: Sequence[Float32[Tensor, " samples"]],
+    windows: Sequence[Float32[Tensor, " _"]],
     bands: Float32[Tensor, "bins mels"],
     device: str,
 ) -> Float32[Tensor, "batch mels frames"]:
@@ -166,7 +161,7 @@ def log_mel(
     """
     lengths = [2 * math.ceil(len(window) / STEP) for window in windows]
     size = max(lengths) * _HOP + _FFT
-    sound = padded(windows, size).to(device)
+    sound = padded([_followed(window) for window in windows], size).to(device)
     spectrum = torch.stft(
         sound, _FFT, _HOP, window=torch.hann_window(_FFT, device=device), return_complex=True
     )
@@ -178,6 +173,13 @@ def log_mel(
     loudest = logs.masked_fill(~inside[:, None], -10.0).amax((1, 2), keepdim=True)
     logs = (torch.maximum(logs, loudest - 8.0) + 4.0) / 4.0
     return logs * inside[:, None]
+
+
+def _followed(window: Float32[Tensor, " samples"]) -> Tensor:
+    """A full window is mirrored at its end, a shorter one followed by silence, as in the original."""
+    if len(window) < WINDOW_S * RATE_HZ:
+        return window
+    return torch.cat([window, window[-_FFT // 2 - 1 : -1].flip(0)])
 
 
 def mel_bands(num_mels: int) -> Float32[Tensor, "bins mels"]:

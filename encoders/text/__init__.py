@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from encoders.spec import Option
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Option, Weights
 
 OPTIONS: Mapping[str, Option] = {"context": "none"}
 """context: ``none``, ``past`` or ``both`` neighbouring utterances are read along (``both`` reads the
@@ -10,3 +10,23 @@ future)."""
 
 SIDE: Mapping[str, int] = {"word": 1}
 """Index of the blank-separated word a token belongs to; -1 for special tokens."""
+
+
+def hub_spec(
+    name: str, summary: str, uri: str, *, dim: int, blocks: int, licence: str, size_mb: float
+) -> EncoderSpec:
+    """The spec of a text transformer of the model hub."""
+    return EncoderSpec(
+        name=name,
+        modality="text",
+        summary=summary,
+        implementation="encoders.text._transformer:TextTransformer",
+        weights=(Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb),),
+        dim=dim,
+        num_layers=blocks + 1,
+        licence=licence,
+        memory_gb=2.5 * size_mb / 1000 + 0.5,
+        seconds_per_clip_second=0.02 * size_mb / 400,
+        options={**OPTIONS, **HUB_OPTIONS},
+        side=SIDE,
+    )

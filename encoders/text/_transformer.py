@@ -20,11 +20,13 @@ from cluster.errors import ConfigError
 from encoders._running import (
     arithmetic,
     buckets,
+    check_shape,
     model_folder,
     nothing,
     padded,
     quiet,
     stacked,
+    states_of,
     use_threads,
 )
 from encoders.spec import Clip, Descriptor, Encoded, Word, pooled
@@ -98,7 +100,7 @@ class TextTransformer:
         mask = padded([torch.ones(len(row), dtype=torch.long) for row in ids]).to(self._device)
         with arithmetic(self._device):
             result = self._model(input_ids=rows, attention_mask=mask, output_hidden_states=True)
-        return list(stacked(result.hidden_states, self._descriptor.layers))
+        return list(stacked(states_of(result), self._descriptor.layers))
 
     def _encoded(self, clip: Clip, tokens: _Tokens, values: np.ndarray) -> Encoded:
         start, end = token_times(clip, tokens.words)
@@ -143,20 +145,6 @@ class TextTransformer:
         after = after[: min(half, room)]
         left = room - len(after)
         return before[-left:] if left else [], after
-
-
-def check_shape(descriptor: Descriptor, dim: int, num_blocks: int) -> None:
-    """Refuse weights of another size than the descriptor says.
-
-    Raises:
-        ConfigError: width or number of layers differ.
-    """
-    spec = descriptor.spec
-    if (dim, num_blocks + 1) != (descriptor.layer_dim, spec.num_layers):
-        raise ConfigError(
-            f"{descriptor.name}: the weights have width {dim} and {num_blocks + 1} hidden states, "
-            f"expected {descriptor.layer_dim} and {spec.num_layers}"
-        )
 
 
 def word_of_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:

