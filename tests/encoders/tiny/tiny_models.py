@@ -248,7 +248,7 @@ BUILDERS = {
     "whisper_small": whisper,
     "xlm_roberta_base": xlm_roberta,
 }
-SIZES = {name: _SIZE for name in BUILDERS} | {"clap": {"dim": DIM}, "vggish": {}}
+SIZES = dict.fromkeys(BUILDERS, _SIZE) | {"clap": {"dim": DIM}, "vggish": {}}
 
 
 def direct(descriptor, folder, clip):
@@ -279,8 +279,13 @@ def _direct_text(folder, clip):
 
 @torch.inference_mode()
 def _direct_audio(folder, samples):
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
-    from transformers import ClapAudioModelWithProjection, WhisperFeatureExtractor
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModel,
+        ClapAudioModelWithProjection,
+        WhisperFeatureExtractor,
+    )
 
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind == "whisper":
