@@ -6,7 +6,7 @@ procedure fitted once on all of them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,13 @@ from torch import Tensor
 
 from fusion.batch import Kind
 from fusion.late import LATE, rule_class
-from fusion.late.calibration import Calibration, Method
+from fusion.late.calibration import (
+    Calibration,
+    Decision,
+    Method,
+    apply_members,
+    calibrate_members,
+)
 from fusion.late.members import Members, probabilities
 from fusion.metrics import metric
 from jobs._predictions import HeldOut
@@ -44,6 +50,9 @@ class Candidate:
     calibration: Method = "temperature"
     """Of the fused scores, fitted on the same rows; the values of a regression have none."""
 
+    member_calibration: Method = "none"
+    """Of each member before it is fused, on the same rows."""
+
     @property
     def title(self) -> str:
         """How tables name it."""
@@ -51,6 +60,8 @@ class Candidate:
         parts = [self.rule + (f"[{options}]" if options else "")]
         if self.members:
             parts.append("of " + "+".join(self.members))
+        if self.member_calibration != "none":
+            parts.append(f"after {self.member_calibration} a member")
         if self.calibration not in ("none", "temperature"):
             parts.append(f"with {self.calibration}")
         return " ".join(parts)
@@ -65,10 +76,12 @@ TRIED: tuple[Candidate, ...] = (
     Candidate(rule="log_pool"),
     Candidate(rule="log_pool", options={"shrinkage": 10.0}),
     Candidate(rule="log_pool", options={"bias": True}),
+    Candidate(rule="mean", member_calibration="temperature"),
     Candidate(rule="caruana"),
     Candidate(rule="caruana", options={"space": "log"}),
     Candidate(rule="per_class"),
-    Candidate(rule="confidence"),
+    Candidate(rule="confidence", member_calibration="temperature"),
+    Candidate(rule="attention"),
     Candidate(rule="stacking"),
 )
 """What `auto` tries, the simplest first: a tie goes to the earlier one."""
@@ -93,6 +106,9 @@ class Fitted:
     """A candidate with its numbers."""
 
     candidate: Candidate
+    members: Mapping[str, Calibration]
+    """Of each member, before the rule."""
+
     rule: Any
     calibration: Calibration
 
@@ -100,17 +116,21 @@ class Fitted:
         """Fused scores [row outputs] of the members' own kind."""
         if self.candidate.members:
             members = members.only(self.candidate.members)
-        return self.calibration.apply(self.rule.combine(members))
+        return self.calibration.apply(self.rule.combine(apply_members(self.members, members)))
 
 
 def fit(held: HeldOut, candidate: Candidate) -> Fitted:
     """Fit rule and calibration on these rows."""
     members = held.members.only(candidate.members) if candidate.members else held.members
+    calibrations: Mapping[str, Calibration] = {}
+    if members.kind != "regression" and candidate.member_calibration != "none":
+        calibrations = calibrate_members(candidate.member_calibration, members, held.target)
+        members = apply_members(calibrations, members)
     kind = rule_class(candidate.rule)
     rule = kind.fit(kind.Config(**candidate.options), members, held.target)
     method: Method = "none" if members.kind == "regression" else candidate.calibration
     calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
-    return Fitted(candidate=candidate, rule=rule, calibration=calibration)
+    return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
 
 
 def cross_fitted(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) -> "Verdict":
@@ -154,6 +174,46 @@ def choose(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) ->
     if len(candidates) == 1:
         return candidates[0]
     return _PairFits(held, folds).best(candidates, without=None)
+
+
+def simplest(names: Sequence[str]) -> list[Candidate]:
+    """What may ship where no gain was shown: the pool that looked at no row, or one member alone."""
+    alone = [replace(PLAIN, members=(name,)) for name in names]
+    return [PLAIN, *(alone if len(alone) > 1 else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """Labels chosen for the sake of one metric, and what that gained on rows it was not chosen on."""
+
+    decision: Decision
+    plain: float
+    """The metric of plain decisions (largest probability, 0.5)."""
+
+    cross_fitted: float
+    """Of decisions whose offsets were fitted on the other folds."""
+
+
+def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name: str) -> Decided:
+    """Fit offsets or thresholds on cross-fitted scores [row outputs]; probabilities stay as they are.
+
+    Raises:
+        ValueError: a metric that does not judge labels of this kind.
+    """
+    known = ~verdict.isnan().any(1)
+    scores, target, folds = verdict[known], target[known], folds[known.numpy()]
+    decision = Decision.fit(kind, scores, target, metric=name)
+    labels = torch.zeros_like(decision.decide(scores))
+    for fold in np.unique(folds):
+        at = torch.from_numpy(folds == fold)
+        other = Decision.fit(kind, scores[~at], target[~at], metric=name)
+        labels[at] = other.decide(scores[at])
+    plain = Decision.plain(kind, scores.shape[1]).decide(scores)
+    return Decided(
+        decision=decision,
+        plain=metric(name)(plain, target),
+        cross_fitted=metric(name)(labels, target),
+    )
 
 
 def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:

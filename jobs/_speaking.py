@@ -18,7 +18,7 @@ from fusion._predict import predict
 from fusion.batch import Task
 from fusion.bundle import Card, Predictor
 from fusion.late import rule_from_state
-from fusion.late.calibration import Calibration
+from fusion.late.calibration import Calibration, Decision, apply_members
 from fusion.late.members import Members
 from jobs._feeding import Data
 from jobs._predictions import MemberRows, mean_of_seeds
@@ -77,24 +77,41 @@ class Fusion:
 
     task: str
     kind: Task
+    members: Mapping[str, Calibration]
+    """Of each member, before the rule."""
+
     rule: Any
     calibration: Calibration
+    decision: Decision
+    """From scores to labels: plain, or fitted for a metric."""
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
         """The fusion that a `bundle.json` describes."""
         bounds = facts.get("range")
+        task = Task(
+            kind=facts["kind"],
+            classes=tuple(facts["classes"]),
+            range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        )
+        decided = facts.get("decision")
+        each = facts.get("member_calibration", {})
         return cls(
             task=facts["task"],
-            kind=Task(
-                kind=facts["kind"],
-                classes=tuple(facts["classes"]),
-                range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
-            ),
+            kind=task,
+            members={name: Calibration.from_state(state) for name, state in each.items()},
             rule=rule_from_state(facts["rule"]),
             calibration=Calibration.from_state(facts["calibration"]),
+            decision=(
+                Decision.from_state(decided) if decided else Decision.plain(task.kind, task.outputs)
+            ),
         )
 
     def combine(self, members: Members) -> Tensor:
         """Fused, calibrated scores [row outputs]; NaN where no member is present."""
+        known = [name for name in members.names if name in self.rule.names]
+        if not known:
+            rows = (members.num_rows, members.outputs)
+            return torch.full(rows, torch.nan, dtype=torch.float64)
+        members = apply_members(self.members, members.only(known))
         return self.calibration.apply(self.rule.combine(members))

@@ -37,7 +37,7 @@ class Config:
     root: str
     """Folder or URI of the dataset."""
 
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = ()
     """Runs of `affuse train` or `affuse tune` that become members."""
 
     name: str = "ensemble"
@@ -54,6 +54,13 @@ class Config:
 
     calibration: Method = "temperature"
     """Of the fused scores: none, temperature, bias or vector."""
+
+    member_calibration: Method = "none"
+    """Of each member before it is fused; log_pool and stacking do without."""
+
+    decide: str | None = None
+    """Metric for whose sake labels are decided (class offsets or thresholds), e.g. macro_f1; probabilities
+    stay as they are. By default the most probable class, and 0.5."""
 
     imported: tuple[str, ...] = ()
     """Predictions made elsewhere (Parquet, CSV or npz): further members."""
@@ -86,8 +93,14 @@ def main(config: Config) -> None:
     verdict = _late.cross_fitted(held, candidates, folds)
     results = _results.judge(held, verdict, folds, groups, config.resamples, config.seed)
     shipped = ship(held, candidates, folds, results)
-    publish(config, dataset, name, task, held, verdict, shipped, results)
+    decided = decide(config, held, verdict, folds)
+    publish(config, dataset, name, task, held, verdict, shipped, results, decided)
     _results.show(results, task)
+    if decided is not None:
+        print(
+            f"labels decided for {config.decide}: {decided.cross_fitted:.3f} cross-fitted, "
+            f"{decided.plain:.3f} without"
+        )
     print(f"wrote {_bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
 
 
@@ -119,21 +132,40 @@ def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
     """The one rule that was named, or everything `auto` tries."""
     if config.rule != "auto":
         options = dict(config.rule_options)
-        return [Candidate(rule=config.rule, options=options, calibration=config.calibration)]
+        return [
+            Candidate(
+                rule=config.rule,
+                options=options,
+                calibration=config.calibration,
+                member_calibration=config.member_calibration,
+            )
+        ]
     return _late.every_candidate(held.members.kind, held.members.names)
 
 
 def ship(
     held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray, results: _results.Results
 ) -> _late.Fitted:
-    """The chosen fusion fitted on all rows; the unfitted pool where no gain was shown over it.
+    """The chosen fusion fitted on all rows; where it shows no gain over the unfitted pool, the simplest.
 
     One named rule ships as it was asked for.
     """
-    chosen = _late.choose(held, candidates, folds)
     if len(candidates) > 1 and not results.gain_over_pool:
-        chosen = _late.PLAIN
+        candidates = _late.simplest(held.members.names)
+    chosen = _late.choose(held, candidates, folds)
     return _late.fit(held, chosen)
+
+
+def decide(
+    config: Config, held: HeldOut, verdict: _late.Verdict, folds: np.ndarray
+) -> _late.Decided | None:
+    """Offsets or thresholds for the metric that was named."""
+    if config.decide is None:
+        return None
+    try:
+        return _late.decide(held.members.kind, verdict.scores, held.target, folds, config.decide)
+    except ValueError as error:
+        raise ConfigError(f"--decide {config.decide}: {error}") from error
 
 
 def publish(
@@ -145,9 +177,11 @@ def publish(
     verdict: _late.Verdict,
     shipped: _late.Fitted,
     results: _results.Results,
+    decided: _late.Decided | None,
 ) -> None:
     """Everything that scoring and the report need; bundle.json last, it is the commit."""
     base = _bundles.bundle_uri(config.root, config.name)
+    used = [run for run in config.runs if run in shipped.rule.names]
     facts: Mapping[str, Any] = {
         "config": settings.to_mapping(config),
         "dataset": dataset.name,
@@ -158,9 +192,12 @@ def publish(
         "range": list(task.range) if task.range else None,
         "rule": shipped.rule.state(),
         "calibration": shipped.calibration.state(),
+        "member_calibration": {n: c.state() for n, c in shipped.members.items()},
+        "decision": None if decided is None else decided.decision.state(),
+        "decided": None if decided is None else [decided.plain, decided.cross_fitted],
         "chosen": {str(fold): candidate.title for fold, candidate in verdict.chosen.items()},
         "member_weights": shipped.rule.member_weights(),
-        "members": [_bundles.copy_run(config.root, config.name, run) for run in config.runs],
+        "members": [_bundles.copy_run(config.root, config.name, run) for run in used],
         "imported": list(config.imported),
     }
     storage.publish_table(

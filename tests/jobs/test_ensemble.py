@@ -12,6 +12,7 @@ from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.late import rule_from_state
 from jobs import _bundles, _late, ensemble
 from jobs._predictions import predictions_uri, write_predictions
+from jobs._speaking import Fusion
 
 CLASSES = ("anger", "joy", "fear")
 PEOPLE, EACH = 15, 12
@@ -152,6 +153,53 @@ class TestTheBundle:
         results, _ = run(root, runs=("left", "right"), rule="auto")
         assert results["gain_over_plain"]["low"] <= 0
         assert _bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
+
+    def test_where_nothing_is_gained_over_one_member_that_member_may_ship_alone(self, root):
+        held = ensemble.held_out(
+            root, ("voice", "noise"), "mood", ensemble.read_dataset(root).tasks["mood"]
+        )
+        best = _late.choose(held, _late.simplest(held.members.names), held.fold)
+        assert best.members == ("voice",)
+
+    def test_a_member_the_rule_dropped_is_not_shipped_and_not_missed(self, root):
+        candidate = _late.Candidate(rule="log_pool", members=("voice",))
+        held = ensemble.held_out(
+            root, ("voice", "face"), "mood", ensemble.read_dataset(root).tasks["mood"]
+        )
+        fitted = _late.fit(held, candidate)
+        facts = {
+            "task": "mood",
+            "kind": "classification",
+            "classes": CLASSES,
+            "rule": fitted.rule.state(),
+            "calibration": fitted.calibration.state(),
+        }
+        fusion = Fusion.from_facts(facts)
+        torch.testing.assert_close(fusion.combine(held.members), fitted.combine(held.members))
+        nobody = fusion.combine(held.members.only(["face"]))
+        assert nobody.isnan().all()
+
+    def test_members_calibrated_one_by_one_travel_with_it(self, root):
+        run(root, runs=("voice", "face"), rule="mean", member_calibration="temperature")
+        bundle = _bundles.read_bundle(root, "ensemble")
+        assert set(bundle["member_calibration"]) == {"voice", "face"}
+        held = ensemble.held_out(
+            root, ("voice", "face"), "mood", ensemble.read_dataset(root).tasks["mood"]
+        )
+        candidate = _late.Candidate(rule="mean", member_calibration="temperature")
+        ours = Fusion.from_facts(bundle).combine(held.members)
+        torch.testing.assert_close(ours, _late.fit(held, candidate).combine(held.members))
+
+    def test_labels_decided_for_a_metric_leave_probabilities_alone(self, root, capsys):
+        run(root, runs=("voice", "face"), name="plain")
+        run(root, runs=("voice", "face"), name="decided", decide="macro_f1")
+        assert "labels decided for macro_f1" in capsys.readouterr().out
+        plain, decided = (_bundles.read_bundle(root, name) for name in ("plain", "decided"))
+        assert plain["calibration"] == decided["calibration"]
+        assert plain["decision"] is None
+        assert Fusion.from_facts(decided).decision.metric == "macro_f1"
+        with pytest.raises(ConfigError, match="--decide nll: decisions need a metric"):
+            run(root, runs=("voice", "face"), decide="nll")
 
     def test_a_run_without_a_refit_is_refused_with_what_to_type(self, root):
         for file in _bundles.NET_FILES:
