@@ -20,9 +20,10 @@ import av.logging
 import numpy as np
 
 from cluster.errors import Fault, MediaError
+from encoders._inspect import inspect
 from encoders._read_audio import read_sound
 from encoders._read_frames import read_frames
-from encoders._sources import Source, inspect, reason, staged
+from encoders._sources import Source, reason, staged
 from encoders.spec import FramePolicy
 
 FAULT_VARIABLE = "AFFUSE_TEST_CHILD_FAULT"

@@ -31,27 +31,6 @@ class Source:
     size: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What `prepare` learns of a file without decoding it."""
-
-    duration_s: float | None
-    has_video: bool
-    has_audio: bool
-    fps: float | None = None
-    width: int | None = None
-    """As displayed, that is after rotation [px]."""
-
-    height: int | None = None
-    rotation: int = 0
-    """Counter-clockwise turn that displays the stored picture upright [degrees]."""
-
-    video_codec: str | None = None
-    audio_codec: str | None = None
-    rate_hz: int | None = None
-    channels: int | None = None
-
-
 class ByteRange(io.RawIOBase):
     """A read-only view of `size` bytes of a file from `offset` on."""
 
@@ -149,18 +128,6 @@ class Local:
         return MediaError(Fault.UNREADABLE, f"{self.path}: {reason(error)}")
 
 
-@dataclass(frozen=True)
-class Remote(Local):
-    """A whole remote file that is read where it lies, block by block: for its headers."""
-
-    def binary(self) -> Any:
-        """The bytes as a seekable file."""
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(self.path)
-        return fs.open(path, "rb", block_size=COPY_BYTES)
-
-
 def reason(error: BaseException) -> str:
     """An exception in one short line."""
     text = str(getattr(error, "strerror", None) or error).strip().replace("\n", " ")
@@ -174,7 +141,7 @@ def staged(source: Source) -> Iterator[Local]:
     Raises:
         MediaError: missing, empty, or a range that reaches beyond its file.
     """
-    if not _is_remote(source):
+    if not is_remote(source):
         yield _local(source.uri.removeprefix("file://"), source)
         return
     with tempfile.NamedTemporaryFile(
@@ -185,27 +152,8 @@ def staged(source: Source) -> Iterator[Local]:
         yield _local(file.name, Source(file.name))
 
 
-@contextlib.contextmanager
-def _for_headers(source: Source) -> Iterator[Local]:
-    if not _is_remote(source) or source.offset is not None:
-        with staged(source) as local:
-            yield local
-        return
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(source.uri)
-        size = int(fs.info(path)["size"] or 0)
-    except FileNotFoundError as error:
-        raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise MediaError(Fault.UNREADABLE, f"{source.uri}: {reason(error)}") from error
-    if size == 0:
-        raise MediaError(Fault.EMPTY, f"{source.uri}: holds no bytes")
-    yield Remote(source.uri, 0, size)
-
-
-def _is_remote(source: Source) -> bool:
+def is_remote(source: Source) -> bool:
+    """Whether a source has to be fetched first."""
     return "://" in source.uri and not source.uri.startswith("file://")
 
 
@@ -263,61 +211,3 @@ def _mp4_is_cut(file: io.RawIOBase, size: int) -> str | None:
     if seen and b"moov" not in seen:
         return f"an MP4 of {size} bytes that was cut before its index"
     return f"an MP4 cut inside its index, at byte {size}" if position < size else None
-
-
-def inspect(source: Source) -> Probe:
-    """Read the headers of a file, and one picture of it for its rotation.
-
-    Raises:
-        MediaError: missing, empty, truncated before its index, or no media.
-    """
-    with _for_headers(source) as local, local.container() as container:
-        video = next((s for s in container.streams.video if not is_cover(s)), None)
-        audio = next(iter(container.streams.audio), None)
-        if video is None and audio is None:
-            raise MediaError(Fault.UNSUPPORTED, f"{source.uri}: has neither pictures nor sound")
-        duration_s = None if container.duration is None else container.duration / av.time_base
-        facts: dict[str, Any] = {}
-        if audio is not None:
-            codec = audio.codec_context
-            facts |= {"audio_codec": codec.name, "rate_hz": codec.sample_rate or None}
-            facts |= {"channels": codec.channels or None}
-        if video is not None:
-            facts |= _picture_facts(container, video)
-        if duration_s is None:
-            duration_s = _last_packet_s(container)
-    return Probe(
-        duration_s=duration_s, has_video=video is not None, has_audio=audio is not None, **facts
-    )
-
-
-def is_cover(stream: Any) -> bool:
-    """Whether a video stream is only the cover picture of a sound file."""
-    return bool(int(stream.disposition) & int(type(stream.disposition).attached_pic))
-
-
-def _picture_facts(container: Any, stream: Any) -> dict[str, Any]:
-    codec = stream.codec_context
-    rotation = 0
-    with contextlib.suppress(av.error.FFmpegError, StopIteration):
-        rotation = int(next(container.decode(stream)).rotation) % 360
-    turned = rotation in (90, 270)
-    return {
-        "fps": None if stream.average_rate is None else float(stream.average_rate),
-        "width": codec.height if turned else codec.width,
-        "height": codec.width if turned else codec.height,
-        "rotation": rotation,
-        "video_codec": codec.name,
-    }
-
-
-def _last_packet_s(container: Any) -> float | None:
-    """Length of a file whose header does not tell it (a recorder that was stopped)."""
-    last = None
-    with contextlib.suppress(av.error.FFmpegError):
-        container.seek(0)
-        for packet in container.demux():
-            if packet.pts is not None:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                last = end if last is None else max(last, end)
-    return last

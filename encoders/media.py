@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import Probe, Source, inspect
+from encoders._inspect import Probe, inspect
+from encoders._sources import Source
 from encoders.spec import Clip, Frames, Modality, Needs, Word
 
 __all__ = ["ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]

@@ -1,0 +1,100 @@
+"""Which frames a policy sees, decided on timestamps before anything is decoded."""
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import UInt8
+
+from encoders.spec import FramePolicy
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass
+class Timeline:
+    """Presentation times of the frames of a file or segment, in the stream's own ticks."""
+
+    ticks: list[int]
+    """Sorted, without duplicates."""
+
+    keys: dict[int, int]
+    """Those of key frames, in order -> where to seek for them (the decoding time)."""
+
+    tick_s: float
+    zero_s: float
+    """Where the clip's time 0 lies on the stream's clock [s]."""
+
+    limit_s: float = math.inf
+    """End of the segment, from the start of the clip [s]."""
+
+    damage: str | None = None
+
+    @property
+    def times_s(self) -> list[float]:
+        """From the start of the clip [s]."""
+        return [tick * self.tick_s - self.zero_s for tick in self.ticks]
+
+    @property
+    def end_s(self) -> float:
+        """End of the last frame, which lasts as long as the median one [s]."""
+        times = self.times_s
+        gap = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
+        return min(times[-1] + gap, self.limit_s)
+
+
+@dataclass
+class Choice:
+    """Indices into the timeline that one policy wants, in order; repeats are allowed."""
+
+    indices: list[int]
+    partial: str | None = None
+    size: int = 0
+    kept: dict[int, Pixels] = field(default_factory=dict)
+
+
+def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:
+    """Which frames a policy sees: at each wanted time the frame that is on screen then."""
+    times = timeline.times_s
+    low, high = max(times[0], 0.0), timeline.end_s
+    length = max(high - low, 1e-6)
+    partial = None
+    if policy.kind == "even":
+        count = min(policy.count, most)
+        wanted = [low + (k + 0.5) * length / count for k in range(count)]
+        return Choice(_shown(times, wanted), _fewer(count, policy.count))
+    count = max(1, int(np.ceil(length * policy.rate_hz - 1e-6)))
+    if policy.kind == "fps":
+        if count > most:
+            partial = _fewer(most, count)
+            wanted = [low + k * length / most for k in range(most)]
+        else:
+            wanted = [low + k / policy.rate_hz for k in range(count)]
+        return Choice(sorted(set(_shown(times, wanted))), partial)
+    windows = -(-count // policy.count)
+    starts = [low + k * policy.count / policy.rate_hz for k in range(windows)]
+    if windows * policy.count > most:
+        keep = max(1, most // policy.count)
+        partial = _fewer(keep, windows, "windows")
+        starts = [starts[int(k)] for k in np.linspace(0, windows - 1, keep).round()]
+    last = low + (count - 1) / policy.rate_hz
+    wanted = [min(s + k / policy.rate_hz, last) for s in starts for k in range(policy.count)]
+    return Choice(_shown(times, wanted), partial)
+
+
+def _fewer(kept: int, asked: int, what: str = "frames") -> str | None:
+    return None if kept >= asked else f"{kept} of {asked} {what} were kept"
+
+
+def _shown(times: list[float], wanted: Sequence[float]) -> list[int]:
+    return [max(0, bisect.bisect_right(times, t + 1e-6) - 1) for t in wanted]
+
+
+def most_frames(policy: FramePolicy, width: int, height: int, max_bytes: int) -> int:
+    """The cap on frames: the policy's own, and what the decoded bytes allow."""
+    short = max(1, min(width, height))
+    scale = min(1.0, policy.size / short)
+    each = max(1, int(width * scale) * int(height * scale) * 3)
+    return max(1, min(policy.max_frames, max_bytes // each))
