@@ -187,6 +187,8 @@ class Decided:
     """Labels chosen for the sake of one metric, and what that gained on rows it was not chosen on."""
 
     decision: Decision
+    """Fitted on all rows; plain where it gained nothing on rows it was not fitted on."""
+
     plain: float
     """The metric of plain decisions (largest probability, 0.5)."""
 
@@ -208,11 +210,13 @@ def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name:
         at = torch.from_numpy(folds == fold)
         other = Decision.fit(kind, scores[~at], target[~at], metric=name)
         labels[at] = other.decide(scores[at])
-    plain = Decision.plain(kind, scores.shape[1]).decide(scores)
+    plain = Decision.plain(kind, scores.shape[1])
+    figure = metric(name)
+    before, after = figure(plain.decide(scores), target), figure(labels, target)
     return Decided(
-        decision=decision,
-        plain=metric(name)(plain, target),
-        cross_fitted=metric(name)(labels, target),
+        decision=decision if figure.loss(after) < figure.loss(before) else plain,
+        plain=before,
+        cross_fitted=after,
     )
 
 

@@ -100,6 +100,7 @@ def main(config: Config) -> None:
         print(
             f"labels decided for {config.decide}: {decided.cross_fitted:.3f} cross-fitted, "
             f"{decided.plain:.3f} without"
+            + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
     print(f"wrote {_bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
 
