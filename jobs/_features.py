@@ -160,6 +160,28 @@ def read_features(
     return pa.concat_tables(kept)
 
 
+def read_transcripts(root: str, transcriber: str) -> pa.Table:
+    """What a transcriber heard in the clips of the current manifest.
+
+    Raises:
+        NotPreparedError: it has not run.
+    """
+    folders = storage.names(transcripts_uri(root))
+    fitting = [folder for folder in folders if folder.rpartition("-")[0] == transcriber]
+    current = {ref.unit for ref in units(root)}
+    kept = [
+        table
+        for folder in fitting[:1]
+        for table in _current_rows(transcripts_uri(root, folder), current, None)
+    ]
+    if not kept:
+        raise NotPreparedError(
+            f"no transcripts of {transcriber} under {root}; "
+            f"type: affuse encode --root {root} --transcriber {transcriber}"
+        )
+    return pa.concat_tables(kept)
+
+
 def compact(
     table_uri: str, order: Sequence[str], *, target_mb: float = 256.0, least_mb: float = 128.0
 ) -> list[str]:
