@@ -27,6 +27,7 @@ JOBS: dict[str, str] = {
     "annotate": "Write the verdict into the picture: a film with its label and a bar for each class.",
     "benchmark": "Measure encoding against decode and models alone; say what limits.",
     "compare": "Put runs and bundles beside each other: paired differences over people.",
+    "demo": "All of it in order on a synthetic corpus, in minutes: start here.",
     "encode": "Turn the clips of a manifest into features with pretrained encoders.",
     "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
     "evaluate": "Judge a run or bundle on test rows, the only job that opens them.",

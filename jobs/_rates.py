@@ -77,7 +77,9 @@ def corpus_rates(root: str, face: str, transcriber: str | None) -> Rates:
 
 def _expression(row: Mapping[str, Any]) -> str:
     """The most probable expression of a clip, the mean over the frames with a face."""
-    shown = [p for p, valid in zip(row["expression"] or (), row["valid"] or (), strict=True) if valid]
+    shown = [
+        p for p, valid in zip(row["expression"] or (), row["valid"] or (), strict=True) if valid
+    ]
     return EXPRESSION_NAMES[int(np.mean(shown, axis=0).argmax())] if shown else ""
 
 

@@ -20,11 +20,11 @@ SPEECH_OPENING = 0.022
 """How far the lips part at the loudest syllable."""
 
 MANNER: dict[str, Delivery] = {
-    "angry": Delivery(pitch=-6, pitch_range=60, rate=220, volume=150),
-    "happy": Delivery(pitch=22, pitch_range=90, rate=200, volume=95),
-    "ironic": Delivery(pitch=-18, pitch_range=4, rate=152, volume=30),
-    "neutral": Delivery(pitch=0, pitch_range=26, rate=175, volume=65),
-    "surprised": Delivery(pitch=46, pitch_range=100, rate=155, volume=105),
+    "angry": Delivery(pitch=-6, pitch_range=60, rate=200, volume=150),
+    "happy": Delivery(pitch=10, pitch_range=85, rate=190, volume=85),
+    "ironic": Delivery(pitch=-18, pitch_range=4, rate=150, volume=30),
+    "neutral": Delivery(pitch=0, pitch_range=26, rate=168, volume=62),
+    "surprised": Delivery(pitch=36, pitch_range=100, rate=148, volume=120),
 }
 """How a manner is said; pitch is relative to the speaker's own."""
 
