@@ -8,6 +8,7 @@ single products over all steps.
 Shapes: time, batch, hidden, gates (4 hidden: input, forget, cell, output), memory, inner.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+# Gradients through a sigmoid and a tanh from their outputs, one call each.
+_sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_slope = torch.ops.aten.tanh_backward.grad_input
 
 
 class _LSTMStates(Function):
@@ -48,30 +53,26 @@ class _LSTMStates(Function):
         weight, gates, c, h, tanh_c = ctx.saved_tensors
         time, batch, width = gates.shape
         hidden = width // 4
-        i, f, g, o = torch.split(gates, hidden, 2)
-        # Slope of each gate before its squashing, per unit of the gradient of c (i, f, g) or h (o).
-        slope = torch.empty_like(gates)
-        slope[..., :hidden] = g * i * (1 - i)
-        slope[..., hidden : 2 * hidden] = c[:-1] * f * (1 - f)
-        slope[..., 2 * hidden : 3 * hidden] = i * (1 - g * g)
-        slope[..., 3 * hidden :] = tanh_c * o * (1 - o)
-        through_h = o * (1 - tanh_c * tanh_c)
+        d_gates = torch.empty_like(gates)
+        dh, dc, part = (torch.empty_like(c[0]) for _ in range(3))
         carry = torch.zeros_like(c[0])
-        dh, dc = torch.empty_like(carry), torch.empty_like(carry)
         for t in reversed(range(time)):
+            i, f, g, o = torch.split(gates[t], hidden, 1)
+            di, df, dg, do = torch.split(d_gates[t], hidden, 1)
             if t == time - 1:
                 dh.copy_(grad_h[t])
             else:
-                torch.addmm(grad_h[t], slope[t + 1], weight, out=dh)
-            torch.addcmul(carry, dh, through_h[t], out=dc)
-            dc.add_(grad_c[t])
-            step = slope[t]
-            step[:, : 3 * hidden].view(batch, 3, hidden).mul_(dc.unsqueeze(1))
-            step[:, 3 * hidden :].mul_(dh)
-            torch.mul(dc, f[t], out=carry)
+                torch.addmm(grad_h[t], d_gates[t + 1], weight, out=dh)
+            _sigmoid_slope(torch.mul(dh, tanh_c[t], out=part), o, grad_input=do)
+            _tanh_slope(torch.mul(dh, o, out=part), tanh_c[t], grad_input=dc)
+            dc.add_(carry).add_(grad_c[t])
+            _sigmoid_slope(torch.mul(dc, g, out=part), i, grad_input=di)
+            _sigmoid_slope(torch.mul(dc, c[t], out=part), f, grad_input=df)
+            _tanh_slope(torch.mul(dc, i, out=part), g, grad_input=dg)
+            torch.mul(dc, f, out=carry)
         rows = time * batch
-        grad_weight = slope.view(rows, width).t() @ h[:-1].reshape(rows, hidden)
-        return slope, grad_weight
+        grad_weight = d_gates.view(rows, width).t() @ h[:-1].reshape(rows, hidden)
+        return d_gates, grad_weight
 
 
 def lstm_states(
@@ -134,15 +135,14 @@ class _GatedMemory(Function):
         gates = candidate.new_empty(2, time, batch, memory)
         inner_t, w1_t, w2_t = inner.t(), w1.t(), w2.t()
         for t in range(time):
-            torch.addmm(inputs[t], u[t], inner_t, out=a[t])
-            a[t].relu_()
+            step, keep, add = a[t], gates[0, t], gates[1, t]
+            torch.addmm(inputs[t], u[t], inner_t, out=step)
+            step.relu_()
             if kept is not None:
-                a[t].mul_(kept[t])
-            torch.addmm(b1, a[t, :, :first], w1_t, out=gates[0, t])
-            torch.addmm(b2, a[t, :, first:], w2_t, out=gates[1, t])
-            gates[:, t].sigmoid_()
-            torch.mul(gates[0, t], u[t], out=u[t + 1])
-            u[t + 1].addcmul_(gates[1, t], candidate[t])
+                step.mul_(kept[t])
+            torch.addmm(b1, step[:, :first], w1_t, out=keep).sigmoid_()
+            torch.addmm(b2, step[:, first:], w2_t, out=add).sigmoid_()
+            torch.mul(keep, u[t], out=u[t + 1]).addcmul_(add, candidate[t])
         ctx.save_for_backward(candidate, kept, inner, w1, w2, u, a, gates)
         return u[1:]
 
@@ -152,28 +152,29 @@ class _GatedMemory(Function):
         candidate, kept, inner, w1, w2, u, a, gates = ctx.saved_tensors
         time, batch, width = a.shape
         memory, first = candidate.shape[2], w1.shape[1]
-        # Slope of both gates before their sigmoid, per unit of the gradient of the memory.
-        slope = gates * (1 - gates)
-        slope[0] *= u[:-1]
-        slope[1] *= candidate
-        open_ = (a > 0).to(a.dtype) if kept is None else (a > 0) * kept
+        d1, d2 = torch.empty_like(gates).unbind(0)
+        keep, add = gates.unbind(0)
         da = torch.empty_like(a)
         du = grad.clone()
+        part = torch.empty_like(du[0])
         for t in reversed(range(time)):
             if t < time - 1:
                 # Through the kept share, then through both gates of the step after.
-                du[t].addcmul_(du[t + 1], gates[0, t + 1])
+                du[t].addcmul_(du[t + 1], keep[t + 1])
                 du[t].addmm_(da[t + 1], inner)
-            slope[:, t].mul_(du[t])
-            torch.mm(slope[0, t], w1, out=da[t, :, :first])
-            torch.mm(slope[1, t], w2, out=da[t, :, first:])
-            da[t].mul_(open_[t])
+            _sigmoid_slope(torch.mul(du[t], u[t], out=part), keep[t], grad_input=d1[t])
+            _sigmoid_slope(torch.mul(du[t], candidate[t], out=part), add[t], grad_input=d2[t])
+            torch.mm(d1[t], w1, out=da[t, :, :first])
+            torch.mm(d2[t], w2, out=da[t, :, first:])
+            da[t].masked_fill_(a[t] <= 0, 0.0)
+            if kept is not None:
+                da[t].mul_(kept[t])
         rows = time * batch
         flat = a.view(rows, width)
-        d1, d2 = slope.view(2, rows, memory).unbind(0)
+        d1, d2 = d1.view(rows, memory), d2.view(rows, memory)
         return (
             da,
-            du * gates[1],
+            du * add,
             None,
             da.view(rows, width).t() @ u[:-1].reshape(rows, memory),
             d1.t() @ flat[:, :first],
@@ -208,7 +209,7 @@ class GatedMemory(nn.Module):
     """A memory that two small networks keep and fill: u_t = g1 u_{t-1} + g2 tanh(D(seen_t)).
 
     `sees_memory`: the gates read [seen_t; u_{t-1}] instead of seen_t alone. Every network is Linear, ReLU,
-    dropout, Linear.
+    dropout, Linear. `seen` is wide and `inner` narrow, so the caller applies `first_layers` block by block.
     """
 
     def __init__(
@@ -229,14 +230,16 @@ class GatedMemory(nn.Module):
         self.keep = TwoLayers(seen, keep[0], memory)
         self.add = TwoLayers(seen, add[0], memory)
 
-    def forward(self, seen: Float[Tensor, "time batch width"]) -> Tensor:
-        """The memory after each step [time batch memory]."""
+    def first_layers(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the three first layers, side by side, as far as they read `seen`."""
         firsts = [net.first for net in (self.candidate, self.keep, self.add)]
-        # One product for the three first layers: `seen` is by far the largest tensor here.
         weight = torch.cat([first.weight[:, : self.width] for first in firsts])
-        bias = torch.cat([first.bias for first in firsts])
+        return weight, torch.cat([first.bias for first in firsts])
+
+    def forward(self, inner: Float[Tensor, "time batch inner"]) -> Tensor:
+        """The memory after each step [time batch memory], from the first layers' outputs."""
+        firsts = [net.first for net in (self.candidate, self.keep, self.add)]
         sizes = [first.out_features for first in firsts]
-        inner = nn.functional.linear(seen, weight, bias)
         dropout = [self._mask(inner, n, rate) for n, rate in zip(sizes, self.rates, strict=True)]
         a = inner[..., : sizes[0]].relu()
         a = a if dropout[0] is None else a * dropout[0]
@@ -266,6 +269,21 @@ class GatedMemory(nn.Module):
             return None
         ones = [like.new_ones(*like.shape[:2], size) for size in sizes]
         return torch.cat([o if m is None else m for m, o in zip(masks, ones, strict=True)], -1)
+
+
+def in_blocks(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, before: int = 0, rows: int = 1024
+) -> Tensor:
+    """`function` over blocks of steps [time batch _]: on a CPU what it makes in between stays in the cache.
+
+    `before`: how many steps ahead of its own each block is given; its output is that much shorter.
+    """
+    steps = max(1, rows // x.shape[1])
+    time = len(x) - before
+    if x.device.type != "cpu" or steps >= time:
+        return function(x)
+    blocks = [function(x[t : t + steps + before]) for t in range(0, time, steps)]
+    return torch.cat(blocks)
 
 
 class TwoLayers(nn.Module):

@@ -42,7 +42,7 @@ from fusion.nets._layers import (
     step_at,
     width_of,
 )
-from fusion.nets._memory import GatedMemory
+from fusion.nets._memory import GatedMemory, in_blocks
 
 Subset = tuple[int, ...]
 
@@ -134,12 +134,18 @@ class GraphMemoryFusion(Net):
         real = any_real(aligned)
         end = last_step(real)
         parts = [step_at(h, end) for h in states.values()]
-        if self.config.memory != "none":
-            seen = self._seen(self._singletons(states, aligned))[0]
-            seen = seen.expand(-1, real.shape[1], -1)
-            if self.config.memory == "gated":
-                seen = self.memory(seen.transpose(0, 1)).transpose(0, 1)
-            parts.append(step_at(seen, end))
+        joined, present = self._joined(states, aligned)
+        if self.config.memory == "gated":
+            first = self.memory.first_layers()
+
+            def inner(block: Tensor) -> Tensor:
+                return nn.functional.linear(self._seen(block, present)[0], *first)
+
+            memory = self.memory(in_blocks(inner, joined, before=1).expand(real.shape[1], -1, -1))
+            parts.append(step_at(memory.transpose(0, 1), end))
+        elif self.config.memory == "last":
+            seen = self._seen(joined, present)[0].expand(real.shape[1], -1, -1)
+            parts.append(step_at(seen.transpose(0, 1), end))
         z = torch.cat(parts, -1) * real.any(1, keepdim=True)
         return Output(self.heads(self.head(z)))
 
@@ -147,33 +153,41 @@ class GraphMemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """Efficacies of every step, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        seen, efficacies = self._seen(self._singletons(self._states(aligned), aligned))
-        return {"tau": seen, "efficacies": efficacies, **super().explain(batch)}
+        seen, efficacies = self._seen(*self._joined(self._states(aligned), aligned))
+        shown = {"tau": seen.transpose(0, 1), "efficacies": efficacies.transpose(0, 1)}
+        return {**shown, **super().explain(batch)}
 
     def _states(self, aligned: Mapping[str, Sequence]) -> dict[str, Tensor]:
         return {n: hold(self.lstm[n](s).values, s.mask) for n, s in aligned.items()}
 
-    def _singletons(
+    def _joined(
         self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]
-    ) -> list[Tensor]:
-        """One vertex a modality [batch time hidden] (one step if static); zero if it is missing."""
-        vertices = []
-        for name, h in states.items():
-            if self.config.window == "pair":
-                before = nn.functional.pad(h[:, :-1], (0, 0, 1, 0))
-                s = self.transform[name](torch.cat([before, h], -1))
-            elif self.config.window == "static":
-                s = Sequence(h, aligned[name].mask).mean().unsqueeze(1)
-            else:
-                s = h
-            vertices.append(torch.relu(s) * aligned[name].present[:, None, None])
-        return vertices
+    ) -> tuple[Tensor, Tensor]:
+        """What vertices are made of [1 + time batch hidden], from zero on, and who is there.
 
-    def _seen(self, singletons: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the memory sees [batch time node], and the efficacies."""
+        The mean over the clip is the only step if `window` is static.
+        """
+        if self.config.window == "static":
+            means = [Sequence(h, aligned[n].mask).mean().unsqueeze(0) for n, h in states.items()]
+            joined = torch.cat(means, -1)
+        else:
+            joined = torch.cat([h.transpose(0, 1) for h in states.values()], -1)
+        present = torch.stack([s.present for s in aligned.values()])
+        return nn.functional.pad(joined, (0, 0, 0, 0, 1, 0)), present
+
+    def _seen(self, joined: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """What the memory sees [time batch node], and the efficacies; a missing modality is zero."""
+        widths = [width_of(self.config.hidden, name) for name in self.dims]
+        before, now = (torch.split(part, widths, -1) for part in (joined[:-1], joined[1:]))
+        singletons = []
+        for number, name in enumerate(self.dims):
+            s = now[number]
+            if self.config.window == "pair":
+                s = self.transform[name](torch.cat([before[number], s], -1))
+            singletons.append(torch.relu(s) * present[number, :, None])
         if self.graph is None:
-            joined = torch.cat(singletons, -1)
-            return joined, joined[..., :0]
+            seen = torch.cat(singletons, -1)
+            return seen, seen[..., :0]
         tau, efficacies = self.graph(singletons)
         return tau, efficacies
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
@@ -37,7 +38,7 @@ from fusion.nets._layers import (
     width_of,
     without_holes,
 )
-from fusion.nets._memory import GatedMemory, lstm_states
+from fusion.nets._memory import GatedMemory, in_blocks, lstm_states
 
 
 class MemoryFusion(Net):
@@ -102,9 +103,15 @@ class MemoryFusion(Net):
 
     def forward(self, batch: Batch) -> Output:
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        hs, pairs = self._states(aligned)
-        attended = torch.softmax(self.attention(pairs), -1) * pairs
-        memory = self.memory(attended).transpose(0, 1)
+        hs, cs = self._states(aligned)
+        weight, bias = self.memory.first_layers()
+
+        def attended(cells: Tensor) -> Tensor:
+            pairs = _pairs(cells)
+            seen = torch.softmax(self.attention(pairs), -1) * pairs
+            return nn.functional.linear(seen, weight, bias)
+
+        memory = self.memory(in_blocks(attended, cs, before=1)).transpose(0, 1)
         real = any_real(aligned)
         end = last_step(real)
         parts = [step_at(states, end) for states in [*hs, memory]]
@@ -115,21 +122,23 @@ class MemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """The attention over cell states, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        scores = self.attention(self._states(aligned)[1])
+        scores = self.attention(_pairs(self._states(aligned)[1]))
         return {
             "attention": torch.softmax(scores, -1).transpose(0, 1),
             **super().explain(batch),
         }
 
     def _states(self, aligned: Mapping[str, Sequence]) -> tuple[list[Tensor], Tensor]:
-        """Hidden states [batch time hidden] of each modality, and c* [time batch 2*hidden]."""
-        hs, cs = [], []
-        for name, sequence in aligned.items():
-            h, c = self.lstm[name](sequence)
-            hs.append(h)
-            cs.append(c.transpose(0, 1))
-        before = [nn.functional.pad(c[:-1], (0, 0, 0, 0, 1, 0)) for c in cs]
-        return hs, torch.cat([*before, *cs], -1)
+        """Hidden states [batch time hidden] of each, joined cells [1 + time batch hidden] from zero on."""
+        states = [self.lstm[name](sequence) for name, sequence in aligned.items()]
+        return [h for h, _ in states], nn.functional.pad(
+            torch.cat([c.transpose(0, 1) for _, c in states], -1), (0, 0, 0, 0, 1, 0)
+        )
+
+
+def _pairs(cells: Float[Tensor, "time_and_one batch hidden"]) -> Float[Tensor, "time batch twice"]:
+    """c* of every step but the first, which only comes before the second."""
+    return torch.cat([cells[:-1], cells[1:]], -1)
 
 
 class CellLSTM(nn.Module):
