@@ -189,14 +189,15 @@ class EncoderSpec:
 
 GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none", "weights": ""}
 """Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
-``mean_std``, ``cls`` (first step). weights: URI of a model folder or file of the same architecture that
-takes the place of the pinned one, e.g. ``bert_base:weights=file:///models/my-bert``."""
+``mean_std``, ``cls`` (first step), ``words`` (one step for each of the clip's timed words). weights: URI of a
+model folder or file of the same architecture that takes the place of the pinned one, e.g.
+``bert_base:weights=file:///models/my-bert``."""
 
 HUB_OPTIONS: Mapping[str, Option] = {"dim": 0, "depth": 0}
 """Of encoders whose weights may be those of another model of the same kind. dim: its width. depth: its
 blocks. 0 means as pinned."""
 
-POOLS = ("none", "mean", "mean_std", "cls")
+POOLS = ("none", "mean", "mean_std", "cls", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +259,11 @@ class Descriptor:
         policy = self.frame_policy
         frames = frozenset() if policy is None else frozenset({policy})
         return Needs(rates_hz=rates, frames=frames, text=self.spec.modality == "text")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether what was said, and when, changes its values: those of a transcriber then do too."""
+        return self.spec.modality == "text" or self.options["pool"] == "words"
 
     @property
     def frame_policy(self) -> FramePolicy | None:
@@ -421,39 +427,6 @@ def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
     if any(not -num_layers <= index < num_layers for index in indices):
         raise ConfigError(f"{name}: layers={text}; it has {num_layers}, 0 to {num_layers - 1}")
     return tuple(index % num_layers for index in indices)
-
-
-def pooled(encoded: Encoded, pool: str) -> Encoded:
-    """Reduce the valid steps to one; without any valid step the one step is zero and not valid."""
-    if pool == "none":
-        return encoded
-    kept = encoded.values[encoded.valid]
-    width = encoded.values.shape[1] * (2 if pool == "mean_std" else 1)
-    if len(kept) == 0:
-        values = np.zeros((1, width), np.float32)
-    elif pool == "mean":
-        values = kept.mean(0, keepdims=True)
-    elif pool == "mean_std":
-        values = np.concatenate([kept.mean(0), kept.std(0)])[None]
-    else:
-        values = kept[:1]
-    start = encoded.step_start_s[:1] if len(encoded.step_start_s) else np.zeros(1)
-    end = encoded.step_end_s[-1:] if len(encoded.step_end_s) else np.zeros(1)
-    side = {
-        name: kept_side.mean(0, keepdims=True)
-        if len(kept_side)
-        else np.zeros_like(column, shape=(1, column.shape[1]))
-        for name, column in encoded.side.items()
-        for kept_side in [column[encoded.valid]]
-    }
-    return Encoded(
-        values=values.astype(np.float32),
-        step_start_s=start,
-        step_end_s=end,
-        valid=np.array([len(kept) > 0]),
-        side=side,
-        partial=encoded.partial,
-    )
 
 
 def _construct(

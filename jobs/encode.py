@@ -148,8 +148,7 @@ def chosen_work(config: Config, root: str) -> Work:
         if text.partition(":")[0] not in ENCODERS:
             describe(text)  # names the nearest known one
             raise ConfigError(f"{text!r} is no encoder; type: --transcriber {text}")
-        reads_text = find(text.partition(":")[0]).modality == "text"
-        descriptors.append(describe(text, upstream=upstream if reads_text else ()))
+        descriptors.append(describe(text, upstream=upstream if describe(text).reads_text else ()))
     folders = [item.folder for item in descriptors]
     if len(set(folders)) < len(folders):
         raise ConfigError(f"--encoders {' '.join(config.encoders)}: one is named twice")

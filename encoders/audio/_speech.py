@@ -27,7 +27,8 @@ from encoders._running import (
     steps,
     use_threads,
 )
-from encoders.spec import Clip, Descriptor, Encoded, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded
 
 RATE_HZ = 16000
 HOP, FIELD = 320, 400
@@ -105,7 +106,7 @@ class SpeechTransformer:
         ]
         start = clip.audio_start_s + np.concatenate(starts)
         encoded = steps(np.concatenate(parts), start, start + FIELD / RATE_HZ)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
 
 def windows_of(

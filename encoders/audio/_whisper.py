@@ -33,7 +33,8 @@ from encoders._running import (
 )
 from encoders._running import steps as as_steps
 from encoders.audio._ctranslate2 import whisper_parameters
-from encoders.spec import Clip, Descriptor, Encoded, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded
 
 RATE_HZ = 16000
 WINDOW_S = 30
@@ -104,7 +105,7 @@ class WhisperStates:
         values = np.concatenate(parts)
         start = clip.audio_start_s + np.arange(len(values)) * (STEP / RATE_HZ)
         encoded = as_steps(values, start, start + STEP / RATE_HZ)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     @torch.inference_mode()
     def _states(self, windows: list[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Weights, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Weights
 
 SPEC = EncoderSpec(
     name="clap",
@@ -111,4 +112,4 @@ class Clap:
         start = clip.audio_start_s + WINDOW_S * np.arange(len(vectors))
         end = np.append(start[1:], max(clip.duration_s, start[-1]))
         encoded = steps(np.stack(vectors), start, end)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import MissingExtraError
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
 SPEC = EncoderSpec(
     name="egemaps",
@@ -59,7 +60,8 @@ class Egemaps:
         """88 numbers, or 25 every 10 ms, of each clip; no samples give one step that is not valid."""
         lld = self._descriptor.options["kind"] == "lld"
         rows = [self._contours(clip) if lld else self._functionals(clip) for clip in clips]
-        return [pooled(row, str(self._descriptor.options["pool"])) for row in rows]
+        pool = str(self._descriptor.options["pool"])
+        return [pooled(row, pool, clip.words) for row, clip in zip(rows, clips, strict=True)]
 
     def _functionals(self, clip: Clip) -> Encoded:
         samples = clip.waveforms[16000]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
 SPEC = EncoderSpec(
     name="logmel_stats",
@@ -49,7 +50,7 @@ class LogmelStats:
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a clip; no samples give one that is not valid."""
-        return [pooled(self._encode(clip), self._pool) for clip in clips]
+        return [pooled(self._encode(clip), self._pool, clip.words) for clip in clips]
 
     def _encode(self, clip: Clip) -> Encoded:
         samples = clip.waveforms[RATE_HZ].astype(np.float64)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import WeightsError
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
 SPEC = EncoderSpec(
     name="vggish",
@@ -96,7 +97,7 @@ class Vggish:
         start = clip.audio_start_s + PATCH_S * np.arange(len(values))
         heard = np.full(len(values), len(clip.waveforms[RATE_HZ]) > 0)
         encoded = steps(values, start, start + PATCH_S, valid=heard)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
 
 def _long_enough(samples: np.ndarray) -> np.ndarray:

@@ -29,7 +29,8 @@ from encoders._running import (
     states_of,
     use_threads,
 )
-from encoders.spec import Clip, Descriptor, Encoded, Word, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, Word
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class TextTransformer:
         quiet()
         folder = model_folder(weights["model"])
         self._descriptor = descriptor
+        self._pool = str(descriptor.options["pool"])
         self._context = str(descriptor.options["context"])
         if self._context not in ("none", "past", "both"):
             raise ConfigError(f"{descriptor.name}: context is none, past or both")
@@ -104,15 +106,17 @@ class TextTransformer:
 
     def _encoded(self, clip: Clip, tokens: _Tokens, values: np.ndarray) -> Encoded:
         start, end = token_times(clip, tokens.words)
+        # [CLS] and [SEP] speak for the whole text, and for no word.
+        valid = np.array([word >= 0 or self._pool != "words" for word in tokens.words])
         encoded = Encoded(
             values=values[tokens.kept],
             step_start_s=start,
             step_end_s=end,
-            valid=np.ones(len(tokens.kept), bool),
+            valid=valid,
             side={"word": np.array(tokens.words, np.float32)[:, None]},
             partial=f"text cut at {self._max_tokens} tokens" if tokens.cut else None,
         )
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, self._pool, clip.words)
 
     def _tokens(self, clip: Clip) -> _Tokens:
         text = clip.text or ""

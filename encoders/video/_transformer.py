@@ -28,7 +28,8 @@ from encoders._running import (
     steps,
     use_threads,
 )
-from encoders.spec import Clip, Descriptor, Encoded, Frames, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, Frames
 from encoders.video._face import FaceFinder, upright
 
 _FACE_MARGIN = 1.3
@@ -106,7 +107,7 @@ class FrameTransformer:
             values[valid] = np.concatenate(parts)
         ends = np.append(frames.times_s[1:], max(clip.duration_s, frames.times_s[-1]))
         encoded = steps(values, frames.times_s, ends, valid=valid)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     @torch.inference_mode()
     def _states(self, pictures: Float32[np.ndarray, "batch 3 size size"]) -> np.ndarray:
@@ -160,7 +161,7 @@ class ClipTransformer:
         seen = np.array([valid[run].any() for run in runs])
         values[~seen] = 0
         encoded = steps(values, start, ends, valid=seen)
-        return pooled(encoded, str(self._descriptor.options["pool"]))
+        return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     @torch.inference_mode()
     def _states(self, pictures: Float32[np.ndarray, "batch time 3 size size"]) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from encoders.pooling import pooled
 from encoders.spec import (
     Clip,
     Descriptor,
@@ -19,7 +20,6 @@ from encoders.spec import (
     FramePolicy,
     Frames,
     Weights,
-    pooled,
 )
 from encoders.video._face import Face, FaceFinder, upright
 
@@ -92,8 +92,10 @@ class FaceExpression:
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a frame; side columns: expression (7 probabilities), box (x, y, w, h), presence."""
-        rows = [self._encode(clip.frames[self._policy], clip.duration_s) for clip in clips]
-        return [pooled(row, self._pool) for row in rows]
+        return [
+            pooled(self._encode(clip.frames[self._policy], clip.duration_s), self._pool, clip.words)
+            for clip in clips
+        ]
 
     def _encode(self, frames: Frames, duration_s: float) -> Encoded:
         count = len(frames.pixels)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, FramePolicy, Frames, pooled
+from encoders.pooling import pooled
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, FramePolicy, Frames
 from encoders.video import DETECTOR, MESH
 from encoders.video._face import Face, FaceFinder
 from encoders.video._hog import histogram_of_gradients
@@ -82,8 +83,10 @@ class FaceHog:
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a frame; a frame without a face is not valid."""
-        rows = [self._encode(clip.frames[self._policy], clip.duration_s) for clip in clips]
-        return [pooled(row, self._pool) for row in rows]
+        return [
+            pooled(self._encode(clip.frames[self._policy], clip.duration_s), self._pool, clip.words)
+            for clip in clips
+        ]
 
     def _encode(self, frames: Frames, duration_s: float) -> Encoded:
         count = len(frames.pixels)

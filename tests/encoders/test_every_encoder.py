@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encoders import ENCODERS
-from encoders.spec import POOLS, Encoder, Frames, load
+from encoders.spec import POOLS, Encoder, Frames, Word, load
 
 NUM_ENCODERS = 24
 
@@ -117,7 +117,16 @@ class TestEveryEncoder:
             stored = encoded.values.astype(np.float16).astype(np.float32)
             np.testing.assert_allclose(stored, encoded.values, rtol=1e-3, atol=1e-6)
 
-    @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool != "none"])
+    def test_pooled_over_words_is_one_step_a_word(self, encoder_name, case_of, clips_for):
+        descriptor, paths = case_of(encoder_name, "pool=words")
+        (clip,) = clips_for(descriptor, (1.1,))
+        spoken = dataclasses.replace(clip, words=[Word("so", 0.1, 0.3), Word("funny", 0.3, 0.9)])
+        wordy, wordless = load(descriptor, paths).encode([spoken, clip])
+        assert wordy.values.shape == (2, descriptor.dim)
+        np.testing.assert_array_equal(wordy.step_start_s, [0.1, 0.3])
+        assert not wordless.valid.any()
+
+    @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool not in ("none", "words")])
     def test_pooled_is_one_step(self, encoder_name, case_of, clips_for, pool):
         descriptor, paths = case_of(encoder_name, f"pool={pool}")
         (encoded,) = load(descriptor, paths).encode(clips_for(descriptor, (1.1,)))
