@@ -140,7 +140,7 @@ def gather(
     kind = dataset.tasks[task_name]
     held = held_out(root, names, task_name, kind) if names else None
     held = add_members(root, held, imported, task_name, kind)
-    held, fused = _with_bundle(root, held, bundle, task_name, kind)
+    held, fused = with_bundle(root, held, bundle, task_name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     return Evidence(
@@ -161,7 +161,7 @@ def gather(
     )
 
 
-def _with_bundle(
+def with_bundle(
     root: str, held: HeldOut, bundle: str | None, name: str, task: Task
 ) -> tuple[HeldOut, dict[str, Tensor]]:
     """The members on the rows that the bundle was judged on, and the bundle's scores there."""

@@ -9,9 +9,10 @@ p { max-width: 44rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; font-size: .92rem; }
 dt { color: #6b7280; } dd { margin: 0; overflow-wrap: anywhere; }
 img { display: block; max-width: min(100%, 46rem); height: auto; margin: 1rem 0; }
-.scroll { overflow-x: auto; margin: 1.2rem 0; }
+figure { overflow-x: auto; margin: 1.4rem 0; }
+small { display: block; color: #6b7280; font-size: .78rem; font-weight: 400; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #6b7280; font-size: .84rem; padding-bottom: .5rem; max-width: 56rem; }
+figcaption { color: #6b7280; font-size: .84rem; margin-bottom: .5rem; max-width: 46rem; }
 th { text-align: right; font-weight: 600; padding: .35rem .7rem; border-bottom: 1.5px solid #222; }
 td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #e4e4e7; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }

@@ -123,7 +123,7 @@ def learning_curves(
 ) -> bytes:
     """For each run: loss on training and validation rows, and the metric on validation rows.
 
-    Thin lines are folds and seeds, thick ones their mean over those still in training.
+    Thin lines are folds and seeds, thick ones their mean until the first of them stopped.
     """
     figure, grid = _grid(len(runs), 2, row_height=1.9)
     for row, (run, histories) in enumerate(runs.items()):
@@ -152,15 +152,11 @@ def _thin_and_mean(
         return
     for values in series:
         axes.plot(range(1, len(values) + 1), values, color=colour, alpha=0.25, linewidth=0.8)
-    longest = max(map(len, series))
-    mean = [
-        float(np.mean([values[epoch] for values in series if len(values) > epoch]))
-        for epoch in range(longest)
-    ]
+    shared = min(map(len, series))
+    mean = np.mean([values[:shared] for values in series], axis=0)
     label = {"train/loss": "training rows", "valid/loss": "validation rows"}.get(key)
-    axes.plot(range(1, longest + 1), mean, color=colour, linewidth=2, label=label)
-    if longest == 1:
-        axes.plot([1], mean, "o", color=colour)
+    mark = "o" if shared == 1 else ""
+    axes.plot(range(1, shared + 1), mean, marker=mark, color=colour, linewidth=2, label=label)
 
 
 @styled

@@ -217,7 +217,7 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     metrics = [key for key in first if key.startswith("valid/") and key != "valid/loss"]
     wanted = [key for key in metrics if key.endswith(f"/{evidence.main}")] or metrics
     metric = wanted[0] if wanted else "valid/loss"
-    text = "Thin lines are folds and seeds, thick lines their mean over those still in training."
+    text = "Thin lines are folds and seeds, thick lines their mean until the first of them stopped."
     pictures = {"learning_curves": _plots.learning_curves(kept, metric)}
     return Section(title="Learning curves", text=text, pictures=pictures)
 
@@ -288,5 +288,5 @@ def _with_interval(figure: object) -> str:
 
 def _title(name: str) -> str:
     """A metric's name as a heading."""
-    known = {"uar": "UAR", "nll": "NLL", "ece": "ECE", "mae": "MAE", "ccc": "CCC"}
+    known = {"brier": "Brier", "uar": "UAR", "nll": "NLL", "ece": "ECE", "mae": "MAE", "ccc": "CCC"}
     return known.get(name, name.replace("_", " ").replace("f1", "F1"))

@@ -32,16 +32,16 @@ class Grid:
     """Rows that are set in bold."""
 
     def html(self) -> str:
-        """A `<table>` with a caption."""
+        """A `<table>` with a caption; an interval stands small below its value."""
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
         lines = []
         for number, row in enumerate(self.rows):
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            cells = "".join(f"<td>{_html_cell(cell)}</td>" for cell in row)
             mark = ' class="strong"' if number in self.strong else ""
             lines.append(f"<tr{mark}>{cells}</tr>")
         return (
-            f'<div class="scroll"><table><caption>{html.escape(self.caption)}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+            f"<figure><figcaption>{html.escape(self.caption)}</figcaption><table>"
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></figure>"
         )
 
     def csv(self) -> str:
@@ -66,6 +66,13 @@ class Grid:
                 cells = [rf"\textbf{{{cell}}}" for cell in cells]
             lines.append(" & ".join(cells) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _html_cell(cell: str) -> str:
+    value, bracket, interval = cell.partition(" [")
+    if not bracket or not value[-1:].isdigit():
+        return html.escape(cell)
+    return f"{html.escape(value)}<small>[{html.escape(interval)}</small>"
 
 
 def latex(text: str) -> str:

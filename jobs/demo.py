@@ -27,10 +27,14 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig, ray_session
 from encoders.store import DEFAULT_STORE
+from fusion.statistics import Difference
 from jobs import encode, ensemble, evaluate, models, prepare, report, train
+from jobs._evidence import with_bundle
 from jobs._manifest import read_dataset
+from jobs._people import groups_of
+from jobs._predictions import held_out
 from jobs._rates import Rates, corpus_rates
-from jobs._results import Results, from_facts
+from jobs._results import Results, from_facts, gain, loss, member_lines
 from jobs.datasets import synthetic
 
 ENCODERS = ("minilm", "egemaps", "whisper_tiny_en", "face_expression")
@@ -53,6 +57,9 @@ NETS: Mapping[str, tuple[tuple[str, ...], str, Mapping[str, Any]]] = {
     ),
 }
 """Run -> what it eats, its net and the net's options; one modality each, then all together."""
+
+ALONE = ("face", "voice", "words")
+"""The runs that read one modality."""
 
 SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "ece": "ECE"}
 
@@ -280,11 +287,32 @@ def show(config: Config) -> Results:
     root = storage.absolute(config.root)
     results = from_facts(storage.read_json(storage.join(root, "bundles", BUNDLE, "results.json")))
     rates = corpus_rates(root, FACE[0], TRANSCRIBER)
+    best, difference = gain_over_modalities(root, resamples=config.resamples)
     print()
     Console().print(table(results, read_dataset(root).name))
-    print(results.verdict)
+    print(
+        f"the ensemble over {best}, the best single modality in hindsight: {difference.value:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}] accuracy, p = {difference.p_value:.3f}"
+    )
+    print(f"over the best of all its members: {results.verdict}")
     print("\n".join(closing(root, config, rates)))
     return results
+
+
+def gain_over_modalities(root: str, *, resamples: int) -> tuple[str, Difference]:
+    """How much the ensemble gains over the best net that reads one modality, paired by clip.
+
+    Returns:
+        Name of that net, and the difference of the accuracies; positive is better.
+    """
+    name, task = next(iter(read_dataset(root).tasks.items()))
+    held = held_out(root, ALONE, name, task)
+    held, fused = with_bundle(root, held, BUNDLE, name, task)
+    alone = member_lines(held)
+    best = min(alone, key=lambda line: loss("accuracy", task.kind, line.scores, held.target))
+    pair = (fused["ensemble"], best.scores)
+    people = groups_of(root, held.clip_id)
+    return best.name, gain("accuracy", task.kind, pair, held.target, people, resamples, 0)
 
 
 def table(results: Results, name: str) -> Table:
