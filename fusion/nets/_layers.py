@@ -5,18 +5,23 @@ Shapes: batch, time, feature, hidden, outputs.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fusion.batch import Axis, Batch, Output, Sequence
+from fusion.nets._memory import lstm_states
 
 Widths = int | Mapping[str, int]
 """One width for every modality, or one a name, with ``*`` for all that are not named."""
 
 Range = tuple[float, float]
+
+OWN_RECURRENCE_FROM = 64
+"""Hidden width from which, on a CPU, our own loop over steps beats the library's LSTM (by a quarter in
+forward and backward at 128); below it the library's fused steps win."""
 
 
 def width_of(widths: Widths, name: str) -> int:
@@ -219,7 +224,10 @@ class Recurrent(nn.Module):
         ragged = self.bidirectional and int(lengths.min()) < longest
         for number, layer in enumerate(self.layers):
             x = self.dropout(x) if number else x
-            x = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
+            if x.device.type == "cpu" and self.hidden >= OWN_RECURRENCE_FROM:
+                x = self._on_cpu(cast(nn.LSTM, layer), x, lengths)
+            else:
+                x = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
             if causal and self.bidirectional:
                 x = torch.cat([x[..., : self.hidden], torch.zeros_like(x[..., self.hidden :])], -1)
         if longest < mask.shape[1]:
@@ -235,6 +243,18 @@ class Recurrent(nn.Module):
             return forward
         return torch.cat([forward[:, : self.hidden], first_real(states)[:, self.hidden :]], -1)
 
+    def _on_cpu(self, layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
+        """One layer by our own recurrence."""
+        forward = _one_way(layer, x, "")
+        if not self.bidirectional:
+            return forward
+        # Each row is turned round within its own length.
+        steps = torch.arange(x.shape[1], device=x.device)
+        turned = lengths[:, None] - 1 - steps
+        turned = torch.where(turned >= 0, turned, steps).unsqueeze(-1)
+        backward = _one_way(layer, x.take_along_dim(turned, 1), "_reverse")
+        return torch.cat([forward, backward.take_along_dim(turned, 1)], -1)
+
     @staticmethod
     def _ragged(layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
         # The backward direction must start at each row's own end. Rows without a step read one
@@ -246,6 +266,13 @@ class Recurrent(nn.Module):
             layer(packed)[0], batch_first=True, total_length=x.shape[1]
         )[0]
         return states
+
+
+def _one_way(layer: nn.LSTM, x: Tensor, end: str) -> Tensor:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    w_ih, w_hh, b_ih, b_hh = (getattr(layer, f"{name}_l0{end}") for name in names)
+    inputs = nn.functional.linear(x.transpose(0, 1), w_ih, b_ih + b_hh)
+    return lstm_states(inputs, w_hh)[0].transpose(0, 1)
 
 
 Readout = Literal["ends", "mean", "last_entry"]

@@ -32,18 +32,22 @@ class _LSTMStates(Function):
         h = inputs.new_zeros(time + 1, batch, hidden)
         tanh_c = inputs.new_empty(time, batch, hidden)
         transposed = weight.t()
-        for t in range(time):
-            step = gates[t]
-            torch.addmm(inputs[t], h[t], transposed, out=step)
-            step[:, : 2 * hidden].sigmoid_()
-            step[:, 2 * hidden : 3 * hidden].tanh_()
-            step[:, 3 * hidden :].sigmoid_()
-            i, f, g, o = torch.split(step, hidden, 1)
-            now = c[t + 1]
-            torch.mul(f, c[t], out=now)
-            now.addcmul_(i, g)
-            torch.tanh(now, out=tanh_c[t])
-            torch.mul(o, tanh_c[t], out=h[t + 1])
+        # Views of every step are taken at once: indexing in the loop costs as much as the arithmetic.
+        sides = (inputs, gates, h, c, tanh_c, h[1:], c[1:])
+        ifs, gs, os = (
+            gates[..., : 2 * hidden],
+            gates[..., 2 * hidden : -hidden],
+            gates[..., -hidden:],
+        )
+        parts = (ifs, gs, os, ifs[..., :hidden], ifs[..., hidden:])
+        steps = zip(*(x.unbind(0) for x in (*sides, *parts)), strict=False)
+        for x, step, h0, c0, tanh, h1, c1, both, g, o, i, f in steps:
+            torch.addmm(x, h0, transposed, out=step)
+            both.sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            torch.mul(f, c0, out=c1).addcmul_(i, g)
+            torch.mul(o, torch.tanh(c1, out=tanh), out=h1)
         ctx.save_for_backward(weight, gates, c, h, tanh_c)
         return h[1:], c[1:]
 
@@ -56,20 +60,25 @@ class _LSTMStates(Function):
         d_gates = torch.empty_like(gates)
         dh, dc, part = (torch.empty_like(c[0]) for _ in range(3))
         carry = torch.zeros_like(c[0])
-        for t in reversed(range(time)):
-            i, f, g, o = torch.split(gates[t], hidden, 1)
-            di, df, dg, do = torch.split(d_gates[t], hidden, 1)
-            if t == time - 1:
-                dh.copy_(grad_h[t])
+        sides = [gates[..., k * hidden : (k + 1) * hidden].unbind(0) for k in range(4)]
+        sides += [d_gates[..., k * hidden : (k + 1) * hidden].unbind(0) for k in range(4)]
+        sides += [x.unbind(0) for x in (grad_h, grad_c, tanh_c, c[:-1], d_gates)]
+        later = None
+        for i, f, g, o, di, df, dg, do, gh, gc, tanh, before, step in reversed(
+            list(zip(*sides, strict=True))
+        ):
+            if later is None:
+                dh.copy_(gh)
             else:
-                torch.addmm(grad_h[t], d_gates[t + 1], weight, out=dh)
-            _sigmoid_slope(torch.mul(dh, tanh_c[t], out=part), o, grad_input=do)
-            _tanh_slope(torch.mul(dh, o, out=part), tanh_c[t], grad_input=dc)
-            dc.add_(carry).add_(grad_c[t])
+                torch.addmm(gh, later, weight, out=dh)
+            _sigmoid_slope(torch.mul(dh, tanh, out=part), o, grad_input=do)
+            _tanh_slope(torch.mul(dh, o, out=part), tanh, grad_input=dc)
+            dc.add_(carry).add_(gc)
             _sigmoid_slope(torch.mul(dc, g, out=part), i, grad_input=di)
-            _sigmoid_slope(torch.mul(dc, c[t], out=part), f, grad_input=df)
+            _sigmoid_slope(torch.mul(dc, before, out=part), f, grad_input=df)
             _tanh_slope(torch.mul(dc, i, out=part), g, grad_input=dg)
             torch.mul(dc, f, out=carry)
+            later = step
         rows = time * batch
         grad_weight = d_gates.view(rows, width).t() @ h[:-1].reshape(rows, hidden)
         return d_gates, grad_weight

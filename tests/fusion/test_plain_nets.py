@@ -102,8 +102,10 @@ class TestRecurrences:
 class TestMaskedRecurrence:
     """An LSTM reads a row with holes as if the holes had been cut out."""
 
+    @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
     @pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
-    def test_equals_the_library_on_each_cut_row(self, both):
+    def test_equals_the_library_on_each_cut_row(self, both, own_from, monkeypatch):
+        monkeypatch.setattr("fusion.nets._layers.OWN_RECURRENCE_FROM", own_from)
         torch.manual_seed(0)
         net = Recurrent(4, 3, layers=2, bidirectional=both).double().eval()
         x = torch.randn(3, 7, 4, dtype=torch.float64)
