@@ -35,6 +35,7 @@ JOBS: dict[str, str] = {
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
     "report": "One HTML file with pictures: results, baselines, intervals, worst errors.",
+    "score": "Score clips with a bundle: a dataset, or any files at all.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
     "train": "One fusion net by Ray Train: all folds and seeds, early stopping, predictions.",
 }

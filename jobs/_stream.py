@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,14 @@ from cluster.resources import Plan
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
 from jobs._clips import buffers, pack, source_of, undecoded, unpack
-from jobs._encoding import UnitResult, Work, Workbench, feature_table, transcript_table
+from jobs._encoding import (
+    UnitResult,
+    Work,
+    Workbench,
+    failed_clips,
+    feature_table,
+    transcript_table,
+)
 from jobs._features import UnitIndex, features_uri, publish_unit, transcripts_uri
 from jobs._manifest import UnitRef, read_unit
 
@@ -69,12 +76,26 @@ class UnitTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Score the clips by a bundle and publish that in place of their features."""
+
+    bundle: str
+    """As `jobs._scoring.open_bundle` takes it, with `root` and `transcriber`."""
+
+    root: str
+    transcriber: str | None
+    uri: str
+    """Folder of the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamJob:
     """All that a worker has to know; small, and the same for every unit."""
 
     root: str
     work: Work
     decoding: DecodingConfig
+    scoring: Scoring | None = None
     stall_limit_s: float = 900.0
     """A stream in which nothing is finished for so long is stopped [s]."""
 
@@ -169,12 +190,14 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
     for text in batch["span"].to_pylist():
         for task in _load(text):
             begun = time.perf_counter()
-            decoded, needs = decode_unit(job, task)
+            rows = read_unit(job.root, task.ref).to_pylist()
+            decoded, needs = decode_rows(job, task, rows)
             clips = pack(decoded, needs)
             offsets = pa.py_buffer(_int64([0, clips.size]))
             yield pa.table(
                 {
                     "task": pa.array([_dump([task])], pa.string()),
+                    "facts": pa.array([json.dumps(_facts(rows))], pa.string()),
                     "n_clips": pa.array([len(decoded)], pa.int64()),
                     "decode_s": pa.array([time.perf_counter() - begun], pa.float64()),
                     "clips": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, clips]),
@@ -201,11 +224,11 @@ class UnitEncoder:
                 f"unit {task.ref.unit} has {task.ref.num_clips} clips, {len(decoded)} came"
             )
         result = self.encode(decoded, task)
-        publish(self.job, task, result)
+        failed = publish(self.job, task, result, json.loads(row["facts"][0].as_py()))
         report = {
             "unit": task.ref.unit,
             "num_clips": len(decoded),
-            "failed": result.failed,
+            "failed": failed,
             "decode_s": row["decode_s"][0].as_py(),
             "encode_s": dict(result.seconds),
             "worker_mb": peak_mb(),
@@ -225,12 +248,14 @@ class UnitEncoder:
         )
 
 
-def decode_unit(job: StreamJob, task: UnitTask) -> tuple[list[Decoded], Needs]:
-    """Decode all clips of a unit; a clip that cannot be read keeps its text and carries its fault."""
+def decode_rows(
+    job: StreamJob, task: UnitTask, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Decoded], Needs]:
+    """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault."""
     needs = job_needs(job.work, task)
     decoder = _decoder(job.decoding)
     decoded = []
-    for row in read_unit(job.root, task.ref).to_pylist():
+    for row in rows:
         source = source_of(row)
         try:
             decoded.append(decoder.decode(source, needs))
@@ -244,8 +269,18 @@ def job_needs(work: Work, task: UnitTask) -> Needs:
     return work.needs(task.todo, transcribe=task.transcribe)
 
 
-def publish(job: StreamJob, task: UnitTask, result: UnitResult) -> None:
-    """Publish a unit's tables; transcripts first, because features may rest on them."""
+def publish(
+    job: StreamJob, task: UnitTask, result: UnitResult, facts: Sequence[Mapping[str, Any]]
+) -> int:
+    """Publish a unit's tables, transcripts first, because features may rest on them.
+
+    Returns:
+        How many of its clips failed.
+    """
+    if job.scoring is not None:
+        scores = score_unit(job.scoring, job.work, task, result, facts)
+        publish_unit(job.scoring.uri, task.ref.unit, scores)
+        return failed_clips([scores])
     if result.transcripts is not None:
         assert job.work.transcriber is not None
         uri = transcripts_uri(job.root, job.work.transcriber.folder)
@@ -253,6 +288,21 @@ def publish(job: StreamJob, task: UnitTask, result: UnitResult) -> None:
     for index, table in result.features.items():
         uri = features_uri(job.root, job.work.descriptors[index].folder)
         publish_unit(uri, task.ref.unit, table)
+    return result.failed
+
+
+def score_unit(
+    scoring: Scoring,
+    work: Work,
+    task: UnitTask,
+    result: UnitResult,
+    facts: Sequence[Mapping[str, Any]],
+) -> pa.Table:
+    """The SCORES of a unit from the features just made of it."""
+    from jobs._scoring import scorer
+
+    features = {work.descriptors[index].folder: result.features[index] for index in task.todo}
+    return scorer(scoring.bundle, scoring.root, scoring.transcriber).scores(facts, features)
 
 
 def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
@@ -270,7 +320,8 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
     for task in tasks:
         begun = time.perf_counter()
         parts: list[UnitResult] = []
-        for row in read_unit(job.root, task.ref).to_pylist():
+        rows = read_unit(job.root, task.ref).to_pylist()
+        for row in rows:
             worker = worker or remote.remote(job)
             limit_s = 300 + 10 * (
                 job.decoding.time_limit_s
@@ -288,12 +339,11 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
                 worker = None
                 error = MediaError(Fault.CRASHED, "encoding killed its process")
                 parts.append(_lost(job.work, task, row, error))
-        result = _joined(parts)
-        publish(job, task, result)
+        failed = publish(job, task, _joined(parts), _facts(rows))
         yield UnitReport(
             unit=task.ref.unit,
             num_clips=task.ref.num_clips,
-            failed=result.failed,
+            failed=failed,
             decode_s=0.0,
             encode_s={"rescue": time.perf_counter() - begun},
         )
@@ -306,12 +356,8 @@ class ClipEncoder(UnitEncoder):
 
     def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult:
         """The tables of one clip."""
-        source = source_of(row)
-        try:
-            decoded = _decoder(self.job.decoding).decode(source, job_needs(self.job.work, task))
-        except MediaError as error:
-            decoded = undecoded(source, error)
-        return self.encode([decoded], task)
+        decoded, _ = decode_rows(self.job, task, [row])
+        return self.encode(decoded, task)
 
 
 def worker_device() -> str:
@@ -337,6 +383,12 @@ def _decoder(decoding: DecodingConfig) -> Decoder:
     stack = ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(Decoder(**vars(decoding), threads=1))
+
+
+def _facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a scorer has to know of manifest rows."""
+    names = ("clip_id", "name", "dialogue", "turn", "speaker")
+    return [{name: row[name] for name in names} for row in rows]
 
 
 def _reads_text(work: Work, task: UnitTask) -> bool:

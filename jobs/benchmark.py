@@ -28,13 +28,13 @@ from encoders.media import Decoded
 from encoders.store import DEFAULT_STORE
 from jobs import encode
 from jobs._encoding import Work, Workbench
-from jobs._manifest import UnitRef, read_dataset, units
+from jobs._manifest import UnitRef, read_dataset, read_unit, units
 from jobs._stream import (
     DecodingConfig,
     StreamJob,
     UnitReport,
     UnitTask,
-    decode_unit,
+    decode_rows,
     peak_mb,
     stream,
     worker_device,
@@ -187,9 +187,13 @@ class PartBench:
 
     def decode(self) -> float:
         """Decode every unit [s]; the first clip's start of the child is not counted."""
-        decode_unit(self.job, self.tasks[0])
+        rows = [read_unit(self.job.root, task.ref).to_pylist() for task in self.tasks]
+        decode_rows(self.job, self.tasks[0], rows[0][:1])
         begun = time.perf_counter()
-        self.decoded = [decode_unit(self.job, task)[0] for task in self.tasks]
+        self.decoded = [
+            decode_rows(self.job, task, unit)[0]
+            for task, unit in zip(self.tasks, rows, strict=True)
+        ]
         return time.perf_counter() - begun
 
     def load(self, decoded: Sequence[Sequence[Decoded]] | None = None) -> None:

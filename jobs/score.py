@@ -1,0 +1,383 @@
+"""Score clips with a bundle: of a dataset, or any files at all.
+
+A dataset's clips are scored from their features where all are there, else straight from the raw clips, in
+one stream that decodes, encodes and predicts and stores no features. Files need no manifest; up to 20 of
+them are scored in this process and printed as a table.
+
+Reads:  <root>/manifest/, <root>/features/ or the media; <root>/bundles/<bundle>/
+Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files without a manifest
+
+Own video: affuse score clip.mp4 --bundle face_expression
+Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out scores.csv
+Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
+"""
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import tyro
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.resources import WorkersConfig, plan_stream
+from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from encoders.store import DEFAULT_STORE, local_paths
+from jobs import _probing, prepare
+from jobs._encoding import Work, Workbench
+from jobs._features import compact, features_uri, publish_unit, published_units, read_features
+from jobs._manifest import UnitRef, read_manifest, read_unit, units
+from jobs._progress import Progress
+from jobs._rows import checked, clips_of
+from jobs._scoring import Bundle, check_speakers, open_bundle, scorer
+from jobs._stream import DecodingConfig, Scoring, StreamJob, UnitTask, decode_rows, rescue, stream
+from jobs.datasets._adapter import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Collected,
+    Preparation,
+    Row,
+    files_below,
+    media,
+)
+
+FEW = 20
+"""Files that are scored in this process and printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is scored by which bundle."""
+
+    clips: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files, folders and patterns such as ``calls/*.mp4``; without any, the dataset under --root."""
+
+    root: str = ""
+    """Folder or URI of a dataset; a bundle's plain name is looked up under it."""
+
+    bundle: str = "face_expression"
+    """Bundle: a name under --root, a folder, or face_expression, which needs no training."""
+
+    name: str | None = None
+    """Name of the scores; by default the bundle's."""
+
+    out: str | None = None
+    """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
+
+    source: Literal["auto", "clips", "features"] = "auto"
+    """Of a dataset: score raw clips or stored features; auto takes features where all are there."""
+
+    transcriber: str | None = None
+    """Recogniser for clips without text, where the bundle brings none itself."""
+
+    store: str = DEFAULT_STORE
+    """Folder or bucket of the pretrained weights."""
+
+    max_failed_share: float = 0.2
+    """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
+
+    stall_limit_s: float = 900.0
+    """Stop when no unit has been finished for so long [s]."""
+
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+    def __post_init__(self) -> None:
+        if not self.clips and not self.root:
+            raise ConfigError("score what? type: affuse score clip.mp4, or --root FOLDER")
+        if self.out is not None and not self.out.endswith((".csv", ".jsonl", ".parquet")):
+            raise ConfigError(f"--out {self.out}: expected a name in .csv, .jsonl or .parquet")
+
+
+def main(config: Config) -> None:
+    """Score files, or the dataset."""
+    config = replace(config, root=storage.absolute(config.root) if config.root else "")
+    bundle = open_bundle(config.bundle, config.root, config.transcriber)
+    if bundle.uri is None:
+        print("face_expression: the 7 classes of an expression net trained on posed pictures")
+    if config.clips:
+        score_files(config, bundle)
+    else:
+        score_dataset(config, bundle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Preparation):
+    """Media files without labels, as a dataset."""
+
+    files: tuple[str, ...]
+
+    def collect(self) -> Collected:
+        """One row a file, named by its path."""
+        rows = [Row(name=file, **media(file)) for file in self.files]
+        return Collected(name="files", licence="not stated", tasks={}, rows=rows)
+
+
+def score_files(config: Config, bundle: Bundle) -> None:
+    """Few files here; many through the stream, by a manifest that is thrown away."""
+    files = found_files(config.clips)
+    if len(files) > FEW and config.out is None:
+        raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
+    if len(files) <= FEW:
+        table = score_here(config, bundle, files)
+        show(table)
+    else:
+        with tempfile.TemporaryDirectory(prefix="af-score-") as root:
+            prepare.main(Files(root=root, files=tuple(files)))
+            bundle_text = config.bundle if bundle.uri is None else bundle.uri
+            score_dataset(replace(config, root=root, clips=(), bundle=bundle_text), bundle)
+            table = read_scores(root, config.name or bundle.name)
+    if config.out is not None:
+        write_out(table, config.out)
+        print(f"wrote {config.out}: {table.num_rows} clips")
+
+
+def found_files(texts: Sequence[str]) -> list[str]:
+    """Absolute paths or URIs of the media files that are meant, each once.
+
+    Raises:
+        NotPreparedError: a file, folder or pattern that holds nothing.
+    """
+    found: list[str] = []
+    for text in texts:
+        uri = storage.absolute(text)
+        fs, path = storage.filesystem(uri)
+        if any(sign in text for sign in "*?["):
+            matched = [
+                uri.split("://")[0] + "://" + f if "://" in uri else f for f in fs.glob(path)
+            ]
+        elif fs.isdir(path):
+            suffixes = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
+            matched = [file for file in files_below(uri) if file.lower().endswith(suffixes)]
+        else:
+            matched = [uri] if fs.exists(path) else []
+        if not matched:
+            raise NotPreparedError(f"{text}: there is no such file, or no media in it")
+        found += sorted(matched)
+    return list(dict.fromkeys(found))
+
+
+def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
+    """Decode, encode and predict in this process; no Ray."""
+    if bundle.whole_speakers:
+        check_speakers([{"speaker": None}])
+    collected = Files(root="", files=tuple(files)).collect()
+    sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
+    stamps = _probing.stamps_of((source.uri for source in sources), 4)
+    clips = clips_of(collected, stamps, _probing.probe_all(sources, stamps, {}, 1), None)
+    job, task = _job(config, bundle), _whole(bundle, len(clips))
+    bench = Workbench(job.work)
+    decoded, _ = decode_rows(job, task, clips)
+    result = bench.run(decoded, task.todo, transcribe=task.transcribe)
+    features = {job.work.descriptors[i].folder: table for i, table in result.features.items()}
+    return scorer(config.bundle, config.root, config.transcriber).scores(clips, features)
+
+
+def score_dataset(config: Config, bundle: Bundle) -> None:
+    """Score the units of a dataset that have no scores yet.
+
+    Raises:
+        ConfigError: scores of that name were made with another bundle, or the bundle needs features.
+    """
+    refs = units(config.root)
+    uri = storage.join(config.root, "scores", config.name or bundle.name)
+    claim(config, bundle, uri)
+    done = published_units(uri)
+    todo = [ref for ref in refs if ref.unit not in done]
+    total = sum(ref.num_clips for ref in refs)
+    if not todo:
+        print(f"nothing to do: all {total} clips are scored in {uri}")
+        return
+    left = sum(ref.num_clips for ref in todo)
+    print(f"{left} of {total} clips to score with {bundle.name}")
+    if from_features(config, bundle, refs):
+        print("source: stored features, because every clip has them")
+        score_features(config, bundle, refs, uri)
+    else:
+        whole = bundle.whole_speakers or bundle.whole_dialogues
+        if whole:
+            names = " ".join(item.spec.name for item in bundle.encoders)
+            raise ConfigError(
+                "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
+                f"affuse encode --root {config.root} --encoders {names}"
+            )
+        print("source: raw clips; no features are stored")
+        score_clips(config, bundle, todo, uri)
+    compact(uri, [ref.unit for ref in refs])
+    print(f"wrote {uri}: {total} clips")
+
+
+def claim(config: Config, bundle: Bundle, uri: str) -> None:
+    """Write what the scores are made with; refuse a name that stands for another bundle's."""
+    made_with = {"bundle": bundle.name, "facts": None}
+    if bundle.uri is not None:
+        made_with["facts"] = storage.read_json(storage.join(bundle.uri, "bundle.json"))
+    where = storage.join(uri, "bundle.json")
+    if storage.exists(where) and storage.read_json(where) != made_with:
+        raise ConfigError(f"{uri} was made with another bundle; type: --name OTHER")
+    storage.publish_json(made_with, where)
+    storage.publish_json(settings.to_mapping(config), storage.join(uri, "config.json"))
+
+
+def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bool:
+    """Whether stored features are read.
+
+    Raises:
+        NotPreparedError: they were asked for and some are missing.
+    """
+    if config.source == "clips":
+        return False
+    wanted = {ref.unit for ref in refs}
+    lacking = [
+        item.folder
+        for item in bundle.encoders
+        if not wanted <= published_units(features_uri(config.root, item.folder))
+    ]
+    if lacking and config.source == "features":
+        raise NotPreparedError(
+            f"clips without features {', '.join(lacking)}; type: affuse encode --root {config.root}"
+        )
+    return not lacking
+
+
+def score_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef], uri: str) -> None:
+    """Score from stored features, a span of units at a time; all at once where a net needs that."""
+    if bundle.whole_speakers:
+        check_speakers(read_manifest(config.root, ["speaker"]).to_pylist())
+    whole = bundle.whole_speakers or bundle.whole_dialogues
+    judge = scorer(config.bundle, config.root, config.transcriber)
+    done = set() if whole else published_units(uri)
+    todo = [ref for ref in refs if ref.unit not in done]
+    step = len(todo) if whole else 64
+    with Progress(sum(ref.num_clips for ref in todo), label="score") as progress:
+        for start in range(0, len(todo), step):
+            span = todo[start : start + step]
+            rows = {ref.unit: read_unit(config.root, ref).to_pylist() for ref in span}
+            facts = [fact for unit in rows.values() for fact in unit]
+            ids = [fact["clip_id"] for fact in facts]
+            features = {
+                item.folder: read_features(config.root, item.folder, ids)
+                for item in bundle.encoders
+            }
+            for unit, part in by_unit(judge.scores(facts, features), rows):
+                publish_unit(uri, unit, part)
+            progress.add(len(facts), 0)
+
+
+def by_unit(
+    scores: pa.Table, rows: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Iterator[tuple[str, pa.Table]]:
+    """The scores cut into units again."""
+    place = {clip_id: i for i, clip_id in enumerate(scores["clip_id"].to_pylist())}
+    for unit, facts in rows.items():
+        yield unit, scores.take([place[fact["clip_id"]] for fact in facts])
+
+
+def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
+    """Decode, encode and predict in one stream."""
+    models = {item.folder: item.spec.memory_gb for item in bundle.encoders}
+    capacity = local_capacity(config.session)
+    plan = None if capacity is None else plan_stream(models, capacity, config.workers)
+    job = _job(config, bundle, uri)
+    with ray_session(config.session):
+        plan = plan or plan_stream(models, cluster_capacity(), config.workers)
+        if len(plan.passes) > 1:
+            raise ConfigError(
+                f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
+            )
+        print("\n".join(plan.lines()), flush=True)
+        job = replace(job, work=replace(job.work, threads=plan.encode.threads_each))
+        tasks = [replace(_whole(bundle, ref.num_clips), ref=ref) for ref in todo]
+        total = sum(ref.num_clips for ref in todo)
+        with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
+            for report in stream(job, tasks, plan):
+                progress.add(report.num_clips, report.failed)
+            done = published_units(uri)
+            for report in rescue(job, [t for t in tasks if t.ref.unit not in done], plan):
+                progress.add(report.num_clips, report.failed)
+
+
+def read_scores(root: str, name: str) -> pa.Table:
+    """The scores of a dataset."""
+    uri = storage.join(root, "scores", name)
+    files = storage.names(uri, ".parquet")
+    return pa.concat_tables(
+        [storage.read_table(storage.join(uri, f)).replace_schema_metadata(None) for f in files]
+    )
+
+
+def write_out(table: pa.Table, out: str) -> None:
+    """One file for people or programs; in CSV every class has its column."""
+    rows = table.to_pylist()
+    for row in rows:
+        row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])
+    buffer = io.BytesIO()
+    if out.endswith(".parquet"):
+        pq.write_table(table, buffer)
+    elif out.endswith(".jsonl"):
+        import json
+
+        buffer.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    else:
+        classes = sorted({c for row in rows for c in row["probabilities"] or ()})
+        flat = [
+            {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
+            | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
+            | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
+            for row in rows
+        ]
+        pa.csv.write_csv(pa.Table.from_pylist(flat), buffer)
+    storage.publish_bytes(buffer.getvalue(), storage.absolute(out))
+
+
+def show(table: pa.Table) -> None:
+    """The scores of a few clips for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table()
+    for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
+        grid.add_column(column)
+    for row in table.to_pylist():
+        shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
+        verdict = "+".join(row["label"] or ()) or (
+            "-" if row["value"] is None else f"{row['value']:.2f}"
+        )
+        grid.add_row(
+            row["name"].rsplit("/", 1)[-1],
+            verdict,
+            "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
+            ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),
+            ", ".join(row["modalities"]),
+            row["error"] or ("" if row["status"] == "ok" else row["status"]),
+        )
+    Console().print(grid)
+
+
+def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
+    """The stream that encodes and scores; its weights are found before anything starts."""
+    store = storage.absolute(config.store)
+    for item in (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])):
+        local_paths(item.weights, store)
+    return StreamJob(
+        root=config.root,
+        work=Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store),
+        decoding=config.decoding,
+        scoring=Scoring(
+            bundle=config.bundle, root=config.root, transcriber=config.transcriber, uri=uri
+        ),
+        stall_limit_s=config.stall_limit_s,
+    )
+
+
+def _whole(bundle: Bundle, clips: int) -> UnitTask:
+    """A unit of which everything is to do."""
+    ref = UnitRef(unit="", file="", row_group=0, num_clips=clips, cost=0.0)
+    todo = tuple(range(len(bundle.encoders)))
+    return UnitTask(ref=ref, todo=todo, transcribe=bundle.transcriber is not None)

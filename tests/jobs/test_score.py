@@ -1,0 +1,224 @@
+"""Scoring: features and raw clips say the same, every clip has its row, strangers' files work too."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+
+from cluster import storage, tables
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.resources import WorkersConfig
+from cluster.session import SessionConfig
+from encoders import ENCODERS, TRANSCRIBERS
+from encoders.spec import describe
+from fusion import bundle as nets
+from fusion.batch import Task
+from fusion.late import rule_class
+from fusion.late.calibration import Calibration
+from fusion.late.members import Members
+from jobs import _bundles, encode, score
+from jobs._scoring import Scorer, open_bundle
+
+TOYS = str(Path(__file__).parent / "toys")
+CLASSES = ("calm", "happy", "sad")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOYS)
+        patch.setenv("PYTHONPATH", TOYS)
+        patch.setitem(ENCODERS, "toy_audio", "toy_audio")
+        patch.setitem(ENCODERS, "toy_text", "toy_text")
+        patch.setitem(TRANSCRIBERS, "toy_ear", "toy_ear")
+        import toy_corpus
+
+        yield toy_corpus
+        for name in [name for name in sys.modules if name.startswith("toy_")]:
+            del sys.modules[name]
+
+
+def source(text, *, pool="mean"):
+    descriptor = describe(text)
+    return {
+        "features": descriptor.folder,
+        "name": descriptor.name,
+        "options": dict(descriptor.options),
+        "fingerprint": descriptor.fingerprint,
+        "pool": pool,
+    }
+
+
+def write_bundle(root, *, normalise="none", text="toy_text"):
+    """Two untrained nets, one for words and one for sound, fused by their mean."""
+    task = Task(kind="classification", classes=CLASSES)
+    members = []
+    for seed, (run, name, encoder, dim) in enumerate(
+        [("words", "text", text, 3), ("voice", "audio", "toy_audio", 2)]
+    ):
+        card = nets.Card(
+            net="concat_mlp",
+            config={"hidden": 8},
+            tasks={"mood": task},
+            dims={name: dim},
+            inputs={name: source(encoder)},
+            pool="mean",
+            normalise=normalise,
+        )
+        torch.manual_seed(seed)
+        predictor = nets.build(card).eval()
+        folder = storage.join(_bundles.bundle_uri(str(root), "b"), "nets", run, "seed=0")
+        storage.publish_bytes(nets.to_bytes(predictor), storage.join(folder, "model.safetensors"))
+        storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
+        members.append({"run": run, "seeds": ["seed=0"], "card": card.to_json()})
+    rows = Members.from_logits(("words", "voice"), "classification", torch.zeros(2, 6, 3))
+    rule = rule_class("mean").fit(rule_class("mean").Config(), rows, torch.arange(6) % 3)
+    facts = {
+        "task": "mood",
+        "kind": "classification",
+        "classes": list(CLASSES),
+        "range": None,
+        "rule": rule.state(),
+        "calibration": Calibration(method="none", kind="classification").state(),
+        "members": members,
+        "imported": [],
+    }
+    _bundles.publish(str(root), "b", facts)
+
+
+def config(root, **changes):
+    changes.setdefault("bundle", "b")
+    return score.Config(
+        root=str(root),
+        session=SessionConfig(num_cpus=2, num_gpus=0),
+        workers=WorkersConfig(gpus_per_actor=0),
+        **changes,
+    )
+
+
+def scores(root, name):
+    return sorted(score.read_scores(str(root), name).to_pylist(), key=lambda row: row["clip_id"])
+
+
+@pytest.mark.ray
+class TestADataset:
+    def test_raw_clips_and_stored_features_give_the_same_scores(self, corpus, tmp_path, capsys):
+        texts = ["so it is", None, "  ", *[f"words of {i}" for i in range(3, 10)]]
+        corpus.write_corpus(tmp_path, 10, texts=texts)
+        (tmp_path / "media" / "1.wav").unlink()
+        (tmp_path / "media" / "4.wav").unlink()
+        write_bundle(tmp_path)
+        score.main(config(tmp_path, name="raw"))
+        assert "source: raw clips" in capsys.readouterr().out
+        encode.main(
+            encode.Config(
+                root=str(tmp_path),
+                encoders=("toy_text", "toy_audio"),
+                session=SessionConfig(num_cpus=2, num_gpus=0),
+                max_failed_share=1.0,
+            )
+        )
+        score.main(config(tmp_path, name="stored"))
+        assert "source: stored features" in capsys.readouterr().out
+        raw, stored = scores(tmp_path, "raw"), scores(tmp_path, "stored")
+        assert [row["clip_id"] for row in raw] == list(range(10))
+        for left, right in zip(raw, stored, strict=True):
+            shares = [dict(row.pop("probabilities") or ()) for row in (left, right)]
+            assert shares[0] == pytest.approx(shares[1])
+            assert {**left, "confidence": None} == {**right, "confidence": None}
+        assert raw[1]["status"] == "failed"  # no text, and its sound is gone
+        assert raw[2]["modalities"] == ["audio"]
+        assert (raw[4]["status"], raw[4]["modalities"]) == ("partial", ["text"])
+        assert raw[4]["error"].startswith("audio: missing")
+
+
+class TestAScorer:
+    def test_a_clip_says_the_same_alone_and_among_others(self, corpus, tmp_path):
+        corpus.write_corpus(tmp_path, 5)
+        write_bundle(tmp_path)
+        scorer = Scorer(open_bundle("b", str(tmp_path)))
+        files = [str(tmp_path / "media" / f"{i}.wav") for i in range(5)]
+        together = score.score_here(config(tmp_path, clips=(str(tmp_path),)), scorer.bundle, files)
+        alone = score.score_here(config(tmp_path, clips=(files[2],)), scorer.bundle, files[2:3])
+        row = alone.to_pylist()[0]
+        (other,) = [r for r in together.to_pylist() if r["name"] == row["name"]]
+        assert dict(row["probabilities"]) == pytest.approx(dict(other["probabilities"]))
+        assert np.isclose(sum(dict(row["probabilities"]).values()), 1)
+        assert row["label"] == [max(dict(row["probabilities"]).items(), key=lambda p: p[1])[0]]
+
+
+class TestRefusals:
+    def test_an_encoder_that_is_not_the_one_of_training_is_refused(self, corpus, tmp_path):
+        write_bundle(tmp_path)
+        uri = Path(_bundles.bundle_uri(str(tmp_path), "b"), "bundle.json")
+        facts = json.loads(uri.read_text())
+        facts["members"][0]["card"]["inputs"]["text"]["fingerprint"] = "0" * 12
+        uri.write_text(json.dumps(facts))
+        with pytest.raises(ConfigError, match="other weights or another preprocessing"):
+            open_bundle("b", str(tmp_path))
+
+    def test_a_name_that_stands_for_another_bundle_is_refused(self, corpus, tmp_path):
+        corpus.write_corpus(tmp_path, 4)
+        write_bundle(tmp_path)
+        bundle = open_bundle("b", str(tmp_path))
+        uri = str(tmp_path / "scores" / "b")
+        score.claim(config(tmp_path), bundle, uri)
+        score.claim(config(tmp_path), bundle, uri)
+        write_bundle(tmp_path, text="toy_text:pool=mean")
+        with pytest.raises(ConfigError, match="type: --name OTHER"):
+            score.claim(config(tmp_path), open_bundle("b", str(tmp_path)), uri)
+
+    def test_a_bundle_that_needs_each_speakers_mean_refuses_single_files(self, corpus, tmp_path):
+        corpus.write_corpus(tmp_path, 1)
+        write_bundle(tmp_path, normalise="speaker")
+        with pytest.raises(ConfigError, match="needs 8 clips of everybody"):
+            score.main(config(tmp_path, clips=(str(tmp_path / "media"),)))
+
+    def test_what_is_not_there_is_said(self, tmp_path):
+        with pytest.raises(NotPreparedError, match="no such file, or no media"):
+            score.found_files([str(tmp_path / "x.mp4")])
+        with pytest.raises(NotPreparedError, match=r"holds no bundle\.json"):
+            open_bundle(str(tmp_path) + "/", "")
+        with pytest.raises(ConfigError, match="score what"):
+            score.Config()
+        with pytest.raises(ConfigError, match=r"expected a name in \.csv"):
+            score.Config(clips=("a",), out="scores.xls")
+
+
+class TestFiles:
+    def test_folders_and_patterns_give_their_media_once(self, tmp_path):
+        for name in ("a.mp4", "b.WAV", "notes.txt", "sub/c.flac"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        found = score.found_files([str(tmp_path), f"{tmp_path}/*.mp4", f"{tmp_path}/b.WAV"])
+        assert [Path(file).name for file in found] == ["a.mp4", "b.WAV", "c.flac"]
+
+    @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+    def test_scores_of_files_go_where_they_are_asked_to(self, corpus, tmp_path, suffix, capsys):
+        corpus.write_corpus(tmp_path, 3)
+        (tmp_path / "media" / "3.wav").write_bytes(b"")
+        write_bundle(tmp_path)
+        out = tmp_path / f"scores.{suffix}"
+        score.main(config(tmp_path, clips=(str(tmp_path / "media"),), out=str(out)))
+        assert "wrote" in capsys.readouterr().out
+        content = out.read_bytes()
+        if suffix == "csv":
+            table = pa.csv.read_csv(pa.BufferReader(content))
+            assert table.num_rows == 4
+            assert {"p_calm", "p_happy", "p_sad"} <= set(table.column_names)
+        elif suffix == "jsonl":
+            rows = [json.loads(line) for line in content.splitlines()]
+            assert [row["status"] for row in rows].count("failed") == 1
+        else:
+            tables.SCORES.check(pa.parquet.read_schema(pa.BufferReader(content)), where="out")
+
+    def test_many_files_want_a_place_to_go(self, corpus, tmp_path):
+        corpus.write_corpus(tmp_path, 21)
+        write_bundle(tmp_path)
+        with pytest.raises(ConfigError, match=r"21 files: where to\?"):
+            score.main(config(tmp_path, clips=(str(tmp_path / "media"),)))
