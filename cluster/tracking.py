@@ -132,6 +132,24 @@ class Tracker:
         self._store.tags(self.run_id, tags)
         self.artefacts(("config.json", "summary.json", "history.jsonl"))
 
+    def child(
+        self,
+        folder: str,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        *,
+        failed: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record a nested run that is over, in two requests."""
+        if self._store is None or self.run_id is None:
+            return
+        facts = {"affuse.folder": folder, "mlflow.parentRunId": self.run_id, **(tags or {})}
+        run_id = self._store.create(name, facts)
+        self._store.whole(run_id, flat(params), metrics)
+        self._store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
     def artefacts(self, names: Sequence[str]) -> None:
         """Copy small files of the run's folder."""
         if self._store is None or self.run_id is None:
@@ -204,6 +222,16 @@ class _Store:
         entities = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in params.items()]
         for start in range(0, len(entities), MAX_PARAMS):
             self.client.log_batch(run_id, params=entities[start : start + MAX_PARAMS])
+
+    def whole(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)],
+            params=[Param(k, v[:MAX_PARAM_LENGTH]) for k, v in params.items()][:MAX_PARAMS],
+        )
 
     def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag

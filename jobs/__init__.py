@@ -38,4 +38,5 @@ JOBS: dict[str, str] = {
     "score": "Score clips with a bundle: a dataset, or any files at all.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
     "train": "One fusion net by Ray Train: all folds and seeds, early stopping, predictions.",
+    "tune": "Search nets, inputs and hyper-parameters by Ray Tune, then their late fusion.",
 }

@@ -9,6 +9,7 @@ alone, so that the same seed gives the same batches either way.
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,10 @@ class Store:
         mask = mask & self.valid[at]
         return Steps(values * mask.unsqueeze(-1), mask)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays they lie in Ray's shared memory once for all workers of a machine.
+        return (_store_of, (self.values.numpy(), self.valid.numpy(), self.offsets.numpy()))
+
     @classmethod
     def from_arrays(cls, arrays: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> "Store":
         """From (values [steps dim], valid [steps]) a clip; None where the modality is missing."""
@@ -158,6 +163,14 @@ class Store:
             torch.from_numpy(valid.astype(bool)),
             torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
         )
+
+
+def _store_of(*arrays: np.ndarray) -> Store:
+    """A store over arrays that may be read-only: nothing writes to them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        values, valid, offsets = (torch.from_numpy(array) for array in arrays)
+    return Store(values, valid, offsets)
 
 
 @dataclass(frozen=True)
@@ -290,31 +303,69 @@ def load(request: Request) -> Data:
         ConfigError: an unknown task, two inputs of one name, or a speaker that is needed and not given.
         NotPreparedError: features or folds are missing.
     """
-    dataset = read_dataset(request.root)
-    tasks = _tasks(dataset, request.tasks)
-    clips = read_clips(request, tasks)
-    inputs = _inputs(request)
-    pool = request.pool
-    if request.axis == "dialogue" and pool == "none":
-        pool = "mean"
-        log.info("pool: mean, because a dialogue net takes one step a clip")
-    stores, facts = {}, {}
-    for name, folder in inputs.items():
-        descriptor = feature_folders(request.root)[folder]
-        stores[name], effective = read_store(request, folder, clips.clip_id, pool)
+    return Library(request).data(request)
+
+
+class Library:
+    """Labels read once and every input read once, for many data sets that differ in their inputs.
+
+    Args:
+        request: its root, tasks, folds and split hold for all of them.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.dataset = read_dataset(request.root)
+        self.tasks = _tasks(self.dataset, request.tasks)
+        self.clips = read_clips(request, self.tasks)
+        self.folders = feature_folders(request.root)
+        self._stores: dict[tuple[str, Pool, str], tuple[Store, Pool]] = {}
+        self._data: dict[Request, Data] = {}
+
+    def data(self, request: Request) -> Data:
+        """The data set of a request; what was read before is not read again."""
+        if request not in self._data:
+            self._data[request] = self._compose(request)
+        return self._data[request]
+
+    def _compose(self, request: Request) -> Data:
+        pool = request.pool
+        if request.axis == "dialogue" and pool == "none":
+            pool = "mean"
+            log.info("pool: mean, because a dialogue net takes one step a clip")
+        stores, facts = {}, {}
+        for name, folder in _inputs(request, self.folders).items():
+            key = (folder, pool, request.normalise)
+            if key not in self._stores:
+                self._stores[key] = self._read(request, folder, pool)
+            stores[name], effective = self._stores[key]
+            facts[name] = _input_facts(self.folders[folder], folder, effective)
+        feed: ClipFeed | DialogueFeed = ClipFeed(stores, self.clips)
+        if request.axis == "dialogue":
+            feed = DialogueFeed(stores, self.clips, request.causal)
+        return Data(
+            dataset=self.dataset, tasks=self.tasks, clips=self.clips, feed=feed, inputs=facts
+        )
+
+    def _read(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
+        store, effective = read_store(request, folder, self.clips.clip_id, pool)
         if request.normalise == "speaker":
-            stores[name] = without_speaker(stores[name], clips)
-        facts[name] = {
-            "features": folder,
-            "name": descriptor.get("name", folder),
-            "options": dict(descriptor.get("options", {})),
-            "fingerprint": descriptor.get("fingerprint"),
-            "pool": effective,
-        }
-    feed: ClipFeed | DialogueFeed = ClipFeed(stores, clips)
-    if request.axis == "dialogue":
-        feed = DialogueFeed(stores, clips, request.causal)
-    return Data(dataset=dataset, tasks=tasks, clips=clips, feed=feed, inputs=facts)
+            store = without_speaker(store, self.clips)
+        return store, effective
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Data sets are composed again where they are needed; only the arrays travel.
+        return {**self.__dict__, "_data": {}}
+
+
+def _input_facts(descriptor: Mapping[str, Any], folder: str, pool: Pool) -> dict[str, Any]:
+    """What the card of a net says of one input."""
+    return {
+        "features": folder,
+        "name": descriptor.get("name", folder),
+        "options": dict(descriptor.get("options", {})),
+        "fingerprint": descriptor.get("fingerprint"),
+        "pool": pool,
+    }
 
 
 def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
@@ -526,14 +577,13 @@ def _tasks(dataset: Dataset, names: Sequence[str]) -> dict[str, Task]:
     return {name: dataset.tasks[name] for name in (names or known)}
 
 
-def _inputs(request: Request) -> dict[str, str]:
+def _inputs(request: Request, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Name in a batch -> feature folder: the modality where it is unique, else the encoder's name."""
     if not request.inputs:
         raise ConfigError("inputs: expected at least one encoder, e.g. --inputs minilm egemaps")
     folders = [resolve_features(request.root, text) for text in request.inputs]
     if len(set(folders)) < len(folders):
         raise ConfigError(f"inputs {list(request.inputs)} name a table twice: {folders}")
-    facts = feature_folders(request.root)
     modality = [str(facts[folder].get("modality") or folder) for folder in folders]
     encoder = [str(facts[folder].get("name") or folder) for folder in folders]
     names = []

@@ -159,9 +159,9 @@ def resolved(config: Config) -> Config:
     return config
 
 
-def identity(config: Config) -> str:
+def identity(config: Config, more: Mapping[str, Any] | None = None) -> str:
     """Eight hex digits over all that shapes the result: config, manifest and feature tables."""
-    meaning = settings.to_mapping(config)
+    meaning = {**settings.to_mapping(config), **(more or {})}
     for name in ELSEWHERE:
         del meaning[name]
     meaning["manifest"] = read_dataset(config.root).manifest_hash

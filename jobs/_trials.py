@@ -1,0 +1,343 @@
+"""What runs inside Ray Tune: the actor that trains trials, and the search that proposes and records them.
+
+One trial is all folds of a configuration, one fold a step, so that a bad one is stopped after its first
+folds. Actors are kept from trial to trial and share the features in Ray's object store. Every trial that ends
+gets a file in `<root>/runs/<run>/trials/`; a search that was killed reads these files and goes on.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+import pyarrow as pa
+import torch
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster import settings, storage
+from cluster.errors import AffuseError
+from cluster.tables import PREDICTIONS
+from fusion._predict import SHOWN, judged
+from fusion.metrics import metric
+from fusion.training import Group
+from jobs import _fitting, train
+from jobs._feeding import Library
+from jobs._fitting import Part, Trained
+from jobs._space import Space, with_values
+
+RUNGS = (1, 3, 9)
+"""Folds after which a trial may be stopped."""
+
+WORST = 1e9
+"""The score of a trial that could not be trained; finite, because Tune compares it."""
+
+STATES = {
+    "failed": TrialState.FAIL,
+    "finished": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of the ledger."""
+
+    number: int
+    state: str
+    """finished, pruned (stopped after some folds) or failed."""
+
+    score: float
+    """Mean over its folds, lower is better."""
+
+    steps: int
+    seconds: float
+    values: Mapping[str, Any]
+    """Path of the space -> value."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    """How Optuna drew it, so that a search that goes on knows what it has seen."""
+
+
+class Trial(tune.Trainable):  # type: ignore[misc]
+    """Trains one configuration after the other in the same process."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        library: Library | None = None,
+        base: Mapping[str, Any] | None = None,
+        steps: Sequence[Sequence[Part]] = (),
+        score: str = "",
+    ) -> None:
+        """Once an actor.
+
+        Args:
+            config: number and values of the first trial.
+            library: the features, from the object store.
+            base: train's config as a mapping.
+            steps: the parts of each step.
+            score: metric of the first task.
+        """
+        assert library is not None
+        assert base is not None
+        torch.set_num_threads(1)
+        self.library, self.parts, self.score = library, steps, metric(score)
+        self.base = settings.from_mapping(train.Config, base)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.group = Group(device=device)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial."""
+        self.trial = new_config
+        self.at = 0
+        self.trained: list[Trained] = []
+        self.began = time.monotonic()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train the nets of one fold."""
+        try:
+            config = with_values(self.base, self.trial["values"])
+            data = self.library.data(train.request_of(config))
+            role = "valid" if config.folds is None else "oof"
+            for part in self.parts[self.at]:
+                self.trained.append(
+                    _fitting.train_part(
+                        train.choice_of(config), data, part, config, group=self.group, roles=(role,)
+                    )
+                )
+        except AffuseError as error:
+            return {"score": WORST, "done": True, "error": str(error), **self._facts("failed")}
+        self.at += 1
+        done = self.at == len(self.parts)
+        if done:
+            run = str(self.base.run)
+            tables = [
+                _fitting.predictions_table(run, item.part, item.roles, data)
+                for item in self.trained
+            ]
+            table = PREDICTIONS.conform(pa.concat_tables(tables))
+            storage.publish_table(table, trial_uri(self.base, self.trial["number"], ".parquet"))
+        figures = self._figures()
+        return {
+            "score": self.score.loss(figures[self.score.name]),
+            "done": done,
+            "figures": figures,
+            **self._facts("finished" if done else "pruned"),
+        }
+
+    def _facts(self, state: str) -> dict[str, Any]:
+        return {"state": state, "steps": self.at, "seconds": time.monotonic() - self.began}
+
+    def _figures(self) -> dict[str, float]:
+        """Mean over the nets of the figures of the first task, on rows that nobody trained on."""
+        found: dict[str, list[float]] = {}
+        name, task = next(iter(self.library.tasks.items()))
+        shown = {self.score.name, *SHOWN[task.kind]}
+        for item in self.trained:
+            for predicted in item.roles.values():
+                prediction, target = judged(predicted, name, task)
+                for each in shown:
+                    value = metric(each)(prediction, target) if len(target) else float("nan")
+                    found.setdefault(each, []).append(value)
+        return {each: sum(values) / len(values) for each, values in sorted(found.items())}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Trials are short: one that was stopped is trained again from its start."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing was saved."""
+
+
+class Search(Searcher):  # type: ignore[misc]
+    """Draws trials from a space, tells Optuna what became of them, and keeps the ledger.
+
+    Args:
+        space: what is searched.
+        config: train's config that the space varies.
+        sampler: of Optuna.
+        ledger: trials of an earlier start of the same search.
+        on_record: called with every trial that ended.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        config: train.Config,
+        sampler: optuna.samplers.BaseSampler,
+        ledger: Sequence[Record],
+        on_record: Callable[[Record], None],
+    ) -> None:
+        super().__init__(metric="score", mode="min")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.config, self.on_record = space, config, on_record
+        self.study = optuna.create_study(direction="minimize", sampler=sampler)
+        for record in ledger:
+            self.study.add_trial(_frozen(record))
+        self.next = 1 + max((record.number for record in ledger), default=-1)
+        self.open: dict[str, tuple[int, optuna.Trial, dict[str, Any]]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next configuration."""
+        drawn = self.study.ask()
+        values = self.space.draw(drawn, self.config.net)
+        self.open[trial_id] = (self.next, drawn, values)
+        self.next += 1
+        return {"number": self.open[trial_id][0], "values": values}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A fold is done."""
+        self.open[trial_id][1].report(result["score"], int(result["steps"]))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial ended: finished, pruned or failed."""
+        number, drawn, values = self.open.pop(trial_id)
+        result = result or {"state": "failed", "score": WORST, "error": "its process died"}
+        record = Record(
+            number=number,
+            state=str(result["state"]),
+            score=float(result["score"]),
+            steps=int(result.get("steps", 0)),
+            seconds=round(float(result.get("seconds", 0.0)), 3),
+            values=values,
+            figures={
+                name.removeprefix("figures/"): float(value)
+                for name, value in result.items()
+                if name.startswith("figures/")
+            },
+            error=result.get("error"),
+            params=dict(drawn.params),
+            distributions={k: distribution_to_json(d) for k, d in drawn.distributions.items()},
+        )
+        state = STATES[record.state]
+        self.study.tell(drawn, record.score if state == TrialState.COMPLETE else None, state)
+        storage.publish_json(asdict(record), trial_uri(self.config, number, ".json"))
+        self.on_record(record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The ledger is the state."""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "Search":
+        # Tune copies its settings; there is one study and one ledger.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_metric": self._metric, "_mode": self._mode}
+
+
+class Pruner(FIFOScheduler):  # type: ignore[misc]
+    """Successive halving over folds, among trials of the same inputs only.
+
+    After 1, 3, 9 ... folds a trial goes on if it is in the best third of those that got as far. Trials are
+    compared with trials of their own inputs: late fusion needs the best net of a weak modality too, and a
+    common bar would stop every one of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rungs: dict[tuple[str, int], list[float]] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop or go on."""
+        step, score = int(result["steps"]), float(result["score"])
+        if result["state"] != "pruned" or step not in RUNGS:
+            return str(TrialScheduler.CONTINUE)
+        inputs = str(trial.config["values"].get("inputs"))
+        seen = self.rungs.setdefault((inputs, step), [])
+        seen.append(score)
+        bar = sorted(seen)[(len(seen) - 1) // 3]
+        return str(TrialScheduler.CONTINUE if score <= bar else TrialScheduler.STOP)
+
+
+def trial_uri(config: train.Config, number: int, suffix: str) -> str:
+    """A file of one trial."""
+    return storage.join(train.run_uri(config), "trials", f"{number:05d}{suffix}")
+
+
+def read_ledger(config: train.Config) -> list[Record]:
+    """Every trial that ended, by number."""
+    folder = storage.join(train.run_uri(config), "trials")
+    return [
+        Record(**storage.read_json(storage.join(folder, name)))
+        for name in storage.names(folder, ".json")
+    ]
+
+
+def sampler_of(search: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler; `optuna` models which regions are good after ten random trials."""
+    if search == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=10)
+
+
+def importances(ledger: Sequence[Record]) -> dict[str, float]:
+    """Share of each path in the differences between trials (mean decrease in impurity of a forest).
+
+    Paths that only some trials have (options of one net) stand apart from this: they are left out.
+    """
+    study = optuna.create_study(direction="minimize")
+    finished = [record for record in ledger if record.state == "finished"]
+    for record in finished:
+        study.add_trial(_frozen(record))
+    if len(finished) < 4:
+        return {}
+    evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(value) for name, value in found.items()}
+
+
+def trials_table(ledger: Sequence[Record]) -> pa.Table:
+    """One row a trial: what the parallel-coordinates plot is drawn from."""
+    paths = sorted({path for record in ledger for path in record.values})
+    figures = sorted({name for record in ledger for name in record.figures})
+    columns: dict[str, Any] = {
+        name: [getattr(record, name) for record in ledger]
+        for name in ("number", "state", "score", "steps", "seconds", "error")
+    }
+    columns["error"] = pa.array(columns["error"], pa.string())
+    for name in figures:
+        columns[f"figure/{name}"] = [record.figures.get(name) for record in ledger]
+    for path in paths:
+        columns[f"value/{path}"] = _column([record.values.get(path) for record in ledger])
+    return pa.table(columns)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Numbers as numbers; anything else as JSON text."""
+    numbers = all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        for value in values
+    )
+    if numbers:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return pa.array(texts, pa.string())
+
+
+def _frozen(record: Record) -> optuna.trial.FrozenTrial:
+    state = STATES[record.state]
+    finished = state == TrialState.COMPLETE
+    return optuna.trial.create_trial(
+        state=state,
+        value=record.score if finished else None,
+        params=dict(record.params),
+        distributions={k: json_to_distribution(d) for k, d in record.distributions.items()},
+        intermediate_values={} if record.state == "failed" else {record.steps: record.score},
+    )

@@ -1,0 +1,369 @@
+"""Search nets, inputs and hyper-parameters, then the late fusion of what was found.
+
+Reads:  <root>/manifest/, <root>/features/<encoder>/, <root>/folds/  (never a row of the test split)
+Writes: <root>/runs/<run>/  config.json, space.json, trials/, trials.parquet, importance.json, summary.json;
+        <root>/runs/<run>-NNNNN/ of the best trials, as train writes them; <root>/bundles/<run>/
+
+Laptop:   affuse tune --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject --trials 50
+Space:    affuse tune --root data/ravdess --inputs minilm egemaps --folds subject --space space.yaml
+Cluster:  affuse submit --address URL -- tune --root s3://bucket/mosei --inputs roberta wavlm --trials 500
+
+A space in five lines of YAML (a list: one of these; a range: int, float or log; else fixed):
+    net: [lmf, gated]
+    inputs: [[minilm], [egemaps], [minilm, egemaps]]
+    lr: {log: [1e-4, 1e-2]}
+    lmf.rank: {int: [1, 8]}
+    preset: true
+"""
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster import settings, storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.session import cluster_capacity, ray_session
+from cluster.tracking import Tracker, run_tracker
+from fusion.metrics import METRICS, metric
+from fusion.nets import net_axis
+from jobs import train
+from jobs._feeding import Library
+from jobs._fitting import Part
+from jobs._late import JUDGES
+from jobs._space import Space, default_space, read_space
+
+ALSO_ELSEWHERE = ("ensemble", "gpu_share", "keep", "parallel", "time_s", "trials")
+"""Fields that may change from one start of a search to the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(train.Config):
+    """What is searched. A field of train is fixed unless the space names it."""
+
+    space: str | None = None
+    """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained."""
+
+    trials: int = 50
+    """Trials in all, those of earlier starts of the same search included."""
+
+    time_s: float | None = None
+    """Stop starting trials after this time [s]."""
+
+    search: Literal["optuna", "random"] = "optuna"
+    """optuna: regions that were good are looked at more closely. random: none is."""
+
+    search_seed: int = 0
+    """Of the search itself."""
+
+    score: str | None = None
+    """Metric of the first task that is searched for; by default nll, multilabel_nll or mse."""
+
+    prune: bool = True
+    """Stop a trial after 1 or 3 folds unless it is in the best third of its inputs (ASHA)."""
+
+    keep: int = 8
+    """Best trials that become runs, the best one of each set of inputs first."""
+
+    ensemble: bool = True
+    """Fuse the kept runs into a bundle of the run's name."""
+
+    parallel: int | None = None
+    """Trials at once; by default one a CPU, or as many as the GPUs hold."""
+
+    gpu_share: float = 0.25
+    """Share of a GPU that a trial takes, where there are GPUs [0..1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trials < 1 or self.keep < 1:
+            raise ConfigError(
+                f"--trials {self.trials} --keep {self.keep}: expected 1 or more of each"
+            )
+        if self.score is not None and self.score not in METRICS:
+            raise ConfigError(f"--score {self.score}: {settings.nearest(self.score, [*METRICS])}")
+
+
+def main(config: Config) -> None:
+    """Search, keep the best as runs, fuse them."""
+    start = time.monotonic()
+    config = dataclasses.replace(config, root=storage.absolute(config.root))
+    space_values = space_of(config)
+    base = base_of(config, space_values)
+    space = read_space(space_values, base)
+    claim(config, base, space_values)
+    print(f"run {base.run}: {len(space.dimensions)} dimensions")
+    folder = train.run_uri(base)
+    with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
+        tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
+        search(config, base, space, tracker)
+        summary = keep_best(config, base, tracker)
+        storage.publish_json(summary, storage.join(folder, "summary.json"))
+        tracker.finish(summary)
+        tracker.artefacts(("space.json", "importance.json"))
+    show(summary)
+    if config.ensemble:
+        fuse(config, base, summary)
+    print(f"wrote {folder} in {time.monotonic() - start:.1f} s")
+
+
+def space_of(config: Config) -> dict[str, Any]:
+    """The space of the file, or the default one."""
+    return default_space(config) if config.space is None else settings.read_mapping(config.space)
+
+
+def base_of(config: Config, space_values: Mapping[str, Any]) -> train.Config:
+    """Train's part of the config, named."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(train.Config)}
+    base = train.Config(**fields)
+    if base.run is None:
+        names = ("search", "search_seed", "score", "prune")
+        shape = {"space": space_values, **{name: getattr(config, name) for name in names}}
+        base = dataclasses.replace(base, run=f"tune-{train.identity(base, shape)}")
+    return base
+
+
+def claim(config: Config, base: train.Config, space_values: Mapping[str, Any]) -> None:
+    """Write config and space, or find the same ones.
+
+    Raises:
+        ConfigError: the name belongs to another search.
+    """
+    folder = train.run_uri(base)
+    mapping = {**settings.to_mapping(config), "run": base.run}
+    same = {k: v for k, v in mapping.items() if k not in (*train.ELSEWHERE, *ALSO_ELSEWHERE)}
+    identity = {"config": {**same, "space": space_values}, "identity": train.identity(base)}
+    mark = storage.join(folder, "identity.json")
+    if storage.exists(mark) and storage.read_json(mark) != identity:
+        raise ConfigError(
+            f"run {base.run!r} is there already, as another search or of another manifest; "
+            "type another --run"
+        )
+    storage.publish_json(identity, mark)
+    storage.publish_json(mapping, storage.join(folder, "config.json"))
+    storage.publish_json(space_values, storage.join(folder, "space.json"))
+
+
+def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -> None:
+    """Run the trials that are missing."""
+    from jobs import _trials
+
+    ledger = _trials.read_ledger(base)
+    todo = config.trials - len(ledger)
+    if todo <= 0:
+        print(f"nothing to search: {len(ledger)} trials are there")
+        return
+    print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
+    with ray_session(config.session):
+        library = load_library(base, space)
+        name, task = next(iter(library.tasks.items()))
+        score = config.score or JUDGES[task.kind]
+        if metric(score).kind != task.kind:
+            raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
+        live = Live(config.trials, ledger, score, tracker, base)
+        sampler = _trials.sampler_of(config.search, config.search_seed + len(ledger))
+        searcher = _trials.Search(space, base, sampler, ledger, live)
+        run_trials(config, base, library, searcher, score, todo)
+
+
+def run_trials(
+    config: Config, base: train.Config, library: Library, searcher: Any, score: str, todo: int
+) -> None:
+    """Hand the trials to Ray Tune."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    from ray import tune
+
+    from jobs import _trials
+
+    steps = steps_of(base)
+    capacity = cluster_capacity()
+    gpus = config.gpu_share if capacity.gpus else 0.0
+    parallel = config.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
+    print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
+    trainable = tune.with_parameters(
+        _trials.Trial,
+        library=library,
+        base=settings.to_mapping(base),
+        steps=steps,
+        score=score,
+    )
+    with tempfile.TemporaryDirectory(prefix="af-tune-") as folder:
+        local = storage.is_local(base.root)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="min",
+                search_alg=searcher,
+                scheduler=_trials.Pruner() if config.prune else None,
+                num_samples=todo,
+                max_concurrent_trials=max(1, parallel),
+                time_budget_s=config.time_s,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=folder if local else storage.join(train.run_uri(base), ".ray"),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+def steps_of(base: train.Config) -> list[list[Part]]:
+    """The parts of each step of a trial: a fold (all seeds), or a seed where there are no folds."""
+    parts = [part for part in train.parts_of(base) if part.fold is not None]
+    if base.folds is None:
+        return [[part] for part in parts]
+    folds = sorted({part.fold for part in parts if part.fold is not None})
+    return [[part for part in parts if part.fold == fold] for fold in folds]
+
+
+def load_library(base: train.Config, space: Space) -> Library:
+    """Read every input that a trial may ask for, once."""
+    request = train.request_of(base)
+    library = Library(request)
+    axes = sorted({net_axis(net) for net in space.values_of("net", base.net)})
+    names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
+    for name in sorted(names):
+        for pool in space.values_of("pool", base.pool):
+            for how in space.values_of("normalise", base.normalise):
+                for axis in axes:
+                    library.data(
+                        dataclasses.replace(
+                            request, inputs=(name,), pool=pool, normalise=how, axis=axis
+                        )
+                    )
+    return library
+
+
+class Live:
+    """Says what became of each trial, and projects it to MLflow."""
+
+    def __init__(
+        self,
+        total: int,
+        ledger: Sequence[Any],
+        score: str,
+        tracker: Tracker,
+        base: train.Config,
+    ) -> None:
+        self.total, self.done, self.score = total, len(ledger), score
+        self.tracker, self.base = tracker, base
+        finished = [record for record in ledger if record.state == "finished"]
+        self.best = min(finished, key=lambda record: record.score, default=None)
+        self.began = time.monotonic()
+        self.first = len(ledger)
+
+    def __call__(self, record: Any) -> None:
+        """One trial ended."""
+        self.done += 1
+        better = self.best is None or record.score < self.best.score
+        if record.state == "finished" and better:
+            self.best = record
+        rate = (self.done - self.first) / (time.monotonic() - self.began)
+        left = (self.total - self.done) / rate
+        value = "-" if record.state == "failed" else f"{record.score:.4f}"
+        best = "-" if self.best is None else f"{self.best.score:.4f} ({self.best.number})"
+        print(
+            f"trial {record.number:5d} {record.state:8s} {self.score} {value}  best {best}  "
+            f"{self.done}/{self.total}, {left:.0f} s left  {describe(record.values)}"
+            + (f"  {record.error}" if record.error else ""),
+            flush=True,
+        )
+        folder = storage.join(train.run_uri(self.base), "trials", f"{record.number:05d}")
+        self.tracker.child(
+            folder,
+            f"{self.base.run}-{record.number:05d}",
+            record.values,
+            {"score": record.score, "seconds": record.seconds, **record.figures},
+            failed=record.state == "failed",
+            tags={"affuse.state": record.state},
+        )
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """A trial's net and inputs in a few words."""
+    inputs = values.get("inputs")
+    parts = [str(values.get("net", "")), "+".join(inputs) if inputs else ""]
+    return " on ".join(part for part in parts if part)
+
+
+def keep_best(config: Config, base: train.Config, tracker: Tracker) -> dict[str, Any]:
+    """Make runs of the best trials; the nets are trained as they were in the search, bit by bit."""
+    from jobs import _trials
+    from jobs._space import with_values
+
+    folder = train.run_uri(base)
+    ledger = _trials.read_ledger(base)
+    finished = sorted((r for r in ledger if r.state == "finished"), key=lambda r: r.score)
+    if not finished:
+        reasons = {record.error for record in ledger if record.error}
+        raise NotPreparedError(f"no trial of {base.run!r} was finished: {'; '.join(reasons)}")
+    storage.publish_table(_trials.trials_table(ledger), storage.join(folder, "trials.parquet"))
+    shares = _trials.importances(ledger)
+    storage.publish_json(shares, storage.join(folder, "importance.json"))
+    runs = []
+    for record in members_of(finished, config.keep):
+        name = f"{base.run}-{record.number:05d}"
+        chosen = with_values(base, record.values)
+        train.main(dataclasses.replace(chosen, run=name, tracking=False, workers=base.workers))
+        runs.append({"run": name, "score": record.score, "values": dict(record.values)})
+    count = {state: sum(r.state == state for r in ledger) for state in _trials.STATES}
+    seconds = sum(record.seconds for record in ledger)
+    return {
+        "run": base.run,
+        "kind": "tune",
+        "trials": count,
+        "seconds": round(seconds, 1),
+        "best": {**dataclasses.asdict(finished[0])},
+        "members": runs,
+        "importance": shares,
+    }
+
+
+def members_of(finished: Sequence[Any], keep: int) -> list[Any]:
+    """The best trial of each set of inputs, then the best of the rest."""
+    seen: set[str] = set()
+    first: list[Any] = []
+    rest: list[Any] = []
+    for record in finished:
+        inputs = str(record.values.get("inputs"))
+        (rest if inputs in seen else first).append(record)
+        seen.add(inputs)
+    return sorted([*first, *rest][:keep], key=lambda record: float(record.score))
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print the kept runs and what mattered."""
+    table = Table(title=f"{summary['run']}: {summary['trials']}")
+    for column in ("run", "score", "what"):
+        table.add_column(column)
+    for member in summary["members"]:
+        table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
+    console = Console()
+    console.print(table)
+    shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
+    if shares:
+        text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])
+        console.print(f"what mattered: {text}")
+
+
+def fuse(config: Config, base: train.Config, summary: Mapping[str, Any]) -> None:
+    """Choose rule, calibration and members on the held-out rows of the kept runs; write a bundle."""
+    from jobs import ensemble
+
+    runs = tuple(member["run"] for member in summary["members"])
+    task = config.tasks[0] if config.tasks else None
+    ensemble.main(
+        ensemble.Config(root=base.root, runs=runs, name=str(base.run), task=task, rule="auto")
+    )

@@ -1,0 +1,89 @@
+"""A search space is five lines of YAML, and every mistake in it is found before the first trial."""
+
+import optuna
+import pytest
+
+from cluster.errors import ConfigError
+from fusion.nets import NETS
+from jobs import train
+from jobs._space import PRESETS, default_space, read_space, subsets, with_values
+
+BASE = train.Config(root="r", inputs=("voice", "face"))
+
+
+def drawn(values, seed: int = 0, base=BASE):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return read_space(values, base).draw(study.ask(), base.net)
+
+
+class TestDrawing:
+    def test_every_kind_of_dimension_gives_a_value_of_its_kind(self):
+        space = {
+            "lr": {"log": [1e-4, 1e-2]},
+            "modality_dropout": {"float": [0, 0.4]},
+            "batch_size": [16, 32],
+            "inputs": [["voice"], ["voice", "face"]],
+            "pool": "mean_std",
+        }
+        for seed in range(5):
+            values = drawn(space, seed)
+            config = with_values(BASE, values)
+            assert 1e-4 <= config.lr <= 1e-2
+            assert 0 <= config.modality_dropout <= 0.4
+            assert config.batch_size in (16, 32)
+            assert config.inputs in (("voice",), ("voice", "face"))
+            assert config.pool == "mean_std"
+
+    def test_an_option_of_a_net_is_drawn_with_that_net_only(self):
+        space = {"lmf.rank": {"int": [1, 8]}, "net": ["lmf", "gated"]}
+        found = [drawn(space, seed) for seed in range(12)]
+        assert {"lmf.rank" in values for values in found} == {True, False}
+        for values in found:
+            assert ("lmf.rank" in values) == (values["net"] == "lmf")
+            config = with_values(BASE, values)
+            assert ("rank" in config.net_options) == (config.net == "lmf")
+
+    def test_options_of_the_fixed_net_do_not_reach_another(self):
+        base = train.Config(root="r", inputs=("a",), net="lmf", net_options={"rank": 2})
+        assert with_values(base, {"net": "gated"}).net_options == {}
+        assert with_values(base, {"lr": 0.1}).net_options == {"rank": 2}
+
+    def test_the_default_space_is_valid(self):
+        assert len(read_space(default_space(BASE), BASE).dimensions) > 6
+
+    def test_subsets_stay_few(self):
+        assert subsets("abc") == [["a"], ["b"], ["c"], *map(list, ("ab", "ac", "bc", "abc"))]
+        assert len(subsets("abcdef")) == 6 + 15 + 1
+
+
+class TestPresets:
+    @pytest.mark.parametrize("net", PRESETS)
+    def test_published_ranges_fit_their_net(self, net):
+        assert net in NETS
+        space = read_space({"preset": True, "net": [net]}, BASE)
+        assert len(space.dimensions) >= 2
+
+    def test_a_range_of_ones_own_wins(self):
+        space = read_space({"preset": True, "net": ["lmf"], "lmf.rank": 2}, BASE)
+        assert space.values_of("lmf.rank", None) == [2]
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("space", "message"),
+        [
+            ({"lrr": [1]}, "unknown field 'lrr' in 'lrr'; did you mean 'lr'"),
+            ({"net": ["lmff"]}, "there is no net 'lmff'; did you mean 'lmf'"),
+            ({"net": ["lmf"], "lmf.rnk": [1]}, "lmf has no option 'rnk'; did you mean 'rank'"),
+            ({"lmf.rank": [1]}, "'lmf.rank' is an option of 'lmf', which is not among the nets"),
+            ({"lr": {"log": [0, 1]}}, "log takes numbers above zero, came"),
+            ({"lr": {"log": [1, 0.5]}}, "takes two rising numbers, came"),
+            ({"lr": {"logg": [1, 2]}}, "expected a list, a value, or one of"),
+            ({"batch_size": {"int": [1.5, 3]}}, "int takes whole numbers"),
+            ({"batch_size": ["many"]}, "space.batch_size: expected int, came 'many'"),
+            ({"batch_size": []}, "'batch_size' has no choices"),
+        ],
+    )
+    def test_each_is_named(self, space, message):
+        with pytest.raises(ConfigError, match=message):
+            read_space(space, BASE)

@@ -1,0 +1,144 @@
+"""tune: trials on Ray, a ledger that outlives a kill, and nothing from the test split."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import settings, storage
+from cluster.errors import ConfigError
+from cluster.session import SessionConfig, ray_session
+from jobs import tune
+from jobs._predictions import read_predictions
+
+SPACE = {
+    "net": ["concat_mlp", "lmf"],
+    "inputs": [["voice"], ["face"], ["voice", "face"]],
+    "lr": {"log": [1e-3, 1e-2]},
+    "lmf.rank": {"int": [1, 4]},
+}
+
+
+def config(root: str, **changes) -> tune.Config:
+    space = Path(root, "space.yaml")
+    space.write_text(json.dumps(SPACE))
+    plain = tune.Config(
+        root=root,
+        inputs=("voice", "face"),
+        tasks=("emotion",),
+        pool="mean",
+        folds="speaker",
+        epochs=3,
+        run="t",
+        space=str(space),
+        trials=6,
+        keep=3,
+        tracking=False,
+        session=SessionConfig(num_cpus=2),
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def ledger(root: str) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in trials(root)}
+
+
+def trials(root: str) -> list[Path]:
+    return sorted(Path(root, "runs", "t", "trials").glob("*.json"))
+
+
+@pytest.mark.ray
+class TestSearch:
+    @pytest.fixture(scope="class")
+    def searched(self, tmp_path_factory):
+        """A finished search, beside one in whose root the test split is noise."""
+        from importlib import util
+
+        spec = util.spec_from_file_location("small_root", Path(__file__).with_name("small_root.py"))
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        roots = []
+        with ray_session(SessionConfig(num_cpus=2)):
+            for seed in (None, 1):
+                folder = tmp_path_factory.mktemp("tune")
+                root = module.write_root(str(folder / "small"), noise_on_test=seed)
+                tune.main(config(root, search="random", prune=False, parallel=1))
+                roots.append(root)
+        return roots
+
+    def test_every_trial_is_in_the_ledger_and_in_the_table(self, searched):
+        found = ledger(searched[0])
+        assert len(found) == 6
+        assert all(record["state"] == "finished" for record in found.values())
+        table = storage.read_table(f"{searched[0]}/runs/t/trials.parquet")
+        assert table["value/net"].to_pylist() == [r["values"]["net"] for r in found.values()]
+        assert len(set(table["score"].to_pylist())) == 6
+
+    def test_kept_trials_are_runs_with_the_predictions_of_the_search(self, searched):
+        summary = storage.read_json(f"{searched[0]}/runs/t/summary.json")
+        assert len(summary["members"]) == 3
+        for member in summary["members"]:
+            number = member["run"].rpartition("-")[2]
+            again = read_predictions(searched[0], member["run"], roles=("oof",))
+            before = storage.read_table(f"{searched[0]}/runs/t/trials/{number}.parquet")
+            key = [("fold", "ascending"), ("clip_id", "ascending")]
+            ours = again.sort_by(key)["scores"].to_pylist()
+            assert ours == before.sort_by(key)["scores"].to_pylist()
+
+    def test_a_bundle_is_shipped(self, searched):
+        assert storage.exists(f"{searched[0]}/bundles/t/bundle.json")
+
+    def test_noise_in_place_of_the_test_split_changes_nothing(self, searched):
+        ours, theirs = (ledger(root) for root in searched)
+        for name, record in ours.items():
+            assert record["score"] == theirs[name]["score"]
+        bundles = [Path(root, "bundles/t/predictions.parquet").read_bytes() for root in searched]
+        assert bundles[0] == bundles[1]
+
+    def test_a_search_that_is_done_searches_nothing(self, searched, capsys):
+        tune.main(config(searched[0], search="random", prune=False, parallel=1))
+        assert "nothing to search: 6 trials are there" in capsys.readouterr().out
+
+    def test_another_search_of_that_name_is_refused(self, searched):
+        with pytest.raises(ConfigError, match="is there already, as another search"):
+            tune.main(config(searched[0], search="optuna"))
+
+
+class TestRefusals:
+    def test_a_typo_in_the_space_is_found_before_anything_starts(self, root):
+        wrong = config(root)
+        Path(wrong.space).write_text("lrr: [1, 2]\n")
+        with pytest.raises(ConfigError, match="unknown field 'lrr'"):
+            tune.main(wrong)
+        assert not Path(root, "runs").exists()
+
+    def test_an_unknown_score_is_refused(self, root):
+        with pytest.raises(ConfigError, match="--score acuracy: did you mean 'accuracy'"):
+            config(root, score="acuracy")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+class TestKill:
+    def test_a_killed_search_keeps_its_finished_trials(self, root):
+        whole = config(root, trials=30, epochs=30, ensemble=False)
+        path = Path(root, "config.json")
+        path.write_text(json.dumps(settings.to_mapping(whole)))
+        command = [sys.executable, "-m", "jobs", "tune", "--config", str(path)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        while len(trials(root)) < 5:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = ledger(root)
+        assert 5 <= len(kept) < 30
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+        after = ledger(root)
+        assert len(after) == 30
+        assert all(after[name] == record for name, record in kept.items())
