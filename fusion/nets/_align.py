@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fusion.batch import Sequence
-from fusion.nets._layers import last_step, without_holes
+from fusion.nets._layers import last_step
+from fusion.nets._recurrent import without_holes
 
 Align = Literal["area", "shared", "neighbour", "strided"]
 

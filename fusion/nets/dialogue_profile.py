@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import Attention, allowed_keys, heads_for
-from fusion.nets._layers import Heads, Net, Range, Recurrent, module_dict
+from fusion.nets._layers import Heads, Net, Range, module_dict
+from fusion.nets._recurrent import Recurrent
 
 AVAMERG = {
     "speaker_age": 4,

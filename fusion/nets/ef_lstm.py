@@ -20,7 +20,8 @@ from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._layers import Heads, Net, Range, Readout, RecurrentTrunk, TimeNorm, module_dict
+from fusion.nets._layers import Heads, Net, Range, TimeNorm, module_dict
+from fusion.nets._recurrent import Readout, RecurrentTrunk
 
 
 class EarlyFusionLSTM(Net):

@@ -30,19 +30,9 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._layers import (
-    Heads,
-    Net,
-    Range,
-    Recurrent,
-    Widths,
-    hold,
-    last_step,
-    module_dict,
-    step_at,
-    width_of,
-)
-from fusion.nets._memory import GatedMemory, in_blocks
+from fusion.nets._gated_memory import GatedMemory, in_blocks
+from fusion.nets._layers import Heads, Net, Range, Widths, last_step, module_dict, step_at, width_of
+from fusion.nets._recurrent import Recurrent, hold
 
 Subset = tuple[int, ...]
 

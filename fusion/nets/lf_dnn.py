@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from fusion.batch import Batch, Output
-from fusion.nets._layers import Heads, Net, Range, Subnet, Widths, module_dict, names_of, width_of
+from fusion.nets._layers import Heads, Net, Range, Widths, module_dict, names_of, width_of
+from fusion.nets._subnet import Subnet
 
 
 class LateFusionDNN(Net):

@@ -21,16 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fusion.batch import Batch, Output
-from fusion.nets._layers import (
-    Net,
-    Range,
-    Subnet,
-    Widths,
-    module_dict,
-    names_of,
-    squashed,
-    width_of,
-)
+from fusion.nets._layers import Net, Range, Widths, module_dict, names_of, squashed, width_of
+from fusion.nets._subnet import Subnet
 
 
 class LowRankFusion(Net):

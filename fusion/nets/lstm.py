@@ -19,7 +19,8 @@ from typing import Literal
 from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets._layers import Heads, Net, Range, Readout, RecurrentTrunk, TimeNorm
+from fusion.nets._layers import Heads, Net, Range, TimeNorm
+from fusion.nets._recurrent import Readout, RecurrentTrunk
 
 
 class UnimodalLSTM(Net):

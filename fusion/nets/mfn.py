@@ -26,19 +26,10 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._layers import (
-    Heads,
-    Net,
-    Range,
-    Widths,
-    hold,
-    last_step,
-    module_dict,
-    step_at,
-    width_of,
-    without_holes,
-)
-from fusion.nets._memory import GatedMemory, in_blocks, lstm_states
+from fusion.nets._gated_memory import GatedMemory, in_blocks
+from fusion.nets._layers import Heads, Net, Range, Widths, last_step, module_dict, step_at, width_of
+from fusion.nets._memory import lstm_states
+from fusion.nets._recurrent import hold, without_holes
 
 
 class MemoryFusion(Net):

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import TransformerLayer
-from fusion.nets._layers import Heads, Net, Range, Recurrent, module_dict, names_of
+from fusion.nets._layers import Heads, Net, Range, module_dict, names_of
+from fusion.nets._recurrent import Recurrent
 
 
 class MISA(Net):

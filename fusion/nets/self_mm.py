@@ -25,7 +25,8 @@ from torch import Tensor, distributed, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._auxiliary import side_loss
-from fusion.nets._layers import Heads, Net, Recurrent, Widths, module_dict, names_of, width_of
+from fusion.nets._layers import Heads, Net, Widths, module_dict, names_of, width_of
+from fusion.nets._recurrent import Recurrent
 
 FUSION = "fusion"
 
@@ -62,6 +63,8 @@ class SelfMM(Net):
         self, config: Config, *, dims: Mapping[str, int], outputs: Mapping[str, int]
     ) -> None:
         super().__init__(dims, outputs)
+        if FUSION in self.dims:
+            raise ValueError(f"{FUSION!r} is the name of the joined vector; rename that modality")
         self.config = config
         pooled = names_of(config.pooled)
         recurrent = {n: dim for n, dim in self.dims.items() if n not in pooled}

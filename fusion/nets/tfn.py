@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets._layers import Heads, Net, Range, Subnet, Widths, module_dict, names_of, width_of
+from fusion.nets._layers import Heads, Net, Range, Widths, module_dict, names_of, width_of
+from fusion.nets._subnet import Subnet
 
 
 class TensorFusion(Net):

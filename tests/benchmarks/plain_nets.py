@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets import _attention, _layers, graph_mfn, lmf, mfn, tfn
+from fusion.nets import _attention, _recurrent, graph_mfn, lmf, mfn, tfn
 
 
 def cell(x, h, c, w_ih, w_hh, b_ih, b_hh):
@@ -130,7 +130,7 @@ def plain_graph_mfn(self, batch):
 def plain_forms() -> Iterator[None]:
     """Inside, every net computes the plain way."""
     with (
-        patch.object(_layers.Recurrent, "forward", plain_recurrent),
+        patch.object(_recurrent.Recurrent, "forward", plain_recurrent),
         patch.object(_attention.Attention, "forward", plain_attention),
         patch.object(tfn.OuterLinear, "forward", plain_outer),
         patch.object(lmf.LowRankFusion, "terms", plain_terms),

@@ -8,8 +8,8 @@ import torch
 from fusion.batch import Batch, Sequence
 from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
-from fusion.nets._layers import Recurrent, hold
 from fusion.nets._memory import gated_memory, lstm_states, scan
+from fusion.nets._recurrent import Recurrent, hold
 from fusion.nets.tfn import OuterLinear
 from tests.benchmarks.plain_nets import plain_output, prepare
 
@@ -105,7 +105,7 @@ class TestMaskedRecurrence:
     @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
     @pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
     def test_equals_the_library_on_each_cut_row(self, both, own_from, monkeypatch):
-        monkeypatch.setattr("fusion.nets._layers.OWN_RECURRENCE_FROM", own_from)
+        monkeypatch.setattr("fusion.nets._recurrent.OWN_RECURRENCE_FROM", own_from)
         torch.manual_seed(0)
         net = Recurrent(4, 3, layers=2, bidirectional=both).double().eval()
         x = torch.randn(3, 7, 4, dtype=torch.float64)
