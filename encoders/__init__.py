@@ -19,6 +19,7 @@ ENCODERS: dict[str, str] = {
     "hubert_base": "encoders.audio.hubert_base",
     "logmel_stats": "encoders.audio.logmel_stats",
     "minilm": "encoders.text.minilm",
+    "opensmile": "encoders.audio.opensmile",
     "roberta_base": "encoders.text.roberta_base",
     "timesformer": "encoders.video.timesformer",
     "vggish": "encoders.audio.vggish",

@@ -27,7 +27,7 @@ SPEC = EncoderSpec(
     dtype="float32",
     licence="MIT",
     memory_gb=0.3,
-    seconds_per_clip_second=0.03,
+    seconds_per_clip_second=0.016,
     options={"kind": "functionals"},
     extra="offline",
 )

@@ -25,7 +25,7 @@ SPEC = EncoderSpec(
     dtype="float32",
     licence="Apache-2.0",
     memory_gb=0.3,
-    seconds_per_clip_second=0.005,
+    seconds_per_clip_second=0.001,
 )
 
 RATE_HZ = 16000

@@ -26,5 +26,5 @@ SPEC = EncoderSpec(
     rate_hz=16000,
     licence="MIT",
     memory_gb=0.7,
-    seconds_per_clip_second=0.02,
+    seconds_per_clip_second=0.012,
 )

@@ -51,7 +51,7 @@ SPEC = EncoderSpec(
     num_layers=7,
     licence="Apache-2.0",
     memory_gb=0.6,
-    seconds_per_clip_second=0.003,
+    seconds_per_clip_second=0.001,
     options=OPTIONS,
     side=SIDE,
 )

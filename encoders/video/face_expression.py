@@ -55,7 +55,7 @@ SPEC = EncoderSpec(
     frames=FramePolicy(kind="fps", rate_hz=5.0, size=256),
     licence="Apache-2.0, MIT",
     memory_gb=0.3,
-    seconds_per_clip_second=0.03,
+    seconds_per_clip_second=0.05,
     options={"fps": 5.0},
     side={"expression": 7, "box": 4, "presence": 1},
     extra="offline",

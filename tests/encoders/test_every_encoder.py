@@ -8,7 +8,7 @@ import pytest
 from encoders import ENCODERS
 from encoders.spec import POOLS, Encoder, Frames, Word, load
 
-NUM_ENCODERS = 24
+NUM_ENCODERS = 25
 
 
 def test_the_registry_holds_all_of_them():
