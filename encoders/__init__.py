@@ -35,6 +35,7 @@ ENCODERS: dict[str, str] = {
 """Encoder name (= file name) -> module with `SPEC`."""
 
 TRANSCRIBERS: dict[str, str] = {
+    "whisper_small_asr": "encoders.audio.whisper_small_asr",
     "whisper_tiny_en_asr": "encoders.audio.whisper_tiny_en_asr",
 }
 """Transcriber name -> module with `SPEC`."""

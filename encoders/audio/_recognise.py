@@ -6,7 +6,6 @@ and again), and read again in its 30 s where that was not enough: as accurate as
 the cost. Windows of as many whole seconds make batches in which no neighbour changes anything.
 """
 
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from encoders.audio._whisper import (
     log_mel,
     mel_bands,
 )
+from encoders.audio._whisper_words import of_folder, of_tiny_en
 from encoders.audio._word_times import token_steps, words_of
 from encoders.spec import Clip, Descriptor, Transcript, Word
 
@@ -43,29 +43,19 @@ _MIN_LOG_PROBABILITY = -1.5
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    """Token ids of an English-only Whisper."""
-
-    start: tuple[int, ...] = (50257, 50362)
-    """Start of transcript, no timestamps."""
-
-    end: int = 50256
-    first_special: int = 50256
-
-
-@dataclass(frozen=True)
 class _Spoken:
     """One window after decoding."""
 
     tokens: list[int]
     log_probability: float
     words: list[Word]
+    language: str
     ended: bool
     """False where the limit of tokens was met, which speech never does and loops always do."""
 
 
 class WhisperRecogniser:
-    """Wrapper of an English Whisper, its tokenizer and a voice detector."""
+    """Wrapper of a Whisper, its tokenizer and a voice detector."""
 
     def __init__(
         self,
@@ -75,18 +65,21 @@ class WhisperRecogniser:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        from tokenizers import Tokenizer
-
         use_threads(threads)
         self._device = device
-        self._timed = bool(descriptor.options["word_times"])
-        self._voice = VoiceActivity.load(weights["voice"]).to(device)
-        self._tokenizer = Tokenizer.from_file(str(weights["tokenizer"]))
-        self._prompt = _Prompt()
-        facts = json.loads(weights["config"].read_text())
-        self._heads = [(int(layer), int(head)) for layer, head in facts["alignment_heads"]]
-        self._never = torch.tensor(facts["suppress_ids"], device=device)
-        self._never_first = torch.tensor(facts["suppress_ids_begin"], device=device)
+        self._voice = None
+        if "voice" in weights:
+            self._voice = VoiceActivity.load(weights["voice"]).to(device)
+        if "config" in weights:
+            self._speaking = of_tiny_en(weights["config"], weights["tokenizer"])
+        else:
+            language = str(descriptor.options["language"])
+            self._speaking = of_folder(weights["model"], language)
+        self._timed = bool(descriptor.options["word_times"]) and bool(self._speaking.heads)
+        self._never = torch.tensor(self._speaking.never, dtype=torch.long, device=device)
+        self._never_first = torch.tensor(
+            self._speaking.never_first, dtype=torch.long, device=device
+        )
         model = load_whisper(weights["model"])
         model.set_attn_implementation("eager")  # the only one that hands out attention
         self._model = model.eval().to(device)
@@ -111,7 +104,11 @@ class WhisperRecogniser:
         ]
 
     def _speech(self, samples: np.ndarray) -> list[tuple[float, float]]:
-        return windows_of(speech_spans(self._voice.probabilities(samples)), _LONGEST_S)
+        if self._voice is None:
+            spans = [(0.0, len(samples) / RATE_HZ)] if len(samples) else []
+        else:
+            spans = speech_spans(self._voice.probabilities(samples))
+        return windows_of(spans, _LONGEST_S)
 
     def _read_all(self, cuts: Mapping[int, np.ndarray], silence_s: int) -> dict[int, _Spoken]:
         """Decode each window with silence behind it, those of as many seconds together."""
@@ -133,21 +130,44 @@ class WhisperRecogniser:
         with arithmetic(self._device):
             states = encoder_states(self._model.encoder, mel, [size // STEP] * len(cuts))[-1]
             limit = min(_MAX_TOKENS, _MIN_TOKENS + _TOKENS_PER_S * speech_s)
-            tokens, scores = self._greedy(states.float(), limit)
+            states = states.float()
+            prompts = self._prompts(states)
+            tokens, scores = self._greedy(states, prompts, limit)
             out = []
             for row, (cut, state) in enumerate(zip(cuts, states, strict=True)):
-                said = [t for t in tokens[row].tolist() if t < self._prompt.first_special]
+                said = [t for t in tokens[row].tolist() if t < self._speaking.end]
                 mean = float(scores[row].sum()) / max(1, len(said) + 1)
-                words = self._words(said, state[None].float(), len(cut) / RATE_HZ)
-                out.append(_Spoken(said, mean, words, ended=len(said) < limit))
+                prompt = prompts[row].tolist()
+                words = self._words(prompt, said, state[None], len(cut) / RATE_HZ)
+                language = self._language(prompt)
+                out.append(_Spoken(said, mean, words, language, ended=len(said) < limit))
         return out
 
+    def _prompts(self, states: Float[Tensor, "batch time dim"]) -> Int[Tensor, "batch tokens"]:
+        """Start, language where the model knows several, task; the model names the language if asked."""
+        speaking = self._speaking
+        start = torch.full((len(states), 1), speaking.start, device=self._device)
+        after = torch.tensor([speaking.after], device=self._device).repeat(len(states), 1)
+        if not speaking.languages:
+            return torch.cat([start, after], 1)
+        if speaking.language is not None:
+            chosen = torch.full_like(start, speaking.languages[speaking.language])
+        else:
+            first = self._model.decoder(input_ids=start, encoder_hidden_states=states)
+            ids = torch.tensor(sorted(speaking.languages.values()), device=self._device)
+            logits = first.last_hidden_state[:, -1].float() @ self._vocabulary.T
+            chosen = ids[logits[:, ids].argmax(-1)][:, None]
+        return torch.cat([start, chosen, after], 1)
+
+    def _language(self, prompt: list[int]) -> str:
+        names = {token: code for code, token in self._speaking.languages.items()}
+        return names.get(prompt[1], "en")
+
     def _greedy(
-        self, states: Float[Tensor, "batch time dim"], limit: int
+        self, states: Float[Tensor, "batch time dim"], ids: Int[Tensor, "batch prompt"], limit: int
     ) -> tuple[Int[Tensor, "batch tokens"], Float[Tensor, "batch tokens"]]:
         """The likeliest next token until every row has ended; ended rows add nothing."""
-        batch, end = len(states), self._prompt.end
-        ids = torch.tensor([self._prompt.start], device=self._device).repeat(batch, 1)
+        batch, end = len(states), self._speaking.end
         done = torch.zeros(batch, dtype=torch.bool, device=self._device)
         tokens, scores, cache = [], [], None
         for step in range(limit):
@@ -160,7 +180,7 @@ class WhisperRecogniser:
             cache = result.past_key_values
             logits = result.last_hidden_state[:, -1].float() @ self._vocabulary.T
             logits[:, self._never] = -torch.inf
-            logits[:, self._prompt.end + 1 :] = -torch.inf
+            logits[:, end + 1 :] = -torch.inf
             if step == 0:
                 logits[:, self._never_first] = -torch.inf
             best = logits.log_softmax(-1).max(-1)
@@ -178,27 +198,29 @@ class WhisperRecogniser:
         weight: Tensor = self._model.decoder.embed_tokens.weight
         return weight
 
-    def _words(self, said: list[int], states: Tensor, length_s: float) -> list[Word]:
+    def _words(
+        self, prompt: list[int], said: list[int], states: Tensor, length_s: float
+    ) -> list[Word]:
         """Times of the words, by reading the finished text once more."""
         if not said or not self._timed:
             return []
-        ids = torch.tensor([[*self._prompt.start, *said]], device=self._device)
+        ids = torch.tensor([[*prompt, *said]], device=self._device)
         result = self._model.decoder(
             input_ids=ids, encoder_hidden_states=states, output_attentions=True
         )
-        maps = [result.cross_attentions[layer][0, head] for layer, head in self._heads]
+        maps = [result.cross_attentions[layer][0, head] for layer, head in self._speaking.heads]
         steps = max(1, min(math.ceil(length_s * RATE_HZ / STEP), maps[0].shape[-1]))
         # The row that writes token i is the one before it.
-        first = len(self._prompt.start) - 1
+        first = len(prompt) - 1
         rows = torch.stack(maps)[:, first : first + len(said), :steps].float().cpu().numpy()
         starts = token_steps(rows) * (STEP / RATE_HZ)
-        pieces = [self._tokenizer.decode([token]) for token in said]
+        pieces = [self._speaking.text([token]) for token in said]
         return words_of(pieces, starts.tolist(), length_s)
 
     def _transcript(self, clip: Clip, parts: Sequence[tuple[float, _Spoken]]) -> Transcript:
         texts, words, scores = [], [], []
         for offset, part in parts:
-            text = self._tokenizer.decode(part.tokens).strip()
+            text = self._speaking.text(part.tokens).strip()
             if not text or part.log_probability < _MIN_LOG_PROBABILITY or repeats(text):
                 continue
             texts.append(text)
@@ -208,7 +230,7 @@ class WhisperRecogniser:
         return Transcript(
             text=" ".join(texts),
             words=words,
-            language="en",
+            language=parts[0][1].language if parts else self._speaking.language or "",
             confidence=float(np.exp(np.mean(scores))) if scores else 0.0,
         )
 

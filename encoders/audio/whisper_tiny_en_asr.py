@@ -6,6 +6,15 @@ Greedy decoding of the windows in which somebody speaks; empty text where nobody
 from encoders.audio.whisper_tiny_en import MODEL
 from encoders.spec import EncoderSpec, Weights
 
+VOICE = Weights(
+    name="voice",
+    uri="package://silero-vad==6.2.3/silero_vad/data/silero_vad_16k.safetensors",
+    sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+    licence="MIT",
+    size_mb=1.2,
+    when="voice_gate=True",
+)
+
 _FOLDER = MODEL.uri.rpartition("/")[0]
 
 SPEC = EncoderSpec(
@@ -29,18 +38,12 @@ SPEC = EncoderSpec(
             licence="MIT",
             size_mb=0.002,
         ),
-        Weights(
-            name="voice",
-            uri="package://silero-vad==6.2.3/silero_vad/data/silero_vad_16k.safetensors",
-            sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
-            licence="MIT",
-            size_mb=1.2,
-        ),
+        VOICE,
     ),
     dim=0,
     rate_hz=16000,
     licence="MIT",
     memory_gb=0.9,
     seconds_per_clip_second=0.08,
-    options={"word_times": True},
+    options={"word_times": True, "voice_gate": True},
 )

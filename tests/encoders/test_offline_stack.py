@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.errors import ConfigError, WeightsError
 from encoders.audio import _whisper
 from encoders.audio._voice import VoiceActivity, speech_spans, windows_of
 from encoders.audio._word_times import monotonic_path, words_of
@@ -214,6 +215,64 @@ class TestTranscriber:
         alone = [recogniser.transcribe([clip])[0] for clip in (kids, dogs)]
         assert [said.text for said in together] == [said.text for said in alone]
         assert together[0].words == alone[0].words
+
+
+@pytest.mark.weights
+class TestRecogniserOfTheHub:
+    """A tiny multilingual Whisper of the real class: what it says is noise, how it says it is not."""
+
+    @pytest.fixture(scope="class")
+    def make(self, mirrored, tmp_path_factory):
+        import tiny_models
+
+        folder = tmp_path_factory.mktemp("whisper")
+        tiny_models.whisper_with_words(folder)
+
+        def build(options):
+            text = f"whisper_small_asr:weights=file://{folder},{options}"
+            descriptor = describe(text)
+            return load_transcriber(
+                descriptor, {"model": folder, **mirrored(descriptor.weights[1:])}
+            )
+
+        return build
+
+    def test_the_language_is_the_chosen_one_or_the_models(self, make, kids):
+        assert make("language=de").transcribe([kids])[0].language == "de"
+        assert make("language=auto").transcribe([kids])[0].language in ("de", "en")
+
+    def test_an_unknown_language_names_the_known_ones(self, make):
+        with pytest.raises(ConfigError, match="language=xx; known: auto, de, en"):
+            make("language=xx")
+
+    def test_the_cache_changes_nothing_of_greedy_decoding(self, make):
+        recogniser = make("language=en")
+        states = torch.randn(2, 50, 32, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            prompts = recogniser._prompts(states)
+            tokens, _ = recogniser._greedy(states, prompts, 12)
+            ids = prompts
+            for step in range(12):
+                hidden = recogniser._model.decoder(
+                    input_ids=ids, encoder_hidden_states=states, use_cache=False
+                ).last_hidden_state[:, -1]
+                logits = hidden @ recogniser._vocabulary.T
+                logits[:, recogniser._speaking.end + 1 :] = -torch.inf
+                if step == 0:
+                    logits[:, recogniser._speaking.never_first] = -torch.inf
+                ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
+        ended = (tokens == recogniser._speaking.end).cumsum(1) > 1
+        written = ids[:, prompts.shape[1] :][:, : tokens.shape[1]]
+        assert (tokens == written)[~ended].all()
+
+    def test_without_the_gate_the_whole_clip_is_read(self, make, kids):
+        assert make("voice_gate=false")._voice is None
+
+    def test_a_folder_without_its_generation_facts_is_refused(self, tmp_path):
+        from encoders.audio._whisper_words import of_folder
+
+        with pytest.raises(WeightsError, match=r"no generation_config\.json"):
+            of_folder(tmp_path, "auto")
 
 
 class TestWordTimes:

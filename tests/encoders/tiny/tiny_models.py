@@ -159,6 +159,43 @@ def whisper(folder):
     _save(WhisperModel(config), folder)
 
 
+def whisper_with_words(folder):
+    """A multilingual Whisper with the tokenizer and the facts that decoding needs."""
+    from transformers import WhisperConfig, WhisperModel
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(CORPUS, vocab_size=300)
+    trained.save(str(folder / "tokenizer.json"))
+    size = trained.get_vocab_size()
+    names = ("end", "start", "en", "de", "transcribe", "no_timestamps")
+    ids = {name: size + index for index, name in enumerate(names)}
+    halves = {
+        f"{half}_{name}": value
+        for half in ("encoder", "decoder")
+        for name, value in (("layers", DEPTH), ("attention_heads", 4), ("ffn_dim", 48))
+    }
+    config = WhisperConfig(
+        vocab_size=size + len(names),
+        d_model=DIM,
+        decoder_start_token_id=ids["start"],
+        bos_token_id=ids["end"],
+        eos_token_id=ids["end"],
+        pad_token_id=ids["end"],
+        **halves,
+    )
+    _save(WhisperModel(config), folder)
+    facts = {
+        "decoder_start_token_id": ids["start"],
+        "eos_token_id": ids["end"],
+        "no_timestamps_token_id": ids["no_timestamps"],
+        "lang_to_id": {"<|en|>": ids["en"], "<|de|>": ids["de"]},
+        "task_to_id": {"transcribe": ids["transcribe"]},
+        "begin_suppress_tokens": [ids["end"]],
+        "alignment_heads": [[0, 1], [1, 2]],
+    }
+    (folder / "generation_config.json").write_text(json.dumps(facts))
+
+
 def clap(folder):
     from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
