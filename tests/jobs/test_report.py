@@ -196,6 +196,23 @@ def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
     assert "<h2>Classes</h2>" not in text
 
 
+def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
+    root = str(tmp_path)
+    target = prepare(root)
+    add_run(root, "hunt-00003", target, np.random.default_rng(0).normal(size=(COUNT, 3)))
+    trials = {
+        "number": [0, 1, 3], "state": ["finished", "pruned", "finished"], "score": [1.2, 1.5, 1.1],
+        "value/lr": [1e-3, 1e-4, 1e-2], "value/net": ["tfn", "lmf", "lmf"],
+    }  # fmt: skip
+    storage.publish_table(pa.table(trials), storage.join(root, "runs", "hunt", "trials.parquet"))
+    facts = {"score": "nll", "importance": {"lr": 0.8, "net": 0.2}}
+    storage.publish_json(facts, storage.join(root, "runs", "hunt", "summary.json"))
+    where = report.main(report.Config(root=root, runs=("hunt-00003",), resamples=100))
+    assert "<h2>Search</h2>" in storage.read_bytes(where).decode()
+    names = storage.names(where.rsplit("/", 1)[0], ".png")
+    assert {"trials_hunt.png", "importance_hunt.png"} <= set(names)
+
+
 def test_few_groups_are_warned_about(tmp_path):
     runs = two_runs(str(tmp_path), people=4)
     where = report.main(report.Config(root=str(tmp_path), runs=runs, resamples=100))
@@ -234,6 +251,7 @@ class TestPlots:
         columns = {
             "lr": list(10 ** generator.uniform(-4, -2, trials)),
             "net": list(generator.choice(["tfn", "lmf", "concat_mlp"], trials)),
+            "rank": [4, *[None] * (trials - 1)],
             "pool": [bool(value) for value in generator.integers(0, 2, trials)],
         }
         assert _plots.parallel(columns, list(generator.random(trials)), "score")[:4] == b"\x89PNG"

