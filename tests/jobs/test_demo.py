@@ -9,6 +9,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from jobs import demo
 from jobs._rates import Rates, edits, words_of
+from jobs._stages import Stages
 
 
 class TestWordErrors:
@@ -33,7 +34,7 @@ class TestStages:
 
     @pytest.fixture
     def stages(self, tmp_path):
-        return lambda: demo.Stages(demo.Config(root=str(tmp_path)))
+        return lambda: Stages(str(tmp_path), demo.OUTPUTS)
 
     def test_a_stage_with_the_same_facts_is_done_once(self, stages, capsys):
         calls = []

@@ -1,0 +1,93 @@
+"""What the demo prints at its end: results with their baselines, rates, ceilings, and what to type next."""
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster import storage
+from fusion.statistics import Difference
+from jobs._evidence import with_bundle
+from jobs._manifest import read_dataset
+from jobs._people import groups_of
+from jobs._predictions import held_out
+from jobs._rates import Rates, corpus_rates
+from jobs._results import Results, from_facts, gain, loss, member_lines
+
+ALONE = ("face", "voice", "words")
+"""The runs that read one modality."""
+
+SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "ece": "ECE"}
+
+
+def has_corpus(root: str) -> bool:
+    """Whether a corpus has been filmed."""
+    return storage.exists(storage.join(root, "corpus.json"))
+
+
+def ceilings(root: str) -> dict[str, float]:
+    """The best accuracies that the tables of the corpus allow."""
+    return dict(storage.read_json(storage.join(root, "corpus.json"))["ceilings"])
+
+
+def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int) -> Results:
+    """The results table, the rates of the pretrained models, the ceilings, and what to type next."""
+    where = storage.join(root, "bundles", bundle, "results.json")
+    results = from_facts(storage.read_json(where))
+    rates = corpus_rates(root, face, transcriber)
+    best, difference = gain_over_modalities(root, bundle, resamples=resamples)
+    print()
+    Console().print(table(results, read_dataset(root).name))
+    print(
+        f"the ensemble over {best}, the best single modality in hindsight: {difference.value:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}] accuracy, p = {difference.p_value:.3f}"
+    )
+    print(f"over the best of all its members: {results.verdict}")
+    print("\n".join(closing(root, bundle, rates)))
+    return results
+
+
+def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str, Difference]:
+    """How much the ensemble gains over the best net that reads one modality, paired by clip.
+
+    Returns:
+        Name of that net, and the difference of the accuracies; positive is better.
+    """
+    name, task = next(iter(read_dataset(root).tasks.items()))
+    held = held_out(root, ALONE, name, task)
+    held, fused = with_bundle(root, held, bundle, name, task)
+    alone = member_lines(held)
+    best = min(alone, key=lambda line: loss("accuracy", task.kind, line.scores, held.target))
+    pair = (fused["ensemble"], best.scores)
+    people = groups_of(root, held.clip_id)
+    return best.name, gain("accuracy", task.kind, pair, held.target, people, resamples, 0)
+
+
+def table(results: Results, name: str) -> Table:
+    """Every way to answer, with 95 % intervals over speakers."""
+    shown = Table(
+        title=f"{name}: {results.num_rows} clips, {results.num_groups} speakers, out of fold, "
+        "95 % intervals"
+    )
+    shown.add_column("")
+    for heading in SHOWN.values():
+        shown.add_column(heading, justify="right")
+    for row in results.rows:
+        if row.role == "pool":
+            continue
+        cells = [
+            f"{figure.value:.3f}\n[{figure.low:.2f}, {figure.high:.2f}]"
+            for figure in (row.figures[metric] for metric in SHOWN)
+        ]
+        shown.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
+    return shown
+
+
+def closing(root: str, bundle: str, rates: Rates) -> list[str]:
+    """What the corpus allows, what the pretrained models read of it, and where to go on."""
+    best = ", ".join(f"{name} {value:.3f}" for name, value in ceilings(root).items())
+    return [
+        f"best accuracy the corpus allows: {best}",
+        *rates.lines(),
+        "the corpus is synthetic: it shows that the pipeline works, not how well real people are read",
+        f"report: {storage.join(root, 'reports', bundle, 'report.html')}",
+        f"your own video: affuse score clip.mp4 --bundle {storage.join(root, 'bundles', bundle)}",
+    ]
