@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
+from encoders._digests import stamped, without_path
 
 Modality = Literal["audio", "text", "video"]
 Option = str | int | float | bool
@@ -289,13 +290,13 @@ class Descriptor:
         """
         meaning = {
             "name": self.spec.name,
-            "weights": [[w.name, w.uri, w.sha256] for w in self.weights],
+            "weights": [[w.name, without_path(w.uri), w.sha256] for w in self.weights],
             "dim": self.dim,
             "layers": self.layers,
             "rate_hz": self.spec.rate_hz,
             "frames": None if self.frame_policy is None else vars(self.frame_policy),
             "dtype": self.spec.dtype,
-            "options": dict(self.options),
+            "options": {key: value for key, value in self.options.items() if key != "weights"},
             "upstream": list(self.upstream),
         }
         text = json.dumps(meaning, sort_keys=True, default=str)
@@ -359,6 +360,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
 
     Raises:
         ConfigError: an unknown encoder, option or value; the nearest known one is named.
+        WeightsError: weights of the user's own have changed since the text was written.
     """
     name, _, rest = text.partition(":")
     spec = find(name)
@@ -373,6 +375,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     if spec.widths and options["kind"] not in spec.widths:
         raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
     _check_weights(text, spec, options)
+    options["weights"] = stamped(str(options["weights"]))
     descriptor = Descriptor(spec=spec, options=options, upstream=upstream)
     _ = descriptor.layers  # refuses a bad index now, not on a worker
     return descriptor

@@ -12,7 +12,6 @@ Layout of a store: ``package/dist==version/path/inside``, ``hf/owner--name@revis
 ``files.json`` written last (name -> sha256), ``file/<name>-<digest of the path>/...`` likewise.
 """
 
-import functools
 import hashlib
 import io
 import re
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from cluster import storage
 from cluster.errors import WeightsError
+from encoders._digests import file_digest, local_file, stamped
 from encoders.spec import Weights
 
 DEFAULT_STORE = "~/.cache/affuse/store"
@@ -67,7 +67,7 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     else:
         path = _cached(weights, where, cache.expanduser() / _digest(store) / _place(weights))
     if path.is_file() and weights.sha256 is not None:
-        _check(weights, _file_digest(path, path.stat().st_mtime_ns), path)
+        _check(weights, file_digest(path, path.stat().st_mtime_ns), path)
     return path
 
 
@@ -103,7 +103,7 @@ def mirror(weights: Sequence[Weights], store: str = DEFAULT_STORE) -> list[Mirro
                     _download_hub(each.uri, folder)
                     _publish_folder(Path(folder), where)
             else:
-                _publish_folder(_file_path(each.uri), where)
+                _publish_folder(local_file(each.uri), where)
         done.append(Mirrored(each, fetched=missing))
     return done
 
@@ -111,7 +111,7 @@ def mirror(weights: Sequence[Weights], store: str = DEFAULT_STORE) -> list[Mirro
 def is_mirrored(weights: Weights, store: str = DEFAULT_STORE) -> bool:
     """Whether `local_path` would find it."""
     if weights.uri.startswith("file://") and storage.is_local(store):
-        if not _file_path(weights.uri).exists():
+        if not local_file(weights.uri).exists():
             raise WeightsError(f"{weights.uri} is not there; expected a model's folder or file")
         return True
     return _is_there(weights, storage.join(storage.absolute(store), _place(weights)))
@@ -127,12 +127,8 @@ def _own_path(weights: Weights) -> Path | None:
     """A ``file://`` artefact that lies on this machine is read where it is."""
     if not weights.uri.startswith("file://"):
         return None
-    path = _file_path(weights.uri)
+    path = local_file(stamped(weights.uri))  # refuses what has changed
     return path if path.exists() else None
-
-
-def _file_path(uri: str) -> Path:
-    return Path(uri.removeprefix("file://"))
 
 
 def _place(weights: Weights) -> str:
@@ -144,7 +140,7 @@ def _place(weights: Weights) -> str:
         name, revision = _hub_parts(uri)
         return f"hf/{name.replace('/', '--')}@{revision}"
     if uri.startswith("file:///"):
-        return f"file/{_file_path(uri).name}-{_digest(uri)}"
+        return f"file/{local_file(uri).name}-{_digest(uri)}"
     raise WeightsError(
         f"weights {uri!r}; expected hf://owner/name@revision, package://dist==version/path or "
         "file:///path"
@@ -256,13 +252,6 @@ def _check(weights: Weights, sha256: str, came: object) -> None:
             f"{came} has sha256 {sha256}, expected {weights.sha256}; delete it and type: "
             "affuse models --encoders NAME"
         )
-
-
-@functools.lru_cache(maxsize=64)
-def _file_digest(path: Path, modified_ns: int) -> str:
-    """Hashed once per process and version of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import WeightsError
 from encoders import store
-from encoders.spec import Weights
+from encoders.spec import Weights, describe
 
 CONTENT = b"numbers"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -128,6 +128,27 @@ class TestReading:
         own = hub(f"file://{tmp_path}")
         assert store.local_path(own, str(tmp_path / "s")) == tmp_path
         assert not store.mirror([own], str(tmp_path / "s"))[0].fetched
+
+    def test_a_model_of_ones_own_is_known_by_its_content_not_its_path(self, tmp_path):
+        def fingerprint(folder):
+            return describe(f"bert_base:weights=file://{folder}").fingerprint
+
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "model.safetensors").write_bytes(CONTENT)
+        first = fingerprint(tmp_path / "a")
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert fingerprint(tmp_path / "b") == first
+        (tmp_path / "b" / "model.safetensors").write_bytes(b"trained on")
+        assert fingerprint(tmp_path / "b") != first
+        assert first != describe("bert_base").fingerprint
+
+    def test_a_model_that_changed_since_it_was_named_is_refused(self, tmp_path):
+        (tmp_path / "model.safetensors").write_bytes(CONTENT)
+        descriptor = describe(f"bert_base:weights=file://{tmp_path}")
+        assert store.local_paths(descriptor.weights)["model"] == tmp_path
+        (tmp_path / "model.safetensors").write_bytes(b"trained on, longer")
+        with pytest.raises(WeightsError, match="has changed"):
+            store.local_paths(descriptor.weights)
 
     def test_an_unknown_kind_of_uri_is_refused(self, tmp_path):
         with pytest.raises(WeightsError, match="expected hf://"):
