@@ -1,5 +1,9 @@
 """Losses that a paper brings: there in training, gone in eval, and about what they say."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -127,3 +131,35 @@ class TestSDT:
         losses["y/audio/teacher"].backward()
         assert net.heads.task["y"].weight.grad is None
         assert net.student["audio"].task["y"].weight.grad.abs().sum() > 0
+
+
+TWO_PROCESSES = """
+import sys, torch
+from torch import distributed
+from fusion.nets.self_mm import LabelTable
+rank, store = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+rows = (torch.tensor([0, 1, 2]), torch.tensor([3]))[rank]
+truth = torch.tensor([-2.0, -1.0, 1.0, 2.0])
+features = torch.arange(12.0).view(4, 3)
+table = LabelTable({"fusion": 3, "audio": 3}, 3.0)
+for _ in range(2):
+    table.update(rows, truth[rows], {n: features[rows] for n in ("fusion", "audio")}, {})
+print(table.label_audio[:4].tolist(), table.seen[:4].tolist())
+distributed.destroy_process_group()
+"""
+
+
+def test_processes_of_a_distributed_run_hold_the_same_label_table(tmp_path):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].strip() for process in started]
+    assert said[0] == said[1]
+    assert said[0].endswith("[2, 2, 2, 2]")

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib
+import json
 from dataclasses import replace
 
 import cloudpickle
@@ -309,10 +310,11 @@ class TestEveryNet:
         (loss + sum(output.losses.values())).backward()
         assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
-    def test_a_config_equals_its_deep_copy(self, name):
+    def test_a_config_equals_its_copies_and_its_json(self, name):
         config = net_config(name, SMALL[name])
         assert copy.deepcopy(config) == config
         assert cloudpickle.loads(cloudpickle.dumps(config)) == config
+        assert net_config(name, json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
     def test_explain_gives_finite_tensors_and_changes_nothing(self, name):
         net = build(name)
