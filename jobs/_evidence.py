@@ -256,7 +256,7 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
 def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
     done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
     columns = {
-        key.removeprefix("value/"): [row[key] for row in done]
+        key.removeprefix("value/"): [_listed(row[key]) for row in done]
         for key in (done[0] if done else {})
         if key.startswith("value/")
     }
@@ -267,6 +267,13 @@ def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
         metric="score (lower is better)",
         importance=summary.get("importance", {}),
     )
+
+
+def _listed(value: Any) -> Any:
+    """A setting as a label: a list as the beginnings of its names."""
+    if not isinstance(value, str) or not value.startswith("["):
+        return value
+    return "+".join(str(item)[:5] for item in json.loads(value))
 
 
 def curves(root: str, run: str) -> list[Curve]:

@@ -248,13 +248,13 @@ def role_dots(roles: Mapping[str, Mapping[str, float]], metric: str) -> bytes:
 
 @styled
 def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], label: str) -> bytes:
-    """Trials of a search: one line a trial across its settings, coloured by its score."""
+    """Trials of a search: one line a trial across its settings, coloured by its score (lower is better)."""
     names = list(columns)
     figure, axes = _new(3.9, width=max(WIDTH, 1.25 * len(names) + 1.6))
     values = np.asarray(score, float)
     span = np.ptp(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
     low = float(np.nanmin(values))
-    colours = mpl.colormaps["viridis"]((values - low) / (span or 1.0))
+    colours = mpl.colormaps["viridis_r"]((values - low) / (span or 1.0))
     heights = []
     for place, name in enumerate(names):
         scaled, ticks = _axis_of(columns[name])
@@ -262,11 +262,11 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
         axes.axvline(place, color=MUTED, linewidth=0.8, zorder=0)
         for height, text in ticks:
             axes.annotate(
-                shorten(text, 18), (place, height), xytext=(4, 0), textcoords="offset points",
+                shorten(text, 26), (place, height), xytext=(4, 0), textcoords="offset points",
                 va="center", fontsize=7.5, color=INK, zorder=5,
                 bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
             )  # fmt: skip
-    for trial in np.argsort(values):  # the best on top
+    for trial in np.argsort(-values):  # the best on top
         axes.plot(
             range(len(names)), [axis[trial] for axis in heights], color=colours[trial],
             linewidth=1.3, alpha=0.75,
@@ -276,7 +276,7 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
-    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(low, low + (span or 1.0)), "viridis")
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(low, low + (span or 1.0)), "viridis_r")
     figure.colorbar(scale, ax=axes, fraction=0.03, pad=0.02, label=label)
     return _png(figure)
 

@@ -71,7 +71,9 @@ def results(options: Options, evidence: Evidence) -> Section:
     picture = _plots.intervals(shown, _title(evidence.main), limit=options.limit)
     return Section(
         title="Results",
-        text=" ".join(filter(None, [_claim(evidence), evidence.groups.caution])),
+        text=" ".join(
+            filter(None, [_claim(evidence), _hopeful(evidence), evidence.groups.caution])
+        ),
         pictures={"results": picture},
         tables=(grid,),
     )
@@ -88,6 +90,14 @@ def _claim(evidence: Evidence) -> str:
         f"{focus.name} {verb} {gain.value:+.3f} {_title(evidence.main)} "
         f"[{gain.low:+.3f}, {gain.high:+.3f}] over {best.name}, the best single member in hindsight."
     )
+
+
+def _hopeful(evidence: Evidence) -> str:
+    """A word on runs that were chosen on the rows they are judged on."""
+    if not evidence.searches:
+        return ""
+    names = ", ".join(evidence.searches)
+    return f"Runs of the search ({names}) were chosen on these rows: their figures are a little hopeful."
 
 
 def classes(_: Options, evidence: Evidence) -> Section | None:
