@@ -25,11 +25,12 @@ class Objective:
         loss: name of a loss, or ``auto``: by kind of task.
         options: of the loss.
         shares: weight of each task; 1 where it is not named.
+        label_smoothing: of the classifications among the tasks.
         class_weights: task -> weight of each class.
         device: where the logits are.
 
     Raises:
-        ValueError: an option that the loss does not take.
+        ValueError: an option that the loss does not take, or smoothing without a classification.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Objective:
         loss: str = "auto",
         options: Mapping[str, Any] | None = None,
         shares: Mapping[str, float] | None = None,
+        label_smoothing: float = 0.0,
         class_weights: Mapping[str, Tensor] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -46,9 +48,14 @@ class Objective:
         self.device = torch.device(device)
         self.shares = {name: float((shares or {}).get(name, 1.0)) for name in tasks}
         self._losses: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+        kinds = [task.kind for task in tasks.values()]
+        if label_smoothing and "classification" not in kinds:
+            raise ValueError(f"label_smoothing takes a classification; the tasks are {kinds}")
         for name, task in tasks.items():
             chosen = DEFAULT_LOSS[task.kind] if loss == "auto" else loss
             given = dict(options or {})
+            if label_smoothing and task.kind == "classification":
+                given["label_smoothing"] = label_smoothing
             if class_weights and name in class_weights:
                 given["class_weights"] = class_weights[name].to(self.device)
             self._losses[name] = _bound(chosen, given, name)

@@ -63,7 +63,7 @@ class Recipe:
     """Weight of each task in the loss; 1 where it is not named."""
 
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes [0..1)."""
+    """Share of the target that is spread over all classes, in classifications [0..1)."""
 
     class_weights: bool = False
     """Weigh each class by rows / (classes x its rows), counted in the training part."""

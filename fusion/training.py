@@ -310,9 +310,6 @@ class _Trainer:
 
     def _objective(self) -> Objective:
         recipe = self.recipe
-        options: dict[str, Any] = dict(recipe.loss_options)
-        if recipe.label_smoothing:
-            options["label_smoothing"] = recipe.label_smoothing
         weights = {}
         if recipe.class_weights:
             weights = {
@@ -323,8 +320,9 @@ class _Trainer:
         return Objective(
             self.tasks,
             loss=recipe.loss,
-            options=options,
+            options=recipe.loss_options,
             shares=recipe.task_weights,
+            label_smoothing=recipe.label_smoothing,
             class_weights=weights,
             device=self.group.device,
         )

@@ -158,17 +158,23 @@ def read_space(values: Mapping[str, Any], base: Any) -> Space:
     return Space(dimensions=tuple(dimensions))
 
 
-def default_space(base: Any) -> dict[str, Any]:
-    """What is searched where no file says it: nets, subsets of the inputs, and how they are trained."""
+def default_space(base: Any, kinds: Sequence[str]) -> dict[str, Any]:
+    """What is searched where no file says it: nets, subsets of the inputs, and how they are trained.
+
+    Args:
+        base: train's config.
+        kinds: of its tasks.
+    """
+    smoothing = {"label_smoothing": [0.0, 0.1]} if "classification" in kinds else {}
     nets = list(FIRST_NETS) if base.net == "concat_mlp" else [base.net]
     return {
         "preset": True,
         "net": nets,
         "inputs": subsets(base.inputs),
-        "lr": {"log": [1e-4, 3e-3]},
+        "lr": {"log": [1e-4, 2e-3]},
         "weight_decay": {"log": [1e-5, 1e-1]},
         "batch_size": [32, 64],
-        "feature_noise": [0.0, 0.1, 0.3],
+        **smoothing,
     }
 
 

@@ -17,7 +17,7 @@ from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from jobs._fitting import Part
-from jobs._predictions import as_target, matrix, read_predictions
+from jobs._predictions import as_target, matrix, read_predictions, seeds_averaged
 from jobs._results import FIGURES
 
 
@@ -45,6 +45,7 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
         "manifest": first["facts"]["manifest"],
         "judged": "oof" if roles["oof"] else "valid",
         "roles": {role: found for role, found in roles.items() if found},
+        "averaged": averaged(table, "oof" if roles["oof"] else "valid", tasks),
         "majority": majority(table, "oof" if roles["oof"] else "valid", tasks),
         "parts": [part_facts(part, card, table, tasks) for part, card in cards.items()],
     }
@@ -68,6 +69,24 @@ def figures_of_role(
         }
         for name, values in found.items()
     }
+
+
+def averaged(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """``task/metric`` -> figure of the mean prediction over the seeds: the run as a member."""
+    found = {}
+    of_role = table.filter(pc.equal(table["role"], role))
+    for name, task in tasks.items():
+        rows = of_role.filter(pc.equal(of_role["task"], name))
+        if not rows.num_rows:
+            continue
+        member = seeds_averaged(rows, task)
+        prediction = probabilities(task.kind, torch.tensor(member.scores))
+        target = as_target(member.target.copy(), task.kind)
+        for each in FIGURES[task.kind]:
+            value = metric(each)(prediction, target)
+            if np.isfinite(value):
+                found[f"{name}/{each}"] = value
+    return found
 
 
 def figures(table: pa.Table, tasks: Mapping[str, Task]) -> dict[str, float]:
@@ -139,11 +158,13 @@ def show(summary: Mapping[str, Any]) -> None:
     columns = list(summary["roles"])
     for role in columns:
         table.add_column(role, justify="right")
+    table.add_column("mean of seeds", justify="right")
     table.add_column("majority", justify="right")
     for name in summary["roles"][summary["judged"]]:
         cells = [_cell(summary["roles"][role].get(name)) for role in columns]
         base = summary["majority"].get(name)
-        table.add_row(name, *cells, "-" if base is None else f"{base:.3f}")
+        mean = summary["averaged"].get(name, float("nan"))
+        table.add_row(name, *cells, f"{mean:.3f}", "-" if base is None else f"{base:.3f}")
     Console().print(table)
 
 

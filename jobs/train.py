@@ -12,10 +12,12 @@ Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,7 +87,7 @@ class Config(Recipe):
     seeds: tuple[int, ...] = (0,)
     """One net a fold for each of them."""
 
-    valid_share: float = 0.15
+    valid_share: float = 0.1
     """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]."""
 
     refit: bool = True
@@ -149,6 +151,27 @@ def main(config: Config) -> None:
         tracker.finish(summary, histories(config, parts))
     show(summary)
     print(f"wrote {base} in {time.monotonic() - start:.1f} s")
+
+
+def quietly(values: Mapping[str, Any]) -> str:
+    """Train by a config in plain values without printing; for a task on a worker.
+
+    Returns:
+        The run and its figures in a line.
+    """
+    config = settings.from_mapping(Config, values)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        main(config)
+    summary = storage.read_json(storage.join(run_uri(config), "summary.json"))
+    figures = summary["roles"][summary["judged"]]
+    text = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in list(figures.items())[:2])
+    return f"{config.run}: {text}"
+
+
+def is_complete(config: Config) -> bool:
+    """Whether every part of a named run and its summary are there."""
+    done = storage.exists(storage.join(run_uri(config), "summary.json"))
+    return done and not missing(config, parts_of(config))
 
 
 def resolved(config: Config) -> Config:

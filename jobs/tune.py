@@ -37,9 +37,19 @@ from jobs import train
 from jobs._feeding import Library
 from jobs._fitting import Part
 from jobs._late import JUDGES
-from jobs._space import Space, default_space, read_space
+from jobs._manifest import read_dataset
+from jobs._selecting import held_trials, members_of, procedure
+from jobs._space import Space, default_space, read_space, with_values
 
-ALSO_ELSEWHERE = ("ensemble", "gpu_share", "keep", "parallel", "time_s", "trials")
+ALSO_ELSEWHERE = (
+    "ensemble",
+    "gpu_share",
+    "keep",
+    "member_seeds",
+    "parallel",
+    "time_s",
+    "trials",
+)
 """Fields that may change from one start of a search to the next."""
 
 
@@ -70,6 +80,9 @@ class Config(train.Config):
 
     keep: int = 8
     """Best trials that become runs, the best one of each set of inputs first."""
+
+    member_seeds: tuple[int, ...] = (0, 1, 2)
+    """Further seeds that kept trials are trained with: a member is the mean of its seeds."""
 
     ensemble: bool = True
     """Fuse the kept runs into a bundle of the run's name."""
@@ -103,7 +116,7 @@ def main(config: Config) -> None:
     with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
         search(config, base, space, tracker)
-        summary = keep_best(config, base, tracker)
+        summary = keep_best(config, base)
         storage.publish_json(summary, storage.join(folder, "summary.json"))
         tracker.finish(summary)
         tracker.artefacts(("space.json", "importance.json"))
@@ -115,7 +128,11 @@ def main(config: Config) -> None:
 
 def space_of(config: Config) -> dict[str, Any]:
     """The space of the file, or the default one."""
-    return default_space(config) if config.space is None else settings.read_mapping(config.space)
+    if config.space is not None:
+        return settings.read_mapping(config.space)
+    tasks = read_dataset(config.root).tasks
+    kinds = [task.kind for name, task in tasks.items() if name in (config.tasks or tasks)]
+    return default_space(config, kinds)
 
 
 def base_of(config: Config, space_values: Mapping[str, Any]) -> train.Config:
@@ -298,49 +315,87 @@ def describe(values: Mapping[str, Any]) -> str:
     return " on ".join(part for part in parts if part)
 
 
-def keep_best(config: Config, base: train.Config, tracker: Tracker) -> dict[str, Any]:
-    """Make runs of the best trials; the nets are trained as they were in the search, bit by bit."""
+def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
+    """Make runs of the best trials, and say what the whole choice is worth."""
     from jobs import _trials
-    from jobs._space import with_values
 
     folder = train.run_uri(base)
     ledger = _trials.read_ledger(base)
-    finished = sorted((r for r in ledger if r.state == "finished"), key=lambda r: r.score)
+    finished = [record for record in ledger if record.state == "finished"]
     if not finished:
         reasons = {record.error for record in ledger if record.error}
         raise NotPreparedError(f"no trial of {base.run!r} was finished: {'; '.join(reasons)}")
     storage.publish_table(_trials.trials_table(ledger), storage.join(folder, "trials.parquet"))
     shares = _trials.importances(ledger)
     storage.publish_json(shares, storage.join(folder, "importance.json"))
-    runs = []
-    for record in members_of(finished, config.keep):
-        name = f"{base.run}-{record.number:05d}"
-        chosen = with_values(base, record.values)
-        train.main(dataclasses.replace(chosen, run=name, tracking=False, workers=base.workers))
-        runs.append({"run": name, "score": record.score, "values": dict(record.values)})
-    count = {state: sum(r.state == state for r in ledger) for state in _trials.STATES}
-    seconds = sum(record.seconds for record in ledger)
+    by_number = {record.number: record for record in finished}
+    scores = {record.number: record.score for record in finished}
+    numbers = members_of(finished, scores, config.keep)
+    best = min(finished, key=lambda record: record.score)
+    members = {
+        f"{base.run}-{number:05d}": with_values(base, by_number[number].values)
+        for number in numbers
+    }
+    train_members(config, base, members)
     return {
         "run": base.run,
         "kind": "tune",
-        "trials": count,
-        "seconds": round(seconds, 1),
-        "best": {**dataclasses.asdict(finished[0])},
-        "members": runs,
+        "trials": {state: sum(r.state == state for r in ledger) for state in _trials.STATES},
+        "seconds": round(sum(record.seconds for record in ledger), 1),
+        "best": dataclasses.asdict(best),
+        "members": [
+            {"run": name, "score": scores[number], "values": dict(by_number[number].values)}
+            for name, number in zip(members, numbers, strict=True)
+        ],
         "importance": shares,
+        "procedure": judged_procedure(config, base, finished),
     }
 
 
-def members_of(finished: Sequence[Any], keep: int) -> list[Any]:
-    """The best trial of each set of inputs, then the best of the rest."""
-    seen: set[str] = set()
-    first: list[Any] = []
-    rest: list[Any] = []
-    for record in finished:
-        inputs = str(record.values.get("inputs"))
-        (rest if inputs in seen else first).append(record)
-        seen.add(inputs)
-    return sorted([*first, *rest][:keep], key=lambda record: float(record.score))
+def train_members(config: Config, base: train.Config, members: Mapping[str, train.Config]) -> None:
+    """Train the kept configurations with all member seeds, several at a time.
+
+    The seeds of the search give the nets of the search again, bit by bit.
+    """
+    seeds = tuple(dict.fromkeys([*base.seeds, *config.member_seeds]))
+    todo = [
+        dataclasses.replace(chosen, run=name, seeds=seeds, tracking=False, workers=0)
+        for name, chosen in members.items()
+    ]
+    todo = [one for one in todo if not train.is_complete(one)]
+    if not todo:
+        return
+    print(f"{len(todo)} members to train with seeds {list(seeds)}")
+    with ray_session(config.session):
+        import ray
+
+        gpus = config.gpu_share if cluster_capacity().gpus else 0.0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train.quietly)
+        waiting = [task.remote(settings.to_mapping(one)) for one in todo]
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            print(f"  {ray.get(ready[0])}, {len(waiting)} left", flush=True)
+
+
+def judged_procedure(
+    config: Config, base: train.Config, finished: Sequence[Any]
+) -> dict[str, Any] | None:
+    """The figures of choosing and fusing, fold by fold; None without folds."""
+    if base.folds is None:
+        return None
+    from jobs import _trials
+
+    tasks = read_dataset(base.root).tasks
+    name = base.tasks[0] if base.tasks else next(iter(tasks))
+    files = {
+        record.number: _trials.trial_uri(base, record.number, ".parquet") for record in finished
+    }
+    held = held_trials(files, name, tasks[name])
+    found = procedure(held, finished, tasks[name], config.keep)
+    return {
+        "figures": dict(found.figures),
+        "members": {str(k): v for k, v in found.members.items()},
+    }
 
 
 def show(summary: Mapping[str, Any]) -> None:
@@ -356,6 +411,10 @@ def show(summary: Mapping[str, Any]) -> None:
     if shares:
         text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])
         console.print(f"what mattered: {text}")
+    if summary["procedure"]:
+        figures = summary["procedure"]["figures"].items()
+        text = ", ".join(f"{name} {value:.3f}" for name, value in figures)
+        console.print(f"members and fusion chosen without the fold they are judged on: {text}")
 
 
 def fuse(config: Config, base: train.Config, summary: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from fusion._objective import Objective
 from fusion._order import epoch_steps, share_of
 from fusion.recipe import Recipe
 from fusion.training import Group, fit
@@ -94,8 +95,14 @@ class TestLearning:
 
 class TestWrongRecipes:
     def test_an_option_the_loss_does_not_take_is_refused(self):
-        with pytest.raises(ValueError, match="loss 'l1' of task 'arousal' takes no label_smooth"):
-            train(dataclasses.replace(RECIPE, label_smoothing=0.1))
+        with pytest.raises(ValueError, match="loss 'cross_entropy' of task 'emotion' takes no gamma"):
+            train(dataclasses.replace(RECIPE, loss_options={"gamma": 2.0}))
+
+    def test_smoothing_is_of_classifications_only(self):
+        train(dataclasses.replace(RECIPE, epochs=1, label_smoothing=0.1))
+        tasks = {"arousal": made_up.TASKS["arousal"]}
+        with pytest.raises(ValueError, match="label_smoothing takes a classification"):
+            Objective(tasks, label_smoothing=0.1)
 
     def test_an_unknown_metric_is_refused(self):
         with pytest.raises(ValueError, match="there is no metric 'acuracy'"):

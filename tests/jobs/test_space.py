@@ -49,7 +49,7 @@ class TestDrawing:
         assert with_values(base, {"lr": 0.1}).net_options == {"rank": 2}
 
     def test_the_default_space_is_valid(self):
-        assert len(read_space(default_space(BASE), BASE).dimensions) > 6
+        assert len(read_space(default_space(BASE, ["classification"]), BASE).dimensions) > 6
 
     def test_subsets_stay_few(self):
         assert subsets("abc") == [["a"], ["b"], ["c"], *map(list, ("ab", "ac", "bc", "abc"))]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.session import SessionConfig, ray_session
 from jobs import train
 from jobs._predictions import read_predictions
 
@@ -121,6 +123,74 @@ class TestRefusals:
     def test_an_unknown_option_names_the_nearest(self, root):
         with pytest.raises(ConfigError, match="no option 'hiden'; did you mean 'hidden'"):
             config(root, net_options={"hiden": 3})
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+class TestWorkers:
+    """Ray Train with two workers (gloo), beside this process alone."""
+
+    @pytest.fixture(scope="class")
+    def session(self):
+        with ray_session(SessionConfig(num_cpus=2)):
+            yield SessionConfig(num_cpus=2)
+
+    def test_two_workers_give_the_predictions_of_one(self, root, session):
+        plain = config(root, folds="speaker", net_options={"hidden": 8, "dropout": 0.0})
+        train.main(dataclasses.replace(plain, run="one"))
+        train.main(dataclasses.replace(plain, run="two", workers=2, session=session))
+        key = [("fold", "ascending"), ("task", "ascending"), ("clip_id", "ascending")]
+        one, two = (read_predictions(root, run).sort_by(key).to_pandas() for run in ("one", "two"))
+        assert one.drop(columns=["run", "scores"]).equals(two.drop(columns=["run", "scores"]))
+        for ours, theirs in zip(one.scores, two.scores, strict=True):
+            assert theirs == pytest.approx(ours, abs=1e-3)
+        assert not Path(root, "runs", "two", ".ray").exists()
+
+    def test_workers_that_share_out_the_parts_give_the_same_weights(self, root, session):
+        plain = config(root, folds="speaker", seeds=(0, 1), refit=False)
+        train.main(dataclasses.replace(plain, run="one"))
+        train.main(
+            dataclasses.replace(plain, run="two", workers=2, spread="parts", session=session)
+        )
+        ours, theirs = content(root, "one"), content(root, "two")
+        for name in theirs:
+            if name.endswith(".safetensors"):
+                assert ours[name] == theirs[name]
+
+    def test_a_worker_that_is_killed_is_replaced_and_the_weights_stay_the_same(self, root, session):
+        long = config(root, folds="speaker", epochs=150, patience=0, checkpoint_s=0.0)
+        long = dataclasses.replace(long, workers=2, refit=False, session=session)
+        train.main(dataclasses.replace(long, run="undisturbed"))
+        killer = threading.Thread(target=kill_a_worker, args=(Path(root, "runs", "killed"),))
+        killer.start()
+        train.main(dataclasses.replace(long, run="killed"))
+        killer.join()
+        ours, theirs = content(root, "killed"), content(root, "undisturbed")
+        weights = [name for name in theirs if name.endswith(".safetensors")]
+        assert len(weights) == 3
+        assert all(ours[name] == theirs[name] for name in weights)
+
+
+def kill_a_worker(run: Path) -> None:
+    """Kill one training worker of this session once it has written a checkpoint."""
+    while not list(run.rglob("checkpoint.pt")):
+        time.sleep(0.05)
+    # The workers of this test's own session: children of its raylet, which is our child.
+    ours = {os.getpid()}
+    found = []
+    for _ in range(3):
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                text = stat.read_text()
+            except OSError:
+                continue
+            parent = int(text.rpartition(")")[2].split()[1])
+            if parent in ours:
+                ours.add(int(stat.parent.name))
+                if "RayTrainWorker" in text:
+                    found.append(int(stat.parent.name))
+    assert found
+    os.kill(found[0], signal.SIGKILL)
 
 
 @pytest.mark.slow
