@@ -273,7 +273,7 @@ def _listed(value: Any) -> Any:
     """A setting as a label: a list as the beginnings of its names."""
     if not isinstance(value, str) or not value.startswith("["):
         return value
-    return "+".join(str(item)[:5] for item in json.loads(value))
+    return "+".join(str(item)[:4] for item in json.loads(value))
 
 
 def curves(root: str, run: str) -> list[Curve]:

@@ -21,6 +21,7 @@ from typing import Any
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig, ray_session
+from encoders.spec import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
 from jobs._closing import ceilings, has_corpus, show
@@ -160,7 +161,8 @@ def stage_encode(config: Config) -> Stage:
     text = (
         f"encode --root {config.root} --encoders {' '.join(ENCODERS)} --transcriber {TRANSCRIBER}"
     )
-    return text, lambda: encode.main(job), {"encoders": ENCODERS, "transcriber": TRANSCRIBER}
+    tables = [describe(name).folder for name in (*ENCODERS, TRANSCRIBER)]
+    return text, lambda: encode.main(job), {"tables": tables}
 
 
 def stage_train(config: Config) -> Stage:
