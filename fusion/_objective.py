@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion._predict import Predicted
 from fusion.batch import Batch, Output, Task
 from fusion.losses import loss_function
+from fusion.predicting import Predicted
 
 DEFAULT_LOSS = {"classification": "cross_entropy", "multilabel": "bce", "regression": "l1"}
 

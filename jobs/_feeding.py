@@ -9,9 +9,8 @@ alone, so that the same seed gives the same batches either way.
 import hashlib
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +21,11 @@ from torch import Tensor
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
-from fusion.batch import Axis, Batch, Task
-from fusion.batch import Sequence as Steps
+from fusion.batch import Axis, Task
 from jobs._features import feature_folders, read_features, resolve_features
+from jobs._feeds import ClipFeed, Clips, DialogueFeed, Pool, Store, pooled, without_speaker
 from jobs._manifest import Dataset, read_dataset, read_folds, read_manifest
 
-Pool = Literal["none", "mean", "mean_std"]
 log = logging.getLogger(__name__)
 
 
@@ -62,33 +60,6 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
-    """The clips of a data set without their features, ordered by id."""
-
-    clip_id: np.ndarray
-    """int64, writable: tensors share its memory."""
-
-    split: np.ndarray
-    """object: train, valid or None (test where it was asked for)."""
-
-    fold: np.ndarray
-    """int64; 0 where there are no folds."""
-
-    group: np.ndarray
-    speaker: np.ndarray
-    dialogue: np.ndarray
-    turn: np.ndarray
-    targets: Mapping[str, Tensor]
-    """Task -> class index [clip], labels [clip label] or values [clip]."""
-
-    known: Mapping[str, Tensor]
-    """Task -> bool of the same shape."""
-
-    def __len__(self) -> int:
-        return len(self.clip_id)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Data:
     """A loaded data set."""
 
@@ -103,197 +74,6 @@ class Data:
     def dims(self) -> dict[str, int]:
         """Feature width of each input."""
         return {name: store.dim for name, store in self.feed.stores.items()}
-
-
-@dataclass(frozen=True)
-class Store:
-    """The steps of all clips of one input, behind one another."""
-
-    values: Tensor
-    """[step feature], float16 or float32, in memory or memory-mapped."""
-
-    valid: Tensor
-    """bool [step]."""
-
-    offsets: Tensor
-    """int64 [clip + 1]: where a clip's steps begin."""
-
-    @property
-    def dim(self) -> int:
-        """Feature width."""
-        return int(self.values.shape[1])
-
-    @property
-    def lengths(self) -> Tensor:
-        """Steps of each clip."""
-        return self.offsets[1:] - self.offsets[:-1]
-
-    def gather(self, clips: Tensor) -> Steps:
-        """Padded steps of some clips, float32; -1 and a clip without steps give a mask of zeros."""
-        there = clips.clamp(min=0)
-        start, length = self.offsets[there], self.lengths[there]
-        length = torch.where(clips >= 0, length, 0)
-        longest = max(1, int(length.max()))
-        step = torch.arange(longest)
-        mask = step < length.unsqueeze(1)
-        if not len(self.values):
-            return Steps(torch.zeros(len(clips), longest, self.dim), mask)
-        at = torch.where(mask, start.unsqueeze(1) + step, 0)
-        flat = at.reshape(-1)
-        values = self.values[flat].float().reshape(len(clips), longest, self.dim)
-        mask = mask & self.valid[at]
-        return Steps(values * mask.unsqueeze(-1), mask)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As arrays they lie in Ray's shared memory once for all workers of a machine.
-        return (_store_of, (self.values.numpy(), self.valid.numpy(), self.offsets.numpy()))
-
-    @classmethod
-    def from_arrays(cls, arrays: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> "Store":
-        """From (values [steps dim], valid [steps]) a clip; None where the modality is missing."""
-        present = [item for item in arrays if item is not None]
-        if not present:
-            raise ValueError("a store needs at least one clip that has the input")
-        dim = present[0][0].shape[1]
-        lengths = [0 if item is None else len(item[0]) for item in arrays]
-        values = np.concatenate([item[0] for item in present]).reshape(-1, dim)
-        valid = np.concatenate([item[1] for item in present])
-        return cls(
-            torch.from_numpy(np.ascontiguousarray(values)),
-            torch.from_numpy(valid.astype(bool)),
-            torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
-        )
-
-
-def _store_of(*arrays: np.ndarray) -> Store:
-    """A store over arrays that may be read-only: nothing writes to them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        values, valid, offsets = (torch.from_numpy(array) for array in arrays)
-    return Store(values, valid, offsets)
-
-
-@dataclass(frozen=True)
-class ClipFeed:
-    """A row is a clip, `time` runs inside it."""
-
-    stores: Mapping[str, Store]
-    clips: Clips
-    lengths: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        lengths = torch.stack([store.lengths for store in self.stores.values()]).amax(0)
-        object.__setattr__(self, "lengths", lengths)
-
-    def batch(self, rows: Tensor) -> Batch:
-        """Clips by index."""
-        targets, known = self.targets(rows)
-        return Batch(
-            inputs={name: store.gather(rows) for name, store in self.stores.items()},
-            clip_id=torch.from_numpy(self.clips.clip_id)[rows],
-            index=rows,
-            targets=targets,
-            target_masks=known,
-        )
-
-    def targets(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Targets of clips, and which are known."""
-        targets = {name: target[rows] for name, target in self.clips.targets.items()}
-        return targets, {name: known[rows] for name, known in self.clips.known.items()}
-
-    def rows_of(self, chosen: np.ndarray) -> Tensor:
-        """Rows of the clips that are marked True."""
-        return torch.from_numpy(np.flatnonzero(chosen))
-
-
-@dataclass(frozen=True)
-class DialogueFeed:
-    """A row is a dialogue, `time` runs over its clips in order of their turns."""
-
-    stores: Mapping[str, Store]
-    """One step a clip."""
-
-    clips: Clips
-    causal: bool = False
-    lengths: Tensor = field(init=False)
-    members: Tensor = field(init=False)
-    """int64 [dialogue turn]: clips of each dialogue, -1 behind its end."""
-
-    speakers: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        turns = [(0 if turn is None else turn) for turn in self.clips.turn]
-        order = sorted(range(len(turns)), key=lambda at: (turns[at], self.clips.clip_id[at]))
-        members: dict[str, list[int]] = {}
-        for at in order:
-            alone = f"clip {self.clips.clip_id[at]}"
-            members.setdefault(self.clips.dialogue[at] or alone, []).append(at)
-        rows = [members[name] for name in sorted(members)]
-        longest = max(map(len, rows))
-        table = torch.full((len(rows), longest), -1)
-        speakers = torch.full((len(rows), longest), -1)
-        for index, row in enumerate(rows):
-            table[index, : len(row)] = torch.tensor(row)
-            codes: dict[Any, int] = {}
-            numbered = [codes.setdefault(self.clips.speaker[at], len(codes)) for at in row]
-            speakers[index, : len(row)] = torch.tensor(numbered)
-        object.__setattr__(self, "members", table)
-        object.__setattr__(self, "speakers", speakers)
-        object.__setattr__(self, "lengths", (table >= 0).sum(1))
-
-    def batch(self, rows: Tensor) -> Batch:
-        """Dialogues by index, cut to the longest of them."""
-        members = self._members(rows)
-        steps = members >= 0
-        clip_id = torch.from_numpy(self.clips.clip_id)[members.clamp(min=0)]
-        targets, known = self.targets(rows)
-        inputs = {}
-        for name, store in self.stores.items():
-            one = store.gather(members.reshape(-1))
-            values = one.values[:, 0].reshape(*members.shape, store.dim)
-            inputs[name] = Steps(values, one.mask[:, 0].reshape(members.shape))
-        return Batch(
-            inputs=inputs,
-            axis="dialogue",
-            clip_id=torch.where(steps, clip_id, -1),
-            index=rows,
-            steps=steps,
-            speaker=self.speakers[rows, : members.shape[1]],
-            targets=targets,
-            target_masks=known,
-            causal=self.causal,
-        )
-
-    def targets(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Targets of dialogues [dialogue turn ...], and which are known."""
-        members = self._members(rows)
-        there = members.clamp(min=0)
-        targets = {name: target[there] for name, target in self.clips.targets.items()}
-        known = {}
-        for name, flags in self.clips.known.items():
-            steps = (members >= 0).reshape(*members.shape, *[1] * (flags.ndim - 1))
-            known[name] = flags[there] & steps
-        return targets, known
-
-    def rows_of(self, chosen: np.ndarray) -> Tensor:
-        """Rows of the dialogues whose clips are marked True.
-
-        Raises:
-            ConfigError: some clips of a dialogue are marked and some are not.
-        """
-        marked = torch.from_numpy(chosen)[self.members.clamp(min=0)] & (self.members >= 0)
-        count = marked.sum(1)
-        torn = (count > 0) & (count < self.lengths)
-        if bool(torn.any()):
-            name = self.clips.dialogue[int(self.members[int(torn.nonzero()[0])][0])]
-            raise ConfigError(
-                f"dialogue {name!r} lies on both sides of a split; a dialogue net needs splits and "
-                "folds that keep dialogues whole"
-            )
-        return count.nonzero().squeeze(1)
-
-    def _members(self, rows: Tensor) -> Tensor:
-        return self.members[rows, : max(1, int(self.lengths[rows].max()))]
 
 
 def load(request: Request) -> Data:
@@ -492,36 +272,6 @@ class _Part:
                 values[target], valid[target] = self.values[steps], self.valid[steps]
             else:
                 values[target], valid[target] = pooled(self.values[steps], self.valid[steps], pool)
-
-
-def pooled(values: np.ndarray, valid: np.ndarray, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """The valid steps of one clip reduced to one step: (values [1 dim], valid [1])."""
-    kept = values[valid].astype(np.float32)
-    width = values.shape[1] * (2 if pool == "mean_std" else 1)
-    if not len(kept):
-        return np.zeros((1, width), np.float32), np.array([False])
-    parts = [kept.mean(0)] if pool == "mean" else [kept.mean(0), kept.std(0)]
-    return np.concatenate(parts)[None], np.array([True])
-
-
-def without_speaker(store: Store, clips: Clips) -> Store:
-    """Each speaker's own mean and spread removed, over the real steps of all their clips.
-
-    Raises:
-        ConfigError: a clip without a speaker.
-    """
-    if any(speaker is None for speaker in clips.speaker):
-        raise ConfigError("normalise=speaker: the manifest has clips without a speaker")
-    _, code = np.unique(clips.speaker.astype(str), return_inverse=True)
-    of_step = torch.from_numpy(code).repeat_interleave(store.lengths)
-    values = store.values.float()
-    for speaker in range(int(code.max()) + 1):
-        at = ((of_step == speaker) & store.valid).nonzero().squeeze(1)
-        if len(at):
-            own = values[at]
-            std = own.std(0, correction=0)
-            values[at] = (own - own.mean(0)) / torch.where(std > 1e-6, std, 1.0)
-    return Store(values, store.valid, store.offsets)
 
 
 def _parts(table: pa.Table, clip_ids: np.ndarray) -> list[_Part]:

@@ -21,14 +21,15 @@ from torch import Tensor
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from fusion import bundle
-from fusion._order import seed_of
-from fusion._predict import Predicted, joined, predict
 from fusion.bundle import Card, Predictor
 from fusion.nets import NETS, net_config
+from fusion.ordering import seed_of
+from fusion.predicting import Predicted, joined, predict
 from fusion.recipe import Recipe
 from fusion.scaling import Scaler
 from fusion.training import Fitted, Group, OnEpoch, fit
-from jobs._feeding import Clips, Data
+from jobs._feeding import Data
+from jobs._feeds import Clips
 from jobs._predictions import predictions_uri, write_predictions
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ import torch
 from fusion.batch import Task
 from fusion.probe import LeakReport, Split, leak_probe
 from fusion.statistics import Groups
-from jobs._feeding import Request, Store, load
+from jobs._feeding import Request, load
+from jobs._feeds import Store
 
 FEWEST_GROUPS = 10
 """With fewer people in a split no gap is told from chance."""

@@ -24,7 +24,8 @@ from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.nets import net_axis
 from jobs import _bundles
-from jobs._feeding import ClipFeed, Clips, Data, DialogueFeed, Store, pooled, without_speaker
+from jobs._feeding import Data
+from jobs._feeds import ClipFeed, Clips, DialogueFeed, Store, pooled, without_speaker
 from jobs._manifest import Dataset
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
 

@@ -24,8 +24,8 @@ from ray.tune.search import Searcher
 from cluster import settings, storage
 from cluster.errors import AffuseError
 from cluster.tables import PREDICTIONS
-from fusion._predict import SHOWN, judged
 from fusion.metrics import metric
+from fusion.predicting import SHOWN, judged
 from fusion.training import Group
 from jobs import _fitting, train
 from jobs._feeding import Library

@@ -32,7 +32,8 @@ from fusion.recipe import Recipe
 from fusion.training import Group, OnEpoch
 from jobs import _fitting
 from jobs._features import resolve_features
-from jobs._feeding import Data, Pool, Request, load
+from jobs._feeding import Data, Request, load
+from jobs._feeds import Pool
 from jobs._fitting import NetChoice, Part
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise

@@ -11,7 +11,7 @@ import torch
 from torch import multiprocessing
 
 from fusion._objective import Objective
-from fusion._order import epoch_steps, share_of
+from fusion.ordering import epoch_steps, share_of
 from fusion.recipe import Recipe
 from fusion.training import Group, fit
 
@@ -95,7 +95,9 @@ class TestLearning:
 
 class TestWrongRecipes:
     def test_an_option_the_loss_does_not_take_is_refused(self):
-        with pytest.raises(ValueError, match="loss 'cross_entropy' of task 'emotion' takes no gamma"):
+        with pytest.raises(
+            ValueError, match="loss 'cross_entropy' of task 'emotion' takes no gamma"
+        ):
             train(dataclasses.replace(RECIPE, loss_options={"gamma": 2.0}))
 
     def test_smoothing_is_of_classifications_only(self):

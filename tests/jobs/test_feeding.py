@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
-from jobs import _feeding
-from jobs._feeding import Request, Store, load
+from jobs import _feeding, _feeds
+from jobs._feeding import Request, load
+from jobs._feeds import Store
 
 
 def request(root: str, **changes) -> Request:
@@ -60,7 +61,7 @@ class TestPooling:
         torch.testing.assert_close(pooled.values[0, 0], expected)
 
     def test_what_has_one_step_anyway_is_left_as_it_is(self):
-        values, valid = _feeding.pooled(np.ones((2, 3), np.float16), np.array([0, 0]) > 0, "mean")
+        values, valid = _feeds.pooled(np.ones((2, 3), np.float16), np.array([0, 0]) > 0, "mean")
         assert values.shape == (1, 3)
         assert not valid.any()
 
