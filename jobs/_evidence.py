@@ -4,7 +4,6 @@ Rows of one person are not independent: intervals and paired differences resampl
 first. Only rows that no member trained on are judged; test rows are never read.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval
 from jobs import _bundles, _late
+from jobs._histories import Curve, Search, curves, evaluated, searches
 from jobs._manifest import read_dataset, read_manifest
 from jobs._members import add_members, rows_of
 from jobs._predictions import (
@@ -31,7 +31,16 @@ from jobs._predictions import (
     read_predictions,
     seeds_averaged,
 )
-from jobs._results import FIGURES, Role, figures, gain, loss, member_lines, priors
+from jobs._results import (
+    FIGURES,
+    Results,
+    Role,
+    figures,
+    gain,
+    loss,
+    member_lines,
+    priors,
+)
 from jobs._results import Line as Scored
 
 
@@ -47,27 +56,6 @@ class Line:
     figures: Mapping[str, Interval]
     gain: Difference | None
     """Of the first figure over the best single member; positive is better."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """The history of one training."""
-
-    fold: int
-    seed: int
-    records: Sequence[Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """The trials of a search that were finished."""
-
-    columns: Mapping[str, Sequence[Any]]
-    """Setting -> its value in each trial; only settings that differ."""
-
-    score: Sequence[float]
-    metric: str
-    importance: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +85,11 @@ class Evidence:
     """Searches that runs of this report came from."""
 
     bundle: Mapping[str, Any] | None
+    tested: Results | None
+    """What `affuse evaluate` found on the test split."""
+
+    looks: int
+    """How often the test split has been looked at."""
 
     @property
     def focus(self) -> Line:
@@ -174,6 +167,8 @@ def gather(
         roles={run: _role_figures(root, run, task_name, kind) for run in names},
         searches=searches(root, names),
         bundle=facts,
+        tested=evaluated(root, bundle or "+".join(names)),
+        looks=len(storage.names(storage.join(root, "looks"))),
     )
 
 
@@ -240,51 +235,6 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
     seeds = {seed for run in runs for _, seed in folds_and_seeds(root, run)}
     seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
     return f"{how}{seeded}, n = {num_rows}"
-
-
-def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
-    """The searches of `affuse tune` whose trials became some of the runs, by name."""
-    found = {}
-    for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
-        folder = storage.join(root, "runs", name)
-        uri = storage.join(folder, "trials.parquet")
-        if name and storage.exists(uri):
-            found[name] = _search(folder, storage.read_table(uri).to_pylist())
-    return found
-
-
-def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
-    done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
-    columns = {
-        key.removeprefix("value/"): [_listed(row[key]) for row in done]
-        for key in (done[0] if done else {})
-        if key.startswith("value/")
-    }
-    summary = storage.read_json(storage.join(folder, "summary.json"))
-    return Search(
-        columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
-        score=[row["score"] for row in done],
-        metric="score (lower is better)",
-        importance=summary.get("importance", {}),
-    )
-
-
-def _listed(value: Any) -> Any:
-    """A setting as a label: a list as the beginnings of its names."""
-    if not isinstance(value, str) or not value.startswith("["):
-        return value
-    return "+".join(str(item)[:4] for item in json.loads(value))
-
-
-def curves(root: str, run: str) -> list[Curve]:
-    """The histories of a run that were kept, by fold and seed."""
-    found = []
-    for fold, seed in folds_and_seeds(root, run):
-        uri = storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", "history.jsonl")
-        if storage.exists(uri):
-            lines = storage.read_bytes(uri).decode().splitlines()
-            found.append(Curve(fold=fold, seed=seed, records=[json.loads(line) for line in lines]))
-    return found
 
 
 def _role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:

@@ -1,4 +1,8 @@
-"""The page of a report: plain HTML and a style sheet, nothing from elsewhere."""
+"""The page of a report and what it is made of: plain HTML and a style sheet, nothing from elsewhere."""
+
+from dataclasses import dataclass, field
+
+from jobs._tables import Grid
 
 STYLE_SHEET = """
 :root { color: #222; background: #fff; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -35,3 +39,26 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading, a few sentences, pictures and tables."""
+
+    title: str
+    text: str = ""
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """File name without its ending -> PNG."""
+
+    tables: tuple[Grid, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a reader may choose."""
+
+    worst: int
+    """How many of the worst errors are named."""
+
+    limit: tuple[str, float] | None
+    """A line in the results picture: its name and its height."""

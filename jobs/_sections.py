@@ -3,59 +3,29 @@
 A section that has nothing to say about a kind of task, or finds nothing to draw, is None.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from fusion.late.members import probabilities
-from fusion.metrics.classification import BINS, confusion, per_class
-from fusion.metrics.classification import ece as ece_of
-from fusion.statistics import Interval, ece_bound
+from fusion.statistics import Interval, holm
 from jobs import _plots
 from jobs._evidence import Evidence
+from jobs._html import Options, Section
 from jobs._results import FIGURES
 from jobs._tables import Grid
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A heading, a few sentences, pictures and tables."""
-
-    title: str
-    text: str = ""
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    """File name without its ending -> PNG."""
-
-    tables: tuple[Grid, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a reader may choose."""
-
-    worst: int
-    """How many of the worst errors are named."""
-
-    limit: tuple[str, float] | None
-    """A line in the results picture: its name and its height."""
+from jobs._verdicts import calibration, classes, errors, labels, values
 
 
 def results(options: Options, evidence: Evidence) -> Section:
     """Every way to answer beside its baselines."""
     names = FIGURES[evidence.task.kind]
     header = ["", *(_title(name) for name in names), f"gain over {evidence.best_single.name}"]
-    rows = [
-        [
-            line.name,
-            *(_with_interval(line.figures[name]) for name in names),
-            ""
-            if line.gain is None
-            else f"{_with_interval(line.gain)}, p = {line.gain.p_value:.3f}",
-        ]
-        for line in evidence.lines
-    ]
+    p_values = holm({line.name: line.gain.p_value for line in evidence.lines if line.gain})
+    rows = []
+    for line in evidence.lines:
+        cells = [_with_interval(line.figures[name]) for name in names]
+        gain = f"{_with_interval(line.gain)}, {_p(p_values[line.name])}" if line.gain else ""
+        rows.append([line.name, *cells, gain])
     shown = [
         (line.name, line.role, *_three(line.figures[evidence.main])) for line in evidence.lines
     ]
@@ -63,7 +33,7 @@ def results(options: Options, evidence: Evidence) -> Section:
         name="results",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
         f"{evidence.groups.count} groups. 95 % bootstrap intervals over groups in brackets; gain is paired "
-        "(positive is better), p by exchanging the two within groups.",
+        "(positive is better), p by exchanging the two within groups, Holm-corrected.",
         header=header,
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
@@ -92,88 +62,31 @@ def _claim(evidence: Evidence) -> str:
     )
 
 
+def tested(_: Options, evidence: Evidence) -> Section | None:
+    """The test split, where `evaluate` has opened it."""
+    found = evidence.tested
+    if found is None:
+        return None
+    names = FIGURES[found.kind]
+    grid = Grid(
+        name="test", header=["", *(_title(name) for name in names)],
+        caption=f"{evidence.dataset}, {evidence.task_name}: test split, n = {found.num_rows}, "
+        f"{found.num_groups} groups. 95 % bootstrap intervals over groups in brackets.",
+        rows=[[row.name, *(_with_interval(row.figures[n]) for n in names)] for row in found.rows],
+        strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
+    )  # fmt: skip
+    shown = [(row.name, row.role, *_three(row.figures[names[0]])) for row in found.rows]
+    text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
+    picture = _plots.intervals(shown, _title(names[0]))
+    return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
+
+
 def _hopeful(evidence: Evidence) -> str:
     """A word on runs that were chosen on the rows they are judged on."""
     if not evidence.searches:
         return ""
     names = ", ".join(evidence.searches)
     return f"Runs of the search ({names}) were chosen on these rows: their figures are a little hopeful."
-
-
-def classes(_: Options, evidence: Evidence) -> Section | None:
-    """Confusion matrix and precision, recall and F1 per class."""
-    if evidence.task.kind != "classification":
-        return None
-    prediction, target, _known = _judged(evidence)
-    names = evidence.task.classes
-    counts = confusion(prediction, target, num_classes=len(names)).numpy()
-    each = per_class(prediction, target, num_classes=len(names))
-    rows = [
-        [name, f"{each.precision[k]:.3f}", f"{each.recall[k]:.3f}", f"{each.f1[k]:.3f}",
-         f"{each.support[k]:.0f}"]
-        for k, name in enumerate(names)
-    ]  # fmt: skip
-    focus = evidence.focus.name
-    per = Grid(
-        name="per_class", caption=f"{focus}: {evidence.protocol}.", rows=rows,
-        header=["class", "precision", "recall", "F1", "n"],
-    )  # fmt: skip
-    matrix = Grid(
-        name="confusion", caption=f"{focus}, counts; a row is what the clip is.",
-        header=["is \\ said", *names],
-        rows=[[name, *(f"{count:.0f}" for count in counts[k])] for k, name in enumerate(names)],
-    )  # fmt: skip
-    picture = _plots.confusion(counts, names, focus)
-    return Section(title="Classes", pictures={"confusion": picture}, tables=(per, matrix))
-
-
-def labels(_: Options, evidence: Evidence) -> Section | None:
-    """Precision, recall and F1 of each label of a multi-label task."""
-    if evidence.task.kind != "multilabel":
-        return None
-    prediction, target, _known = _judged(evidence)
-    rows = []
-    for k, name in enumerate(evidence.task.classes):
-        asked = ~target[:, k].isnan()
-        said, is_so = prediction[asked, k] > 0.5, target[asked, k] > 0.5
-        right = float((said & is_so).sum())
-        precision = right / max(1.0, float(said.sum()))
-        recall = right / max(1.0, float(is_so.sum()))
-        f1 = 2 * right / max(1.0, float(said.sum() + is_so.sum()))
-        rows.append([name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{int(is_so.sum())}"])
-    grid = Grid(
-        name="per_label", caption=f"{evidence.focus.name}, decided at 0.5: {evidence.protocol}.",
-        header=["label", "precision", "recall", "F1", "n"], rows=rows,
-    )  # fmt: skip
-    return Section(title="Labels", tables=(grid,))
-
-
-def values(_: Options, evidence: Evidence) -> Section | None:
-    """Predicted over true values of a regression."""
-    if evidence.task.kind != "regression":
-        return None
-    prediction, target, _known = _judged(evidence)
-    picture = _plots.scatter(prediction[:, 0].numpy(), target.numpy(), evidence.focus.name)
-    return Section(title="Values", pictures={"values": picture})
-
-
-def calibration(_: Options, evidence: Evidence) -> Section | None:
-    """Whether a confidence means what it says."""
-    if evidence.task.kind != "classification":
-        return None
-    prediction, target, _known = _judged(evidence)
-    confidence, said = prediction.max(1)
-    bound = ece_bound(prediction)
-    text = (
-        f"Expected calibration error {ece_of(prediction, target):.3f} over {BINS} bins. A perfectly "
-        f"calibrated model would show {bound.mean:.3f} on average on these {len(target)} clips, and up to "
-        f"{bound.high:.3f} in 95 % of cases; below that nothing can be told from chance. "
-        "Bars are 95 % intervals of a share."
-    )
-    picture = _plots.reliability(
-        confidence.numpy(), (said == target).numpy(), bins=BINS, title=evidence.focus.name
-    )
-    return Section(title="Calibration", text=text, pictures={"reliability": picture})
 
 
 def weights(_: Options, evidence: Evidence) -> Section | None:
@@ -247,57 +160,10 @@ def search(_: Options, evidence: Evidence) -> Section | None:
     return Section(title="Search", text=text, pictures=pictures) if pictures else None
 
 
-def errors(options: Options, evidence: Evidence) -> Section | None:
-    """The clips that were got wrong with the most conviction, by name."""
-    if options.worst == 0 or evidence.task.kind == "multilabel":
-        return None
-    prediction, target, known = _judged(evidence)
-    rows_of = np.flatnonzero(known.numpy())
-    if evidence.task.kind == "regression":
-        off = (prediction[:, 0] - target).abs()
-        order = off.argsort(descending=True)[: options.worst].tolist()
-        header = ["clip", "group", "is", "said", "off by"]
-        rows = [
-            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], f"{target[k]:.2f}",
-             f"{prediction[k, 0]:.2f}", f"{off[k]:.2f}"]
-            for k in order
-        ]  # fmt: skip
-    else:
-        truth = prediction.gather(1, target[:, None])[:, 0]
-        confidence, said = prediction.max(1)
-        off = torch.where(said == target, -1.0, confidence - truth)
-        order = [k for k in off.argsort(descending=True)[: options.worst].tolist() if off[k] >= 0]
-        names = evidence.task.classes
-        members = evidence.members if len(evidence.members) <= 6 else []
-        header = ["clip", "group", "is", "said", "with", "truth had", *(m.name for m in members)]
-        rows = [
-            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], names[int(target[k])],
-             names[int(said[k])], f"{confidence[k]:.2f}", f"{truth[k]:.2f}",
-             *(_said(m.scores[rows_of[k]], names) for m in members)]
-            for k in order
-        ]  # fmt: skip
-    grid = Grid(
-        name="worst", caption=f"{evidence.focus.name}: wrong with the most conviction.",
-        header=header, rows=rows,
-    )  # fmt: skip
-    return Section(title="Worst errors", tables=(grid,)) if rows else None
-
-
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, classes, labels, values, calibration, weights, memory, training, search, errors,
+    results, tested, classes, labels, values, calibration, weights, memory, training, search, errors,
 )  # fmt: skip
 """In the order of the page."""
-
-
-def _judged(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Probabilities (or values) and targets of the focus, and which rows they are of."""
-    known = ~evidence.focus.scores.isnan().any(1)
-    prediction = probabilities(evidence.task.kind, evidence.focus.scores[known])
-    return prediction, evidence.target[known], known
-
-
-def _said(scores: torch.Tensor, names: Sequence[str]) -> str:
-    return "" if bool(scores.isnan().any()) else names[int(scores.argmax())]
 
 
 def _three(figure: Interval) -> tuple[float, float, float]:
@@ -309,6 +175,10 @@ def _with_interval(figure: object) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _title(name: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from jobs._evidence import Evidence, gather
-from jobs._html import PAGE, STYLE_SHEET
-from jobs._sections import SECTIONS, Options, Section
+from jobs._html import PAGE, STYLE_SHEET, Options, Section
+from jobs._sections import SECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,6 +196,19 @@ def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
     assert "<h2>Classes</h2>" not in text
 
 
+def test_the_test_split_stands_in_the_report_once_it_was_evaluated(tmp_path):
+    root = str(tmp_path)
+    runs = two_runs(root)
+    ensemble.main(ensemble.Config(root=root, runs=runs, resamples=100))
+    facts = storage.read_json(f"{root}/bundles/ensemble/results.json")
+    storage.publish_json(facts, f"{root}/evaluations/ensemble/results.json")
+    storage.publish_json({}, f"{root}/looks/first.json")
+    where = report.main(report.Config(root=root, bundle="ensemble", resamples=100))
+    text = storage.read_bytes(where).decode()
+    assert "<h2>Test split</h2>" in text
+    assert "Looks at the test split so far: 1." in text
+
+
 def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
     root = str(tmp_path)
     target = prepare(root)

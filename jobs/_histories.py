@@ -1,0 +1,82 @@
+"""What earlier jobs left for a report: learning curves, trials of a search, a look at the test split."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import storage
+from jobs._predictions import folds_and_seeds
+from jobs._results import Results, from_facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The history of one training."""
+
+    fold: int
+    seed: int
+    records: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The trials of a search that were finished."""
+
+    columns: Mapping[str, Sequence[Any]]
+    """Setting -> its value in each trial; only settings that differ."""
+
+    score: Sequence[float]
+    metric: str
+    importance: Mapping[str, float]
+
+
+def evaluated(root: str, name: str) -> Results | None:
+    """The figures of an evaluation that was made; the test rows themselves stay closed."""
+    uri = storage.join(root, "evaluations", name, "results.json")
+    return from_facts(storage.read_json(uri)) if storage.exists(uri) else None
+
+
+def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
+    """The searches of `affuse tune` whose trials became some of the runs, by name."""
+    found = {}
+    for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
+        folder = storage.join(root, "runs", name)
+        uri = storage.join(folder, "trials.parquet")
+        if name and storage.exists(uri):
+            found[name] = _search(folder, storage.read_table(uri).to_pylist())
+    return found
+
+
+def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
+    done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
+    columns = {
+        key.removeprefix("value/"): [_listed(row[key]) for row in done]
+        for key in (done[0] if done else {})
+        if key.startswith("value/")
+    }
+    summary = storage.read_json(storage.join(folder, "summary.json"))
+    return Search(
+        columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
+        score=[row["score"] for row in done],
+        metric="score (lower is better)",
+        importance=summary.get("importance", {}),
+    )
+
+
+def _listed(value: Any) -> Any:
+    """A setting as a label: a list as the beginnings of its names."""
+    if not isinstance(value, str) or not value.startswith("["):
+        return value
+    return "+".join(str(item)[:4] for item in json.loads(value))
+
+
+def curves(root: str, run: str) -> list[Curve]:
+    """The histories of a run that were kept, by fold and seed."""
+    found = []
+    for fold, seed in folds_and_seeds(root, run):
+        uri = storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", "history.jsonl")
+        if storage.exists(uri):
+            lines = storage.read_bytes(uri).decode().splitlines()
+            found.append(Curve(fold=fold, seed=seed, records=[json.loads(line) for line in lines]))
+    return found

@@ -1,0 +1,138 @@
+"""Sections of a report on what was got right and wrong: classes, labels, values, confidence, worst errors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fusion.late.members import probabilities
+from fusion.metrics.classification import BINS, confusion, per_class
+from fusion.metrics.classification import ece as ece_of
+from fusion.statistics import ece_bound
+from jobs import _plots
+from jobs._evidence import Evidence
+from jobs._html import Options, Section
+from jobs._tables import Grid
+
+
+def classes(_: Options, evidence: Evidence) -> Section | None:
+    """Confusion matrix and precision, recall and F1 per class."""
+    if evidence.task.kind != "classification":
+        return None
+    prediction, target, _known = _judged(evidence)
+    names = evidence.task.classes
+    counts = confusion(prediction, target, num_classes=len(names)).numpy()
+    each = per_class(prediction, target, num_classes=len(names))
+    rows = [
+        [name, f"{each.precision[k]:.3f}", f"{each.recall[k]:.3f}", f"{each.f1[k]:.3f}",
+         f"{each.support[k]:.0f}"]
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    focus = evidence.focus.name
+    per = Grid(
+        name="per_class", caption=f"{focus}: {evidence.protocol}.", rows=rows,
+        header=["class", "precision", "recall", "F1", "n"],
+    )  # fmt: skip
+    matrix = Grid(
+        name="confusion", caption=f"{focus}, counts; a row is what the clip is.",
+        header=["is \\ said", *names],
+        rows=[[name, *(f"{count:.0f}" for count in counts[k])] for k, name in enumerate(names)],
+    )  # fmt: skip
+    picture = _plots.confusion(counts, names, focus)
+    return Section(title="Classes", pictures={"confusion": picture}, tables=(per, matrix))
+
+
+def labels(_: Options, evidence: Evidence) -> Section | None:
+    """Precision, recall and F1 of each label of a multi-label task."""
+    if evidence.task.kind != "multilabel":
+        return None
+    prediction, target, _known = _judged(evidence)
+    rows = []
+    for k, name in enumerate(evidence.task.classes):
+        asked = ~target[:, k].isnan()
+        said, is_so = prediction[asked, k] > 0.5, target[asked, k] > 0.5
+        right = float((said & is_so).sum())
+        precision = right / max(1.0, float(said.sum()))
+        recall = right / max(1.0, float(is_so.sum()))
+        f1 = 2 * right / max(1.0, float(said.sum() + is_so.sum()))
+        rows.append([name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{int(is_so.sum())}"])
+    grid = Grid(
+        name="per_label", caption=f"{evidence.focus.name}, decided at 0.5: {evidence.protocol}.",
+        header=["label", "precision", "recall", "F1", "n"], rows=rows,
+    )  # fmt: skip
+    return Section(title="Labels", tables=(grid,))
+
+
+def values(_: Options, evidence: Evidence) -> Section | None:
+    """Predicted over true values of a regression."""
+    if evidence.task.kind != "regression":
+        return None
+    prediction, target, _known = _judged(evidence)
+    picture = _plots.scatter(prediction[:, 0].numpy(), target.numpy(), evidence.focus.name)
+    return Section(title="Values", pictures={"values": picture})
+
+
+def calibration(_: Options, evidence: Evidence) -> Section | None:
+    """Whether a confidence means what it says."""
+    if evidence.task.kind != "classification":
+        return None
+    prediction, target, _known = _judged(evidence)
+    confidence, said = prediction.max(1)
+    bound = ece_bound(prediction)
+    text = (
+        f"Expected calibration error {ece_of(prediction, target):.3f} over {BINS} bins. A perfectly "
+        f"calibrated model would show {bound.mean:.3f} on average on these {len(target)} clips, and up to "
+        f"{bound.high:.3f} in 95 % of cases; below that nothing can be told from chance. "
+        "Bars are 95 % intervals of a share."
+    )
+    picture = _plots.reliability(
+        confidence.numpy(), (said == target).numpy(), bins=BINS, title=evidence.focus.name
+    )
+    return Section(title="Calibration", text=text, pictures={"reliability": picture})
+
+
+def errors(options: Options, evidence: Evidence) -> Section | None:
+    """The clips that were got wrong with the most conviction, by name."""
+    if options.worst == 0 or evidence.task.kind == "multilabel":
+        return None
+    prediction, target, known = _judged(evidence)
+    rows_of = np.flatnonzero(known.numpy())
+    if evidence.task.kind == "regression":
+        off = (prediction[:, 0] - target).abs()
+        order = off.argsort(descending=True)[: options.worst].tolist()
+        header = ["clip", "group", "is", "said", "off by"]
+        rows = [
+            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], f"{target[k]:.2f}",
+             f"{prediction[k, 0]:.2f}", f"{off[k]:.2f}"]
+            for k in order
+        ]  # fmt: skip
+    else:
+        truth = prediction.gather(1, target[:, None])[:, 0]
+        confidence, said = prediction.max(1)
+        off = torch.where(said == target, -1.0, confidence - truth)
+        order = [k for k in off.argsort(descending=True)[: options.worst].tolist() if off[k] >= 0]
+        names = evidence.task.classes
+        members = evidence.members if len(evidence.members) <= 6 else []
+        header = ["clip", "group", "is", "said", "with", "truth had", *(m.name for m in members)]
+        rows = [
+            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], names[int(target[k])],
+             names[int(said[k])], f"{confidence[k]:.2f}", f"{truth[k]:.2f}",
+             *(_said(m.scores[rows_of[k]], names) for m in members)]
+            for k in order
+        ]  # fmt: skip
+    grid = Grid(
+        name="worst", caption=f"{evidence.focus.name}: wrong with the most conviction.",
+        header=header, rows=rows,
+    )  # fmt: skip
+    return Section(title="Worst errors", tables=(grid,)) if rows else None
+
+
+def _judged(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probabilities (or values) and targets of the focus, and which rows they are of."""
+    known = ~evidence.focus.scores.isnan().any(1)
+    prediction = probabilities(evidence.task.kind, evidence.focus.scores[known])
+    return prediction, evidence.target[known], known
+
+
+def _said(scores: torch.Tensor, names: Sequence[str]) -> str:
+    return "" if bool(scores.isnan().any()) else names[int(scores.argmax())]
