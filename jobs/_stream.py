@@ -5,7 +5,7 @@
 
 A unit is one Arrow row from decode to publish, in a block of its own: Ray can neither cut nor mix it.
 The actor checks that it holds as many clips as the unit has before it publishes. What a stream could
-not publish (its worker died, more than once) is encoded again clip by clip by `rescue`, in a worker
+not publish (its worker died, more than once) is encoded again clip by clip by `jobs._rescue`, in a worker
 that may die: the clip that kills it gets an error row, the others their features.
 """
 
@@ -18,102 +18,35 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.errors import AffuseError, Fault, MediaError
+from cluster.errors import AffuseError, MediaError
 from cluster.resources import Plan
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
 from jobs._clips import buffers, pack, source_of, undecoded, unpack
-from jobs._encoding import (
-    UnitResult,
-    Work,
-    Workbench,
-    failed_clips,
-    feature_table,
-    transcript_table,
-)
+from jobs._encoding import UnitResult, Workbench
 from jobs._features import UnitIndex, features_uri, publish_unit, transcripts_uri
-from jobs._manifest import UnitRef, read_unit
+from jobs._manifest import read_unit
+from jobs._result_rows import failed_clips
+from jobs._work import (
+    DecodingConfig,
+    Scoring,
+    StreamJob,
+    UnitReport,
+    UnitTask,
+    Work,
+    dump,
+    facts_of,
+    job_needs,
+    load,
+    reads_text,
+)
 
 MAX_SPANS = 5000
 """Source rows of one execution; a larger set runs as several."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingConfig:
-    """What one clip may cost."""
-
-    time_limit_s: float = 60.0
-    """Time for a clip of no length [s]."""
-
-    time_limit_per_s: float = 4.0
-    """Further time per second of clip [s/s]."""
-
-    memory_limit_gb: float = 3.0
-    """Private memory of a decoder child [GiB]."""
-
-    max_decoded_gb: float = 1.0
-    """Cap on the waveforms, and on the frames, of one clip [GiB]; above it fewer are taken."""
-
-    recycle_after: int = 500
-    """Clips that a decoder child reads before a fresh one takes over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitTask:
-    """One unit and what is missing of it."""
-
-    ref: UnitRef
-    todo: tuple[int, ...]
-    """Positions of the encoders in `Work.descriptors`."""
-
-    transcribe: bool
-    """Publish transcripts too; without it text encoders read those that are there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """Score the clips by a bundle and publish that in place of their features."""
-
-    bundle: str
-    """As `jobs._scoring.open_bundle` takes it, with `root` and `transcriber`."""
-
-    root: str
-    transcriber: str | None
-    uri: str
-    """Folder of the scores."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamJob:
-    """All that a worker has to know; small, and the same for every unit."""
-
-    root: str
-    work: Work
-    decoding: DecodingConfig
-    scoring: Scoring | None = None
-    stall_limit_s: float = 900.0
-    """A stream in which nothing is finished for so long is stopped [s]."""
-
-    max_lost_units: int = 64
-    """More units than this lost to dying workers stop the job."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitReport:
-    """What the driver hears of a published unit."""
-
-    unit: str
-    num_clips: int
-    failed: int
-    decode_s: float
-    encode_s: dict[str, float] = field(default_factory=dict)
-    worker_mb: float = 0.0
-    """Peak resident memory of the worker so far [MB]."""
 
 
 def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
@@ -157,7 +90,7 @@ def cut_spans(tasks: Sequence[UnitTask], workers: int) -> list[list[UnitTask]]:
 def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -> Any:
     import ray.data
 
-    rows = [pa.table({"span": pa.array([_dump(span)], pa.string())}) for span in spans]
+    rows = [pa.table({"span": pa.array([dump(span)], pa.string())}) for span in spans]
     decoded = ray.data.from_arrow(rows).map_batches(
         decode_span,
         fn_kwargs={"job": job},
@@ -188,7 +121,7 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -
 def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
     """Decode the units of a span, one row as soon as it is ready."""
     for text in batch["span"].to_pylist():
-        for task in _load(text):
+        for task in load(text):
             begun = time.perf_counter()
             rows = read_unit(job.root, task.ref).to_pylist()
             decoded, needs = decode_rows(job, task, rows)
@@ -196,8 +129,8 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
             offsets = pa.py_buffer(_int64([0, clips.size]))
             yield pa.table(
                 {
-                    "task": pa.array([_dump([task])], pa.string()),
-                    "facts": pa.array([json.dumps(_facts(rows))], pa.string()),
+                    "task": pa.array([dump([task])], pa.string()),
+                    "facts": pa.array([json.dumps(facts_of(rows))], pa.string()),
                     "n_clips": pa.array([len(decoded)], pa.int64()),
                     "decode_s": pa.array([time.perf_counter() - begun], pa.float64()),
                     "clips": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, clips]),
@@ -215,7 +148,7 @@ class UnitEncoder:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """One unit row in, one report out."""
-        (task,) = _load(row["task"][0].as_py())
+        (task,) = load(row["task"][0].as_py())
         needs = job_needs(self.job.work, task)
         (clips,) = buffers(row["clips"].chunk(0))
         decoded = unpack(clips, needs)
@@ -239,7 +172,7 @@ class UnitEncoder:
         """Run what is missing; text encoders read transcripts that were published earlier."""
         transcripts = None
         transcriber = self.job.work.transcriber
-        if transcriber is not None and not task.transcribe and _reads_text(self.job.work, task):
+        if transcriber is not None and not task.transcribe and reads_text(self.job.work, task):
             if self._transcripts is None or task.ref.unit not in self._transcripts:
                 self._transcripts = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
             transcripts = self._transcripts.read(task.ref.unit)
@@ -262,11 +195,6 @@ def decode_rows(
         except MediaError as error:
             decoded.append(undecoded(source, error))
     return decoded, needs
-
-
-def job_needs(work: Work, task: UnitTask) -> Needs:
-    """What has to be decoded for a unit."""
-    return work.needs(task.todo, transcribe=task.transcribe)
 
 
 def publish(
@@ -305,61 +233,6 @@ def score_unit(
     return scorer(scoring.bundle, scoring.root, scoring.transcriber).scores(facts, features)
 
 
-def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
-    """Encode units that a stream lost, clip by clip, in one worker that may die.
-
-    A clip that kills the worker, or keeps it longer than its time limit, gets an error row.
-    """
-    import ray
-
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
-    if plan.on_gpu:
-        options["num_gpus"] = plan.encode.gpus_each
-    remote = ray.remote(**options)(ClipEncoder)
-    worker = None
-    for task in tasks:
-        begun = time.perf_counter()
-        parts: list[UnitResult] = []
-        rows = read_unit(job.root, task.ref).to_pylist()
-        for row in rows:
-            worker = worker or remote.remote(job)
-            limit_s = 300 + 10 * (
-                job.decoding.time_limit_s
-                + job.decoding.time_limit_per_s * (row["duration_s"] or 0.0)
-            )
-            reference = worker.encode_clip.remote(task, row)
-            try:
-                parts.append(ray.get(reference, timeout=limit_s))
-            except ray.exceptions.GetTimeoutError:
-                ray.kill(worker)
-                worker = None
-                error = MediaError(Fault.TIMEOUT, f"encoding took longer than {limit_s:.0f} s")
-                parts.append(_lost(job.work, task, row, error))
-            except ray.exceptions.RayActorError:
-                worker = None
-                error = MediaError(Fault.CRASHED, "encoding killed its process")
-                parts.append(_lost(job.work, task, row, error))
-        failed = publish(job, task, _joined(parts), _facts(rows))
-        yield UnitReport(
-            unit=task.ref.unit,
-            num_clips=task.ref.num_clips,
-            failed=failed,
-            decode_s=0.0,
-            encode_s={"rescue": time.perf_counter() - begun},
-        )
-    if worker is not None:
-        ray.kill(worker)
-
-
-class ClipEncoder(UnitEncoder):
-    """Decodes and encodes single clips, for `rescue`."""
-
-    def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult:
-        """The tables of one clip."""
-        decoded, _ = decode_rows(self.job, task, [row])
-        return self.encode(decoded, task)
-
-
 def worker_device() -> str:
     """The device of this worker: CUDA where Ray lent it one that works, else the CPU."""
     import ray
@@ -383,62 +256,6 @@ def _decoder(decoding: DecodingConfig) -> Decoder:
     stack = ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(Decoder(**vars(decoding), threads=1))
-
-
-def _facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a scorer has to know of manifest rows."""
-    names = ("clip_id", "name", "dialogue", "turn", "speaker")
-    return [{name: row[name] for name in names} for row in rows]
-
-
-def _reads_text(work: Work, task: UnitTask) -> bool:
-    return any(work.descriptors[index].spec.modality == "text" for index in task.todo)
-
-
-def _lost(work: Work, task: UnitTask, row: dict[str, Any], error: MediaError) -> UnitResult:
-    """Error rows of a clip that no worker survived."""
-    left = [undecoded(source_of(row), error)]
-    transcripts = None
-    if task.transcribe:
-        transcripts = transcript_table(left, [error])
-    return UnitResult(
-        features={
-            index: feature_table(work.descriptors[index], left, [error]) for index in task.todo
-        },
-        transcripts=transcripts,
-        failed=1,
-    )
-
-
-def _joined(parts: Sequence[UnitResult]) -> UnitResult:
-    """The clips of a unit put together again."""
-    transcripts = [part.transcripts for part in parts if part.transcripts is not None]
-    return UnitResult(
-        features={
-            index: pa.concat_tables([part.features[index] for part in parts])
-            for index in parts[0].features
-        },
-        transcripts=pa.concat_tables(transcripts) if transcripts else None,
-        failed=sum(part.failed for part in parts),
-    )
-
-
-def _dump(tasks: Sequence[UnitTask]) -> str:
-    return json.dumps(
-        [
-            {"ref": vars(task.ref), "todo": task.todo, "transcribe": task.transcribe}
-            for task in tasks
-        ]
-    )
-
-
-def _load(text: str) -> list[UnitTask]:
-    return [
-        UnitTask(
-            ref=UnitRef(**item["ref"]), todo=tuple(item["todo"]), transcribe=item["transcribe"]
-        )
-        for item in json.loads(text)
-    ]
 
 
 def _int64(values: Sequence[int]) -> bytes:

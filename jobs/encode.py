@@ -6,23 +6,27 @@ A unit that is published is not encoded again: the same command goes on where it
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
+        <root>/encodings/<hash>/  config.json and summary.json of the command
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
 Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base clip_vit
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cluster import settings, storage
 from cluster.errors import AffuseError, ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.tracking import run_tracker
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe, find
 from encoders.store import DEFAULT_STORE, local_paths
-from jobs._encoding import Work
 from jobs._features import (
     compact,
     features_uri,
@@ -32,7 +36,9 @@ from jobs._features import (
 )
 from jobs._manifest import Dataset, UnitRef, read_dataset, read_manifest, units
 from jobs._progress import Progress, clock
-from jobs._stream import DecodingConfig, StreamJob, UnitTask, rescue, stream
+from jobs._rescue import rescue
+from jobs._stream import stream
+from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,9 @@ class Config:
 
     stall_limit_s: float = 900.0
     """Stop when no unit has been finished for so long [s]."""
+
+    tracking: bool = True
+    """Record the job in MLflow."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -94,11 +103,12 @@ def main(config: Config) -> None:
     if capacity is not None:  # refuse before anything is started
         plan = plan_stream(models, capacity, config.workers)
     describe_tables(config, root, dataset, work)
-    with ray_session(config.session):
-        plan = plan or plan_stream(models, cluster_capacity(), config.workers)
-        print("\n".join(plan.lines()), flush=True)
-        run_passes(config, root, work, tasks, plan)
-    finish(config, root, dataset, refs, work)
+    with recorded(config, root, dataset, work) as figures:
+        with ray_session(config.session):
+            plan = plan or plan_stream(models, cluster_capacity(), config.workers)
+            print("\n".join(plan.lines()), flush=True)
+            figures += run_passes(config, root, work, tasks, plan)
+        finish(config, root, dataset, refs, work)
 
 
 def encoder_table() -> str:
@@ -189,10 +199,32 @@ def models_gb(work: Work) -> dict[str, float]:
     return {item.folder: item.spec.memory_gb for item in chosen}
 
 
+@contextmanager
+def recorded(
+    config: Config, root: str, dataset: Dataset, work: Work
+) -> Iterator[list[dict[str, float]]]:
+    """Keep what the command was and what it measured, one mapping a pass; project it to MLflow."""
+    folders = [item.folder for item, _ in _table_uris(root, work)]
+    digest = hashlib.sha256(" ".join(folders).encode()).hexdigest()[:12]
+    base = storage.join(root, "encodings", digest)
+    storage.publish_json(settings.to_mapping(config), storage.join(base, "config.json"))
+    passes: list[dict[str, float]] = []
+    with run_tracker(root, base, enabled=config.tracking) as tracker:
+        tags = {"affuse.manifest": dataset.manifest_hash, "affuse.features": " ".join(folders)}
+        params = settings.to_mapping(config)
+        tracker.start(f"encode {' '.join(config.encoders)}", params, kind="encode", tags=tags)
+        yield passes
+        summary = {"manifest": dataset.manifest_hash, "tables": folders, "passes": passes}
+        storage.publish_json(summary, storage.join(base, "summary.json"))
+        tracker.metrics([{"step": step, **figures} for step, figures in enumerate(passes)])
+        tracker.artefacts(("config.json", "summary.json"))
+
+
 def run_passes(
     config: Config, root: str, work: Work, tasks: Sequence[UnitTask], plan: Plan
-) -> None:
+) -> list[dict[str, float]]:
     """Run the stream once for each group of encoders that fit together."""
+    figures = []
     for number, names in enumerate(plan.passes, start=1):
         part, part_tasks = restricted(work, tasks, names)
         if not part_tasks:
@@ -205,7 +237,8 @@ def run_passes(
             decoding=config.decoding,
             stall_limit_s=config.stall_limit_s,
         )
-        run_stream(job, part_tasks, plan, config.max_failed_share)
+        figures.append(run_stream(job, part_tasks, plan, config.max_failed_share))
+    return figures
 
 
 def restricted(
@@ -227,18 +260,21 @@ def restricted(
 
 def run_stream(
     job: StreamJob, tasks: Sequence[UnitTask], plan: Plan, max_failed_share: float
-) -> None:
+) -> dict[str, float]:
     """Stream all units, then rescue what the stream lost.
+
+    Returns:
+        Clips, failures, rates, and the seconds that decode and each model took, all workers together.
 
     Raises:
         AffuseError: more units were lost than can be rescued.
         TooManyFailuresError: too many clips failed.
     """
     total = sum(task.ref.num_clips for task in tasks)
-    seen = set()
+    seconds: Counter[str] = Counter()
     with Progress(total, label="encode", max_failed_share=max_failed_share) as progress:
         for report in stream(job, tasks, plan):
-            seen.add(report.unit)
+            seconds.update({"decode": report.decode_s, **report.encode_s})
             progress.add(report.num_clips, report.failed)
         left = {task.ref.unit for task in missing_tasks(job.root, job.work, [t.ref for t in tasks])}
         lost = [task for task in tasks if task.ref.unit in left]
@@ -251,10 +287,18 @@ def run_stream(
             print(f"\nencode: {len(lost)} units were lost with their workers; now clip by clip")
         for report in rescue(job, lost, plan):
             progress.add(report.num_clips, report.failed)
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.most_common())
     print(
         f"encode: {total} clips in {clock(progress.elapsed_s)}, {progress.steady_rate:.2f} clips/s "
-        "once running"
+        f"once running; the workers' time: {spent}"
     )
+    return {
+        "clips": progress.done,
+        "failed": progress.failed,
+        "clips_per_s": progress.rate,
+        "clips_per_s_steady": progress.steady_rate,
+        **{f"seconds/{name}": value for name, value in seconds.items()},
+    }
 
 
 def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> None:

@@ -12,7 +12,6 @@ Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out sc
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
 """
 
-import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 import tyro
 
 from cluster import settings, storage
@@ -29,22 +27,16 @@ from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
-from jobs._encoding import Work, Workbench
+from jobs._encoding import Workbench
 from jobs._features import compact, features_uri, publish_unit, published_units, read_features
 from jobs._manifest import UnitRef, read_manifest, read_unit, units
 from jobs._progress import Progress
+from jobs._rescue import rescue
 from jobs._rows import checked, clips_of
+from jobs._score_files import Files, found_files, show, write_out
 from jobs._scoring import Bundle, check_speakers, open_bundle, scorer
-from jobs._stream import DecodingConfig, Scoring, StreamJob, UnitTask, decode_rows, rescue, stream
-from jobs.datasets._adapter import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Collected,
-    Preparation,
-    Row,
-    files_below,
-    media,
-)
+from jobs._stream import decode_rows, stream
+from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -107,18 +99,6 @@ def main(config: Config) -> None:
         score_dataset(config, bundle)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Files(Preparation):
-    """Media files without labels, as a dataset."""
-
-    files: tuple[str, ...]
-
-    def collect(self) -> Collected:
-        """One row a file, named by its path."""
-        rows = [Row(name=file, **media(file)) for file in self.files]
-        return Collected(name="files", licence="not stated", tasks={}, rows=rows)
-
-
 def score_files(config: Config, bundle: Bundle) -> None:
     """Few files here; many through the stream, by a manifest that is thrown away."""
     files = found_files(config.clips)
@@ -136,31 +116,6 @@ def score_files(config: Config, bundle: Bundle) -> None:
     if config.out is not None:
         write_out(table, config.out)
         print(f"wrote {config.out}: {table.num_rows} clips")
-
-
-def found_files(texts: Sequence[str]) -> list[str]:
-    """Absolute paths or URIs of the media files that are meant, each once.
-
-    Raises:
-        NotPreparedError: a file, folder or pattern that holds nothing.
-    """
-    found: list[str] = []
-    for text in texts:
-        uri = storage.absolute(text)
-        fs, path = storage.filesystem(uri)
-        if any(sign in text for sign in "*?["):
-            matched = [
-                uri.split("://")[0] + "://" + f if "://" in uri else f for f in fs.glob(path)
-            ]
-        elif fs.isdir(path):
-            suffixes = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
-            matched = [file for file in files_below(uri) if file.lower().endswith(suffixes)]
-        else:
-            matched = [uri] if fs.exists(path) else []
-        if not matched:
-            raise NotPreparedError(f"{text}: there is no such file, or no media in it")
-        found += sorted(matched)
-    return list(dict.fromkeys(found))
 
 
 def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
@@ -310,54 +265,6 @@ def read_scores(root: str, name: str) -> pa.Table:
     return pa.concat_tables(
         [storage.read_table(storage.join(uri, f)).replace_schema_metadata(None) for f in files]
     )
-
-
-def write_out(table: pa.Table, out: str) -> None:
-    """One file for people or programs; in CSV every class has its column."""
-    rows = table.to_pylist()
-    for row in rows:
-        row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])
-    buffer = io.BytesIO()
-    if out.endswith(".parquet"):
-        pq.write_table(table, buffer)
-    elif out.endswith(".jsonl"):
-        import json
-
-        buffer.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    else:
-        classes = sorted({c for row in rows for c in row["probabilities"] or ()})
-        flat = [
-            {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
-            | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
-            | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
-            for row in rows
-        ]
-        pa.csv.write_csv(pa.Table.from_pylist(flat), buffer)
-    storage.publish_bytes(buffer.getvalue(), storage.absolute(out))
-
-
-def show(table: pa.Table) -> None:
-    """The scores of a few clips for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table()
-    for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
-        grid.add_column(column)
-    for row in table.to_pylist():
-        shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
-        verdict = "+".join(row["label"] or ()) or (
-            "-" if row["value"] is None else f"{row['value']:.2f}"
-        )
-        grid.add_row(
-            row["name"].rsplit("/", 1)[-1],
-            verdict,
-            "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
-            ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),
-            ", ".join(row["modalities"]),
-            row["error"] or ("" if row["status"] == "ok" else row["status"]),
-        )
-    Console().print(grid)
 
 
 def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:

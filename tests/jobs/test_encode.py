@@ -51,6 +51,7 @@ def session(corpus):
 
 def config(root, *encoders, **changes):
     changes.setdefault("workers", WorkersConfig(gpus_per_actor=0))
+    changes.setdefault("tracking", False)
     return encode.Config(
         root=str(root), encoders=encoders, session=SessionConfig(num_cpus=2, num_gpus=1), **changes
     )
@@ -97,6 +98,29 @@ class TestOneRowAClip:
         assert facts["dim"] == 2
         folder = features_uri(str(encoded), resolve_features(str(encoded), "toy_audio"))
         assert json.loads(Path(folder, "config.json").read_text())["encoders"]
+
+
+class TestTheRecord:
+    def test_the_command_and_what_it_measured_stand_under_the_root(self, encoded):
+        (folder,) = (encoded / "encodings").iterdir()
+        summary = json.loads((folder / "summary.json").read_text())
+        (figures,) = summary["passes"]
+        assert (figures["clips"], figures["failed"]) == (22, 0)
+        assert figures["clips_per_s"] > 0
+        assert {f"seconds/{name}" for name in summary["tables"]} < figures.keys()
+
+    def test_mlflow_shows_the_job(self, corpus, session, tmp_path, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        corpus.write_corpus(tmp_path, 4)
+        encode.main(config(tmp_path, "toy_text", tracking=True))
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+        (experiment,) = [e for e in client.search_experiments() if e.name == tmp_path.name]
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["clips"] == 4
+        assert run.data.tags["affuse.manifest"] == "hash4"
 
 
 class TestDoingOnlyWhatIsMissing:

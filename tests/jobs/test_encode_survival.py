@@ -33,7 +33,14 @@ def start(root, *, sleep_s):
     path = os.pathsep.join([str(ROOT), str(TOYS)])
     words = ["encode", "--root", str(root), "--encoders", "toy_text", "toy_audio"]
     return subprocess.Popen(
-        [sys.executable, str(TOYS / "toy_corpus.py"), *words, "--session.num-cpus", "2"],
+        [
+            sys.executable,
+            str(TOYS / "toy_corpus.py"),
+            *words,
+            "--session.num-cpus",
+            "2",
+            "--no-tracking",
+        ],
         env=os.environ | {"PYTHONPATH": path, "TOY_SLEEP_S": str(sleep_s)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

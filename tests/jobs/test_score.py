@@ -121,6 +121,7 @@ class TestADataset:
                 encoders=("toy_text", "toy_audio"),
                 session=SessionConfig(num_cpus=2, num_gpus=0),
                 max_failed_share=1.0,
+                tracking=False,
             )
         )
         score.main(config(tmp_path, name="stored"))

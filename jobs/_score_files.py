@@ -1,0 +1,106 @@
+"""Files without a manifest: finding them, and showing or writing what was said of them."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from jobs.datasets._adapter import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Collected,
+    Preparation,
+    Row,
+    files_below,
+    media,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Preparation):
+    """Media files without labels, as a dataset."""
+
+    files: tuple[str, ...]
+
+    def collect(self) -> Collected:
+        """One row a file, named by its path."""
+        rows = [Row(name=file, **media(file)) for file in self.files]
+        return Collected(name="files", licence="not stated", tasks={}, rows=rows)
+
+
+def found_files(texts: Sequence[str]) -> list[str]:
+    """Absolute paths or URIs of the media files that are meant, each once.
+
+    Raises:
+        NotPreparedError: a file, folder or pattern that holds nothing.
+    """
+    found: list[str] = []
+    for text in texts:
+        uri = storage.absolute(text)
+        fs, path = storage.filesystem(uri)
+        if any(sign in text for sign in "*?["):
+            matched = [
+                uri.split("://")[0] + "://" + f if "://" in uri else f for f in fs.glob(path)
+            ]
+        elif fs.isdir(path):
+            suffixes = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
+            matched = [file for file in files_below(uri) if file.lower().endswith(suffixes)]
+        else:
+            matched = [uri] if fs.exists(path) else []
+        if not matched:
+            raise NotPreparedError(f"{text}: there is no such file, or no media in it")
+        found += sorted(matched)
+    return list(dict.fromkeys(found))
+
+
+def write_out(table: pa.Table, out: str) -> None:
+    """One file for people or programs; in CSV every class has its column."""
+    rows = table.to_pylist()
+    for row in rows:
+        row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])
+    buffer = io.BytesIO()
+    if out.endswith(".parquet"):
+        pq.write_table(table, buffer)
+    elif out.endswith(".jsonl"):
+        import json
+
+        buffer.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    else:
+        classes = sorted({c for row in rows for c in row["probabilities"] or ()})
+        flat = [
+            {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
+            | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
+            | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
+            for row in rows
+        ]
+        pa.csv.write_csv(pa.Table.from_pylist(flat), buffer)
+    storage.publish_bytes(buffer.getvalue(), storage.absolute(out))
+
+
+def show(table: pa.Table) -> None:
+    """The scores of a few clips for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table()
+    for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
+        grid.add_column(column)
+    for row in table.to_pylist():
+        shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
+        verdict = "+".join(row["label"] or ()) or (
+            "-" if row["value"] is None else f"{row['value']:.2f}"
+        )
+        grid.add_row(
+            row["name"].rsplit("/", 1)[-1],
+            verdict,
+            "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
+            ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),
+            ", ".join(row["modalities"]),
+            row["error"] or ("" if row["status"] == "ok" else row["status"]),
+        )
+    Console().print(grid)

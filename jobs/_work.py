@@ -1,0 +1,137 @@
+"""What travels through the stream: the job, its units, and what is reported of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from encoders.spec import Descriptor, Needs
+from jobs._manifest import UnitRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The encoders of a stream; their positions are the numbers in a unit's `todo`."""
+
+    descriptors: tuple[Descriptor, ...]
+    transcriber: Descriptor | None
+    store: str
+    threads: int = 1
+
+    def needs(self, todo: Sequence[int], *, transcribe: bool) -> Needs:
+        """What has to be decoded for some of the encoders."""
+        needs = Needs()
+        for index in todo:
+            needs |= self.descriptors[index].needs
+        if transcribe and self.transcriber is not None:
+            needs |= self.transcriber.needs
+        return needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """What one clip may cost."""
+
+    time_limit_s: float = 60.0
+    """Time for a clip of no length [s]."""
+
+    time_limit_per_s: float = 4.0
+    """Further time per second of clip [s/s]."""
+
+    memory_limit_gb: float = 3.0
+    """Private memory of a decoder child [GiB]."""
+
+    max_decoded_gb: float = 1.0
+    """Cap on the waveforms, and on the frames, of one clip [GiB]; above it fewer are taken."""
+
+    recycle_after: int = 500
+    """Clips that a decoder child reads before a fresh one takes over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTask:
+    """One unit and what is missing of it."""
+
+    ref: UnitRef
+    todo: tuple[int, ...]
+    """Positions of the encoders in `Work.descriptors`."""
+
+    transcribe: bool
+    """Publish transcripts too; without it text encoders read those that are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Score the clips by a bundle and publish that in place of their features."""
+
+    bundle: str
+    """As `jobs._scoring.open_bundle` takes it, with `root` and `transcriber`."""
+
+    root: str
+    transcriber: str | None
+    uri: str
+    """Folder of the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamJob:
+    """All that a worker has to know; small, and the same for every unit."""
+
+    root: str
+    work: Work
+    decoding: DecodingConfig
+    scoring: Scoring | None = None
+    stall_limit_s: float = 900.0
+    """A stream in which nothing is finished for so long is stopped [s]."""
+
+    max_lost_units: int = 64
+    """More units than this lost to dying workers stop the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReport:
+    """What the driver hears of a published unit."""
+
+    unit: str
+    num_clips: int
+    failed: int
+    decode_s: float
+    encode_s: dict[str, float] = field(default_factory=dict)
+    worker_mb: float = 0.0
+    """Peak resident memory of the worker so far [MB]."""
+
+
+def job_needs(work: Work, task: UnitTask) -> Needs:
+    """What has to be decoded for a unit."""
+    return work.needs(task.todo, transcribe=task.transcribe)
+
+
+def facts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a scorer has to know of manifest rows."""
+    names = ("clip_id", "name", "dialogue", "turn", "speaker")
+    return [{name: row[name] for name in names} for row in rows]
+
+
+def reads_text(work: Work, task: UnitTask) -> bool:
+    """Whether an encoder that is to do reads words."""
+    return any(work.descriptors[index].spec.modality == "text" for index in task.todo)
+
+
+def dump(tasks: Sequence[UnitTask]) -> str:
+    """Units as text, for a column."""
+    return json.dumps(
+        [
+            {"ref": vars(task.ref), "todo": task.todo, "transcribe": task.transcribe}
+            for task in tasks
+        ]
+    )
+
+
+def load(text: str) -> list[UnitTask]:
+    """What `dump` wrote."""
+    return [
+        UnitTask(
+            ref=UnitRef(**item["ref"]), todo=tuple(item["todo"]), transcribe=item["transcribe"]
+        )
+        for item in json.loads(text)
+    ]
