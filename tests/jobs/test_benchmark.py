@@ -65,7 +65,7 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
     benchmark.main(config)
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["clips"] == 48
-    assert 0 < figures["efficiency"]
+    assert figures["efficiency"] > 0
     assert figures["end_to_end"] < figures["end_to_end_steady"]
     table = capsys.readouterr().out
     assert f"{figures['efficiency']:.3f}" in table
