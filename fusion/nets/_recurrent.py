@@ -95,15 +95,20 @@ class Recurrent(nn.Module):
 
     def _on_cpu(self, layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
         """One layer by our own recurrence."""
-        forward = _one_way(layer, x, "")
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        weight = torch.cat([getattr(layer, f"weight_ih_l0{end}") for end in ends])
+        bias = torch.cat([_bias(layer, end) for end in ends])
+        gates = nn.functional.linear(x.transpose(0, 1), weight, bias).chunk(len(ends), -1)
+        recurrent = [cast(Tensor, getattr(layer, f"weight_hh_l0{end}")) for end in ends]
+        forward = lstm_states(gates[0], recurrent[0])[0].transpose(0, 1)
         if not self.bidirectional:
             return forward
-        # Each row is turned round within its own length.
-        steps = torch.arange(x.shape[1], device=x.device)
-        turned = lengths[:, None] - 1 - steps
+        # Each row is turned round within its own length: its projection, which is narrower than it.
+        steps = torch.arange(x.shape[1], device=x.device)[:, None]
+        turned = lengths[None] - 1 - steps
         turned = torch.where(turned >= 0, turned, steps).unsqueeze(-1)
-        backward = _one_way(layer, x.take_along_dim(turned, 1), "_reverse")
-        return torch.cat([forward, backward.take_along_dim(turned, 1)], -1)
+        back = lstm_states(gates[1].take_along_dim(turned, 0), recurrent[1])[0]
+        return torch.cat([forward, back.take_along_dim(turned, 0).transpose(0, 1)], -1)
 
     @staticmethod
     def _ragged(layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
@@ -118,11 +123,9 @@ class Recurrent(nn.Module):
         return states
 
 
-def _one_way(layer: nn.LSTM, x: Tensor, end: str) -> Tensor:
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    w_ih, w_hh, b_ih, b_hh = (getattr(layer, f"{name}_l0{end}") for name in names)
-    inputs = nn.functional.linear(x.transpose(0, 1), w_ih, b_ih + b_hh)
-    return lstm_states(inputs, w_hh)[0].transpose(0, 1)
+def _bias(layer: nn.LSTM, end: str) -> Tensor:
+    bias: Tensor = getattr(layer, f"bias_ih_l0{end}") + getattr(layer, f"bias_hh_l0{end}")
+    return bias
 
 
 Readout = Literal["ends", "mean", "last_entry"]
