@@ -170,8 +170,11 @@ def stage_train(config: Config) -> Stage:
     jobs = [training(config, run) for run in NETS]
 
     def every() -> None:
-        for job in jobs:
-            train.main(job)
+        try:
+            for job in jobs:
+                train.main(job)
+        except ConfigError as error:  # runs of an earlier corpus or of other encoders
+            raise ConfigError(f"{error}; or give the demo another --root") from error
 
     text = f"train --root {config.root} --run words --inputs minilm --folds speaker ...   (7 nets)"
     return text, every, {job.run or "": _facts(job) for job in jobs}
