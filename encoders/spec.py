@@ -5,7 +5,6 @@ nothing of Ray. A name and its options are written together, `whisper_tiny_en:la
 text is parsed by `describe` into a `Descriptor`, which knows the width, the needs and the fingerprint.
 """
 
-import difflib
 import hashlib
 import importlib
 import json
@@ -14,15 +13,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
-
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
+from encoders._clips import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders._digests import stamped, without_path
+from encoders._options import Option, cast, hint, parse_layers
+
+__all__ = [
+    "GENERAL_OPTIONS",
+    "HUB_OPTIONS",
+    "POOLS",
+    "Clip",
+    "Descriptor",
+    "Encoded",
+    "Encoder",
+    "EncoderSpec",
+    "FramePolicy",
+    "Frames",
+    "Modality",
+    "Needs",
+    "Option",
+    "Transcriber",
+    "Transcript",
+    "Weights",
+    "Word",
+    "describe",
+    "find",
+    "load",
+    "load_transcriber",
+]
 
 Modality = Literal["audio", "text", "video"]
-Option = str | int | float | bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,104 +63,6 @@ class Weights:
     size_mb: float
     when: str = ""
     """``option=value`` under which alone it is needed; empty: always."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FramePolicy:
-    """Which frames of a clip an encoder sees; part of its fingerprint."""
-
-    kind: Literal["even", "fps", "windows"]
-    """even: `count` frames spread evenly. fps: `rate_hz` frames a second. windows: successive runs
-    of `count` frames at `rate_hz`, the last one padded by its last frame."""
-
-    count: int = 8
-    rate_hz: float = 5.0
-    size: int = 256
-    """Shorter side of the decoded frame [px]; never enlarged."""
-
-    max_frames: int = 512
-    """Cap; above it fewer frames a second are taken and the clip's status is `partial`."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Sampled frames, RGB."""
-
-    pixels: UInt8[np.ndarray, "frames height width 3"]
-    times_s: Float[np.ndarray, " frames"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What has to be decoded: the union over the encoders of a job is decoded once."""
-
-    rates_hz: frozenset[int] = frozenset()
-    """Sampling rates at which the mono waveform is wanted."""
-
-    frames: frozenset[FramePolicy] = frozenset()
-    text: bool = False
-
-    def __or__(self, other: "Needs") -> "Needs":
-        return Needs(
-            rates_hz=self.rates_hz | other.rates_hz,
-            frames=self.frames | other.frames,
-            text=self.text or other.text,
-        )
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word of a transcript, in seconds from the start of the clip."""
-
-    text: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One decoded clip, as every encoder receives it. What the clip does not have is absent."""
-
-    clip_id: int
-    duration_s: float
-    waveforms: Mapping[int, Float32[np.ndarray, " samples"]] = field(default_factory=dict)
-    """Sampling rate [Hz] -> mono samples in [-1, 1]."""
-
-    audio_start_s: float = 0.0
-    """Where in the clip the first sample lies; containers may start their sound late."""
-
-    frames: Mapping[FramePolicy, Frames] = field(default_factory=dict)
-    text: str | None = None
-    words: Sequence[Word] | None = None
-    context: tuple[Sequence[str], Sequence[str]] = ((), ())
-    """Texts of the utterances before (oldest first) and after, where a context was asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """What one encoder says of one clip: `steps x dim`; a pooled feature has one step."""
-
-    values: Float32[np.ndarray, "steps dim"]
-    step_start_s: Float[np.ndarray, " steps"]
-    step_end_s: Float[np.ndarray, " steps"]
-    valid: Bool[np.ndarray, " steps"]
-    """False where the step says nothing (no face, no speech)."""
-
-    side: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Further columns the spec declares, one row a step."""
-
-    partial: str | None = None
-    """Why less than the whole clip was encoded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transcript:
-    """Recognised speech of one clip; empty text where nobody speaks."""
-
-    text: str
-    words: Sequence[Word]
-    language: str
-    confidence: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,8 +291,8 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in options:
-            raise ConfigError(f"encoder {text!r}: {_hint(key, options, 'option')}")
-        options[key] = _cast(value, options[key], f"encoder {text!r}, option {key}")
+            raise ConfigError(f"encoder {text!r}: {hint(key, options, 'option')}")
+        options[key] = cast(value, options[key], f"encoder {text!r}, option {key}")
     if options["pool"] not in POOLS:
         raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
     if spec.widths and options["kind"] not in spec.widths:
@@ -389,7 +312,7 @@ def find(name: str, registry: Mapping[str, str] | None = None) -> EncoderSpec:
     """
     known = {**TRANSCRIBERS, **ENCODERS} if registry is None else registry
     if name not in known:
-        raise ConfigError(_hint(name, known, "encoder"))
+        raise ConfigError(hint(name, known, "encoder"))
     spec = importlib.import_module(known[name]).SPEC
     assert isinstance(spec, EncoderSpec)
     return spec
@@ -409,27 +332,6 @@ def load_transcriber(
     """Construct the wrapper of a transcriber from local weights."""
     wrapper: Transcriber = _construct(descriptor, weights, device, threads)
     return wrapper
-
-
-def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
-    """``last``, ``all``, one index or ``i+j``; negative indices count from the end.
-
-    Raises:
-        ConfigError: an index the encoder does not have.
-    """
-    if text == "last":
-        return (num_layers - 1,)
-    if text == "all":
-        return tuple(range(num_layers))
-    try:
-        indices = tuple(int(item) for item in text.split("+"))
-    except ValueError as error:
-        raise ConfigError(
-            f"{name}: layers={text!r}; expected last, all, an index or i+j"
-        ) from error
-    if any(not -num_layers <= index < num_layers for index in indices):
-        raise ConfigError(f"{name}: layers={text}; it has {num_layers}, 0 to {num_layers - 1}")
-    return tuple(index % num_layers for index in indices)
 
 
 def _construct(
@@ -457,20 +359,3 @@ def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) 
         raise ConfigError(
             f"encoder {text!r}: type dim=WIDTH,depth=BLOCKS as in the model's config.json"
         )
-
-
-def _hint(name: str, known: Mapping[str, object], noun: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    known_names = ", ".join(sorted(known))
-    return f"there is no {noun} {name!r}; " + (
-        f"did you mean {close[0]!r}?" if close else f"known: {known_names}"
-    )
-
-
-def _cast(value: str, like: Option, where: str) -> Option:
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False}[value.lower()]
-        return type(like)(value)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{where}: expected {type(like).__name__}, came {value!r}") from error
