@@ -158,7 +158,7 @@ class TestWorkers:
                 assert ours[name] == theirs[name]
 
     def test_a_worker_that_is_killed_is_replaced_and_the_weights_stay_the_same(self, root, session):
-        long = config(root, folds="speaker", epochs=150, patience=0, checkpoint_s=0.0)
+        long = config(root, folds="speaker", epochs=40, patience=0, checkpoint_s=0.0)
         long = dataclasses.replace(long, workers=2, refit=False, session=session)
         train.main(dataclasses.replace(long, run="undisturbed"))
         killer = threading.Thread(target=kill_a_worker, args=(Path(root, "runs", "killed"),))
@@ -187,7 +187,7 @@ def kill_a_worker(run: Path) -> None:
             parent = int(text.rpartition(")")[2].split()[1])
             if parent in ours:
                 ours.add(int(stat.parent.name))
-                if "RayTrainWorker" in text:
+                if "RayTrainWo" in text:  # the kernel keeps 15 letters
                     found.append(int(stat.parent.name))
     assert found
     os.kill(found[0], signal.SIGKILL)
@@ -196,7 +196,7 @@ def kill_a_worker(run: Path) -> None:
 @pytest.mark.slow
 class TestKill:
     def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(self, root):
-        long = config(root, run="r", epochs=400, patience=0, folds="speaker", checkpoint_s=0.0)
+        long = config(root, run="r", epochs=120, patience=0, folds="speaker", checkpoint_s=0.0)
         train.main(dataclasses.replace(long, run="undisturbed"))
         path = Path(root, "config.json")
         path.write_text(json.dumps(settings.to_mapping(long)))
@@ -205,7 +205,7 @@ class TestKill:
             process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
             while not list(Path(root, "runs", "r").rglob("checkpoint.pt")):
                 time.sleep(0.05)
-            time.sleep(1.0)
+            time.sleep(0.5)
             process.send_signal(signal.SIGKILL)
             process.wait()
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
