@@ -15,7 +15,7 @@ Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundl
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -46,7 +46,7 @@ FEW = 20
 class Config:
     """What is scored by which bundle."""
 
-    clips: tyro.conf.Positional[tuple[str, ...]] = ()
+    clips: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")] = ()
     """Files, folders and patterns such as ``calls/*.mp4``; without any, the dataset under --root."""
 
     root: str = ""
