@@ -10,7 +10,7 @@ from cluster.resources import Plan
 from encoders.media import Decoded
 from jobs._encoding import Workbench
 from jobs._manifest import read_unit
-from jobs._stream import decode_rows, peak_mb, stream, worker_device
+from jobs._stream import decode_rows, stream, worker_device
 from jobs._work import StreamJob, UnitReport, UnitTask
 
 SETTLED = (0.1, 0.9)
@@ -44,7 +44,7 @@ class Whole:
     """Time to the first published unit [s]."""
 
     early_mb: float
-    """Peak memory of the actors when a quarter of the clips is done [MB]."""
+    """Largest resident memory of an actor until a quarter of the clips is done [MB]."""
 
     late_mb: float
     """The same at the end [MB]."""
@@ -85,10 +85,6 @@ class PartBench:
             for name, value in result.seconds.items():
                 seconds[name] = seconds.get(name, 0.0) + value
         return time.perf_counter() - begun, seconds
-
-    def peak_mb(self) -> float:
-        """Peak resident memory [MB]."""
-        return peak_mb()
 
 
 def measure_alone(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Alone:

@@ -98,7 +98,7 @@ class UnitReport:
     decode_s: float
     encode_s: dict[str, float] = field(default_factory=dict)
     worker_mb: float = 0.0
-    """Peak resident memory of the worker so far [MB]."""
+    """Resident memory of the worker after the unit [MB]."""
 
 
 def job_needs(work: Work, task: UnitTask) -> Needs:
