@@ -5,17 +5,16 @@ folds. Actors are kept from trial to trial and share the features in Ray's objec
 gets a file in `<root>/runs/<run>/trials/`; a search that was killed reads these files and goes on.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import optuna
 import pyarrow as pa
 import torch
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -30,6 +29,7 @@ from fusion.training import Group
 from jobs import _fitting, train
 from jobs._feeding import Library
 from jobs._fitting import Part, Trained
+from jobs._ledger import STATES, Record, frozen, trial_uri
 from jobs._space import Space, with_values
 
 RUNGS = (1, 3, 9)
@@ -37,35 +37,6 @@ RUNGS = (1, 3, 9)
 
 WORST = 1e9
 """The score of a trial that could not be trained; finite, because Tune compares it."""
-
-STATES = {
-    "failed": TrialState.FAIL,
-    "finished": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One line of the ledger."""
-
-    number: int
-    state: str
-    """finished, pruned (stopped after some folds) or failed."""
-
-    score: float
-    """Mean over its folds, lower is better."""
-
-    steps: int
-    seconds: float
-    values: Mapping[str, Any]
-    """Path of the space -> value."""
-
-    figures: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    distributions: Mapping[str, str] = field(default_factory=dict)
-    """How Optuna drew it, so that a search that goes on knows what it has seen."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -184,7 +155,7 @@ class Search(Searcher):  # type: ignore[misc]
         self.space, self.config, self.on_record = space, config, on_record
         self.study = optuna.create_study(direction="minimize", sampler=sampler)
         for record in ledger:
-            self.study.add_trial(_frozen(record))
+            self.study.add_trial(frozen(record))
         self.next = 1 + max((record.number for record in ledger), default=-1)
         self.open: dict[str, tuple[int, optuna.Trial, dict[str, Any]]] = {}
 
@@ -265,79 +236,9 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if score <= bar else TrialScheduler.STOP)
 
 
-def trial_uri(config: train.Config, number: int, suffix: str) -> str:
-    """A file of one trial."""
-    return storage.join(train.run_uri(config), "trials", f"{number:05d}{suffix}")
-
-
-def read_ledger(config: train.Config) -> list[Record]:
-    """Every trial that ended, by number."""
-    folder = storage.join(train.run_uri(config), "trials")
-    return [
-        Record(**storage.read_json(storage.join(folder, name)))
-        for name in storage.names(folder, ".json")
-    ]
-
-
 def sampler_of(search: str, seed: int) -> optuna.samplers.BaseSampler:
     """Optuna's sampler; `optuna` models which regions are good after ten random trials."""
     if search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     logging.getLogger("optuna").setLevel(logging.ERROR)
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=10)
-
-
-def importances(ledger: Sequence[Record]) -> dict[str, float]:
-    """Share of each path in the differences between trials (mean decrease in impurity of a forest).
-
-    Paths that only some trials have (options of one net) stand apart from this: they are left out.
-    """
-    study = optuna.create_study(direction="minimize")
-    finished = [record for record in ledger if record.state == "finished"]
-    for record in finished:
-        study.add_trial(_frozen(record))
-    if len(finished) < 4:
-        return {}
-    evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(value) for name, value in found.items()}
-
-
-def trials_table(ledger: Sequence[Record]) -> pa.Table:
-    """One row a trial: what the parallel-coordinates plot is drawn from."""
-    paths = sorted({path for record in ledger for path in record.values})
-    figures = sorted({name for record in ledger for name in record.figures})
-    columns: dict[str, Any] = {
-        name: [getattr(record, name) for record in ledger]
-        for name in ("number", "state", "score", "steps", "seconds", "error")
-    }
-    columns["error"] = pa.array(columns["error"], pa.string())
-    for name in figures:
-        columns[f"figure/{name}"] = [record.figures.get(name) for record in ledger]
-    for path in paths:
-        columns[f"value/{path}"] = _column([record.values.get(path) for record in ledger])
-    return pa.table(columns)
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """Numbers as numbers; anything else as JSON text."""
-    numbers = all(
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-        for value in values
-    )
-    if numbers:
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    return pa.array(texts, pa.string())
-
-
-def _frozen(record: Record) -> optuna.trial.FrozenTrial:
-    state = STATES[record.state]
-    finished = state == TrialState.COMPLETE
-    return optuna.trial.create_trial(
-        state=state,
-        value=record.score if finished else None,
-        params=dict(record.params),
-        distributions={k: json_to_distribution(d) for k, d in record.distributions.items()},
-        intermediate_values={} if record.state == "failed" else {record.steps: record.score},
-    )

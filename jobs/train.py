@@ -13,30 +13,26 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from cluster import settings, storage
-from cluster.errors import ConfigError, PlanError
-from cluster.session import SessionConfig, cluster_address, cluster_capacity, ray_session
+from cluster.errors import ConfigError
+from cluster.session import SessionConfig
 from cluster.tracking import run_tracker
 from fusion.nets import net_axis
 from fusion.recipe import Recipe
-from fusion.training import Group, OnEpoch
 from jobs import _fitting
 from jobs._features import resolve_features
-from jobs._feeding import Data, Request, load
+from jobs._feeding import Request
 from jobs._feeds import Pool
 from jobs._fitting import NetChoice, Part
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
+from jobs._workers import launch
 
 ELSEWHERE = (
     "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
@@ -237,118 +233,6 @@ def missing(config: Config, parts: list[Part]) -> list[Part]:
     return [part for part in parts if not storage.exists(part.commit(config.root, run))]
 
 
-def launch(config: Config) -> None:
-    """One group of workers for all that is missing, or this process."""
-    workers = config.workers
-    on_cluster = cluster_address(config.session) is not None
-    if workers is None and not on_cluster:
-        workers = 0
-        print("workers: 0 (this process: one machine, and features in memory)")
-    if workers == 0:
-        _train_all(settings.to_mapping(config))
-        return
-    with ray_session(config.session):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
-        capacity = cluster_capacity()
-        use_gpu = capacity.gpus >= 1
-        if workers is None:
-            workers = int(min(8, capacity.gpus)) if use_gpu else 1
-            print(f"workers: {workers} ({'one a GPU, at most 8' if use_gpu else 'no GPU here'})")
-        have = capacity.gpus if use_gpu else capacity.cpus
-        if workers > have:
-            raise PlanError(
-                f"--workers {workers} do not fit: the cluster has {have:g} "
-                f"{'GPUs' if use_gpu else 'CPUs'}; type --workers {int(have)} or fewer"
-            )
-        state = storage.join(run_uri(config), ".ray")
-        trainer = TorchTrainer(
-            _train_all,
-            train_loop_config=settings.to_mapping(config),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-            run_config=RunConfig(
-                # A name of its own: resuming is by the parts and checkpoints of the run's folder.
-                name=uuid.uuid4().hex[:8],
-                storage_path=state,
-                failure_config=FailureConfig(max_failures=config.max_failures),
-            ),
-        )
-        trainer.fit()
-        if storage.is_local(state):
-            shutil.rmtree(state, ignore_errors=True)
-
-
-def _train_all(values: Mapping[str, Any]) -> None:
-    """Runs on every worker: train the parts that are missing, one after the other."""
-    config = settings.from_mapping(Config, values)
-    group = _group()
-    data = load(request_of(config))
-    parts = parts_of(config)
-    if config.spread == "parts":
-        parts = parts[group.rank :: group.world]
-        group = Group(device=group.device)
-    todo = _agreed(missing(config, parts), group)
-    for part in todo:
-        _train_one(config, data, part, group)
-
-
-def _train_one(config: Config, data: Data, part: Part, group: Group) -> None:
-    """Train and publish one part; its checkpoint, if there is one, is where it goes on."""
-    run = str(config.run)
-    choice = choice_of(config)
-    recipe: Recipe = config
-    checkpoint = storage.join(part.folder(config.root, run), "checkpoint.pt")
-    on_epoch = saving(checkpoint, config.checkpoint_s, group)
-    if part.fold is None:
-        folds = [p for p in parts_of(config) if p.fold is not None]
-        epoch = _fitting.median_epoch(config.root, run, folds)
-        on_epoch = both(on_epoch, _fitting.until(epoch))
-    resume = storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None
-    trained = _fitting.train_part(
-        choice, data, part, recipe, group=group, resume=resume, on_epoch=on_epoch
-    )
-    facts = {
-        "run": run,
-        "fold": part.fold,
-        "seed": part.seed,
-        "best_epoch": trained.fitted.best_epoch,
-        "epochs": len(trained.fitted.history),
-        "seconds": round(trained.seconds, 3),
-        "manifest": data.dataset.manifest_hash,
-    }
-    if group.rank == 0:
-        card = _fitting.card_of(choice, data, config.pool, config.normalise, facts)
-        _fitting.publish_part(config.root, run, trained, data, card)
-        print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
-    if group.world > 1:
-        torch.distributed.barrier()
-
-
-def saving(uri: str, every_s: float, group: Group) -> OnEpoch:
-    """Writes the state at the end of an epoch, by the first worker, at most every so many seconds."""
-    last = time.monotonic()
-
-    def save(_record: dict[str, float], state: Callable[[], bytes]) -> bool:
-        nonlocal last
-        if group.rank == 0 and time.monotonic() - last >= every_s:
-            storage.publish_bytes(state(), uri)
-            last = time.monotonic()
-        return False
-
-    return save
-
-
-def both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
-    """Calls two callbacks; either may stop."""
-
-    def call(record: dict[str, float], state: Callable[[], bytes]) -> bool:
-        stop = first(record, state)
-        return second(record, state) or stop
-
-    return call
-
-
 def request_of(config: Config) -> Request:
     """What the run reads."""
     return Request(
@@ -392,21 +276,3 @@ def histories(config: Config, parts: list[Part]) -> list[dict[str, Any]]:
         for part in parts
         for record in _fitting.read_history(part.folder(config.root, str(config.run)))
     ]
-
-
-def _group() -> Group:
-    """This worker's place in its group; a process by itself is a group of one."""
-    if not torch.distributed.is_initialized():
-        return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    from ray.train.torch import get_device
-
-    return Group.joined(get_device())
-
-
-def _agreed(todo: list[Part], group: Group) -> list[Part]:
-    """The list of the first worker: a slow listing must not let two workers disagree."""
-    if group.world == 1:
-        return todo
-    shared: list[Any] = [todo]
-    torch.distributed.broadcast_object_list(shared, src=0)
-    return list(shared[0])

@@ -17,8 +17,6 @@ A space in five lines of YAML (a list: one of these; a range: int, float or log;
 """
 
 import dataclasses
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +30,12 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.session import cluster_capacity, ray_session
 from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
-from fusion.nets import net_axis
 from jobs import train
-from jobs._feeding import Library
-from jobs._fitting import Part
 from jobs._late import JUDGES
+from jobs._ledger import STATES, importances, read_ledger, trial_uri, trials_table
+from jobs._live import Live, describe
 from jobs._manifest import read_dataset
+from jobs._search import load_library, run_trials
 from jobs._selecting import held_trials, members_of, procedure
 from jobs._space import Space, default_space, read_space, with_values
 
@@ -171,7 +169,7 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
     """Run the trials that are missing."""
     from jobs import _trials
 
-    ledger = _trials.read_ledger(base)
+    ledger = read_ledger(base)
     todo = config.trials - len(ledger)
     if todo <= 0:
         print(f"nothing to search: {len(ledger)} trials are there")
@@ -189,144 +187,16 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
         run_trials(config, base, library, searcher, score, todo)
 
 
-def run_trials(
-    config: Config, base: train.Config, library: Library, searcher: Any, score: str, todo: int
-) -> None:
-    """Hand the trials to Ray Tune."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    from ray import tune
-
-    from jobs import _trials
-
-    steps = steps_of(base)
-    capacity = cluster_capacity()
-    gpus = config.gpu_share if capacity.gpus else 0.0
-    parallel = config.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
-    print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
-    trainable = tune.with_parameters(
-        _trials.Trial,
-        library=library,
-        base=settings.to_mapping(base),
-        steps=steps,
-        score=score,
-    )
-    with tempfile.TemporaryDirectory(prefix="af-tune-") as folder:
-        local = storage.is_local(base.root)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                metric="score",
-                mode="min",
-                search_alg=searcher,
-                scheduler=_trials.Pruner() if config.prune else None,
-                num_samples=todo,
-                max_concurrent_trials=max(1, parallel),
-                time_budget_s=config.time_s,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=folder if local else storage.join(train.run_uri(base), ".ray"),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
-
-
-def steps_of(base: train.Config) -> list[list[Part]]:
-    """The parts of each step of a trial: a fold (all seeds), or a seed where there are no folds."""
-    parts = [part for part in train.parts_of(base) if part.fold is not None]
-    if base.folds is None:
-        return [[part] for part in parts]
-    folds = sorted({part.fold for part in parts if part.fold is not None})
-    return [[part for part in parts if part.fold == fold] for fold in folds]
-
-
-def load_library(base: train.Config, space: Space) -> Library:
-    """Read every input that a trial may ask for, once."""
-    request = train.request_of(base)
-    library = Library(request)
-    axes = sorted({net_axis(net) for net in space.values_of("net", base.net)})
-    names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
-    for name in sorted(names):
-        for pool in space.values_of("pool", base.pool):
-            for how in space.values_of("normalise", base.normalise):
-                for axis in axes:
-                    library.data(
-                        dataclasses.replace(
-                            request, inputs=(name,), pool=pool, normalise=how, axis=axis
-                        )
-                    )
-    return library
-
-
-class Live:
-    """Says what became of each trial, and projects it to MLflow."""
-
-    def __init__(
-        self,
-        total: int,
-        ledger: Sequence[Any],
-        score: str,
-        tracker: Tracker,
-        base: train.Config,
-    ) -> None:
-        self.total, self.done, self.score = total, len(ledger), score
-        self.tracker, self.base = tracker, base
-        finished = [record for record in ledger if record.state == "finished"]
-        self.best = min(finished, key=lambda record: record.score, default=None)
-        self.began = time.monotonic()
-        self.first = len(ledger)
-
-    def __call__(self, record: Any) -> None:
-        """One trial ended."""
-        self.done += 1
-        better = self.best is None or record.score < self.best.score
-        if record.state == "finished" and better:
-            self.best = record
-        rate = (self.done - self.first) / (time.monotonic() - self.began)
-        left = (self.total - self.done) / rate
-        value = "-" if record.state == "failed" else f"{record.score:.4f}"
-        best = "-" if self.best is None else f"{self.best.score:.4f} ({self.best.number})"
-        print(
-            f"trial {record.number:5d} {record.state:8s} {self.score} {value}  best {best}  "
-            f"{self.done}/{self.total}, {left:.0f} s left  {describe(record.values)}"
-            + (f"  {record.error}" if record.error else ""),
-            flush=True,
-        )
-        folder = storage.join(train.run_uri(self.base), "trials", f"{record.number:05d}")
-        self.tracker.child(
-            folder,
-            f"{self.base.run}-{record.number:05d}",
-            record.values,
-            {"score": record.score, "seconds": record.seconds, **record.figures},
-            failed=record.state == "failed",
-            tags={"affuse.state": record.state},
-        )
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """A trial's net and inputs in a few words."""
-    inputs = values.get("inputs")
-    parts = [str(values.get("net", "")), "+".join(inputs) if inputs else ""]
-    return " on ".join(part for part in parts if part)
-
-
 def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
     """Make runs of the best trials, and say what the whole choice is worth."""
-    from jobs import _trials
-
     folder = train.run_uri(base)
-    ledger = _trials.read_ledger(base)
+    ledger = read_ledger(base)
     finished = [record for record in ledger if record.state == "finished"]
     if not finished:
         reasons = {record.error for record in ledger if record.error}
         raise NotPreparedError(f"no trial of {base.run!r} was finished: {'; '.join(reasons)}")
-    storage.publish_table(_trials.trials_table(ledger), storage.join(folder, "trials.parquet"))
-    shares = _trials.importances(ledger)
+    storage.publish_table(trials_table(ledger), storage.join(folder, "trials.parquet"))
+    shares = importances(ledger)
     storage.publish_json(shares, storage.join(folder, "importance.json"))
     by_number = {record.number: record for record in finished}
     scores = {record.number: record.score for record in finished}
@@ -340,7 +210,7 @@ def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
     return {
         "run": base.run,
         "kind": "tune",
-        "trials": {state: sum(r.state == state for r in ledger) for state in _trials.STATES},
+        "trials": {state: sum(r.state == state for r in ledger) for state in STATES},
         "seconds": round(sum(record.seconds for record in ledger), 1),
         "best": dataclasses.asdict(best),
         "members": [
@@ -383,13 +253,10 @@ def judged_procedure(
     """The figures of choosing and fusing, fold by fold; None without folds."""
     if base.folds is None:
         return None
-    from jobs import _trials
 
     tasks = read_dataset(base.root).tasks
     name = base.tasks[0] if base.tasks else next(iter(tasks))
-    files = {
-        record.number: _trials.trial_uri(base, record.number, ".parquet") for record in finished
-    }
+    files = {record.number: trial_uri(base, record.number, ".parquet") for record in finished}
     held = held_trials(files, name, tasks[name])
     found = procedure(held, finished, tasks[name], config.keep)
     return {

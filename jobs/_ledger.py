@@ -1,0 +1,113 @@
+"""The ledger of a search: one file for every trial that ended; a search that was killed goes on from it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import pyarrow as pa
+from optuna.distributions import json_to_distribution
+from optuna.trial import TrialState
+
+from cluster import storage
+from jobs import train
+
+STATES = {
+    "failed": TrialState.FAIL,
+    "finished": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of the ledger."""
+
+    number: int
+    state: str
+    """finished, pruned (stopped after some folds) or failed."""
+
+    score: float
+    """Mean over its folds, lower is better."""
+
+    steps: int
+    seconds: float
+    values: Mapping[str, Any]
+    """Path of the space -> value."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    """How Optuna drew it, so that a search that goes on knows what it has seen."""
+
+
+def trial_uri(config: train.Config, number: int, suffix: str) -> str:
+    """A file of one trial."""
+    return storage.join(train.run_uri(config), "trials", f"{number:05d}{suffix}")
+
+
+def read_ledger(config: train.Config) -> list[Record]:
+    """Every trial that ended, by number."""
+    folder = storage.join(train.run_uri(config), "trials")
+    return [
+        Record(**storage.read_json(storage.join(folder, name)))
+        for name in storage.names(folder, ".json")
+    ]
+
+
+def importances(ledger: Sequence[Record]) -> dict[str, float]:
+    """Share of each path in the differences between trials (mean decrease in impurity of a forest).
+
+    Paths that only some trials have (options of one net) stand apart from this: they are left out.
+    """
+    study = optuna.create_study(direction="minimize")
+    finished = [record for record in ledger if record.state == "finished"]
+    for record in finished:
+        study.add_trial(frozen(record))
+    if len(finished) < 4:
+        return {}
+    evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(value) for name, value in found.items()}
+
+
+def trials_table(ledger: Sequence[Record]) -> pa.Table:
+    """One row a trial: what the parallel-coordinates plot is drawn from."""
+    paths = sorted({path for record in ledger for path in record.values})
+    figures = sorted({name for record in ledger for name in record.figures})
+    columns: dict[str, Any] = {
+        name: [getattr(record, name) for record in ledger]
+        for name in ("number", "state", "score", "steps", "seconds", "error")
+    }
+    columns["error"] = pa.array(columns["error"], pa.string())
+    for name in figures:
+        columns[f"figure/{name}"] = [record.figures.get(name) for record in ledger]
+    for path in paths:
+        columns[f"value/{path}"] = _column([record.values.get(path) for record in ledger])
+    return pa.table(columns)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Numbers as numbers; anything else as JSON text."""
+    numbers = all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        for value in values
+    )
+    if numbers:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return pa.array(texts, pa.string())
+
+
+def frozen(record: Record) -> optuna.trial.FrozenTrial:
+    state = STATES[record.state]
+    finished = state == TrialState.COMPLETE
+    return optuna.trial.create_trial(
+        state=state,
+        value=record.score if finished else None,
+        params=dict(record.params),
+        distributions={k: json_to_distribution(d) for k, d in record.distributions.items()},
+        intermediate_values={} if record.state == "failed" else {record.steps: record.score},
+    )

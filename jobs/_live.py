@@ -1,0 +1,62 @@
+"""What a search says while it runs: a line a trial, and a nested run in MLflow."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster import storage
+from cluster.tracking import Tracker
+from jobs import train
+from jobs._ledger import Record
+
+
+class Live:
+    """Says what became of each trial, and projects it to MLflow."""
+
+    def __init__(
+        self,
+        total: int,
+        ledger: Sequence[Record],
+        score: str,
+        tracker: Tracker,
+        base: train.Config,
+    ) -> None:
+        self.total, self.done, self.score = total, len(ledger), score
+        self.tracker, self.base = tracker, base
+        finished = [record for record in ledger if record.state == "finished"]
+        self.best = min(finished, key=lambda record: record.score, default=None)
+        self.began = time.monotonic()
+        self.first = len(ledger)
+
+    def __call__(self, record: Record) -> None:
+        """One trial ended."""
+        self.done += 1
+        better = self.best is None or record.score < self.best.score
+        if record.state == "finished" and better:
+            self.best = record
+        rate = (self.done - self.first) / (time.monotonic() - self.began)
+        left = (self.total - self.done) / rate
+        value = "-" if record.state == "failed" else f"{record.score:.4f}"
+        best = "-" if self.best is None else f"{self.best.score:.4f} ({self.best.number})"
+        print(
+            f"trial {record.number:5d} {record.state:8s} {self.score} {value}  best {best}  "
+            f"{self.done}/{self.total}, {left:.0f} s left  {describe(record.values)}"
+            + (f"  {record.error}" if record.error else ""),
+            flush=True,
+        )
+        folder = storage.join(train.run_uri(self.base), "trials", f"{record.number:05d}")
+        self.tracker.child(
+            folder,
+            f"{self.base.run}-{record.number:05d}",
+            record.values,
+            {"score": record.score, "seconds": record.seconds, **record.figures},
+            failed=record.state == "failed",
+            tags={"affuse.state": record.state},
+        )
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """A trial's net and inputs in a few words."""
+    inputs = values.get("inputs")
+    parts = [str(values.get("net", "")), "+".join(inputs) if inputs else ""]
+    return " on ".join(part for part in parts if part)

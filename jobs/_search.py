@@ -1,0 +1,91 @@
+"""Hands a search to Ray Tune: features in the object store, one actor a CPU or share of a GPU."""
+
+import dataclasses
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from cluster import settings, storage
+from cluster.session import cluster_capacity
+from fusion.nets import net_axis
+from jobs import train
+from jobs._feeding import Library
+from jobs._fitting import Part
+from jobs._space import Space
+
+if TYPE_CHECKING:
+    from jobs.tune import Config
+
+
+def run_trials(
+    config: "Config", base: train.Config, library: Library, searcher: Any, score: str, todo: int
+) -> None:
+    """Hand the trials to Ray Tune."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    from ray import tune
+
+    from jobs import _trials
+
+    steps = steps_of(base)
+    capacity = cluster_capacity()
+    gpus = config.gpu_share if capacity.gpus else 0.0
+    parallel = config.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
+    print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
+    trainable = tune.with_parameters(
+        _trials.Trial,
+        library=library,
+        base=settings.to_mapping(base),
+        steps=steps,
+        score=score,
+    )
+    with tempfile.TemporaryDirectory(prefix="af-tune-") as folder:
+        local = storage.is_local(base.root)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="min",
+                search_alg=searcher,
+                scheduler=_trials.Pruner() if config.prune else None,
+                num_samples=todo,
+                max_concurrent_trials=max(1, parallel),
+                time_budget_s=config.time_s,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=folder if local else storage.join(train.run_uri(base), ".ray"),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+def steps_of(base: train.Config) -> list[list[Part]]:
+    """The parts of each step of a trial: a fold (all seeds), or a seed where there are no folds."""
+    parts = [part for part in train.parts_of(base) if part.fold is not None]
+    if base.folds is None:
+        return [[part] for part in parts]
+    folds = sorted({part.fold for part in parts if part.fold is not None})
+    return [[part for part in parts if part.fold == fold] for fold in folds]
+
+
+def load_library(base: train.Config, space: Space) -> Library:
+    """Read every input that a trial may ask for, once."""
+    request = train.request_of(base)
+    library = Library(request)
+    axes = sorted({net_axis(net) for net in space.values_of("net", base.net)})
+    names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
+    for name in sorted(names):
+        for pool in space.values_of("pool", base.pool):
+            for how in space.values_of("normalise", base.normalise):
+                for axis in axes:
+                    library.data(
+                        dataclasses.replace(
+                            request, inputs=(name,), pool=pool, normalise=how, axis=axis
+                        )
+                    )
+    return library
