@@ -5,6 +5,7 @@ folds. Actors are kept from trial to trial and share the features in Ray's objec
 gets a file in `<root>/runs/<run>/trials/`; a search that was killed reads these files and goes on.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +157,9 @@ class Search(Searcher):  # type: ignore[misc]
         self.study = optuna.create_study(direction="minimize", sampler=sampler)
         for record in ledger:
             self.study.add_trial(frozen(record))
+        if not ledger:
+            for inputs in first_inputs(space.values_of("inputs", list(config.inputs))):
+                self.study.enqueue_trial({"inputs": json.dumps(inputs)})
         self.next = 1 + max((record.number for record in ledger), default=-1)
         self.open: dict[str, tuple[int, optuna.Trial, dict[str, Any]]] = {}
 
@@ -234,6 +238,14 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
         seen.append(score)
         bar = sorted(seen)[(len(seen) - 1) // 3]
         return str(TrialScheduler.CONTINUE if score <= bar else TrialScheduler.STOP)
+
+
+def first_inputs(choices: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Every input by itself, then the largest set: late fusion needs them, whatever the search prefers."""
+    if len(choices) < 2:
+        return []
+    sets = [list(some) for some in choices]
+    return [some for some in sets if len(some) == 1] + [max(sets, key=len)]
 
 
 def sampler_of(search: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -1,5 +1,7 @@
 """A search space is five lines of YAML, and every mistake in it is found before the first trial."""
 
+import dataclasses
+
 import optuna
 import pytest
 
@@ -7,6 +9,7 @@ from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
 from jobs._space import PRESETS, default_space, read_space, subsets, with_values
+from jobs._trials import Search, first_inputs, sampler_of
 
 BASE = train.Config(root="r", inputs=("voice", "face"))
 
@@ -87,3 +90,17 @@ class TestMistakes:
     def test_each_is_named(self, space, message):
         with pytest.raises(ConfigError, match=message):
             read_space(space, BASE)
+
+
+class TestFirstTrials:
+    def test_every_input_alone_and_all_together_are_tried_first(self):
+        choices = [["a"], ["a", "b"], ["b"], ["a", "b", "c"]]
+        assert first_inputs(choices) == [["a"], ["b"], ["a", "b", "c"]]
+        assert first_inputs([["a"]]) == []
+
+    def test_a_search_begins_with_them(self, tmp_path):
+        base = dataclasses.replace(BASE, root=str(tmp_path), run="t")
+        values = {"inputs": [["voice"], ["face"], ["voice", "face"]], "lr": {"log": [1e-4, 1e-2]}}
+        search = Search(read_space(values, base), base, sampler_of("random", 0), [], print)
+        drawn = [search.suggest(str(index))["values"]["inputs"] for index in range(3)]
+        assert drawn == [["voice"], ["face"], ["voice", "face"]]
