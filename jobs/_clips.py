@@ -117,7 +117,28 @@ def source_of(row: Mapping[str, Any]) -> ClipSource:
         start_s=row["start_s"],
         end_s=row["end_s"],
         duration_s=row["duration_s"],
+        context=row.get("context", ((), ())),
     )
+
+
+def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The manifest rows of a unit, each with the texts before and after it in its dialogue.
+
+    A unit never cuts a dialogue, so its rows hold the whole of it. A clip without a dialogue has no context.
+    """
+    dialogues: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["dialogue"] is not None:
+            dialogues.setdefault(row["dialogue"], []).append(row)
+    context = {}
+    for turns in dialogues.values():
+        turns.sort(key=lambda row: (row["turn"] if row["turn"] is not None else -1, row["name"]))
+        texts = [row["text"] for row in turns]
+        for place, row in enumerate(turns):
+            before = tuple(text for text in texts[:place] if text)
+            after = tuple(text for text in texts[place + 1 :] if text)
+            context[row["clip_id"]] = (before, after)
+    return [{**row, "context": context.get(row["clip_id"], ((), ()))} for row in rows]
 
 
 def undecoded(source: ClipSource, error: MediaError) -> Decoded:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
 from cluster.resources import Plan
-from jobs._clips import source_of, undecoded
+from jobs._clips import source_of, undecoded, with_context
 from jobs._encoding import UnitResult
 from jobs._manifest import read_unit
 from jobs._result_rows import feature_table, transcript_table
@@ -34,7 +34,7 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
     for task in tasks:
         begun = time.perf_counter()
         parts: list[UnitResult] = []
-        rows = read_unit(job.root, task.ref).to_pylist()
+        rows = with_context(read_unit(job.root, task.ref).to_pylist())
         for row in rows:
             worker = worker or remote.remote(job)
             limit_s = 300 + 10 * (

@@ -28,7 +28,7 @@ from cluster.errors import AffuseError, MediaError
 from cluster.resources import Plan
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
-from jobs._clips import buffers, pack, source_of, undecoded, unpack
+from jobs._clips import buffers, pack, source_of, undecoded, unpack, with_context
 from jobs._encoding import UnitResult, Workbench
 from jobs._features import UnitIndex, features_uri, publish_unit, transcripts_uri
 from jobs._manifest import read_unit
@@ -125,7 +125,7 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
     for text in batch["span"].to_pylist():
         for task in load(text):
             begun = time.perf_counter()
-            rows = read_unit(job.root, task.ref).to_pylist()
+            rows = with_context(read_unit(job.root, task.ref).to_pylist())
             decoded, needs = decode_rows(job, task, rows)
             clips = pack(decoded, needs)
             offsets = pa.py_buffer(_int64([0, clips.size]))

@@ -135,6 +135,21 @@ def encoder_table() -> str:
     )
 
 
+def check_context(root: str, descriptors: Sequence[Descriptor]) -> None:
+    """Refuse a context of neighbours whose texts are not known before the stream starts.
+
+    Raises:
+        ConfigError: an encoder reads its neighbours, and some clips of the manifest have no text.
+    """
+    reading = [item.name for item in descriptors if item.options.get("context", "none") != "none"]
+    wordless = read_manifest(root, ["text"])["text"].null_count if reading else 0
+    if wordless:
+        raise ConfigError(
+            f"{', '.join(reading)}: context reads neighbouring texts, and {wordless} clips have none in "
+            "the manifest; add the texts by `affuse prepare`, or leave context=none"
+        )
+
+
 def chosen_work(config: Config, root: str) -> Work:
     """The encoders of the command, their weights found; a transcriber only where text is missing.
 
@@ -159,6 +174,7 @@ def chosen_work(config: Config, root: str) -> Work:
             describe(text)  # names the nearest known one
             raise ConfigError(f"{text!r} is no encoder; type: --transcriber {text}")
         descriptors.append(describe(text, upstream=upstream if describe(text).reads_text else ()))
+    check_context(root, descriptors)
     folders = [item.folder for item in descriptors]
     if len(set(folders)) < len(folders):
         raise ConfigError(f"--encoders {' '.join(config.encoders)}: one is named twice")

@@ -6,7 +6,7 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from encoders.media import ClipSource, Decoded, Source
 from encoders.spec import Clip, FramePolicy, Frames, Needs, Word
-from jobs._clips import pack, source_of, undecoded, unpack
+from jobs._clips import pack, source_of, undecoded, unpack, with_context
 
 EVEN = FramePolicy(kind="even", count=4)
 FPS = FramePolicy(kind="fps", rate_hz=2.0)
@@ -86,3 +86,25 @@ def test_what_cannot_be_read_keeps_its_text_and_names_the_fault_of_each_source()
 def test_a_buffer_is_plain_arrow():
     with pa.ipc.open_stream(pack([Decoded(clip=full_clip(1))], NEEDS)) as reader:
         assert reader.schema.field("wave 16000").type == pa.large_binary()
+
+
+def test_a_clips_context_is_the_texts_of_its_own_dialogue_in_order_of_turn():
+    rows = [
+        {"clip_id": 3, "name": "c", "dialogue": "d", "turn": 2, "text": "bye"},
+        {"clip_id": 1, "name": "a", "dialogue": "d", "turn": 0, "text": "hello"},
+        {"clip_id": 2, "name": "b", "dialogue": "d", "turn": 1, "text": None},
+        {"clip_id": 4, "name": "e", "dialogue": None, "turn": None, "text": "alone"},
+    ]
+    context = {row["clip_id"]: row["context"] for row in with_context(rows)}
+    assert context == {
+        1: ((), ("bye",)),
+        2: (("hello",), ("bye",)),
+        3: (("hello",), ()),
+        4: ((), ()),
+    }
+
+
+def test_the_context_reaches_the_decoder():
+    row = {"clip_id": 1, "video": None, "audio": None, "text": "hi", "words": None}
+    row |= {"start_s": None, "end_s": None, "duration_s": None, "context": (("so",), ())}
+    assert source_of(row).context == (("so",), ())
