@@ -4,7 +4,6 @@ None of it touches a row in evaluation; the caller decides when it trains. Noise
 given generator, so that a seed and an epoch name them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,25 +62,23 @@ def _kept(batch: Batch, share: float, generator: Generator | None) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixed:
-    """Rows mixed with partner rows: the loss is share * loss(targets) + (1 - share) * loss(partners)."""
+class Side:
+    """Inputs with one set of targets, and how much the loss against them counts [0..1]."""
 
     batch: Batch
-    """Mixed inputs; its targets are those of the first rows."""
-
-    targets: Mapping[str, Tensor]
-    target_masks: Mapping[str, Tensor]
-    """Of the partners."""
-
     share: float
-    """Weight of the first rows [0.5..1]."""
 
 
-def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> Mixed:
+def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> tuple[Side, Side]:
     """Rows mixed with a random permutation of themselves (Zhang et al., https://arxiv.org/abs/1710.09412).
 
-    A step that only one of the two rows has keeps that row's share of it. Clip batches only: utterances of
-    two dialogues have nothing to do with each other.
+    The loss is share * loss(own targets) + (1 - share) * loss(the partners' targets). A step that only one
+    of the two rows has keeps that row's share of it. Clip batches only: utterances of two dialogues have
+    nothing to do with each other.
+
+    Returns:
+        The same mixed inputs twice: with each row's own targets, which count for at least half, and with
+        its partner's.
 
     Raises:
         ValueError: a dialogue batch, or alpha that is not positive.
@@ -100,9 +97,10 @@ def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> 
         inputs[name] = Sequence(
             share * values + (1 - share) * values[partner], sequence.mask | sequence.mask[partner]
         )
-    return Mixed(
-        batch=replace(batch, inputs=inputs),
+    own = replace(batch, inputs=inputs)
+    partners = replace(
+        own,
         targets={task: target[partner] for task, target in batch.targets.items()},
         target_masks={task: mask[partner] for task, mask in batch.target_masks.items()},
-        share=share,
     )
+    return Side(batch=own, share=share), Side(batch=partners, share=1 - share)

@@ -77,6 +77,9 @@ class Recipe:
     feature_noise: float = 0.0
     """Standard deviation of noise on scaled features in training."""
 
+    mixup: float = 0.0
+    """Rows mix with others by a share drawn from Beta(mixup, mixup); 0: never (clip nets)."""
+
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "passes"):
             if getattr(self, name) < 1:
@@ -86,6 +89,8 @@ class Recipe:
                 f"expected lr > 0, weight_decay >= 0, warmup in [0, 1); came {self.lr}, "
                 f"{self.weight_decay}, {self.warmup}"
             )
+        if self.mixup < 0:
+            raise ValueError(f"mixup: expected 0 or more, came {self.mixup}")
         if self.monitor != "loss":
             metric(self.monitor)
         if self.loss != "auto":

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from fusion._objective import Objective, balanced_weights
 from fusion._optimiser import optimiser_of, schedule_of, schedule_state
-from fusion.augment import augment
+from fusion.augment import Side, augment, mixup
 from fusion.batch import Batch, Output, Task
 from fusion.bundle import Predictor, state_copy
 from fusion.metrics import metric
@@ -145,6 +145,10 @@ class _Trainer:
         self.recipe, self.seed, self.group = recipe, seed, group
         self.first = next(iter(self.tasks))
         self.objective = self._objective()
+        if recipe.mixup and (predictor.axis != "clip" or predictor.net.reads_targets):
+            raise ValueError(
+                "mixup takes a net of clips whose own losses read no targets; set mixup to 0"
+            )
         self.chances = self._chances() if recipe.balanced else None
         self.train_row = torch.full((len(feed.lengths),), -1)
         self.train_row[train] = torch.arange(len(train))
@@ -195,15 +199,20 @@ class _Trainer:
         mine, real = share_of(rows, rank=self.group.rank, world=self.group.world)
         passes = min(self.recipe.passes, len(mine))
         parts = zip(mine.tensor_split(passes), real.tensor_split(passes), strict=True)
-        batches = [self._batch(part, weight) for part, weight in parts]
-        totals = self._totals(batches) if passes > 1 or self.group.world > 1 else None
+        steps = [self._sides(self._batch(part, weight)) for part, weight in parts]
+        coupled = passes > 1 or self.group.world > 1
+        totals = [self._totals(side) if coupled else None for side in zip(*steps, strict=True)]
         self.optimiser.zero_grad(set_to_none=True)
         shown = torch.zeros((), device=self.group.device)
-        for index, batch in enumerate(batches):
+        for index, sides in enumerate(steps):
             with self._held_back(index < passes - 1):
                 with self._autocast():
-                    output: Output = self.net(batch)
-                loss = self.objective(output, batch, totals)
+                    output: Output = self.net(sides[0].batch)
+                losses = [
+                    side.share * self.objective(output, side.batch, total)
+                    for side, total in zip(sides, totals, strict=True)
+                ]
+                loss = torch.stack(losses).sum()
                 # The group averages gradients; the loss is a sum over its workers.
                 torch.autograd.backward(self.grad_scaler.scale(loss * self.group.world))
             shown += loss.detach()
@@ -234,9 +243,15 @@ class _Trainer:
             generator=self.draws,
         )
 
-    def _totals(self, batches: list[Batch]) -> dict[str, Tensor]:
+    def _sides(self, batch: Batch) -> tuple[Side, ...]:
+        """What the net sees, and each set of targets that its logits are held against."""
+        if not self.recipe.mixup:
+            return (Side(batch=batch, share=1.0),)
+        return mixup(batch, alpha=self.recipe.mixup, generator=self.draws)
+
+    def _totals(self, sides: tuple[Side, ...]) -> dict[str, Tensor]:
         """Total weights of a step over all workers, in one message."""
-        totals = self.objective.totals(batches)
+        totals = self.objective.totals([side.batch for side in sides])
         summed = self._summed(torch.stack(list(totals.values())).float())
         return dict(zip(totals, summed, strict=True))
 

@@ -57,6 +57,8 @@ class Net(nn.Module):
     """What every net has: its modalities, its tasks, reading a batch, and one way to look inside."""
 
     axis: ClassVar[Axis] = "clip"
+    reads_targets: ClassVar[bool] = False
+    """Whether its auxiliary losses are held against the targets of the rows it sees."""
 
     def __init__(self, dims: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         super().__init__()

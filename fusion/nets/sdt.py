@@ -33,6 +33,7 @@ class SDT(Net):
     """Intra- and inter-modal transformers with hierarchical gates."""
 
     axis = "dialogue"
+    reads_targets = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

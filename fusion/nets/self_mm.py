@@ -34,6 +34,8 @@ FUSION = "fusion"
 class SelfMM(Net):
     """Multimodal head and unimodal heads on generated labels."""
 
+    reads_targets = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Widths, and how labels are made."""

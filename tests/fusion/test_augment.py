@@ -67,19 +67,22 @@ class TestFeatureNoise:
 class TestMixup:
     def test_is_the_weighted_mean_of_a_row_and_its_partner(self):
         rows = batch()
-        mixed = mixup(rows, alpha=0.4, generator=seeded())
-        partner = mixed.targets["y"]
+        own, other = mixup(rows, alpha=0.4, generator=seeded())
+        partner = other.batch.targets["y"]
         for name, sequence in rows.inputs.items():
             values = sequence.values * sequence.mask.unsqueeze(-1)
-            expected = mixed.share * values + (1 - mixed.share) * values[partner]
-            torch.testing.assert_close(mixed.batch.inputs[name].values, expected)
-        assert (mixed.target_masks["y"] == (partner % 2 == 0)).all()
-        assert 0.5 <= mixed.share <= 1
+            expected = own.share * values + other.share * values[partner]
+            torch.testing.assert_close(own.batch.inputs[name].values, expected)
+            assert other.batch.inputs[name] is own.batch.inputs[name]
+        assert (own.batch.targets["y"] == rows.targets["y"]).all()
+        assert (other.batch.target_masks["y"] == (partner % 2 == 0)).all()
+        assert 0.5 <= own.share <= 1
+        assert own.share + other.share == 1
 
     def test_rows_of_different_length_have_the_steps_of_both(self):
         rows = batch(2)
         rows.inputs["text"].mask[0, 1:] = False
-        mixed = mixup(rows, alpha=1.0, generator=seeded(0))
+        mixed, _ = mixup(rows, alpha=1.0, generator=seeded(0))
         assert (mixed.batch.inputs["text"].mask | ~rows.inputs["text"].mask).all()
 
 

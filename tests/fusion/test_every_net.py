@@ -189,6 +189,18 @@ def same(left, right, steps=None, atol=1e-5):
 
 @pytest.mark.parametrize("name", ALL)
 class TestEveryNet:
+    def test_its_losses_read_targets_only_if_it_says_so(self, name):
+        net = build(name).train()
+        rows = batch_for(net)
+
+        def losses(batch):
+            torch.manual_seed(0)
+            found = copy.deepcopy(net)(batch).losses
+            return {key: float(value.detach()) for key, value in found.items()}
+
+        told, untold = losses(rows), losses(replace(rows, targets={}, target_masks={}))
+        assert (told != untold) == net.reads_targets
+
     @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
     def test_any_subset_of_modalities_gives_finite_logits_of_the_right_shape(
         self, name, modalities

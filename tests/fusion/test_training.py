@@ -71,6 +71,7 @@ class TestLearning:
         for change in (
             {"modality_dropout": 0.3},
             {"feature_noise": 0.5},
+            {"mixup": 0.4},
             {"class_weights": True},
             {"balanced": True},
             {"clip_norm": 0.01},
@@ -123,7 +124,7 @@ class TestSameSeedSameWeights:
         "change",
         [
             {},
-            {"schedule": "cosine", "modality_dropout": 0.2, "feature_noise": 0.1},
+            {"schedule": "cosine", "modality_dropout": 0.2, "feature_noise": 0.1, "mixup": 0.3},
             {"schedule": "plateau", "patience": 2, "optimiser": "sgd"},
         ],
     )
