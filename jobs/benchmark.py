@@ -3,7 +3,8 @@
 `benchmark encode` measures the rate of decoding alone, of every model alone (fed from memory), and of the
 whole job, on the same cores and devices, several times in turn. The efficiency is the whole job's rate in
 steady state over the ideal one: on a CPU machine decode and models share the cores, so their times add;
-with GPUs the slower of the two counts. Nothing is published under the root.
+with GPUs the slower of the two counts. Beside it runs the plain script that a person would write first, on
+at most 60 of the clips (`jobs._bench_plain`). Nothing is published under the root.
 
 Reads:  <root>/manifest/            (cluster.tables.MANIFEST)
 Writes: a table, and with --json FILE the same figures as JSON
@@ -25,6 +26,7 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from encoders.store import DEFAULT_STORE
 from jobs import encode
 from jobs._bench_encode import Alone, Whole, measure_alone, measure_whole
+from jobs._bench_plain import Plain, measure_plain
 from jobs._manifest import UnitRef, read_dataset, units
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 
@@ -101,6 +103,7 @@ def main(config: EncodeConfig) -> None:
                 flush=True,
             )
     figures = summary(dataset.name, tasks, plan, alone, whole)
+    figures["plain"] = beside(figures, measure_plain(job, tasks, plan))
     print(figures_table(figures))
     if config.json is not None:
         storage.publish_json(figures, storage.absolute(config.json))
@@ -168,6 +171,15 @@ def summary(
     }
 
 
+def beside(figures: Mapping[str, Any], plain: Plain | None) -> dict[str, Any] | None:
+    """The plain script and how many times faster the job is, as a whole and stage by stage."""
+    if plain is None:
+        return None
+    steady, models = figures["end_to_end_steady"], figures["model_only"]
+    ratios = plain.ratios(steady, figures["decode_only"], models)
+    return {**vars(plain), "rate": plain.rate, "ratios": ratios}
+
+
 def limit(decode: float, models: Mapping[str, float], *, on_gpu: bool) -> str:
     """What would have to be faster."""
     if on_gpu:
@@ -200,9 +212,24 @@ def figures_table(figures: Mapping[str, Any]) -> str:
     ]
     if figures["steady_per_gpu"] is not None:
         rows.insert(-2, ("per GPU", f"{figures['steady_per_gpu']:.2f} clips/s"))
+    rows += _plain_rows(figures["plain"])
     width = max(len(name) for name, _ in rows)
     head = f"{figures['dataset']}: {figures['clips']} clips, median of {figures['rounds']} rounds"
     return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+
+def _plain_rows(plain: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if plain is None:
+        return [("plain script", "not measured: every clip is longer than a minute")]
+    failed = f", {plain['failed']} failed" if plain["failed"] else ""
+    where = (
+        f"{plain['clips']} clips one by one{failed}; {plain['device']}, {plain['threads']} threads"
+    )
+    rows = [("plain script", f"{plain['rate']:.2f} clips/s ({where})")]
+    for name, ratio in plain["ratios"].items():
+        stage = "whole job" if name == "whole" else name
+        rows.append((f"{stage} over plain", "-" if ratio is None else f"{ratio:.2f} times"))
+    return rows
 
 
 def _each(ratios: Sequence[float]) -> str:

@@ -69,6 +69,11 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
     assert figures["end_to_end"] < figures["end_to_end_steady"]
     table = capsys.readouterr().out
     assert f"{figures['efficiency']:.3f}" in table
+    plain = figures["plain"]
+    assert (plain["clips"], plain["failed"]) == (48, 0)
+    assert plain["ratios"].keys() == {"whole", "decode", *figures["model_only"]}
+    assert plain["ratios"]["whole"] == pytest.approx(figures["end_to_end_steady"] / plain["rate"])
+    assert f"{plain['ratios']['whole']:.2f} times" in table
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "figures.json"])
     for name in [name for name in sys.modules if name.startswith("toy_")]:
         del sys.modules[name]
