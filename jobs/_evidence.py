@@ -23,6 +23,7 @@ from jobs import _bundles, _late
 from jobs._histories import Curve, Search, curves, evaluated, searches
 from jobs._manifest import read_dataset, read_manifest
 from jobs._members import add_members, rows_of
+from jobs._metadata import Guess, metadata_out_of_fold
 from jobs._predictions import (
     HeldOut,
     align,
@@ -35,6 +36,7 @@ from jobs._results import (
     FIGURES,
     Results,
     Role,
+    baselines,
     figures,
     gain,
     loss,
@@ -77,6 +79,9 @@ class Evidence:
     group_of: Sequence[str]
     target: Tensor
     lines: Sequence[Line]
+    metadata: Sequence[str]
+    """What the baseline that sees no content knows of a clip; empty where there is none."""
+
     curves: Mapping[str, Sequence[Curve]]
     roles: Mapping[str, Mapping[str, float]]
     """Run -> role -> the first figure, the mean over folds and seeds."""
@@ -151,6 +156,8 @@ def gather(
     held, fused = with_bundle(root, held, bundle, task_name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
+    folds = held.fold if len(np.unique(held.fold)) > 1 else groups.code.numpy() % 5
+    known = metadata_out_of_fold(root, held, folds, task_name, kind)
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
@@ -162,7 +169,8 @@ def gather(
         groups=groups,
         group_of=group_of,
         target=held.target,
-        lines=_judged(held, fused, groups, resamples, seed),
+        lines=_judged(held, known, fused, folds, groups, resamples, seed),
+        metadata=() if known is None else known.facts,
         curves={run: curves(root, run) for run in names},
         roles={run: _role_figures(root, run, task_name, kind) for run in names},
         searches=searches(root, names),
@@ -189,11 +197,17 @@ def with_bundle(
 
 
 def _judged(
-    held: HeldOut, fused: Mapping[str, Tensor], groups: Groups, resamples: int, seed: int
+    held: HeldOut,
+    known: Guess | None,
+    fused: Mapping[str, Tensor],
+    folds: np.ndarray,
+    groups: Groups,
+    resamples: int,
+    seed: int,
 ) -> list[Line]:
-    """Majority, each member, the plain mean of several, the ensemble; each with intervals."""
-    folds = held.fold if len(np.unique(held.fold)) > 1 else groups.code.numpy() % 5
-    named = [Scored("majority", "majority", priors(held, folds)), *member_lines(held)]
+    """Majority, metadata, each member, the plain mean of several, the ensemble; each with intervals."""
+    metadata = None if known is None else known.scores
+    named = [*baselines(priors(held, folds), metadata), *member_lines(held)]
     if len(held.members.names) > 1:
         mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
         named.append(Scored("plain mean", "mean", mean.scores))
@@ -204,7 +218,7 @@ def _judged(
     lines = []
     for name, role, scores in named:
         compared = None
-        if role not in ("majority", "member"):
+        if role in ("mean", "ensemble"):
             pair = (scores, best.scores)
             compared = gain(main, kind, pair, held.target, codes, resamples, seed)
         shown = figures(kind, scores, held.target, codes, resamples, seed)

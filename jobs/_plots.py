@@ -37,7 +37,8 @@ Shown = Sequence[tuple[str, str, float, float, float]]
 """(name, role, value, low, high)."""
 
 ROLE_COLOURS = {
-    "majority": MUTED, "member": BLUE, "mean": YELLOW, "pool": YELLOW, "ensemble": ORANGE,
+    "majority": MUTED, "metadata": MUTED, "member": BLUE, "mean": YELLOW, "pool": YELLOW,
+    "ensemble": ORANGE,
 }  # fmt: skip
 
 

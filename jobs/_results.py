@@ -1,8 +1,8 @@
 """Figures that may be printed: every result beside its baselines, with intervals over people.
 
 Rows of one person are not independent, so intervals and paired differences resample groups, not rows. The
-baselines are the majority (class priors of the other folds), each single member, the plain mean of
-probabilities and the pool that looked at no row.
+baselines are the majority (class priors of the other folds), what the manifest gives away without a look at
+the clip, each single member, the plain mean of probabilities and the pool that looked at no row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from jobs import _late
 from jobs._predictions import HeldOut
 
-Role = Literal["majority", "member", "mean", "pool", "ensemble"]
+Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble"]
 
 FIGURES: Mapping[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
@@ -85,6 +85,8 @@ def judge(
     groups: np.ndarray,
     resamples: int,
     seed: int,
+    *,
+    metadata: Tensor | None = None,
 ) -> Results:
     """Compare a cross-fitted verdict with its baselines on the rows where there is a verdict.
 
@@ -95,11 +97,12 @@ def judge(
         groups: code of each row's group.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
+        metadata: out-of-fold scores of the model that sees no content, where there is one.
     """
     mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
     plain = _late.cross_fitted(held, [_late.PLAIN], folds)
     lines = [
-        Line("majority", "majority", priors(held, folds)),
+        *baselines(priors(held, folds), metadata),
         *member_lines(held),
         Line("plain mean", "mean", mean.scores),
         Line("unfitted log pool", "pool", plain.scores),
@@ -115,6 +118,8 @@ def judge_test(
     groups: np.ndarray,
     resamples: int,
     seed: int,
+    *,
+    metadata: Tensor | None = None,
 ) -> Results:
     """Compare members, and their fusion if there is one, on test rows.
 
@@ -125,11 +130,9 @@ def judge_test(
         groups: code of each row's group.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
+        metadata: scores of the model that sees no content, where there is one.
     """
-    lines = [
-        Line("majority", "majority", prior.expand(len(held.clip_id), -1)),
-        *member_lines(held),
-    ]
+    lines = [*baselines(prior.expand(len(held.clip_id), -1), metadata), *member_lines(held)]
     if verdict is not None:
         # Neither rule looks at a target: "fitting" them here uses no test label.
         mean, pool = rule_class("mean"), rule_class("log_pool")
@@ -147,6 +150,12 @@ class Line(NamedTuple):
     name: str
     role: Role
     scores: Tensor
+
+
+def baselines(prior: Tensor, metadata: Tensor | None) -> list[Line]:
+    """What knows the labels of the training part alone, and what knows the manifest beside content too."""
+    known = [] if metadata is None else [Line("metadata only", "metadata", metadata)]
+    return [Line("majority", "majority", prior), *known]
 
 
 def member_lines(held: HeldOut) -> list[Line]:

@@ -23,8 +23,8 @@ def results(options: Options, evidence: Evidence) -> Section:
     p_values = holm({line.name: line.gain.p_value for line in evidence.lines if line.gain})
     rows = []
     for line in evidence.lines:
-        cells = [_with_interval(line.figures[name]) for name in names]
-        gain = f"{_with_interval(line.gain)}, {_p(p_values[line.name])}" if line.gain else ""
+        cells = [with_interval(line.figures[name]) for name in names]
+        gain = f"{with_interval(line.gain)}, {_p(p_values[line.name])}" if line.gain else ""
         rows.append([line.name, *cells, gain])
     shown = [
         (line.name, line.role, *_three(line.figures[evidence.main])) for line in evidence.lines
@@ -33,7 +33,8 @@ def results(options: Options, evidence: Evidence) -> Section:
         name="results",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
         f"{evidence.groups.count} groups. 95 % bootstrap intervals over groups in brackets; gain is paired "
-        "(positive is better), p by exchanging the two within groups, Holm-corrected.",
+        "(positive is better), p by exchanging the two within groups, Holm-corrected."
+        f"{_told(evidence)}",
         header=header,
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
@@ -46,6 +47,15 @@ def results(options: Options, evidence: Evidence) -> Section:
         ),
         pictures={"results": picture},
         tables=(grid,),
+    )
+
+
+def _told(evidence: Evidence) -> str:
+    """What the baseline without content knows."""
+    if not evidence.metadata:
+        return ""
+    return (
+        f" Metadata only: a linear model that sees {', '.join(evidence.metadata)} and no content."
     )
 
 
@@ -72,7 +82,7 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
         name="test", header=["", *(_title(name) for name in names)],
         caption=f"{evidence.dataset}, {evidence.task_name}: test split, n = {found.num_rows}, "
         f"{found.num_groups} groups. 95 % bootstrap intervals over groups in brackets.",
-        rows=[[row.name, *(_with_interval(row.figures[n]) for n in names)] for row in found.rows],
+        rows=[[row.name, *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
         strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
     )  # fmt: skip
     shown = [(row.name, row.role, *_three(row.figures[names[0]])) for row in found.rows]
@@ -170,7 +180,8 @@ def _three(figure: Interval) -> tuple[float, float, float]:
     return figure.value, figure.low, figure.high
 
 
-def _with_interval(figure: object) -> str:
+def with_interval(figure: object) -> str:
+    """A figure or a gain with its bounds; a dash where it is not defined."""
     value, low, high = (getattr(figure, name) for name in ("value", "low", "high"))
     if np.isnan(value):
         return "-"

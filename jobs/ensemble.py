@@ -26,6 +26,7 @@ from jobs import _bundles, _late, _results
 from jobs._late import Candidate
 from jobs._manifest import Dataset, read_dataset
 from jobs._members import add_members
+from jobs._metadata import metadata_out_of_fold
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, held_out
 
@@ -91,7 +92,11 @@ def main(config: Config) -> None:
     folds = folds_of(held, groups, config)
     candidates = candidates_of(config, held)
     verdict = _late.cross_fitted(held, candidates, folds)
-    results = _results.judge(held, verdict, folds, groups, config.resamples, config.seed)
+    known = metadata_out_of_fold(config.root, held, folds, name, task)
+    results = _results.judge(
+        held, verdict, folds, groups, config.resamples, config.seed,
+        metadata=None if known is None else known.scores,
+    )  # fmt: skip
     shipped = ship(held, candidates, folds, results)
     decided = decide(config, held, verdict, folds)
     publish(config, dataset, name, task, held, verdict, shipped, results, decided)

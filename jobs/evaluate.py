@@ -32,6 +32,7 @@ from jobs import _bundles, _results
 from jobs._feeding import Data, Request, encode_targets, load
 from jobs._leaks import leak_reports
 from jobs._manifest import read_dataset, read_manifest
+from jobs._metadata import metadata_of_test
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, align
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
@@ -80,7 +81,11 @@ def main(config: Config) -> None:
     scores = fused(config, held)
     groups = groups_of(config.root, held.clip_id)
     prior = prior_of(config.root, name, task)
-    results = _results.judge_test(held, prior, scores, groups, config.resamples, config.seed)
+    known = metadata_of_test(config.root, held.clip_id, name, task)
+    results = _results.judge_test(
+        held, prior, scores, groups, config.resamples, config.seed,
+        metadata=None if known is None else known.scores,
+    )  # fmt: skip
     record_look(config, results)
     base = storage.join(config.root, "evaluations", config.name)
     storage.publish_table(

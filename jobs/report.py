@@ -14,11 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from jobs._evidence import Evidence, gather
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
-from jobs._sections import SECTIONS
+from jobs._results import FIGURES
+from jobs._sections import SECTIONS, with_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,21 @@ def main(config: Config) -> str:
     options = Options(worst=config.worst, limit=config.limit)
     sections = [section for make in SECTIONS if (section := make(options, evidence)) is not None]
     where = publish(config, evidence, sections)
+    show(evidence)
     print(f"wrote {where}: {sum(len(section.pictures) for section in sections)} pictures")
     return where
+
+
+def show(evidence: Evidence) -> None:
+    """Print what fits a terminal of the results: intervals of the first figure and of the gain."""
+    first, *others = FIGURES[evidence.task.kind]
+    table = Table("", first, *others, f"gain over {evidence.best_single.name}")
+    for line in evidence.lines:
+        cells = ["" if np.isnan(x := line.figures[name].value) else f"{x:.3f}" for name in others]
+        gain = "" if line.gain is None else with_interval(line.gain)
+        style = "bold" if line is evidence.focus else None
+        table.add_row(line.name, with_interval(line.figures[first]), *cells, gain, style=style)
+    Console().print(table)
 
 
 def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:
