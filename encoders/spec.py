@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders._clips import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders._digests import stamped, without_path
 from encoders._options import Option, cast, hint, parse_layers
+from encoders.augment import View
 
 __all__ = [
     "GENERAL_OPTIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "Option",
     "Transcriber",
     "Transcript",
+    "View",
     "Weights",
     "Word",
     "describe",
@@ -133,6 +135,14 @@ class Descriptor:
     upstream: tuple[str, ...] = ()
     """Fingerprints of what it read besides media: the transcriber's."""
 
+    view: View | None = None
+    """The augmented view of every clip that it sees; None: the clip itself."""
+
+    @property
+    def base(self) -> "Descriptor":
+        """The same encoder of the clips themselves: its model serves all views."""
+        return replace(self, view=None)
+
     @property
     def name(self) -> str:
         """The encoder's name without options."""
@@ -190,6 +200,11 @@ class Descriptor:
         return self.spec.modality == "text" or self.options["pool"] == "words"
 
     @property
+    def finds_faces(self) -> bool:
+        """Whether it looks for faces, which are not mirrored."""
+        return any(weights.name == "detector" for weights in self.weights)
+
+    @property
     def frame_policy(self) -> FramePolicy | None:
         """The spec's frame policy with the options ``frames``, ``fps`` and ``windows`` applied."""
         policy = self.spec.frames
@@ -222,6 +237,8 @@ class Descriptor:
             "options": {key: value for key, value in self.options.items() if key != "weights"},
             "upstream": list(self.upstream),
         }
+        if self.view is not None:
+            meaning["view"] = vars(self.view)
         text = json.dumps(meaning, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -232,6 +249,7 @@ class Descriptor:
 
     def facts(self) -> dict[str, Any]:
         """What is published as ``descriptor.json`` beside the features."""
+        view = None if self.view is None else {**vars(self.view), "of": self.base.folder}
         return {
             "name": self.spec.name,
             "modality": self.spec.modality,
@@ -246,6 +264,7 @@ class Descriptor:
             "weights": [vars(weights) for weights in self.weights],
             "licence": self.spec.licence,
             "side": dict(self.spec.side),
+            **({} if view is None else {"view": view}),
         }
 
 

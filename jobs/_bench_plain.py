@@ -97,7 +97,9 @@ def some_of(sources: Sequence[ClipSource]) -> list[ClipSource]:
 def script(work: Work, sources: Sequence[ClipSource], threads: int, device: str) -> Plain:
     """The script itself."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(threads)
     device = device if torch.cuda.is_available() else "cpu"
     decode_s = 0.0

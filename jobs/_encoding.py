@@ -1,13 +1,14 @@
 """What an encoder actor does with one unit: transcribe, encode, and turn results into tables; no Ray."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from cluster.errors import MediaError
+from cluster.errors import Fault, MediaError
 from encoders import spec
+from encoders.augment import augmented, in_original_time
 from encoders.media import Decoded
 from encoders.spec import Descriptor, Encoded, Transcript
 from encoders.store import local_paths
@@ -42,8 +43,9 @@ class Workbench:
     def __init__(self, work: Work, *, device: str = "cpu") -> None:
         self.work = work
         batch = 64 if device == "cuda" else 8
-        self._encoders = [
-            Batcher(
+        # An encoder and its views are one model.
+        self._encoders = {
+            item.folder: Batcher(
                 spec.load(
                     item,
                     local_paths(item.weights, work.store),
@@ -53,8 +55,8 @@ class Workbench:
                 size=size_of(item),
                 max_clips=batch,
             )
-            for item in work.descriptors
-        ]
+            for item in {each.base.folder: each.base for each in work.descriptors}.values()
+        }
         self._transcribe: Batcher[Transcript] | None = None
         if work.transcriber is not None:
             transcriber = spec.load_transcriber(
@@ -74,6 +76,7 @@ class Workbench:
         *,
         transcribe: bool,
         transcripts: pa.Table | None = None,
+        withheld: Collection[int] = (),
     ) -> UnitResult:
         """Encode the clips of one unit with some of the encoders.
 
@@ -82,6 +85,7 @@ class Workbench:
             todo: which encoders.
             transcribe: recognise the speech of clips without text.
             transcripts: rows published earlier, used in place of recognising.
+            withheld: ids of clips that get no augmented views.
         """
         seconds: dict[str, float] = {}
         table = None
@@ -97,7 +101,7 @@ class Workbench:
         for index in todo:
             descriptor = self.work.descriptors[index]
             begun = time.perf_counter()
-            results = self._encode(index, decoded)
+            results = self._encode(descriptor, decoded, withheld)
             features[index] = feature_table(descriptor, decoded, results)
             seconds[descriptor.folder] = time.perf_counter() - begun
         return UnitResult(
@@ -107,14 +111,28 @@ class Workbench:
             seconds=seconds,
         )
 
-    def _encode(self, index: int, decoded: Sequence[Decoded]) -> list[Encoded | MediaError | None]:
-        descriptor = self.work.descriptors[index]
-        modality = descriptor.spec.modality
-        given = [i for i, item in enumerate(decoded) if has_modality(item.clip, descriptor)]
-        encoded = self._encoders[index]([decoded[i].clip for i in given])
+    def _encode(
+        self, descriptor: Descriptor, decoded: Sequence[Decoded], withheld: Collection[int]
+    ) -> list[Encoded | MediaError | None]:
+        modality, view = descriptor.spec.modality, descriptor.view
+        kept = withheld if view is not None else ()
+        given = [
+            i
+            for i, item in enumerate(decoded)
+            if has_modality(item.clip, descriptor) and item.clip.clip_id not in kept
+        ]
+        clips = [decoded[i].clip for i in given]
+        if view is not None:
+            clips = [augmented(clip, view, descriptor.needs) for clip in clips]
+        encoded = self._encoders[descriptor.base.folder](clips)
         results: list[Encoded | MediaError | None] = [item.faults.get(modality) for item in decoded]
-        for i, result in zip(given, encoded, strict=True):
+        for i, clip, result in zip(given, clips, encoded, strict=True):
+            if view is not None and isinstance(result, Encoded):
+                result = in_original_time(result, clip.clip_id, view, descriptor.needs)
             results[i] = checked(result, descriptor) if isinstance(result, Encoded) else result
+        for i, item in enumerate(decoded):
+            if item.clip.clip_id in kept:
+                results[i] = MediaError(Fault(f"no_{modality}"), "the test split has no views")
         return results
 
     def _recognise(

@@ -81,11 +81,8 @@ def locate(table_uri: str) -> dict[str, UnitRows]:
     """Unit -> where its rows lie, read off the footers; each unit once."""
     found: dict[str, UnitRows] = {}
     for name in storage.names(table_uri, ".parquet"):
-        uri = storage.join(table_uri, name)
-        start = 0
-        for unit, count in _units_inside(storage.open_parquet(uri).schema_arrow):
-            found.setdefault(unit, UnitRows(uri=uri, start=start, count=count))
-            start += count
+        for unit, at in _rows_of(storage.join(table_uri, name)).items():
+            found.setdefault(unit, at)
     return found
 
 
@@ -110,7 +107,11 @@ def resolve_features(root: str, name: str) -> str:
     if name in folders:
         return name
     plain, _, _ = name.partition(":")
-    fitting = [folder for folder, facts in folders.items() if facts.get("name") == plain]
+    fitting = [
+        folder
+        for folder, facts in folders.items()
+        if facts.get("name") == plain and "view" not in facts
+    ]
     if (options := _options_of(name)) is not None:
         fitting = [f for f in fitting if dict(folders[f].get("options", {})) == options]
     if not fitting:
@@ -261,6 +262,16 @@ def _options_of(name: str) -> dict[str, Any] | None:
 def _units_inside(schema: pa.Schema) -> list[tuple[str, int]]:
     text = (schema.metadata or {}).get(UNITS_KEY, b"[]")
     return [(str(unit), int(count)) for unit, count in json.loads(text)]
+
+
+def _rows_of(uri: str) -> dict[str, UnitRows]:
+    """Unit -> where its rows lie in one file."""
+    found = {}
+    start = 0
+    for unit, count in _units_inside(storage.open_parquet(uri).schema_arrow):
+        found[unit] = UnitRows(uri=uri, start=start, count=count)
+        start += count
+    return found
 
 
 def _units_of(table_uri: str, files: Collection[str]) -> set[str]:

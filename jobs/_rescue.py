@@ -16,7 +16,7 @@ from jobs._encoding import UnitResult
 from jobs._manifest import read_unit
 from jobs._result_rows import feature_table, transcript_table
 from jobs._stream import UnitEncoder, decode_rows, publish
-from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of
+from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
 
 
 def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
@@ -71,7 +71,7 @@ class ClipEncoder(UnitEncoder):
     def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult:
         """The tables of one clip."""
         decoded, _ = decode_rows(self.job, task, [row])
-        return self.encode(decoded, task)
+        return self.encode(decoded, task, withheld([row]))
 
 
 def _lost(work: Work, task: UnitTask, row: dict[str, Any], error: MediaError) -> UnitResult:

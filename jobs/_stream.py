@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from jobs._work import (
     job_needs,
     load,
     reads_text,
+    withheld,
 )
 
 MAX_SPANS = 5000
@@ -158,8 +159,9 @@ class UnitEncoder:
             raise RuntimeError(
                 f"unit {task.ref.unit} has {task.ref.num_clips} clips, {len(decoded)} came"
             )
-        result = self.encode(decoded, task)
-        failed = publish(self.job, task, result, json.loads(row["facts"][0].as_py()))
+        facts = json.loads(row["facts"][0].as_py())
+        result = self.encode(decoded, task, withheld(facts))
+        failed = publish(self.job, task, result, facts)
         release_memory()
         report = {
             "unit": task.ref.unit,
@@ -171,7 +173,9 @@ class UnitEncoder:
         }
         return pa.table({"report": pa.array([json.dumps(report)], pa.string())})
 
-    def encode(self, decoded: Sequence[Decoded], task: UnitTask) -> UnitResult:
+    def encode(
+        self, decoded: Sequence[Decoded], task: UnitTask, withheld: Collection[int]
+    ) -> UnitResult:
         """Run what is missing; text encoders read transcripts that were published earlier."""
         transcripts = None
         transcriber = self.job.work.transcriber
@@ -180,7 +184,11 @@ class UnitEncoder:
                 self._transcripts = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
             transcripts = self._transcripts.read(task.ref.unit)
         return self.bench.run(
-            decoded, task.todo, transcribe=task.transcribe, transcripts=transcripts
+            decoded,
+            task.todo,
+            transcribe=task.transcribe,
+            transcripts=transcripts,
+            withheld=withheld,
         )
 
 
@@ -189,12 +197,16 @@ def decode_rows(
 ) -> tuple[list[Decoded], Needs]:
     """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault."""
     needs = job_needs(job.work, task)
+    originals = [index for index in task.todo if job.work.descriptors[index].view is None]
+    without_views = job.work.needs(originals, transcribe=task.transcribe)
+    test = withheld(rows)
     decoder = _decoder(job.decoding)
     decoded = []
     for row in rows:
         source = source_of(row)
         try:
-            decoded.append(decoder.decode(source, needs))
+            wanted = without_views if row["clip_id"] in test else needs
+            decoded.append(decoder.decode(source, wanted))
         except MediaError as error:
             decoded.append(undecoded(source, error))
     return decoded, needs

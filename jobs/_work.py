@@ -107,9 +107,14 @@ def job_needs(work: Work, task: UnitTask) -> Needs:
 
 
 def facts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a scorer has to know of manifest rows."""
-    names = ("clip_id", "name", "dialogue", "turn", "speaker")
+    """What a worker has to know of manifest rows besides their media."""
+    names = ("clip_id", "name", "dialogue", "turn", "speaker", "split")
     return [{name: row[name] for name in names} for row in rows]
+
+
+def withheld(facts: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """Clips that have no augmented views: those of the test split."""
+    return frozenset(row["clip_id"] for row in facts if row["split"] == "test")
 
 
 def reads_text(work: Work, task: UnitTask) -> bool:

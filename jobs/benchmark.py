@@ -27,6 +27,7 @@ from encoders.store import DEFAULT_STORE
 from jobs import encode
 from jobs._bench_encode import Alone, Whole, measure_alone, measure_whole
 from jobs._bench_plain import Plain, measure_plain
+from jobs._choosing import chosen_work, models_gb
 from jobs._manifest import UnitRef, read_dataset, units
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 
@@ -74,7 +75,7 @@ def main(config: EncodeConfig) -> None:
     """Measure in turn, print the table, and write the JSON."""
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
-    work = encode.chosen_work(
+    work = chosen_work(
         encode.Config(
             root=root,
             encoders=config.encoders,
@@ -84,7 +85,7 @@ def main(config: EncodeConfig) -> None:
         root,
     )
     tasks = measured_tasks(units(root), work, config.clips)
-    models = encode.models_gb(work)
+    models = models_gb(work)
     capacity = local_capacity(config.session)
     if capacity is not None:
         one_pass(plan_stream(models, capacity, config.workers))

@@ -2,6 +2,8 @@
 
 Every clip is decoded once for all encoders, and gets exactly one row per encoder whatever happens to it.
 A unit that is published is not encoded again: the same command goes on where it was stopped.
+`--views K` adds K tables to each encoder of sound or pictures, in which every clip outside the test split
+is seen otherwise (noise, speed, crop: `encoders.augment`); training draws its rows from them.
 
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)
@@ -24,9 +26,9 @@ from cluster.errors import AffuseError, ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.tracking import run_tracker
-from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import Descriptor, describe, find
-from encoders.store import DEFAULT_STORE, local_paths
+from encoders.spec import Descriptor
+from encoders.store import DEFAULT_STORE
+from jobs._choosing import chosen_work, encoder_table, models_gb
 from jobs._features import (
     compact,
     features_uri,
@@ -34,7 +36,7 @@ from jobs._features import (
     read_features,
     transcripts_uri,
 )
-from jobs._manifest import Dataset, UnitRef, read_dataset, read_manifest, units
+from jobs._manifest import Dataset, UnitRef, read_dataset, units
 from jobs._progress import Progress, clock
 from jobs._rescue import rescue
 from jobs._stream import stream
@@ -53,6 +55,9 @@ class Config:
 
     transcriber: str | None = None
     """Recogniser that fills in the text of clips that have none, e.g. ``whisper_tiny_en_asr``."""
+
+    views: int = 0
+    """Augmented views of each clip outside the test split, for training (not of text)."""
 
     store: str = DEFAULT_STORE
     """Folder or bucket of the pretrained weights (``affuse models`` fills it)."""
@@ -78,6 +83,8 @@ class Config:
             raise ConfigError("which dataset? type: --root FOLDER")
         if not self.list and not (self.encoders or self.transcriber):
             raise ConfigError("which encoders? type: --encoders NAME ...; --list shows them")
+        if self.views < 0:
+            raise ConfigError(f"--views {self.views}: expected 0 or more")
         if not 0 <= self.max_failed_share <= 1:
             raise ConfigError(f"max_failed_share: expected 0 to 1, came {self.max_failed_share}")
 
@@ -111,79 +118,6 @@ def main(config: Config) -> None:
         finish(config, root, dataset, refs, work)
 
 
-def encoder_table() -> str:
-    """Encoders and transcribers with what one has to know before choosing."""
-    rows = [("encoder", "reads", "dim", "layers", "size", "licence", "what it is")]
-    for name in [*ENCODERS, *TRANSCRIBERS]:
-        spec = find(name)
-        size_mb = sum(item.size_mb for item in spec.weights)
-        rows.append(
-            (
-                name,
-                spec.modality,
-                str(spec.dim) if name in ENCODERS else "text",
-                str(spec.num_layers),
-                f"{size_mb:.0f} MB" if size_mb else "-",
-                spec.licence,
-                spec.summary,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def check_context(root: str, descriptors: Sequence[Descriptor]) -> None:
-    """Refuse a context of neighbours whose texts are not known before the stream starts.
-
-    Raises:
-        ConfigError: an encoder reads its neighbours, and some clips of the manifest have no text.
-    """
-    reading = [item.name for item in descriptors if item.options.get("context", "none") != "none"]
-    wordless = read_manifest(root, ["text"])["text"].null_count if reading else 0
-    if wordless:
-        raise ConfigError(
-            f"{', '.join(reading)}: context reads neighbouring texts, and {wordless} clips have none in "
-            "the manifest; add the texts by `affuse prepare`, or leave context=none"
-        )
-
-
-def chosen_work(config: Config, root: str) -> Work:
-    """The encoders of the command, their weights found; a transcriber only where text is missing.
-
-    Raises:
-        ConfigError: an unknown encoder or option, or one named twice.
-        WeightsError: weights are not in the store.
-    """
-    transcriber = None
-    if config.transcriber is not None:
-        if config.transcriber.partition(":")[0] not in TRANSCRIBERS:
-            raise ConfigError(
-                f"there is no transcriber {config.transcriber!r}; known: {', '.join(TRANSCRIBERS)}"
-            )
-        transcriber = describe(config.transcriber)
-        if read_manifest(root, ["text"])["text"].null_count == 0:
-            print(f"{transcriber.name} is not needed: every clip has its text")
-            transcriber = None
-    upstream = () if transcriber is None else (transcriber.fingerprint,)
-    descriptors = []
-    for text in config.encoders:
-        if text.partition(":")[0] not in ENCODERS:
-            describe(text)  # names the nearest known one
-            raise ConfigError(f"{text!r} is no encoder; type: --transcriber {text}")
-        descriptors.append(describe(text, upstream=upstream if describe(text).reads_text else ()))
-    check_context(root, descriptors)
-    folders = [item.folder for item in descriptors]
-    if len(set(folders)) < len(folders):
-        raise ConfigError(f"--encoders {' '.join(config.encoders)}: one is named twice")
-    store = storage.absolute(config.store)
-    for item in [*descriptors, *([transcriber] if transcriber else [])]:
-        local_paths(item.weights, store)
-    return Work(descriptors=tuple(descriptors), transcriber=transcriber, store=store)
-
-
 def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
     """Units with at least one table that has no file for them."""
     done = [published_units(features_uri(root, item.folder)) for item in work.descriptors]
@@ -207,12 +141,6 @@ def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Datase
         f"{dataset.name}: {left} of {_clips(refs)} clips to encode in {len(tasks)} units"
         + (f"; {there} are done" if there else "")
     )
-
-
-def models_gb(work: Work) -> dict[str, float]:
-    """What the plan has to know of the models; the transcriber comes first, others may rest on it."""
-    chosen = [*([work.transcriber] if work.transcriber else []), *work.descriptors]
-    return {item.folder: item.spec.memory_gb for item in chosen}
 
 
 @contextmanager
@@ -261,7 +189,7 @@ def restricted(
     work: Work, tasks: Sequence[UnitTask], names: Sequence[str]
 ) -> tuple[Work, list[UnitTask]]:
     """The part of a job that concerns some encoders; a transcriber outside has published before."""
-    kept = [i for i, item in enumerate(work.descriptors) if item.folder in names]
+    kept = [i for i, item in enumerate(work.descriptors) if item.base.folder in names]
     transcribes = work.transcriber is not None and work.transcriber.folder in names
     part = replace(work, descriptors=tuple(work.descriptors[i] for i in kept))
     part_tasks = []
@@ -345,7 +273,8 @@ def finish(
             )
         counts = {v["values"]: v["counts"] for v in table["status"].value_counts().to_pylist()}
         said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        print(f"wrote {features_uri(root, item.folder)}: {said}")
+        seen = "" if item.view is None else f" (view {item.view.number})"
+        print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:
         print(f"wrote {transcripts_uri(root, work.transcriber.folder)}")
 

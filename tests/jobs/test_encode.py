@@ -13,6 +13,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import _stream, encode
+from jobs._choosing import encoder_table
 from jobs._features import (
     feature_folders,
     features_uri,
@@ -98,6 +99,69 @@ class TestOneRowAClip:
         assert facts["dim"] == 2
         folder = features_uri(str(encoded), resolve_features(str(encoded), "toy_audio"))
         assert json.loads(Path(folder, "config.json").read_text())["encoders"]
+
+
+class TestViews:
+    @pytest.fixture(scope="class")
+    def viewed(self, corpus, session, tmp_path_factory):
+        """Twelve clips, of which the last unit and one more are the test split; then two views."""
+        root = corpus.write_corpus(tmp_path_factory.mktemp("viewed"), 12, test={5, 8, 9, 10, 11})
+        encode.main(config(root, "toy_audio", "toy_text", views=2))
+        return root
+
+    def views(self, root):
+        folders = feature_folders(str(root))
+        numbered = {f["view"]["number"]: name for name, f in folders.items() if "view" in f}
+        return [
+            sorted(
+                read_features(str(root), numbered[number]).to_pylist(),
+                key=lambda row: row["clip_id"],
+            )
+            for number in sorted(numbered)
+        ]
+
+    def test_each_view_is_a_table_of_its_own_and_text_has_none(self, viewed):
+        folders = feature_folders(str(viewed))
+        plain = resolve_features(str(viewed), "toy_audio")
+        views = {name: f["view"] for name, f in folders.items() if "view" in f}
+        assert [view["of"] for view in views.values()] == [plain, plain]
+        assert len(folders) == 4
+
+    def test_every_clip_but_those_of_the_test_split_is_seen_otherwise(self, viewed):
+        plain = rows(viewed, "toy_audio")
+        first, second = self.views(viewed)
+        for clip, one, two in zip(plain, first, second, strict=True):
+            if clip["clip_id"] in {5, 8, 9, 10, 11}:
+                assert one["status"] == two["status"] == "missing"
+                assert one["error"] == "no_audio: the test split has no views"
+                assert not one["values"]
+            else:
+                assert one["status"] == two["status"] == "ok"
+                assert clip["values"] != one["values"] != two["values"]
+
+    def test_steps_are_told_in_the_time_of_the_clip(self, viewed):
+        first, _ = self.views(viewed)
+        ends = [row["step_start_s"][-1] for row in first if row["values"]]
+        assert max(ends) < 0.56
+        assert len(set(ends)) > 3
+
+    def test_asked_for_later_they_are_the_same_and_nothing_else_is_done_again(
+        self, viewed, corpus, session, tmp_path
+    ):
+        corpus.write_corpus(tmp_path, 12, test={5, 8, 9, 10, 11})
+        encode.main(config(tmp_path, "toy_audio"))
+        folder = Path(features_uri(str(tmp_path), resolve_features(str(tmp_path), "toy_audio")))
+        (before,) = folder.glob("*.parquet")
+        age = before.stat().st_mtime_ns
+        encode.main(config(tmp_path, "toy_audio", views=1))
+        encode.main(config(tmp_path, "toy_audio", views=2))
+        assert before.stat().st_mtime_ns == age
+        assert self.views(tmp_path) == self.views(viewed)
+
+    def test_views_of_text_alone_are_refused(self, corpus, tmp_path):
+        corpus.write_corpus(tmp_path, 4)
+        with pytest.raises(ConfigError, match="text has none"):
+            encode.main(config(tmp_path, "toy_text", views=1))
 
 
 class TestTheRecord:
@@ -277,6 +341,6 @@ class TestRefusals:
 
 
 def test_the_table_of_encoders_names_licence_and_size(corpus):
-    table = encode.encoder_table()
+    table = encoder_table()
     assert "toy_audio" in table
     assert "Apache-2.0" in table

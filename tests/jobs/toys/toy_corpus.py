@@ -18,8 +18,11 @@ def register():
     TRANSCRIBERS.update({"toy_ear": "toy_ear"})
 
 
-def write_corpus(root, count, *, texts=None, name="toy", unit_size=UNIT, seconds=0.5):
-    """`count` sounds of rising loudness, `unit_size` a unit; earlier units stay as they are."""
+def write_corpus(root, count, *, texts=None, name="toy", unit_size=UNIT, seconds=0.5, test=()):
+    """`count` sounds of rising loudness, `unit_size` a unit; earlier units stay as they are.
+
+    `test`: ids of the test split.
+    """
     root = Path(root)
     media = root / "media"
     media.mkdir(parents=True, exist_ok=True)
@@ -30,6 +33,7 @@ def write_corpus(root, count, *, texts=None, name="toy", unit_size=UNIT, seconds
             _write_sound(path, 0.1 + 0.8 * (i % 10) / 10, seconds)
         text = f"clip number {i}" if texts is None else texts[i]
         rows.append(_row(i, str(path), text, f"u{i // unit_size:05d}n{unit_size}", seconds))
+        rows[-1]["split"] = "test" if i in test else None
     table = tables.MANIFEST.conform(pa.Table.from_pylist(rows, tables.MANIFEST.schema))
     digest = f"hash{count}"
     storage.publish_table(

@@ -1,0 +1,115 @@
+"""Which encoders a command means, and what is to be known of them before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cluster import storage
+from cluster.errors import ConfigError
+from encoders import ENCODERS, TRANSCRIBERS
+from encoders.spec import Descriptor, View, describe, find
+from encoders.store import local_paths
+from jobs._manifest import read_manifest
+from jobs._work import Work
+
+if TYPE_CHECKING:
+    from jobs.encode import Config
+
+
+def encoder_table() -> str:
+    """Encoders and transcribers with what one has to know before choosing."""
+    rows = [("encoder", "reads", "dim", "layers", "size", "licence", "what it is")]
+    for name in [*ENCODERS, *TRANSCRIBERS]:
+        spec = find(name)
+        size_mb = sum(item.size_mb for item in spec.weights)
+        rows.append(
+            (
+                name,
+                spec.modality,
+                str(spec.dim) if name in ENCODERS else "text",
+                str(spec.num_layers),
+                f"{size_mb:.0f} MB" if size_mb else "-",
+                spec.licence,
+                spec.summary,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def chosen_work(config: "Config", root: str) -> Work:
+    """The encoders of the command, their weights found; a transcriber only where text is missing.
+
+    Raises:
+        ConfigError: an unknown encoder or option, or one named twice.
+        WeightsError: weights are not in the store.
+    """
+    transcriber = None
+    if config.transcriber is not None:
+        if config.transcriber.partition(":")[0] not in TRANSCRIBERS:
+            raise ConfigError(
+                f"there is no transcriber {config.transcriber!r}; known: {', '.join(TRANSCRIBERS)}"
+            )
+        transcriber = describe(config.transcriber)
+        if read_manifest(root, ["text"])["text"].null_count == 0:
+            print(f"{transcriber.name} is not needed: every clip has its text")
+            transcriber = None
+    upstream = () if transcriber is None else (transcriber.fingerprint,)
+    descriptors = []
+    for text in config.encoders:
+        if text.partition(":")[0] not in ENCODERS:
+            describe(text)  # names the nearest known one
+            raise ConfigError(f"{text!r} is no encoder; type: --transcriber {text}")
+        descriptors.append(describe(text, upstream=upstream if describe(text).reads_text else ()))
+    check_context(root, descriptors)
+    folders = [item.folder for item in descriptors]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(f"--encoders {' '.join(config.encoders)}: one is named twice")
+    store = storage.absolute(config.store)
+    for item in [*descriptors, *([transcriber] if transcriber else [])]:
+        local_paths(item.weights, store)
+    descriptors += views_of(descriptors, config.views)
+    return Work(descriptors=tuple(descriptors), transcriber=transcriber, store=store)
+
+
+def check_context(root: str, descriptors: Sequence[Descriptor]) -> None:
+    """Refuse a context of neighbours whose texts are not known before the stream starts.
+
+    Raises:
+        ConfigError: an encoder reads its neighbours, and some clips of the manifest have no text.
+    """
+    reading = [item.name for item in descriptors if item.options.get("context", "none") != "none"]
+    wordless = read_manifest(root, ["text"])["text"].null_count if reading else 0
+    if wordless:
+        raise ConfigError(
+            f"{', '.join(reading)}: context reads neighbouring texts, and {wordless} clips have none in "
+            "the manifest; add the texts by `affuse prepare`, or leave context=none"
+        )
+
+
+def views_of(descriptors: Sequence[Descriptor], count: int) -> list[Descriptor]:
+    """The same encoders of augmented clips; text has no views.
+
+    Raises:
+        ConfigError: views are asked for, and all encoders read text.
+    """
+    seeing = [item for item in descriptors if item.spec.modality != "text"]
+    if count and not seeing:
+        raise ConfigError(f"--views {count}: text has none; name an encoder of sound or pictures")
+    return [
+        replace(item, view=View(number=number, mirror=not item.finds_faces))
+        for item in seeing
+        for number in range(1, count + 1)
+    ]
+
+
+def models_gb(work: Work) -> dict[str, float]:
+    """What the plan has to know of the models; the transcriber comes first, others may rest on it.
+
+    Views are encoded by the model of their encoder.
+    """
+    chosen = [*([work.transcriber] if work.transcriber else []), *work.descriptors]
+    return {item.base.folder: item.spec.memory_gb for item in chosen}
