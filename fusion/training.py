@@ -46,6 +46,18 @@ class Feed(Protocol):
         """Targets and which of them are known, without reading any feature."""
 
 
+@runtime_checkable
+class ViewFeed(Feed, Protocol):
+    """A feed whose rows can be seen otherwise; only training rows ever are."""
+
+    @property
+    def num_views(self) -> int:
+        """Views besides the original."""
+
+    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+        """Rows as one batch, each in its view [row]; 0 is the original, and what has no views stays it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """The workers that train together, and this one among them."""
@@ -176,6 +188,7 @@ class _Trainer:
         rank, device = self.group.rank, self.group.device
         torch.manual_seed(seed_of("epoch", self.seed, self.epoch, rank))
         self.draws = generator_of("augment", self.seed, self.epoch, rank, device=device)
+        self.views = self._views()
         steps = epoch_steps(
             self.train,
             self.feed.lengths[self.train],
@@ -228,7 +241,7 @@ class _Trainer:
     def _batch(self, rows: Tensor, weight: Tensor) -> Batch:
         """Scaled and augmented rows on the device; `weight` is zero for rows that only fill up."""
         device = self.group.device
-        batch = self.feed.batch(rows).to(device)
+        batch = self._rows(rows).to(device)
         with torch.no_grad():
             batch = self.predictor.scaler(batch)
         weights = weight.to(device)
@@ -242,6 +255,20 @@ class _Trainer:
             feature_noise=self.recipe.feature_noise,
             generator=self.draws,
         )
+
+    def _views(self) -> Tensor | None:
+        """The view of each row in this epoch, the same on every worker; None where there are no views."""
+        if not isinstance(self.feed, ViewFeed) or self.feed.num_views == 0:
+            return None
+        generator = generator_of("views", self.seed, self.epoch)
+        count = len(self.feed.lengths)
+        return torch.randint(self.feed.num_views + 1, (count,), generator=generator)
+
+    def _rows(self, rows: Tensor) -> Batch:
+        """Training rows as they are seen in this epoch."""
+        if self.views is None or not isinstance(self.feed, ViewFeed):
+            return self.feed.batch(rows)
+        return self.feed.seen(rows, self.views[rows])
 
     def _sides(self, batch: Batch) -> tuple[Side, ...]:
         """What the net sees, and each set of targets that its logits are held against."""

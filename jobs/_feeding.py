@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
+from encoders import ENCODERS
 from fusion.batch import Axis, Task
 from jobs._features import feature_folders, read_features, resolve_features
 from jobs._feeds import ClipFeed, Clips, DialogueFeed, Pool, Store, pooled, without_speaker
@@ -45,6 +46,9 @@ class Request:
 
     normalise: Literal["none", "speaker"] = "none"
     """speaker: mean and spread of each speaker's own unlabelled clips are removed. Transductive."""
+
+    views: int = 0
+    """Augmented views that training rows are drawn from besides the original."""
 
     axis: Axis = "clip"
     causal: bool = False
@@ -98,6 +102,14 @@ class Library:
         self.tasks = _tasks(self.dataset, request.tasks)
         self.clips = read_clips(request, self.tasks)
         self.folders = feature_folders(request.root)
+        if request.views and not any(
+            view_folders(self.folders, folder, request)
+            for folder in _inputs(request, self.folders).values()
+        ):
+            raise ConfigError(
+                f"--views {request.views}: text and imported features have none, and these are all: "
+                f"{', '.join(request.inputs)}"
+            )
         self._stores: dict[tuple[str, Pool, str], tuple[Store, Pool]] = {}
         self._data: dict[Request, Data] = {}
 
@@ -112,19 +124,25 @@ class Library:
         if request.axis == "dialogue" and pool == "none":
             pool = "mean"
             log.info("pool: mean, because a dialogue net takes one step a clip")
-        stores, facts = {}, {}
+        stores, facts, views = {}, {}, {}
         for name, folder in _inputs(request, self.folders).items():
-            key = (folder, pool, request.normalise)
-            if key not in self._stores:
-                self._stores[key] = self._read(request, folder, pool)
-            stores[name], effective = self._stores[key]
+            stores[name], effective = self._store(request, folder, pool)
             facts[name] = _input_facts(self.folders[folder], folder, effective)
-        feed: ClipFeed | DialogueFeed = ClipFeed(stores, self.clips)
+            if request.views:
+                others = view_folders(self.folders, folder, request)
+                views[name] = tuple(self._store(request, each, effective)[0] for each in others)
+        feed: ClipFeed | DialogueFeed = ClipFeed(stores, self.clips, views)
         if request.axis == "dialogue":
-            feed = DialogueFeed(stores, self.clips, request.causal)
+            feed = DialogueFeed(stores, self.clips, request.causal, views)
         return Data(
             dataset=self.dataset, tasks=self.tasks, clips=self.clips, feed=feed, inputs=facts
         )
+
+    def _store(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
+        key = (folder, pool, request.normalise)
+        if key not in self._stores:
+            self._stores[key] = self._read(request, folder, pool)
+        return self._stores[key]
 
     def _read(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
         store, effective = read_store(request, folder, self.clips.clip_id, pool)
@@ -135,6 +153,31 @@ class Library:
     def __getstate__(self) -> dict[str, Any]:
         # Data sets are composed again where they are needed; only the arrays travel.
         return {**self.__dict__, "_data": {}}
+
+
+def view_folders(
+    folders: Mapping[str, Mapping[str, Any]], folder: str, request: Request
+) -> list[str]:
+    """The tables of the views of one input, by number; none of text and of imported features.
+
+    Raises:
+        NotPreparedError: fewer have been encoded than are asked for.
+    """
+    numbered = {
+        int(facts["view"]["number"]): name
+        for name, facts in folders.items()
+        if facts.get("view", {}).get("of") == folder
+    }
+    wanted = range(1, request.views + 1)
+    name = str(folders[folder].get("name"))
+    if name not in ENCODERS or folders[folder].get("modality") == "text":
+        return [numbered[number] for number in wanted if number in numbered]
+    if not numbered.keys() >= set(wanted):
+        raise NotPreparedError(
+            f"{folder} has {len(numbered)} views, {request.views} are asked for; "
+            f"type: affuse encode --root {request.root} --encoders {name} --views {request.views}"
+        )
+    return [numbered[number] for number in wanted]
 
 
 def _input_facts(descriptor: Mapping[str, Any], folder: str, pool: Pool) -> dict[str, Any]:
@@ -305,7 +348,8 @@ def _allocate(
 ) -> np.ndarray:
     """An array in memory, or above the budget in a memory-mapped file named by its content."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    if size <= request.memory_gb * 1e9 / max(1, len(request.inputs)):
+    tables = max(1, len(request.inputs)) * (1 + request.views)
+    if size <= request.memory_gb * 1e9 / tables:
         return np.empty(shape, kind)
     cache = Path(os.path.expanduser(request.cache))
     cache.mkdir(parents=True, exist_ok=True)
@@ -334,6 +378,12 @@ def _inputs(request: Request, facts: Mapping[str, Mapping[str, Any]]) -> dict[st
     folders = [resolve_features(request.root, text) for text in request.inputs]
     if len(set(folders)) < len(folders):
         raise ConfigError(f"inputs {list(request.inputs)} name a table twice: {folders}")
+    for folder in folders:
+        if "view" in facts[folder]:
+            raise ConfigError(
+                f"{folder} is an augmented view of {facts[folder]['view']['of']}, which only training "
+                "rows may see; name its encoder, and --views"
+            )
     modality = [str(facts[folder].get("modality") or folder) for folder in folders]
     encoder = [str(facts[folder].get("name") or folder) for folder in folders]
     names = []

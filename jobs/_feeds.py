@@ -107,6 +107,35 @@ class Store:
         )
 
 
+def seen(stores: Sequence[Store], clips: Tensor, views: Tensor) -> Steps:
+    """Padded steps of some clips, each out of one of several stores of the same input.
+
+    Args:
+        stores: the original first, then its views; a view that has no steps of a clip gives way to it.
+        clips: as `Store.gather` takes them.
+        views: which store each clip is read from; beyond the last one it is the original.
+    """
+    chosen = torch.where(views < len(stores), views, 0)
+    lengths = torch.stack([store.lengths[clips.clamp(min=0)] for store in stores])
+    there = lengths.gather(0, chosen.unsqueeze(0)).squeeze(0) > 0
+    chosen = torch.where(there, chosen, 0)
+    parts = [
+        store.gather(torch.where(chosen == number, clips, -1))
+        for number, store in enumerate(stores)
+    ]
+    longest = max(part.mask.shape[1] for part in parts)
+    values = torch.zeros(len(clips), longest, stores[0].dim)
+    mask = torch.zeros(len(clips), longest, dtype=torch.bool)
+    for number, part in enumerate(parts):
+        rows, width = chosen == number, part.mask.shape[1]
+        values[rows, :width], mask[rows, :width] = part.values[rows], part.mask[rows]
+    return Steps(values, mask)
+
+
+def _num_views(views: Mapping[str, tuple[Store, ...]]) -> int:
+    return max(map(len, views.values()), default=0)
+
+
 def _store_of(*arrays: np.ndarray) -> Store:
     """A store over arrays that may be read-only: nothing writes to them."""
     with warnings.catch_warnings():
@@ -121,17 +150,36 @@ class ClipFeed:
 
     stores: Mapping[str, Store]
     clips: Clips
+    views: Mapping[str, tuple[Store, ...]] = field(default_factory=dict)
+    """Augmented views of the inputs that have them, for training rows."""
+
     lengths: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         lengths = torch.stack([store.lengths for store in self.stores.values()]).amax(0)
         object.__setattr__(self, "lengths", lengths)
 
+    @property
+    def num_views(self) -> int:
+        """Views besides the original."""
+        return _num_views(self.views)
+
     def batch(self, rows: Tensor) -> Batch:
         """Clips by index."""
+        return self._of(rows, {name: store.gather(rows) for name, store in self.stores.items()})
+
+    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+        """Clips by index, each in the view of that number."""
+        inputs = {
+            name: seen((store, *self.views.get(name, ())), rows, views)
+            for name, store in self.stores.items()
+        }
+        return self._of(rows, inputs)
+
+    def _of(self, rows: Tensor, inputs: Mapping[str, Steps]) -> Batch:
         targets, known = self.targets(rows)
         return Batch(
-            inputs={name: store.gather(rows) for name, store in self.stores.items()},
+            inputs=inputs,
             clip_id=torch.from_numpy(self.clips.clip_id)[rows],
             index=rows,
             targets=targets,
@@ -157,6 +205,9 @@ class DialogueFeed:
 
     clips: Clips
     causal: bool = False
+    views: Mapping[str, tuple[Store, ...]] = field(default_factory=dict)
+    """Augmented views of the inputs that have them, for training rows."""
+
     lengths: Tensor = field(init=False)
     members: Tensor = field(init=False)
     """int64 [dialogue turn]: clips of each dialogue, -1 behind its end."""
@@ -183,16 +234,34 @@ class DialogueFeed:
         object.__setattr__(self, "speakers", speakers)
         object.__setattr__(self, "lengths", (table >= 0).sum(1))
 
+    @property
+    def num_views(self) -> int:
+        """Views besides the original."""
+        return _num_views(self.views)
+
     def batch(self, rows: Tensor) -> Batch:
         """Dialogues by index, cut to the longest of them."""
+        clips = self._members(rows).reshape(-1)
+        return self._of(rows, {name: store.gather(clips) for name, store in self.stores.items()})
+
+    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+        """Dialogues by index, all utterances of each in the view of that number."""
+        members = self._members(rows)
+        clips, of_clip = members.reshape(-1), views.repeat_interleave(members.shape[1])
+        inputs = {
+            name: seen((store, *self.views.get(name, ())), clips, of_clip)
+            for name, store in self.stores.items()
+        }
+        return self._of(rows, inputs)
+
+    def _of(self, rows: Tensor, one_step: Mapping[str, Steps]) -> Batch:
         members = self._members(rows)
         steps = members >= 0
         clip_id = torch.from_numpy(self.clips.clip_id)[members.clamp(min=0)]
         targets, known = self.targets(rows)
         inputs = {}
-        for name, store in self.stores.items():
-            one = store.gather(members.reshape(-1))
-            values = one.values[:, 0].reshape(*members.shape, store.dim)
+        for name, one in one_step.items():
+            values = one.values[:, 0].reshape(*members.shape, -1)
             inputs[name] = Steps(values, one.mask[:, 0].reshape(members.shape))
         return Batch(
             inputs=inputs,

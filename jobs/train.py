@@ -66,6 +66,10 @@ class Config(Recipe):
     pool: Pool = "none"
     """Reduces the steps of a clip to one: mean, or mean and standard deviation."""
 
+    views: int = 0
+    """Augmented views (`affuse encode --views`): each epoch draws every training row among the original
+    and these; what is predicted is always the original."""
+
     normalise: Literal["none", "speaker"] = "none"
     """speaker: each speaker's own unlabelled mean and spread are removed; transductive, report apart."""
 
@@ -121,6 +125,8 @@ class Config(Recipe):
             raise ConfigError("expected at least one of --inputs and one of --seeds")
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"--seeds {list(self.seeds)}: each seed once")
+        if self.views < 0:
+            raise ConfigError(f"--views {self.views}: expected 0 or more")
         if not 0 < self.valid_share < 1:
             raise ConfigError(f"--valid-share {self.valid_share}: expected between 0 and 1")
         _fitting.check_net(self.net, self.net_options)
@@ -240,6 +246,7 @@ def request_of(config: Config) -> Request:
         inputs=config.inputs,
         tasks=config.tasks,
         pool=config.pool,
+        views=config.views,
         normalise=config.normalise,
         axis=net_axis(config.net),
         causal=config.causal,

@@ -50,6 +50,69 @@ def assert_equal(ours, theirs, *, tolerance: float = 0.0):
         torch.testing.assert_close(value, theirs[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
+class Seen(made_up.MadeUp):
+    """The same clips with views: louder and louder. Only training rows may be looked at so."""
+
+    def __init__(self, num_views: int, rows=TRAIN) -> None:
+        super().__init__()
+        self.num_views, self.allowed = num_views, set(rows.tolist())
+        self.drawn: list[tuple[int, int]] = []
+
+    def seen(self, rows, views):
+        assert self.allowed.issuperset(rows.tolist())
+        self.drawn += zip(rows.tolist(), views.tolist(), strict=True)
+        batch = self.batch(rows)
+        louder = (1 + 0.5 * views).reshape(-1, 1, 1)
+        inputs = {
+            name: dataclasses.replace(item, values=item.values * louder)
+            for name, item in batch.inputs.items()
+        }
+        return dataclasses.replace(batch, inputs=inputs)
+
+
+class TestViews:
+    """Training rows are drawn among the original and its views; nothing else ever is."""
+
+    def fit(self, feed, **how):
+        return fit(
+            made_up.new_predictor(feed, TRAIN),
+            feed,
+            tasks=made_up.TASKS,
+            train=TRAIN,
+            valid=VALID,
+            recipe=RECIPE,
+            seed=3,
+            **how,
+        )
+
+    def test_every_epoch_draws_each_row_once_and_all_views_come_up(self):
+        feed = Seen(2)
+        self.fit(feed)
+        assert len(feed.drawn) == RECIPE.epochs * len(TRAIN)
+        assert {view for _, view in feed.drawn} == {0, 1, 2}
+        first, second = feed.drawn[: len(TRAIN)], feed.drawn[len(TRAIN) : 2 * len(TRAIN)]
+        assert dict(first) != dict(second)
+
+    def test_the_same_seed_gives_the_same_weights_and_other_ones_than_without_views(self):
+        once = weights(self.fit(Seen(2)))
+        assert_equal(once, weights(self.fit(Seen(2))))
+        plain = weights(train())
+        assert any(not torch.equal(once[name], plain[name]) for name in plain)
+
+    def test_without_views_a_feed_that_could_have_some_changes_nothing(self):
+        assert_equal(weights(self.fit(Seen(0))), weights(train()))
+
+    def test_a_run_that_was_stopped_goes_on_to_the_same_weights(self):
+        states = []
+
+        def stop(record, state):
+            states.append(state())
+            return record["epoch"] == 3
+
+        self.fit(Seen(2), on_epoch=stop)
+        assert_equal(weights(self.fit(Seen(2), resume=states[-1])), weights(self.fit(Seen(2))))
+
+
 class TestLearning:
     def test_it_learns_what_there_is_to_learn(self):
         found = train(dataclasses.replace(RECIPE, epochs=20)).history

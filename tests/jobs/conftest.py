@@ -19,6 +19,12 @@ def write_root():
 
 
 @pytest.fixture
+def write_views():
+    """Writes augmented views of an input of such a dataset."""
+    return small_root.write_views
+
+
+@pytest.fixture
 def root(tmp_path) -> str:
     """A small prepared dataset."""
     return small_root.write_root(str(tmp_path / "small"))

@@ -50,6 +50,35 @@ def write_root(root: str, *, noise_on_test: int | None = None, dialogues: bool =
     return root
 
 
+def write_views(root: str, name: str, count: int, *, noise_from: int | None = None) -> None:
+    """Views of an input: its values plus a tenth of the view's number.
+
+    Args:
+        root: what `write_root` wrote.
+        name: voice or face.
+        count: how many views.
+        noise_from: clips from this id on are noise in every view.
+    """
+    table = storage.read_table(f"{root}/features/{name}-1/rows.parquet")
+    facts = storage.read_json(f"{root}/features/{name}-1/descriptor.json")
+    draws = np.random.default_rng(count)
+    for number in range(1, count + 1):
+        kept = []
+        for clip, rows in zip(
+            table["clip_id"].to_pylist(), table["values"].to_pylist(), strict=True
+        ):
+            values = np.array(rows, np.float16).reshape(len(rows), DIMS[name]) + number / 10
+            if noise_from is not None and clip >= noise_from:
+                values = 50 * draws.standard_normal(values.shape)
+            kept.append(values.astype(np.float16).tolist())
+        column = pa.array(kept, pa.list_(pa.list_(pa.float16(), DIMS[name])))
+        other = table.set_column(table.column_names.index("values"), "values", column)
+        folder = f"{root}/features/{name}-1v{number}"
+        storage.publish_table(other, f"{folder}/rows.parquet")
+        view = {"view": {"number": number, "of": f"{name}-1"}}
+        storage.publish_json(facts | view, f"{folder}/descriptor.json")
+
+
 def _manifest(root, target, value, speaker, split, *, dialogues):
     count = len(target)
     columns = {name: pa.nulls(count, kind) for name, kind in _fields()}

@@ -53,6 +53,69 @@ class TestClips:
         assert batch.target_masks["arousal"].tolist() == [True, True]
 
 
+class TestViews:
+    def test_a_row_is_read_from_the_view_that_is_asked_for(self, root, write_views):
+        write_views(root, "voice", 2)
+        feed = load(request(root, views=2)).feed
+        rows = torch.tensor([5, 0, 9])
+        plain, other = feed.batch(rows), feed.seen(rows, torch.tensor([0, 1, 2]))
+        shift = other.inputs["audio"].values - plain.inputs["audio"].values
+        real = plain.inputs["audio"].mask
+        for row, expected in enumerate([0.0, 0.1, 0.2]):
+            torch.testing.assert_close(
+                shift[row][real[row]],
+                torch.full_like(shift[row][real[row]], expected),
+                atol=5e-3,
+                rtol=0,
+            )
+        assert torch.equal(other.inputs["audio"].mask, real)
+
+    def test_what_has_no_views_stays_the_original(self, root, write_views):
+        write_views(root, "voice", 2)
+        feed = load(request(root, views=2)).feed
+        rows = torch.arange(6)
+        plain, other = feed.batch(rows), feed.seen(rows, torch.full((6,), 2))
+        assert torch.equal(plain.inputs["video"].values, other.inputs["video"].values)
+        assert torch.equal(plain.inputs["video"].mask, other.inputs["video"].mask)
+
+    def test_a_clip_that_a_view_has_not_gives_way_to_the_original(self):
+        whole = Store.from_arrays([(np.ones((2, 3)), np.ones(2, bool))] * 2)
+        view = Store.from_arrays([None, (np.full((4, 3), 2.0), np.ones(4, bool))])
+        steps = _feeds.seen((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
+        assert steps.mask.sum(1).tolist() == [2, 4]
+        assert steps.values[:, 0, 0].tolist() == [1.0, 2.0]
+
+    def test_the_utterances_of_a_dialogue_are_all_in_one_view(
+        self, write_root, write_views, tmp_path
+    ):
+        root = write_root(str(tmp_path / "talk"), dialogues=True)
+        write_views(root, "voice", 1)
+        feed = load(request(root, axis="dialogue", views=1)).feed
+        rows = torch.tensor([1, 2])
+        shift = (
+            feed.seen(rows, torch.tensor([0, 1])).inputs["audio"].values
+            - feed.batch(rows).inputs["audio"].values
+        )
+        assert not shift[0].any()
+        torch.testing.assert_close(shift[1], torch.full_like(shift[1], 0.1), atol=5e-3, rtol=0)
+
+    def test_a_name_means_the_original_and_a_view_is_no_input(self, root, write_views):
+        write_views(root, "voice", 1)
+        assert load(request(root)).inputs["audio"]["features"] == "voice-1"
+        with pytest.raises(ConfigError, match="only training rows may see"):
+            load(request(root, inputs=("voice-1v1",)))
+
+    def test_views_that_nobody_has_are_refused(self, root):
+        with pytest.raises(ConfigError, match="--views 1: text and imported features have none"):
+            load(request(root, views=1))
+
+    def test_too_few_views_of_an_encoder_name_the_job_that_makes_them(self):
+        facts = {"egemaps-1": {"name": "egemaps", "modality": "audio"}}
+        wanted = Request(root="here", inputs=("egemaps",), views=2)
+        with pytest.raises(NotPreparedError, match="--encoders egemaps --views 2"):
+            _feeding.view_folders(facts, "egemaps-1", wanted)
+
+
 class TestPooling:
     def test_mean_and_spread_of_the_real_steps_stand_side_by_side(self, root):
         steps = load(request(root)).feed.batch(torch.tensor([5])).inputs["audio"].values[0]

@@ -64,6 +64,32 @@ class TestFolds:
             assert (speakers.groupby("speaker").role.nunique() == 1).all()
 
 
+class TestViews:
+    def test_views_of_rows_that_are_not_trained_on_are_never_read(
+        self, write_root, write_views, tmp_path
+    ):
+        found = {}
+        for name, noise_from in (("clean", None), ("noisy", 140)):
+            root = write_root(str(tmp_path / name))
+            write_views(root, "voice", 2, noise_from=noise_from)
+            train.main(config(root, run="views", views=2))
+            found[name] = content(root, "views")
+        assert found["clean"] == found["noisy"]
+
+    def test_they_change_the_weights_and_a_run_without_them_stays_as_it_was(
+        self, root, write_views
+    ):
+        train.main(config(root, run="before"))
+        write_views(root, "voice", 2)
+        train.main(config(root, run="after"))
+        train.main(config(root, run="views", views=2))
+        before, after, views = (
+            content(root, run)["fold=0/seed=0/model.safetensors"]
+            for run in ("before", "after", "views")
+        )
+        assert before == after != views
+
+
 class TestSplits:
     def test_without_folds_the_valid_split_is_predicted(self, root):
         train.main(config(root, run="split"))
