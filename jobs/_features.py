@@ -62,6 +62,33 @@ def published_units(table_uri: str) -> set[str]:
     return done
 
 
+def forget_failed(table_uri: str, current: Collection[str]) -> set[str]:
+    """Take out the current units that hold a failed row, so that they count as not published.
+
+    Killed at any moment it leaves every other unit readable, as `compact` does.
+
+    Returns:
+        These units.
+    """
+    files = [storage.join(table_uri, name) for name in storage.names(table_uri, ".parquet")]
+    places = {uri: _rows_of(uri) for uri in files}
+    forgotten: set[str] = set()
+    for uri, inside in places.items():
+        failed = pc.equal(storage.read_table(uri, ["status"])["status"], "failed")
+        forgotten |= {
+            unit
+            for unit, at in inside.items()
+            if unit in current and pc.any(failed.slice(at.start, at.count)).as_py()
+        }
+    for uri, inside in places.items():
+        kept = {unit: at for unit, at in inside.items() if unit not in forgotten}
+        if len(kept) < len(inside):
+            if kept:
+                _write_part(table_uri, list(kept), kept)
+            storage.remove(uri)
+    return forgotten
+
+
 class UnitIndex:
     """Finds and reads the rows of single units of one table."""
 

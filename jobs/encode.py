@@ -32,6 +32,7 @@ from jobs._choosing import chosen_work, encoder_table, models_gb
 from jobs._features import (
     compact,
     features_uri,
+    forget_failed,
     published_units,
     read_features,
     transcripts_uri,
@@ -68,6 +69,9 @@ class Config:
     max_failed_share: float = 0.2
     """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
 
+    retry_failed: bool = False
+    """Encode units with failed rows again, e.g. after a missing file was put back."""
+
     stall_limit_s: float = 900.0
     """Stop when no unit has been finished for so long [s]."""
 
@@ -98,6 +102,10 @@ def main(config: Config) -> None:
     dataset = read_dataset(root)
     refs = units(root)
     work = chosen_work(config, root)
+    if config.retry_failed:
+        current = {ref.unit for ref in refs}
+        found = [forget_failed(uri, current) for _, uri in _table_uris(root, work)]
+        print(f"{len(set().union(*found))} units with failed rows are encoded again")
     tasks = missing_tasks(root, work, refs)
     if not tasks:
         print(f"nothing to do: all {_clips(refs)} clips of {dataset.name} are encoded")

@@ -211,6 +211,30 @@ class TestDoingOnlyWhatIsMissing:
         assert {f.name: f.stat().st_mtime_ns for f in folder.glob("*.parquet")} == before
         assert len(rows(tmp_path, "toy_audio")) == 4
 
+    def test_what_failed_is_encoded_again_only_when_asked_for(
+        self, corpus, session, tmp_path, capsys
+    ):
+        corpus.write_corpus(tmp_path, 12)
+        sound = tmp_path / "media" / "5.wav"
+        content = sound.read_bytes()
+        sound.unlink()
+        encode.main(config(tmp_path, "toy_audio"))
+        before = rows(tmp_path, "toy_audio")
+        assert [row["clip_id"] for row in before if row["status"] == "failed"] == [5]
+        sound.write_bytes(content)
+        capsys.readouterr()
+        encode.main(config(tmp_path, "toy_audio"))
+        assert "nothing to do" in capsys.readouterr().out
+        encode.main(config(tmp_path, "toy_audio", retry_failed=True))
+        said = capsys.readouterr().out
+        assert "units with failed rows" in said
+        assert "4 of 12 clips to encode in 1 units; 8 are done" in said
+        after = rows(tmp_path, "toy_audio")
+        assert {row["status"] for row in after} == {"ok"}
+        assert [r for r in after if r["clip_id"] != 5] == [r for r in before if r["clip_id"] != 5]
+        encode.main(config(tmp_path, "toy_audio", retry_failed=True))
+        assert "nothing to do" in capsys.readouterr().out
+
     def test_clips_that_left_the_manifest_are_passed_over(self, corpus, session, tmp_path):
         corpus.write_corpus(tmp_path, 8)
         encode.main(config(tmp_path, "toy_text"))
