@@ -44,6 +44,8 @@ from jobs._results import (
     priors,
 )
 from jobs._results import Line as Scored
+from jobs._shares import Point, share_curves
+from jobs._siblings import run_configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,9 @@ class Evidence:
     curves: Mapping[str, Sequence[Curve]]
     roles: Mapping[str, Mapping[str, float]]
     """Run -> role -> the first figure, the mean over folds and seeds."""
+
+    shares: Mapping[str, Sequence[Point]]
+    """Run -> the figure over the share of training groups, where runs of other shares are there."""
 
     searches: Mapping[str, Search]
     """Searches that runs of this report came from."""
@@ -152,6 +157,11 @@ def gather(
         raise ConfigError(f"--task {task_name}: the dataset has {', '.join(dataset.tasks)}")
     kind = dataset.tasks[task_name]
     held = held_out(root, names, task_name, kind) if names else None
+    if held is not None and not len(held.clip_id):
+        raise ConfigError(
+            f"{', '.join(names)} have no held-out rows of {task_name!r}; type another --task "
+            f"({', '.join(dataset.tasks)})"
+        )
     held = add_members(root, held, imported, task_name, kind)
     held, fused = with_bundle(root, held, bundle, task_name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
@@ -173,6 +183,9 @@ def gather(
         metadata=() if known is None else known.facts,
         curves={run: curves(root, run) for run in names},
         roles={run: _role_figures(root, run, task_name, kind) for run in names},
+        shares=share_curves(
+            root, run_configs(root), names, task_name, kind, resamples=resamples, seed=seed
+        ),
         searches=searches(root, names),
         bundle=facts,
         tested=evaluated(root, bundle or "+".join(names)),

@@ -45,6 +45,8 @@ class NetChoice:
     scale: Literal["none", "standard"]
     valid_share: float
     has_folds: bool
+    share: float = 1.0
+    """Of the training groups [0..1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,27 @@ class Part:
         return f"{'refit' if self.fold is None else f'fold {self.fold}'} seed {self.seed}"
 
 
-def split_of(clips: Clips, part: Part, *, valid_share: float, has_folds: bool) -> Split:
+def split_of(
+    clips: Clips, part: Part, *, valid_share: float, has_folds: bool, share: float = 1.0
+) -> Split:
     """Roles of the clips in one part.
 
     With folds the part's fold is held out and some groups of the rest choose the epoch; each seed draws its
     own, so that the seeds of a fold together see all of its rows. Without folds the valid split chooses (or,
     where the dataset has none, some groups of the rest, the same for every seed).
+
+    A share leaves out training groups, and with folds groups that choose the epoch; judged rows stay.
     """
+    split = _whole_split(clips, part, valid_share, has_folds)
+    if share == 1.0:
+        return split
+    order = seed_of("share", "refit" if part.fold is None else part.fold, part.seed)
+    train = share_of_groups(clips, split.train, share, order)
+    valid = share_of_groups(clips, split.valid, share, order) if has_folds else split.valid
+    return Split(train=train, valid=valid, oof=split.oof)
+
+
+def _whole_split(clips: Clips, part: Part, valid_share: float, has_folds: bool) -> Split:
     nobody = np.zeros(len(clips), bool)
     if part.fold is None:
         return Split(train=~nobody, valid=nobody, oof=nobody)
@@ -107,8 +123,7 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
     Raises:
         ConfigError: there is only one group.
     """
-    pairs = zip(clips.group, clips.clip_id, strict=True)
-    group = np.array([f"clip {clip}" if name is None else str(name) for name, clip in pairs])
+    group = _groups(clips)
     names, counts = np.unique(group[among], return_counts=True)
     if len(names) < 2:
         raise ConfigError(
@@ -118,6 +133,20 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
     order = np.random.default_rng(seed).permutation(len(names))
     wanted = max(1, int(np.searchsorted(counts[order].cumsum(), share * counts.sum()) + 1))
     return among & np.isin(group, names[order[: min(wanted, len(names) - 1)]])
+
+
+def share_of_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The first groups of a random order, at least one; those of a smaller share are among them."""
+    group = _groups(clips)
+    names = np.unique(group[among])
+    order = np.random.default_rng(seed).permutation(len(names))
+    return among & np.isin(group, names[order[: max(1, round(share * len(names)))]])
+
+
+def _groups(clips: Clips) -> np.ndarray:
+    """Name of each clip's group; a clip without one stands for itself."""
+    pairs = zip(clips.group, clips.clip_id, strict=True)
+    return np.array([f"clip {clip}" if name is None else str(name) for name, clip in pairs])
 
 
 def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Predictor:
@@ -181,7 +210,13 @@ def train_part(
     """
     start = time.monotonic()
     group = group or Group()
-    split = split_of(data.clips, part, valid_share=choice.valid_share, has_folds=choice.has_folds)
+    split = split_of(
+        data.clips,
+        part,
+        valid_share=choice.valid_share,
+        has_folds=choice.has_folds,
+        share=choice.share,
+    )
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid", "oof")}
     try:
         predictor = new_predictor(choice, data, rows["train"], part.seed)

@@ -6,6 +6,7 @@ Every function takes plain numbers and gives a PNG. Matplotlib draws without a d
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -158,6 +159,25 @@ def _thin_and_mean(
     label = {"train/loss": "training rows", "valid/loss": "validation rows"}.get(key)
     mark = "o" if shared == 1 else ""
     axes.plot(range(1, shared + 1), mean, marker=mark, color=colour, linewidth=2, label=label)
+
+
+@styled
+def over_groups(
+    runs: Mapping[str, Sequence[tuple[float, float, float, float]]], metric: str, floor: float
+) -> bytes:
+    """(groups trained on, value, low, high) of each run as a line; `floor` is the majority's figure."""
+    figure, axes = _new(3.4)
+    for (run, points), colour in zip(runs.items(), cycle(SERIES), strict=False):
+        groups, values, low, high = np.array(points).T
+        axes.plot(groups, values, "o-", color=colour, markersize=5, label=shorten(run))
+        axes.vlines(groups, low, high, color=colour, alpha=0.5, linewidth=2)
+    if np.isfinite(floor):
+        axes.axhline(floor, color=MUTED, linestyle="--", linewidth=1, label="majority")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("groups that a net was trained on")
+    axes.set_ylabel(f"{metric}, 95 % interval")
+    axes.legend(loc="best")
+    return _png(figure)
 
 
 @styled

@@ -155,6 +155,47 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     return Section(title="Learning curves", text=text, pictures=pictures)
 
 
+def data(_: Options, evidence: Evidence) -> Section | None:
+    """The figure over the share of people that nets were trained on."""
+    if not evidence.shares:
+        return None
+    main = _title(evidence.main)
+    rows = []
+    for family in evidence.shares.values():
+        for point in family:
+            spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
+            gain = "" if point.gain is None else with_interval(point.gain)
+            rows.append(
+                [point.run, f"{point.share:g}", f"{point.groups:.1f}", with_interval(point.figure),
+                 spread if len(point.seeds) > 1 else "", gain]
+            )  # fmt: skip
+    grid = Grid(
+        name="shares",
+        caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}. Runs that differ only "
+        "in the share of training groups, judged on the same rows; groups are those a net was trained "
+        "on, the mean over folds and seeds. 95 % bootstrap intervals over groups of the judged rows; "
+        "gain is paired (positive is better).",
+        header=["run", "share", "groups", main, "seeds", "gain over the share before"],
+        rows=rows,
+    )
+    last = [family[-1] for family in evidence.shares.values()]
+    better = [point.run for point in last if point.gain is not None and point.gain.shown]
+    text = (
+        f"The last step of data still gained something ({', '.join(better)}): more people would help."
+        if better
+        else "The last step of data shows no gain: more of the same data may help little."
+    )
+    drawn = {
+        run: [(point.groups, *_three(point.figure)) for point in family]
+        for run, family in evidence.shares.items()
+    }
+    floor = evidence.lines[0].figures[evidence.main].value
+    return Section(
+        title="Learning curve over data", text=text,
+        pictures={"shares": _plots.over_groups(drawn, main, floor)}, tables=(grid,),
+    )  # fmt: skip
+
+
 def search(_: Options, evidence: Evidence) -> Section | None:
     """What a search tried, and which settings mattered."""
     pictures = {}
@@ -171,7 +212,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, tested, classes, labels, values, calibration, weights, memory, training, search, errors,
+    results, tested, classes, labels, values, calibration, weights, memory, training, data, search, errors,
 )  # fmt: skip
 """In the order of the page."""
 

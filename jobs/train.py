@@ -91,6 +91,10 @@ class Config(Recipe):
     valid_share: float = 0.1
     """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]."""
 
+    share: float = 1.0
+    """Share of the training groups that is used; runs that differ in nothing else are the learning curve
+    of a report [0..1]."""
+
     refit: bool = True
     """With folds: train once more on all rows for the median best epoch; a bundle ships these nets."""
 
@@ -129,6 +133,8 @@ class Config(Recipe):
             raise ConfigError(f"--views {self.views}: expected 0 or more")
         if not 0 < self.valid_share < 1:
             raise ConfigError(f"--valid-share {self.valid_share}: expected between 0 and 1")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"--share {self.share}: expected above 0 and at most 1")
         _fitting.check_net(self.net, self.net_options)
 
 
@@ -265,6 +271,7 @@ def choice_of(config: Config) -> NetChoice:
         scale=config.scale,
         valid_share=config.valid_share,
         has_folds=config.folds is not None,
+        share=config.share,
     )
 
 

@@ -1,0 +1,46 @@
+"""Runs that differ in nothing but one field of their config: what a figure owes to that field alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import storage
+from jobs.train import ELSEWHERE
+
+Configs = Mapping[str, Mapping[str, Any]]
+
+
+def run_configs(root: str) -> Configs:
+    """Run -> its config; runs made elsewhere have none."""
+    base = storage.join(root, "runs")
+    uris = {name: storage.join(base, name, "config.json") for name in storage.names(base)}
+    return {name: storage.read_json(uri) for name, uri in uris.items() if storage.exists(uri)}
+
+
+def siblings(root: str, configs: Configs, run: str, field: str, default: Any) -> dict[Any, str]:
+    """A run and the complete runs that share all but one field with it, by that field's value.
+
+    Args:
+        root: of the dataset.
+        configs: of all runs.
+        run: where to start from.
+        field: of `jobs.train.Config`.
+        default: its value where a config does not say.
+    """
+    if run not in configs:
+        return {}
+    own = _shape(configs[run], field)
+    found = {configs[run].get(field, default): run}
+    for name, config in configs.items():
+        value = config.get(field, default)
+        if value not in found and _shape(config, field) == own and _is_complete(root, name):
+            found[value] = name
+    return found
+
+
+def _shape(config: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """All that shapes a run's result but one field."""
+    return {key: value for key, value in config.items() if key not in (*ELSEWHERE, field)}
+
+
+def _is_complete(root: str, run: str) -> bool:
+    return storage.exists(storage.join(root, "runs", run, "summary.json"))
