@@ -18,9 +18,11 @@ from cluster.errors import ConfigError
 from fusion.batch import Task
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from jobs import _bundles, _late
 from jobs._histories import Curve, Search, curves, evaluated, searches
+from jobs._leaks import known_leaks
 from jobs._manifest import read_dataset, read_manifest
 from jobs._members import add_members, rows_of
 from jobs._metadata import Guess, metadata_out_of_fold
@@ -87,6 +89,9 @@ class Evidence:
     curves: Mapping[str, Sequence[Curve]]
     roles: Mapping[str, Mapping[str, float]]
     """Run -> role -> the first figure, the mean over folds and seeds."""
+
+    leaks: Mapping[str, Mapping[str, LeakReport]]
+    """Split -> input -> what the leak test found when it was made."""
 
     shares: Mapping[str, Sequence[Point]]
     """Run -> the figure over the share of training groups, where runs of other shares are there."""
@@ -183,6 +188,7 @@ def gather(
         metadata=() if known is None else known.facts,
         curves={run: curves(root, run) for run in names},
         roles={run: _role_figures(root, run, task_name, kind) for run in names},
+        leaks=known_leaks(root, _inputs(root, names), task_name),
         shares=share_curves(
             root, run_configs(root), names, task_name, kind, resamples=resamples, seed=seed
         ),
@@ -262,6 +268,13 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
     seeds = {seed for run in runs for _, seed in folds_and_seeds(root, run)}
     seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
     return f"{how}{seeded}, n = {num_rows}"
+
+
+def _inputs(root: str, runs: Sequence[str]) -> list[str]:
+    """Feature folders that the runs read."""
+    uris = [storage.join(root, "runs", run, "summary.json") for run in runs]
+    summaries = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
+    return [folder for summary in summaries for folder in summary.get("inputs", {}).values()]
 
 
 def _role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:

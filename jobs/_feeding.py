@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -61,6 +62,9 @@ class Request:
 
     test: bool = False
     """Load the test split, and only it. `evaluate` alone may."""
+
+    clips: frozenset[int] | None = None
+    """Load these clips alone; None: all of the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +201,10 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
     table = read_manifest(request.root, columns).sort_by("clip_id")
     is_test = np.array([split == "test" for split in table["split"].to_pylist()], bool)
     table = table.filter(pa.array(is_test if request.test else ~is_test))
+    if request.clips is not None:
+        table = table.filter(
+            pc.is_in(table["clip_id"], pa.array(sorted(request.clips), pa.int64()))
+        )
     clip_id = table["clip_id"].to_numpy().copy()
     fold = np.zeros(len(clip_id), np.int64)
     if request.folds is not None and not request.test:

@@ -5,11 +5,11 @@ A section that has nothing to say about a kind of task, or finds nothing to draw
 
 from collections.abc import Callable
 
-import numpy as np
-
-from fusion.statistics import Interval, holm
+from fusion.statistics import holm
 from jobs import _plots
+from jobs._doubts import data, leaks
 from jobs._evidence import Evidence
+from jobs._figures import as_p, three, title, with_interval
 from jobs._html import Options, Section
 from jobs._results import FIGURES
 from jobs._tables import Grid
@@ -19,16 +19,14 @@ from jobs._verdicts import calibration, classes, errors, labels, values
 def results(options: Options, evidence: Evidence) -> Section:
     """Every way to answer beside its baselines."""
     names = FIGURES[evidence.task.kind]
-    header = ["", *(_title(name) for name in names), f"gain over {evidence.best_single.name}"]
+    header = ["", *(title(name) for name in names), f"gain over {evidence.best_single.name}"]
     p_values = holm({line.name: line.gain.p_value for line in evidence.lines if line.gain})
     rows = []
     for line in evidence.lines:
         cells = [with_interval(line.figures[name]) for name in names]
-        gain = f"{with_interval(line.gain)}, {_p(p_values[line.name])}" if line.gain else ""
+        gain = f"{with_interval(line.gain)}, {as_p(p_values[line.name])}" if line.gain else ""
         rows.append([line.name, *cells, gain])
-    shown = [
-        (line.name, line.role, *_three(line.figures[evidence.main])) for line in evidence.lines
-    ]
+    shown = [(line.name, line.role, *three(line.figures[evidence.main])) for line in evidence.lines]
     grid = Grid(
         name="results",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
@@ -39,11 +37,14 @@ def results(options: Options, evidence: Evidence) -> Section:
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
     )
-    picture = _plots.intervals(shown, _title(evidence.main), limit=options.limit)
+    picture = _plots.intervals(shown, title(evidence.main), limit=options.limit)
     return Section(
         title="Results",
         text=" ".join(
-            filter(None, [_claim(evidence), _hopeful(evidence), evidence.groups.caution])
+            filter(
+                None,
+                [_claim(evidence), _hopeful(evidence), _leaking(evidence), evidence.groups.caution],
+            )
         ),
         pictures={"results": picture},
         tables=(grid,),
@@ -67,7 +68,7 @@ def _claim(evidence: Evidence) -> str:
     gain = focus.gain
     verb = "gains" if gain.shown else "shows no gain:"
     return (
-        f"{focus.name} {verb} {gain.value:+.3f} {_title(evidence.main)} "
+        f"{focus.name} {verb} {gain.value:+.3f} {title(evidence.main)} "
         f"[{gain.low:+.3f}, {gain.high:+.3f}] over {best.name}, the best single member in hindsight."
     )
 
@@ -79,15 +80,15 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
         return None
     names = FIGURES[found.kind]
     grid = Grid(
-        name="test", header=["", *(_title(name) for name in names)],
+        name="test", header=["", *(title(name) for name in names)],
         caption=f"{evidence.dataset}, {evidence.task_name}: test split, n = {found.num_rows}, "
         f"{found.num_groups} groups. 95 % bootstrap intervals over groups in brackets.",
         rows=[[row.name, *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
         strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
     )  # fmt: skip
-    shown = [(row.name, row.role, *_three(row.figures[names[0]])) for row in found.rows]
+    shown = [(row.name, row.role, *three(row.figures[names[0]])) for row in found.rows]
     text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
-    picture = _plots.intervals(shown, _title(names[0]))
+    picture = _plots.intervals(shown, title(names[0]))
     return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
 
 
@@ -97,6 +98,20 @@ def _hopeful(evidence: Evidence) -> str:
         return ""
     names = ", ".join(evidence.searches)
     return f"Runs of the search ({names}) were chosen on these rows: their figures are a little hopeful."
+
+
+def _leaking(evidence: Evidence) -> str:
+    """A word on inputs that know the labels of train."""
+    found = [
+        name
+        for reports in evidence.leaks.values()
+        for name, report in reports.items()
+        if report.leaks
+    ]
+    names = ", ".join(dict.fromkeys(found))
+    return (
+        f"LEAK: {names} know the labels of the training split (see the leak test)." if names else ""
+    )
 
 
 def weights(_: Options, evidence: Evidence) -> Section | None:
@@ -123,7 +138,7 @@ def memory(_: Options, evidence: Evidence) -> Section | None:
     roles = {run: found for run, found in evidence.roles.items() if found}
     if not roles:
         return None
-    main = _title(evidence.main)
+    main = title(evidence.main)
     grid = Grid(
         name="roles", caption=f"{main}, mean over folds; seeds averaged.",
         header=["run", *_plots.ROLE_NAMES.values()],
@@ -155,47 +170,6 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     return Section(title="Learning curves", text=text, pictures=pictures)
 
 
-def data(_: Options, evidence: Evidence) -> Section | None:
-    """The figure over the share of people that nets were trained on."""
-    if not evidence.shares:
-        return None
-    main = _title(evidence.main)
-    rows = []
-    for family in evidence.shares.values():
-        for point in family:
-            spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
-            gain = "" if point.gain is None else with_interval(point.gain)
-            rows.append(
-                [point.run, f"{point.share:g}", f"{point.groups:.1f}", with_interval(point.figure),
-                 spread if len(point.seeds) > 1 else "", gain]
-            )  # fmt: skip
-    grid = Grid(
-        name="shares",
-        caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}. Runs that differ only "
-        "in the share of training groups, judged on the same rows; groups are those a net was trained "
-        "on, the mean over folds and seeds. 95 % bootstrap intervals over groups of the judged rows; "
-        "gain is paired (positive is better).",
-        header=["run", "share", "groups", main, "seeds", "gain over the share before"],
-        rows=rows,
-    )
-    last = [family[-1] for family in evidence.shares.values()]
-    better = [point.run for point in last if point.gain is not None and point.gain.shown]
-    text = (
-        f"The last step of data still gained something ({', '.join(better)}): more people would help."
-        if better
-        else "The last step of data shows no gain: more of the same data may help little."
-    )
-    drawn = {
-        run: [(point.groups, *_three(point.figure)) for point in family]
-        for run, family in evidence.shares.items()
-    }
-    floor = evidence.lines[0].figures[evidence.main].value
-    return Section(
-        title="Learning curve over data", text=text,
-        pictures={"shares": _plots.over_groups(drawn, main, floor)}, tables=(grid,),
-    )  # fmt: skip
-
-
 def search(_: Options, evidence: Evidence) -> Section | None:
     """What a search tried, and which settings mattered."""
     pictures = {}
@@ -212,28 +186,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, tested, classes, labels, values, calibration, weights, memory, training, data, search, errors,
+    results, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
+    search, errors,
 )  # fmt: skip
 """In the order of the page."""
-
-
-def _three(figure: Interval) -> tuple[float, float, float]:
-    return figure.value, figure.low, figure.high
-
-
-def with_interval(figure: object) -> str:
-    """A figure or a gain with its bounds; a dash where it is not defined."""
-    value, low, high = (getattr(figure, name) for name in ("value", "low", "high"))
-    if np.isnan(value):
-        return "-"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _title(name: str) -> str:
-    """A metric's name as a heading."""
-    known = {"brier": "Brier", "uar": "UAR", "nll": "NLL", "ece": "ECE", "mae": "MAE", "ccc": "CCC"}
-    return known.get(name, name.replace("_", " ").replace("f1", "F1"))

@@ -30,7 +30,7 @@ from fusion.batch import Task
 from fusion.nets import net_axis
 from jobs import _bundles, _results
 from jobs._feeding import Data, Request, encode_targets, load
-from jobs._leaks import leak_reports
+from jobs._leaks import leak_reports, warn_of_leaks
 from jobs._manifest import read_dataset, read_manifest
 from jobs._metadata import metadata_of_test
 from jobs._people import groups_of
@@ -92,7 +92,8 @@ def main(config: Config) -> None:
         test_predictions(config.name, name, held, scores), storage.join(base, "predictions.parquet")
     )
     inputs = [str(s["features"]) for member in speakers for s in member.card.inputs.values()]
-    leaks = leak_reports(config.root, inputs, name, task)
+    leaks = leak_reports(config.root, inputs, name, task, against="test")
+    warn_of_leaks(config.root, inputs, (name,))
     storage.publish_json(
         {
             "config": settings.to_mapping(config),
@@ -104,7 +105,7 @@ def main(config: Config) -> None:
     _results.show(results, task)
     for folder, report in leaks.items():
         if report.leaks:
-            print(f"{folder}: {report.message}")
+            print(f"{folder}, train against test: {report.message}")
     print(f"this is look {looks(config.root)} at the test split; wrote {base}")
 
 

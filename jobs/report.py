@@ -21,9 +21,10 @@ from rich.table import Table
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from jobs._evidence import Evidence, gather
+from jobs._figures import with_interval
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
 from jobs._results import FIGURES
-from jobs._sections import SECTIONS, with_interval
+from jobs._sections import SECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from jobs._features import resolve_features
 from jobs._feeding import Request
 from jobs._feeds import Pool
 from jobs._fitting import NetChoice, Part
+from jobs._leaks import warn_of_leaks
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
@@ -154,6 +155,7 @@ def main(config: Config) -> None:
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:
         tracker.start(str(config.run), settings.to_mapping(config), kind="train")
         if todo:
+            warn_of_leaks(config.root, config.inputs, config.tasks)
             launch(config)
         summary = summarise(config.root, str(config.run), parts)
         publish(config, parts, summary)

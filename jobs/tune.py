@@ -32,6 +32,7 @@ from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
 from jobs import train
 from jobs._late import JUDGES
+from jobs._leaks import warn_of_leaks
 from jobs._ledger import STATES, importances, read_ledger, trial_uri, trials_table
 from jobs._live import Live, describe
 from jobs._manifest import read_dataset
@@ -175,6 +176,8 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
         print(f"nothing to search: {len(ledger)} trials are there")
         return
     print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
+    names = {name for some in space.values_of("inputs", list(base.inputs)) for name in some}
+    warn_of_leaks(base.root, sorted(names), base.tasks)
     with ray_session(config.session):
         library = load_library(base, space)
         name, task = next(iter(library.tasks.items()))

@@ -1,0 +1,79 @@
+"""Sections on what figures may owe to something else: leaks, and how many people were trained on."""
+
+from jobs import _plots
+from jobs._evidence import Evidence
+from jobs._figures import three, title, with_interval
+from jobs._html import Options, Section
+from jobs._tables import Grid
+
+
+def leaks(_: Options, evidence: Evidence) -> Section | None:
+    """What the leak test of each input found."""
+    rows: list[list[str]] = []
+    strong: set[int] = set()
+    for split, reports in evidence.leaks.items():
+        for name, report in reports.items():
+            if report.leaks:
+                strong.add(len(rows))
+            rows.append(
+                [name, split, report.metric, f"{report.inside_train:.3f}",
+                 f"{report.inside_other:.3f}", f"{report.gap:+.3f} [{report.low:+.3f}, {report.high:+.3f}]",
+                 "LEAK" if report.leaks else "no leak shown"]
+            )  # fmt: skip
+    if not rows:
+        return None
+    grid = Grid(
+        name="leaks",
+        caption=f"{evidence.dataset}, {evidence.task_name}: the same linear probe by 5 folds of groups "
+        "inside the training split and inside the other one, on equally many rows; 99 % intervals over "
+        "groups. A leak is a gap beyond its interval and 5 points.",
+        header=["input", "other split", "figure", "inside train", "inside the other", "gap", ""],
+        rows=rows,
+        strong=frozenset(strong),
+    )
+    text = (
+        "Features that were fitted to the training labels separate the training split far better than any "
+        "other; what is chosen there is worthless. A net that fits well does not show up here."
+    )
+    return Section(title="Leak test", text=text, tables=(grid,))
+
+
+def data(_: Options, evidence: Evidence) -> Section | None:
+    """The figure over the share of people that nets were trained on."""
+    if not evidence.shares:
+        return None
+    main = title(evidence.main)
+    rows = []
+    for family in evidence.shares.values():
+        for point in family:
+            spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
+            gain = "" if point.gain is None else with_interval(point.gain)
+            rows.append(
+                [point.run, f"{point.share:g}", f"{point.groups:.1f}", with_interval(point.figure),
+                 spread if len(point.seeds) > 1 else "", gain]
+            )  # fmt: skip
+    grid = Grid(
+        name="shares",
+        caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}. Runs that differ only "
+        "in the share of training groups, judged on the same rows; groups are those a net was trained "
+        "on, the mean over folds and seeds. 95 % bootstrap intervals over groups of the judged rows; "
+        "gain is paired (positive is better).",
+        header=["run", "share", "groups", main, "seeds", "gain over the share before"],
+        rows=rows,
+    )
+    last = [family[-1] for family in evidence.shares.values()]
+    better = [point.run for point in last if point.gain is not None and point.gain.shown]
+    text = (
+        f"The last step of data still gained something ({', '.join(better)}): more people would help."
+        if better
+        else "The last step of data shows no gain: more of the same data may help little."
+    )
+    drawn = {
+        run: [(point.groups, *three(point.figure)) for point in family]
+        for run, family in evidence.shares.items()
+    }
+    floor = evidence.lines[0].figures[evidence.main].value
+    return Section(
+        title="Learning curve over data", text=text,
+        pictures={"shares": _plots.over_groups(drawn, main, floor)}, tables=(grid,),
+    )  # fmt: skip

@@ -1,0 +1,34 @@
+"""How figures are written in tables and sentences."""
+
+import numpy as np
+
+from fusion.statistics import Interval
+
+KNOWN = {"brier": "Brier", "uar": "UAR", "nll": "NLL", "ece": "ECE", "mae": "MAE", "ccc": "CCC"}
+
+
+def with_interval(figure: object) -> str:
+    """A figure or a gain with its bounds; a dash where it is not defined."""
+    value, low, high = (getattr(figure, name) for name in ("value", "low", "high"))
+    if np.isnan(value):
+        return "-"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def three(figure: Interval) -> tuple[float, float, float]:
+    """Value, lower and upper bound."""
+    return figure.value, figure.low, figure.high
+
+
+def as_p(value: float) -> str:
+    """A p-value in words."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def title(name: str) -> str:
+    """A metric's name as a heading.
+
+    >>> title("weighted_f1")
+    'weighted F1'
+    """
+    return KNOWN.get(name, name.replace("_", " ").replace("f1", "F1"))
