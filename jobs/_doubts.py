@@ -1,9 +1,10 @@
-"""Sections on what figures may owe to something else: leaks, and how many people were trained on."""
+"""Sections on what figures may owe to something else: leaks, the held-out people's own clips, the data."""
 
 from jobs import _plots
 from jobs._evidence import Evidence
 from jobs._figures import three, title, with_interval
 from jobs._html import Options, Section
+from jobs._results import FIGURES
 from jobs._tables import Grid
 
 
@@ -77,3 +78,32 @@ def data(_: Options, evidence: Evidence) -> Section | None:
         title="Learning curve over data", text=text,
         pictures={"shares": _plots.over_groups(drawn, main, floor)}, tables=(grid,),
     )  # fmt: skip
+
+
+def apart(_: Options, evidence: Evidence) -> Section | None:
+    """Runs that were normalised by their speaker, in a table of their own."""
+    if not evidence.apart:
+        return None
+    names = FIGURES[evidence.task.kind]
+    rows = []
+    for one in evidence.apart:
+        cells = [with_interval(one.figures[name]) for name in names]
+        raw = "" if one.raw_figure is None else f"{one.raw}: {with_interval(one.raw_figure)}"
+        gain = "" if one.gain is None else with_interval(one.gain)
+        rows.append([one.name, one.how, *cells, raw, gain])
+    main = title(evidence.main)
+    grid = Grid(
+        name="normalised",
+        caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}; features normalised by "
+        "their speaker. speaker: statistics of all clips of a person; speaker:K: of K of them, which are "
+        "judged too. 95 % bootstrap intervals over groups; the gain over the same run without is paired "
+        "(positive is better).",
+        header=["", "statistics", *map(title, names), f"{main} without", "gain over without"],
+        rows=rows,
+    )
+    text = (
+        "These runs read unlabelled clips of the people they are judged on (transductive), so they stand "
+        "in a table of their own and are not ranked among the others. They hold only where new people are "
+        "enrolled with as many clips."
+    )
+    return Section(title="Normalised by speaker", text=text, tables=(grid,))

@@ -21,6 +21,7 @@ from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from jobs import _bundles, _late
+from jobs._apart import Apart, judged_apart, marked, normalised_runs
 from jobs._histories import Curve, Search, curves, evaluated, searches
 from jobs._leaks import known_leaks
 from jobs._manifest import read_dataset, read_manifest
@@ -83,6 +84,12 @@ class Evidence:
     group_of: Sequence[str]
     target: Tensor
     lines: Sequence[Line]
+    apart: Sequence[Apart]
+    """Runs normalised by their speaker, where raw ones stand among the lines."""
+
+    transductive: bool
+    """Whether all of the lines are of runs normalised by their speaker, or fuse some."""
+
     metadata: Sequence[str]
     """What the baseline that sees no content knows of a clip; empty where there is none."""
 
@@ -169,29 +176,50 @@ def gather(
         )
     held = add_members(root, held, imported, task_name, kind)
     held, fused = with_bundle(root, held, bundle, task_name, kind)
+    configs = run_configs(root)
+    own = normalised_runs(configs, names)
+    raw = [member for member in held.members.names if member not in own]
+    fused_own = normalised_runs(configs, (facts or {}).get("config", {}).get("runs", ()))
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     folds = held.fold if len(np.unique(held.fold)) > 1 else groups.code.numpy() % 5
     known = metadata_out_of_fold(root, held, folds, task_name, kind)
+    draws = {"resamples": resamples, "seed": seed}
+    lines = _judged(
+        held.only(raw) if raw else held,
+        known,
+        {} if raw and fused_own else fused,
+        folds,
+        groups,
+        **draws,
+    )
+    apart = judged_apart(root, configs, own, task_name, kind, **draws) if raw else []
+    if raw and fused_own:
+        hows = "+".join(sorted(set(fused_own.values())))
+        for name, scores in fused.items():
+            shown = figures(kind.kind, scores, held.target, groups.code.numpy(), **draws)
+            apart.append(Apart(name=name, how=hows, figures=shown))
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
         manifest=dataset.manifest_hash,
         task_name=task_name,
         task=kind,
-        protocol=_protocol(root, names, held, len(clips)),
+        protocol=_protocol(root, names, held, len(clips)) + ("" if raw else _own_words(own)),
         clips=clips,
         groups=groups,
         group_of=group_of,
         target=held.target,
-        lines=_judged(held, known, fused, folds, groups, resamples, seed),
+        lines=lines,
+        apart=apart,
+        transductive=not raw,
         metadata=() if known is None else known.facts,
-        curves={run: curves(root, run) for run in names},
-        roles={run: _role_figures(root, run, task_name, kind) for run in names},
+        curves={marked(run, own.get(run)): curves(root, run) for run in names},
+        roles={
+            marked(run, own.get(run)): _role_figures(root, run, task_name, kind) for run in names
+        },
         leaks=known_leaks(root, _inputs(root, names), task_name),
-        shares=share_curves(
-            root, run_configs(root), names, task_name, kind, resamples=resamples, seed=seed
-        ),
+        shares=share_curves(root, configs, names, task_name, kind, **draws),
         searches=searches(root, names),
         bundle=facts,
         tested=evaluated(root, bundle or "+".join(names)),
@@ -268,6 +296,10 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
     seeds = {seed for run in runs for _, seed in folds_and_seeds(root, run)}
     seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
     return f"{how}{seeded}, n = {num_rows}"
+
+
+def _own_words(own: Mapping[str, str]) -> str:
+    return f", normalised by {'+'.join(sorted(set(own.values())))} (transductive)"
 
 
 def _inputs(root: str, runs: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,16 @@ from cluster.settings import nearest
 from encoders import ENCODERS
 from fusion.batch import Axis, Task
 from jobs._features import feature_folders, read_features, resolve_features
-from jobs._feeds import ClipFeed, Clips, DialogueFeed, Pool, Store, pooled, without_speaker
+from jobs._feeds import (
+    ClipFeed,
+    Clips,
+    DialogueFeed,
+    Pool,
+    Store,
+    enrolment,
+    pooled,
+    without_speaker,
+)  # fmt: skip
 from jobs._manifest import Dataset, read_dataset, read_folds, read_manifest
 
 log = logging.getLogger(__name__)
@@ -45,8 +54,9 @@ class Request:
     pool: Pool = "none"
     """Reduction of a clip's steps to one, for inputs that have several."""
 
-    normalise: Literal["none", "speaker"] = "none"
-    """speaker: mean and spread of each speaker's own unlabelled clips are removed. Transductive."""
+    normalise: str = "none"
+    """speaker: mean and spread of each speaker's own unlabelled clips are removed; speaker:K: those of K of
+    their clips. Transductive."""
 
     views: int = 0
     """Augmented views that training rows are drawn from besides the original."""
@@ -150,8 +160,8 @@ class Library:
 
     def _read(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
         store, effective = read_store(request, folder, self.clips.clip_id, pool)
-        if request.normalise == "speaker":
-            store = without_speaker(store, self.clips)
+        if request.normalise != "none":
+            store = without_speaker(store, self.clips, enrolment(request.normalise))
         return store, effective
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from cluster.errors import ConfigError
 from fusion.batch import Batch
 from fusion.batch import Sequence as Steps
+from fusion.ordering import seed_of
 
 Pool = Literal["none", "mean", "mean_std"]
 
@@ -317,8 +318,34 @@ def pooled(values: np.ndarray, valid: np.ndarray, pool: Pool) -> tuple[np.ndarra
     return np.concatenate(parts)[None], np.array([True])
 
 
-def without_speaker(store: Store, clips: Clips) -> Store:
-    """Each speaker's own mean and spread removed, over the real steps of all their clips.
+def enrolment(normalise: str) -> int | None:
+    """How many clips of a speaker `normalise` takes its statistics from; None: all of them, or no need.
+
+    Raises:
+        ConfigError: neither none, speaker nor speaker:K with K of 2 or more.
+
+    >>> enrolment("speaker:8")
+    8
+    """
+    kind, colon, count = normalise.partition(":")
+    if kind == "speaker" and colon and count.isascii() and count.isdigit() and int(count) >= 2:
+        return int(count)
+    if normalise not in ("none", "speaker"):
+        raise ConfigError(
+            f"normalise {normalise!r}: expected none, speaker or speaker:K with K of 2 or more, "
+            "e.g. speaker:8"
+        )
+    return None
+
+
+def without_speaker(store: Store, clips: Clips, enrolled: int | None = None) -> Store:
+    """Each speaker's own mean and spread removed, over the real steps of their clips.
+
+    Args:
+        store: of one input; an array of float32 is written over.
+        clips: whose speakers are known.
+        enrolled: statistics from so many clips of a speaker that have the input, drawn by their ids (so that
+            further clips of others change nothing); fewer where there are fewer. None: from all of them.
 
     Raises:
         ConfigError: a clip without a speaker.
@@ -326,12 +353,30 @@ def without_speaker(store: Store, clips: Clips) -> Store:
     if any(speaker is None for speaker in clips.speaker):
         raise ConfigError("normalise=speaker: the manifest has clips without a speaker")
     _, code = np.unique(clips.speaker.astype(str), return_inverse=True)
-    of_step = torch.from_numpy(code).repeat_interleave(store.lengths)
+    clip_of_step = torch.arange(len(code)).repeat_interleave(store.lengths)
+    of_step = torch.from_numpy(code)[clip_of_step]
+    told = _enrolled(store, clips, code, enrolled)[clip_of_step]
     values = store.values.float()
     for speaker in range(int(code.max()) + 1):
         at = ((of_step == speaker) & store.valid).nonzero().squeeze(1)
         if len(at):
-            own = values[at]
+            own = values[at[told[at]]]
             std = own.std(0, correction=0)
-            values[at] = (own - own.mean(0)) / torch.where(std > 1e-6, std, 1.0)
+            values[at] = (values[at] - own.mean(0)) / torch.where(std > 1e-6, std, 1.0)
     return Store(values, store.valid, store.offsets)
+
+
+def _enrolled(store: Store, clips: Clips, code: np.ndarray, count: int | None) -> Tensor:
+    """Clips that the statistics of their speaker come from [clip]."""
+    if count is None:
+        return torch.ones(len(code), dtype=torch.bool)
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), store.valid.long().cumsum(0)])
+    there = (ends[store.offsets[1:]] > ends[store.offsets[:-1]]).numpy()
+    chance = np.array([seed_of("enrol", clip) for clip in clips.clip_id.tolist()])
+    order = np.lexsort((chance, ~there, code))
+    ordered = code[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    chosen = np.zeros(len(code), bool)
+    chosen[order] = rank < count
+    return torch.from_numpy(chosen & there)

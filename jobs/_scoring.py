@@ -25,7 +25,15 @@ from fusion.late.members import Members
 from fusion.nets import net_axis
 from jobs import _bundles
 from jobs._feeding import Data
-from jobs._feeds import ClipFeed, Clips, DialogueFeed, Store, pooled, without_speaker
+from jobs._feeds import (
+    ClipFeed,
+    Clips,
+    DialogueFeed,
+    Store,
+    enrolment,
+    pooled,
+    without_speaker,
+)  # fmt: skip
 from jobs._manifest import Dataset
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
 
@@ -49,8 +57,8 @@ class Bundle:
     whole_dialogues: bool = False
     """A net reads across the clips of a dialogue."""
 
-    whole_speakers: bool = False
-    """A net was trained on clips normalised by their speaker."""
+    clips_of_speaker: int = 0
+    """Clips that must be there of each speaker, where a net was trained on clips normalised by them."""
 
 
 def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
@@ -84,8 +92,14 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
         encoders=tuple(found.values()),
         transcriber=ear,
         whole_dialogues=any(net_axis(card["net"]) == "dialogue" for card in cards),
-        whole_speakers=any(card["normalise"] == "speaker" for card in cards),
+        clips_of_speaker=max(map(_clips_of_speaker, cards), default=0),
     )
+
+
+def _clips_of_speaker(card: Mapping[str, Any]) -> int:
+    if card["normalise"] == "none":
+        return 0
+    return enrolment(card["normalise"]) or FEWEST_OF_SPEAKER
 
 
 def _bundle_folder(text: str, root: str) -> str:
@@ -298,7 +312,9 @@ def _data(
             for item in arrays[source["features"]]
         ]
         store = _store(rows, card.dims[input_name])
-        stores[input_name] = without_speaker(store, clips) if card.normalise == "speaker" else store
+        if card.normalise != "none":
+            store = without_speaker(store, clips, enrolment(card.normalise))
+        stores[input_name] = store
     feed: ClipFeed | DialogueFeed = ClipFeed(stores, clips)
     if net_axis(card.net) == "dialogue":
         feed = DialogueFeed(stores, clips, card.causal)
@@ -336,7 +352,7 @@ def _clips(facts: Sequence[Mapping[str, Any]], name: str, task: Task) -> Clips:
     )
 
 
-def check_speakers(facts: Sequence[Mapping[str, Any]]) -> None:
+def check_speakers(facts: Sequence[Mapping[str, Any]], fewest: int) -> None:
     """Refuse normalisation by speaker where a speaker has too few clips.
 
     Raises:
@@ -345,9 +361,9 @@ def check_speakers(facts: Sequence[Mapping[str, Any]]) -> None:
     counts: dict[str, int] = {}
     for fact in facts:
         counts[str(fact["speaker"])] = counts.get(str(fact["speaker"]), 0) + 1
-    few = [name for name, count in counts.items() if count < FEWEST_OF_SPEAKER or name == "None"]
+    few = [name for name, count in counts.items() if count < fewest or name == "None"]
     if few:
         raise ConfigError(
-            f"the bundle removes each speaker's own mean: it needs {FEWEST_OF_SPEAKER} clips of "
-            f"everybody, {few[0]!r} has {counts[few[0]]}; use a bundle of normalise=none"
+            f"the bundle removes each speaker's own mean: it needs {fewest} clips of everybody, "
+            f"{few[0]!r} has {counts[few[0]]}; use a bundle of normalise=none"
         )

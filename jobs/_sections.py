@@ -7,13 +7,18 @@ from collections.abc import Callable
 
 from fusion.statistics import holm
 from jobs import _plots
-from jobs._doubts import data, leaks
+from jobs._doubts import apart, data, leaks
 from jobs._evidence import Evidence
 from jobs._figures import as_p, three, title, with_interval
 from jobs._html import Options, Section
 from jobs._results import FIGURES
 from jobs._tables import Grid
 from jobs._verdicts import calibration, classes, errors, labels, values
+
+TRANSDUCTIVE = (
+    "All runs here were normalised by their speaker: they read unlabelled clips of the people they are "
+    "judged on, and are not comparable with runs that do not."
+)
 
 
 def results(options: Options, evidence: Evidence) -> Section:
@@ -43,7 +48,13 @@ def results(options: Options, evidence: Evidence) -> Section:
         text=" ".join(
             filter(
                 None,
-                [_claim(evidence), _hopeful(evidence), _leaking(evidence), evidence.groups.caution],
+                [
+                    _claim(evidence),
+                    _hopeful(evidence),
+                    _leaking(evidence),
+                    TRANSDUCTIVE if evidence.transductive else "",
+                    evidence.groups.caution,
+                ],
             )
         ),
         pictures={"results": picture},
@@ -186,7 +197,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
+    results, apart, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
     search, errors,
 )  # fmt: skip
 """In the order of the page."""

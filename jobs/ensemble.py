@@ -23,6 +23,7 @@ from fusion.batch import Task
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from jobs import _bundles, _late, _results
+from jobs._apart import say_normalised
 from jobs._late import Candidate
 from jobs._manifest import Dataset, read_dataset
 from jobs._members import add_members
@@ -101,6 +102,7 @@ def main(config: Config) -> None:
     decided = decide(config, held, verdict, folds)
     publish(config, dataset, name, task, held, verdict, shipped, results, decided)
     _results.show(results, task)
+    say_normalised(config.root, config.runs)
     if decided is not None:
         print(
             f"labels decided for {config.decide}: {decided.cross_fitted:.3f} cross-fitted, "

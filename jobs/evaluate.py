@@ -29,6 +29,7 @@ from cluster.tables import PREDICTIONS
 from fusion.batch import Task
 from fusion.nets import net_axis
 from jobs import _bundles, _results
+from jobs._apart import say_normalised
 from jobs._feeding import Data, Request, encode_targets, load
 from jobs._leaks import leak_reports, warn_of_leaks
 from jobs._manifest import read_dataset, read_manifest
@@ -103,6 +104,7 @@ def main(config: Config) -> None:
         storage.join(base, "results.json"),
     )
     _results.show(results, task)
+    say_normalised(config.root, [speaker.name for speaker in speakers])
     for folder, report in leaks.items():
         if report.leaks:
             print(f"{folder}, train against test: {report.message}")
@@ -174,7 +176,7 @@ def load_test(root: str, speaker: Speaker, task: str) -> Data:
             inputs=tuple(str(source["features"]) for source in card.inputs.values()),
             tasks=(task,),
             pool=card.pool,  # type: ignore[arg-type]
-            normalise=card.normalise,  # type: ignore[arg-type]
+            normalise=card.normalise,
             axis=net_axis(card.net),
             causal=card.causal,
             test=True,

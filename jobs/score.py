@@ -120,8 +120,8 @@ def score_files(config: Config, bundle: Bundle) -> None:
 
 def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
     """Decode, encode and predict in this process; no Ray."""
-    if bundle.whole_speakers:
-        check_speakers([{"speaker": None}])
+    if bundle.clips_of_speaker:
+        check_speakers([{"speaker": None}], bundle.clips_of_speaker)
     collected = Files(root="", files=tuple(files)).collect()
     sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
     stamps = _probing.stamps_of((source.uri for source in sources), 4)
@@ -155,8 +155,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
         print("source: stored features, because every clip has them")
         score_features(config, bundle, refs, uri)
     else:
-        whole = bundle.whole_speakers or bundle.whole_dialogues
-        if whole:
+        if bundle.clips_of_speaker or bundle.whole_dialogues:
             names = " ".join(item.spec.name for item in bundle.encoders)
             raise ConfigError(
                 "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
@@ -203,9 +202,10 @@ def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bo
 
 def score_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef], uri: str) -> None:
     """Score from stored features, a span of units at a time; all at once where a net needs that."""
-    if bundle.whole_speakers:
-        check_speakers(read_manifest(config.root, ["speaker"]).to_pylist())
-    whole = bundle.whole_speakers or bundle.whole_dialogues
+    fewest = bundle.clips_of_speaker
+    if fewest:
+        check_speakers(read_manifest(config.root, ["speaker"]).to_pylist(), fewest)
+    whole = fewest > 0 or bundle.whole_dialogues
     judge = scorer(config.bundle, config.root, config.transcriber)
     done = set() if whole else published_units(uri)
     todo = [ref for ref in refs if ref.unit not in done]

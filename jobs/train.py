@@ -28,7 +28,7 @@ from fusion.recipe import Recipe
 from jobs import _fitting
 from jobs._features import resolve_features
 from jobs._feeding import Request
-from jobs._feeds import Pool
+from jobs._feeds import Pool, enrolment
 from jobs._fitting import NetChoice, Part
 from jobs._leaks import warn_of_leaks
 from jobs._manifest import read_dataset, read_folds, read_manifest
@@ -71,8 +71,9 @@ class Config(Recipe):
     """Augmented views (`affuse encode --views`): each epoch draws every training row among the original
     and these; what is predicted is always the original."""
 
-    normalise: Literal["none", "speaker"] = "none"
-    """speaker: each speaker's own unlabelled mean and spread are removed; transductive, report apart."""
+    normalise: str = "none"
+    """speaker: each speaker's own unlabelled mean and spread are removed. speaker:K: those of K of their
+    clips, as where new people are enrolled first. Both look at held-out people: reported apart."""
 
     causal: bool = False
     """A dialogue net may not read later utterances."""
@@ -136,6 +137,7 @@ class Config(Recipe):
             raise ConfigError(f"--valid-share {self.valid_share}: expected between 0 and 1")
         if not 0 < self.share <= 1:
             raise ConfigError(f"--share {self.share}: expected above 0 and at most 1")
+        enrolment(self.normalise)
         _fitting.check_net(self.net, self.net_options)
 
 

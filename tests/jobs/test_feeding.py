@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from fusion.ordering import seed_of
 from jobs import _feeding, _feeds
 from jobs._feeding import Request, load
 from jobs._feeds import Store
@@ -166,6 +167,43 @@ class TestSpeakers:
         data = load(request(root, normalise="speaker", pool="mean"))
         values = data.feed.batch(torch.arange(8)).inputs["audio"].values
         torch.testing.assert_close(values.mean(0), torch.zeros(1, 6), atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("enrolled", [2, 3, 5, 100])
+    def test_statistics_of_k_clips_equal_a_plain_loop(self, root, enrolled):
+        clips = load(request(root)).clips
+        raw = load(request(root)).feed.stores["video"]
+        ours = load(request(root, normalise=f"speaker:{enrolled}")).feed.stores["video"]
+        drawn = [seed_of("enrol", clip) for clip in clips.clip_id.tolist()]
+        for who in set(clips.speaker):
+            mine = [i for i, speaker in enumerate(clips.speaker) if speaker == who]
+            seen = [i for i in mine if raw.lengths[i] > 0]
+            first = sorted(seen, key=lambda i: drawn[i])[:enrolled]
+            steps = np.concatenate([_steps(raw, i) for i in first])
+            for i in mine:
+                expected = (_steps(raw, i) - steps.mean(0)) / steps.std(0)
+                np.testing.assert_allclose(_steps(ours, i), expected, rtol=2e-4, atol=2e-5)
+
+    def test_as_many_clips_as_there_are_is_the_speaker_whole(self, root):
+        some, every = (load(request(root, normalise=n)) for n in ("speaker:999", "speaker"))
+        for name, store in every.feed.stores.items():
+            torch.testing.assert_close(some.feed.stores[name].values, store.values)
+
+    def test_clips_of_other_people_do_not_change_who_is_enrolled(self, root):
+        half = frozenset(range(100, 124))
+        some = load(request(root, normalise="speaker:3", clips=half)).feed.stores["audio"]
+        every = load(request(root, normalise="speaker:3")).feed.stores["audio"]
+        torch.testing.assert_close(some.values, every.values[: len(some.values)])
+
+    @pytest.mark.parametrize(
+        "text", ["speaker:1", "speaker:", "speaker:x", "person", "speaker:2.5"]
+    )
+    def test_other_words_are_refused_with_what_is_expected(self, text):
+        with pytest.raises(ConfigError, match="expected none, speaker or speaker:K"):
+            _feeds.enrolment(text)
+
+
+def _steps(store, clip):
+    return store.values[store.offsets[clip] : store.offsets[clip + 1]].double().numpy()
 
 
 class TestTheTestSplit:
