@@ -64,7 +64,7 @@ class Arena:
             truth = self.target.expand(len(scores), -1).unsqueeze(2)
             scores = scores.gather(2, truth)
         # Floored here once: no mean of floored probabilities lies below the floor.
-        return scores if self.space == "log" else scores.exp().clamp(min=FLOOR)
+        return scores if self.space == "log" else scores.exp().clamp_(min=FLOOR)
 
     @cached_property
     def gaps(self) -> Bool[Tensor, "member row"] | None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fusion.late._candidates import Arena, Space, default_loss
+from fusion.late._rivals import Rivals
 from fusion.late._rule import LateRule, Part
 from fusion.late.mean import linear_pool
 from fusion.late.members import Members, shares
@@ -134,19 +135,11 @@ class Selection:
             return (self.total + terms).div_(len(self.order) + 1)
         return arena.divide(self.total + terms, self.count + there)
 
-    def losses(self, arena: Arena, library: Tensor) -> Tensor:
+    def losses(self, arena: Arena, library: Tensor, rivals: Rivals | None) -> Tensor:
         """Loss with each member of the library added [candidate]."""
-        if arena.metric != "accuracy" or arena.space == "log" or arena.gaps is not None:
+        if rivals is None:
             return arena.judge(self.fused(arena, library))
-        # One more member moves the sums of two classes apart by at most 1: rows beyond that are decided.
-        truth = self.total.gather(1, arena.target.unsqueeze(1)).squeeze(1)
-        rivals = self.total.scatter(1, arena.target.unsqueeze(1), -torch.inf).amax(1)
-        margin = truth - rivals
-        right = arena.weights[margin > 1 + TIE].sum()
-        open_rows = torch.nonzero(margin.abs() <= 1 + TIE).squeeze(1)
-        fused = self.total[open_rows] + arena.sums[0].index_select(1, open_rows)[library]
-        hit = (fused.argmax(2) == arena.target[open_rows]).double()
-        return 1 - (right + hit @ arena.weights[open_rows]) / arena.weights.sum()
+        return rivals.errors(self.total)[library]
 
 
 def select(arena: Arena, library: np.ndarray, config: Any) -> Selection:
@@ -159,8 +152,9 @@ def select(arena: Arena, library: np.ndarray, config: Any) -> Selection:
     random = np.random.RandomState(config.seed)
     rounded = bool(state.order) and state.trajectory[0] > ROUND_ABOVE
     everyone = torch.from_numpy(library)
+    rivals = Rivals(arena) if arena.metric == "accuracy" and arena.gaps is None else None
     for _ in range(config.size - len(state.order)):
-        losses = state.losses(arena, everyone).numpy()
+        losses = state.losses(arena, everyone, rivals).numpy()
         losses = losses.round(DECIMALS) if rounded else losses
         best = np.flatnonzero(losses <= losses.min() + TIE * abs(losses.min()))
         known = [i for i in best if library[i] in state.order]

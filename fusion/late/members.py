@@ -119,7 +119,9 @@ class Members:
 
     def cleaned(self) -> "Members":
         """Absent scores as zeros, log-probabilities and logits within the floor's reach."""
-        scores = self.scores.double().masked_fill(~self.present.unsqueeze(-1), 0.0)
+        scores = self.scores.double()
+        if not bool(self.present.all()):
+            scores = scores.masked_fill(~self.present.unsqueeze(-1), 0.0)
         if self.kind != "regression":
             limit = -torch.tensor(FLOOR, dtype=torch.float64).log()
             scores = scores.clamp(-limit, limit)

@@ -4,7 +4,8 @@
     p(k | row)  ~  prod_m p_m(k | row)^w_m     (space = log),   w_m >= 0, sum_m w_m = 1
 
 Metrics of labels have no gradient, so the simplex is searched: its corners, its centre, random draws, then
-draws around the best with a shrinking radius, scored many at a time. Log loss under linear mixing is convex
+draws around the best with a shrinking radius, scored many at a time. By accuracy whole ways are scored:
+from the best towards each member, away from each, and to some draws. Log loss under linear mixing is convex
 and is finished by expectation maximisation. Equal weights win a tie.
 """
 
@@ -15,9 +16,16 @@ import torch
 from torch import Tensor
 
 from fusion.late._candidates import Arena, Space, default_loss
+from fusion.late._rivals import Rivals
 from fusion.late._rule import LateRule, Part
 from fusion.late.caruana import pooled
 from fusion.late.members import FLOOR, Members
+
+LINE_COST = 5
+"""Scoring a whole line takes about as long as so many single candidates."""
+
+POINTS = 129
+"""Of a line that are scored."""
 
 ROUNDS = 8
 KEPT = 8
@@ -80,6 +88,9 @@ def search(arena: Arena, candidates: int, seed: int) -> Tensor:
         [even, torch.eye(count, dtype=torch.float64), _draw(even, 1.0, batch, random)]
     )
     losses = arena.screen(tried)
+    if arena.metric == "accuracy" and arena.gaps is None:
+        tried, losses = _along_lines(arena, tried, losses, candidates - batch, random)
+        return _exact_best(arena, tried, losses)
     for radius in torch.logspace(-0.5, -2.5, ROUNDS).tolist():
         order = torch.argsort(losses, stable=True)[:KEPT]
         tried, losses = tried[order], losses[order]
@@ -87,9 +98,39 @@ def search(arena: Arena, candidates: int, seed: int) -> Tensor:
         near = (1 - radius) * centre + radius * _draw(even, 0.3, batch, random)
         tried = torch.cat([tried, near])
         losses = torch.cat([losses, arena.screen(near)])
+    return _exact_best(arena, tried, losses)
+
+
+def _exact_best(arena: Arena, tried: Tensor, losses: Tensor) -> Tensor:
+    """The best [member] of the most promising; equal weights unless something is better."""
+    even = torch.full_like(tried[:1], 1 / tried.shape[1])
     best = tried[torch.argsort(losses, stable=True)[:FINALISTS]]
     losses = arena.losses(torch.cat([even, best]))
     return best[int(losses[1:].argmin())] if losses[1:].min() < losses[0] - TIE else even[0]
+
+
+def _along_lines(
+    arena: Arena, tried: Tensor, losses: Tensor, candidates: int, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What was tried, and the best weightings on lines in the time of so many further candidates."""
+    rivals = Rivals(arena)
+    corners = torch.eye(tried.shape[1], dtype=torch.float64)
+    even = torch.full_like(tried[:1], 1 / len(corners))
+    per_round = LINE_COST * (2 * len(corners) + KEPT)
+    for _ in range(max(1, candidates // per_round)):
+        order = torch.argsort(losses, stable=True)[:FINALISTS]
+        tried, losses = tried[order], losses[order]
+        best = tried[0]
+        without = best * (1 - corners)
+        without = without[(best > 0) & (without.sum(1) > 0)]
+        ends = torch.cat(
+            [corners, without / without.sum(1, keepdim=True), _draw(even, 0.3, KEPT, random)]
+        )
+        least, at = rivals.along(best, ends, POINTS).min(1)
+        share = (at.double() / (POINTS - 1)).unsqueeze(1)
+        tried = torch.cat([tried, (1 - share) * best + share * ends])
+        losses = torch.cat([losses, least])
+    return tried, losses
 
 
 def _draw(even: Tensor, concentration: float, batch: int, random: torch.Generator) -> Tensor:
