@@ -79,18 +79,24 @@ class GatedMemory(nn.Module):
 
 
 def in_blocks(
-    function: Callable[[Tensor], Tensor], x: Tensor, *, before: int = 0, rows: int = 1024
+    function: Callable[[Tensor, Tensor], Tensor], states: Tensor, *, rows: int = 1024
 ) -> Tensor:
-    """`function` over blocks of steps [time batch _]: on a CPU what it makes in between stays in the cache.
+    """`function` of every state and the one before it, over blocks of steps.
 
-    `before`: how many steps ahead of its own each block is given; its output is that much shorter.
+    On a CPU what it makes in between stays in the cache that way. The blocks are cut by `split`, whose
+    gradient is one concatenation; slices would each fill a tensor of all steps.
+
+    Args:
+        function: of states before and now [time batch _].
+        states: with one before the first step [1 + time batch _].
+        rows: of one block.
     """
-    steps = max(1, rows // x.shape[1])
-    time = len(x) - before
-    if x.device.type != "cpu" or steps >= time:
-        return function(x)
-    blocks = [function(x[t : t + steps + before]) for t in range(0, time, steps)]
-    return torch.cat(blocks)
+    before, now = states[:-1], states[1:]
+    steps = max(1, rows // states.shape[1])
+    if states.device.type != "cpu" or steps >= len(now):
+        return function(before, now)
+    blocks = zip(before.split(steps), now.split(steps), strict=True)
+    return torch.cat([function(*block) for block in blocks])
 
 
 class TwoLayers(nn.Module):

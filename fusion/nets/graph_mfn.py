@@ -128,13 +128,13 @@ class GraphMemoryFusion(Net):
         if self.config.memory == "gated":
             first = self.memory.first_layers()
 
-            def inner(block: Tensor) -> Tensor:
-                return nn.functional.linear(self._seen(block, present)[0], *first)
+            def inner(before: Tensor, now: Tensor) -> Tensor:
+                return nn.functional.linear(self._seen(before, now, present)[0], *first)
 
-            memory = self.memory(in_blocks(inner, joined, before=1).expand(real.shape[1], -1, -1))
+            memory = self.memory(in_blocks(inner, joined).expand(real.shape[1], -1, -1))
             parts.append(step_at(memory.transpose(0, 1), end))
         elif self.config.memory == "last":
-            seen = self._seen(joined, present)[0].expand(real.shape[1], -1, -1)
+            seen = self._seen(joined[:-1], joined[1:], present)[0].expand(real.shape[1], -1, -1)
             parts.append(step_at(seen.transpose(0, 1), end))
         z = torch.cat(parts, -1) * real.any(1, keepdim=True)
         return Output(self.heads(self.head(z)))
@@ -143,7 +143,8 @@ class GraphMemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """Efficacies of every step, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        seen, efficacies = self._seen(*self._joined(self._states(aligned), aligned))
+        joined, present = self._joined(self._states(aligned), aligned)
+        seen, efficacies = self._seen(joined[:-1], joined[1:], present)
         shown = {"tau": seen.transpose(0, 1), "efficacies": efficacies.transpose(0, 1)}
         return {**shown, **super().explain(batch)}
 
@@ -165,15 +166,14 @@ class GraphMemoryFusion(Net):
         present = torch.stack([s.present for s in aligned.values()])
         return nn.functional.pad(joined, (0, 0, 0, 0, 1, 0)), present
 
-    def _seen(self, joined: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, before: Tensor, now: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """What the memory sees [time batch node], and the efficacies; a missing modality is zero."""
         widths = [width_of(self.config.hidden, name) for name in self.dims]
-        before, now = (torch.split(part, widths, -1) for part in (joined[:-1], joined[1:]))
+        pairs = zip(before.split(widths, -1), now.split(widths, -1), strict=True)
         singletons = []
-        for number, name in enumerate(self.dims):
-            s = now[number]
+        for number, (name, (h0, s)) in enumerate(zip(self.dims, pairs, strict=True)):
             if self.config.window == "pair":
-                s = self.transform[name](torch.cat([before[number], s], -1))
+                s = self.transform[name](torch.cat([h0, s], -1))
             singletons.append(torch.relu(s) * present[number, :, None])
         if self.graph is None:
             seen = torch.cat(singletons, -1)

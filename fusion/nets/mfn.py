@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
@@ -97,12 +96,12 @@ class MemoryFusion(Net):
         hs, cs = self._states(aligned)
         weight, bias = self.memory.first_layers()
 
-        def attended(cells: Tensor) -> Tensor:
-            pairs = _pairs(cells)
+        def attended(before: Tensor, now: Tensor) -> Tensor:
+            pairs = torch.cat([before, now], -1)
             seen = torch.softmax(self.attention(pairs), -1) * pairs
             return nn.functional.linear(seen, weight, bias)
 
-        memory = self.memory(in_blocks(attended, cs, before=1)).transpose(0, 1)
+        memory = self.memory(in_blocks(attended, cs)).transpose(0, 1)
         real = any_real(aligned)
         end = last_step(real)
         parts = [step_at(states, end) for states in [*hs, memory]]
@@ -113,7 +112,8 @@ class MemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """The attention over cell states, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        scores = self.attention(_pairs(self._states(aligned)[1]))
+        cells = self._states(aligned)[1]
+        scores = self.attention(torch.cat([cells[:-1], cells[1:]], -1))
         return {
             "attention": torch.softmax(scores, -1).transpose(0, 1),
             **super().explain(batch),
@@ -125,11 +125,6 @@ class MemoryFusion(Net):
         return [h for h, _ in states], nn.functional.pad(
             torch.cat([c.transpose(0, 1) for _, c in states], -1), (0, 0, 0, 0, 1, 0)
         )
-
-
-def _pairs(cells: Float[Tensor, "time_and_one batch hidden"]) -> Float[Tensor, "time batch twice"]:
-    """c* of every step but the first, which only comes before the second."""
-    return torch.cat([cells[:-1], cells[1:]], -1)
 
 
 class CellLSTM(nn.Module):
