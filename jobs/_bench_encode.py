@@ -60,7 +60,7 @@ class PartBench:
 
     def decode(self) -> float:
         """Decode every unit [s]; the first clip's start of the child is not counted."""
-        rows = [read_unit(self.job.root, task.ref).to_pylist() for task in self.tasks]
+        rows = [read_unit(task.ref).to_pylist() for task in self.tasks]
         decode_rows(self.job, self.tasks[0], rows[0][:1])
         begun = time.perf_counter()
         self.decoded = [

@@ -74,7 +74,7 @@ class Plain:
 
 def measure_plain(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Plain | None:
     """Run the script in a process of its own on some of the clips; None where all are too long."""
-    rows = [row for task in tasks for row in read_unit(job.root, task.ref).to_pylist()]
+    rows = [row for task in tasks for row in read_unit(task.ref).to_pylist()]
     sources = some_of([source_of(row) for row in rows])
     if not sources:
         return None

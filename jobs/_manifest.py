@@ -110,7 +110,7 @@ def units(root: str) -> list[UnitRef]:
     return found
 
 
-def read_unit(root: str, ref: UnitRef) -> pa.Table:
+def read_unit(ref: UnitRef) -> pa.Table:
     """The clips of one unit."""
     return storage.open_parquet(ref.file).read_row_group(ref.row_group)
 

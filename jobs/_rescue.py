@@ -34,7 +34,7 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
     for task in tasks:
         begun = time.perf_counter()
         parts: list[UnitResult] = []
-        rows = with_context(read_unit(job.root, task.ref).to_pylist())
+        rows = with_context(read_unit(task.ref).to_pylist())
         for row in rows:
             worker = worker or remote.remote(job)
             limit_s = 300 + 10 * (

@@ -126,7 +126,7 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
     for text in batch["span"].to_pylist():
         for task in load(text):
             begun = time.perf_counter()
-            rows = with_context(read_unit(job.root, task.ref).to_pylist())
+            rows = with_context(read_unit(task.ref).to_pylist())
             decoded, needs = decode_rows(job, task, rows)
             clips = pack(decoded, needs)
             offsets = pa.py_buffer(_int64([0, clips.size]))

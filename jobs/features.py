@@ -150,7 +150,7 @@ def import_features(config: Import) -> None:
         return
     table = features_table(ready.dim, "float32")
     for ref in missing:
-        clips = read_unit(root, ref).select(["clip_id", "name"])
+        clips = read_unit(ref).select(["clip_id", "name"])
         publish_unit(uri, ref.unit, table.conform(unit_rows(clips, rows, ready, config)))
     facts = {**descriptor(config, ready), "manifest": dataset.manifest_hash}
     storage.publish_json(facts, storage.join(uri, "descriptor.json"))

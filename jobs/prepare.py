@@ -61,9 +61,14 @@ def configure(argv: list[str]) -> Preparation:
         raise ConfigError(
             f"there is no dataset {name!r}; {hint}" if name else f"expected a dataset: {known}"
         )
-    kind = importlib.import_module(f"jobs.datasets.{name}").Config
-    prog = f"affuse prepare {name}"
-    config = parse_config(prog, kind, argv, description=kind.__doc__ or "", given=values)
+    adapter = importlib.import_module(f"jobs.datasets.{name}")
+    config = parse_config(
+        f"affuse prepare {name}",
+        adapter.Config,
+        argv,
+        description=adapter.__doc__ or "",
+        given=values,
+    )
     assert isinstance(config, Preparation)
     return config
 

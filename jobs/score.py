@@ -213,7 +213,7 @@ def score_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef], uri:
     with Progress(sum(ref.num_clips for ref in todo), label="score") as progress:
         for start in range(0, len(todo), step):
             span = todo[start : start + step]
-            rows = {ref.unit: read_unit(config.root, ref).to_pylist() for ref in span}
+            rows = {ref.unit: read_unit(ref).to_pylist() for ref in span}
             facts = [fact for unit in rows.values() for fact in unit]
             ids = [fact["clip_id"] for fact in facts]
             features = {

@@ -35,7 +35,7 @@ def film(line: Line, *, voice: Voice, seed: int, to: str) -> None:
     for_sound, for_pictures = np.random.default_rng([seed, *line.name.encode()]).spawn(2)
     sound = _speak(line, voice, for_sound)
     frames = _act(line, _loudness(sound, voice.rate_hz), for_pictures)
-    _mux(frames, sound, voice.rate_hz, to)
+    mux(frames, sound, voice.rate_hz, to)
 
 
 def _speak(line: Line, voice: Voice, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -95,7 +95,8 @@ def _act(
     return frames
 
 
-def _mux(frames: list[NDArray[np.uint8]], sound: NDArray[np.int16], rate_hz: int, to: str) -> None:
+def mux(frames: list[NDArray[np.uint8]], sound: NDArray[np.int16], rate_hz: int, to: str) -> None:
+    """Write frames [height width 3] at `FPS` and samples [time] as H.264 and AAC in an MP4."""
     with av.open(to, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FPS)
         video.height, video.width = frames[0].shape[:2]

@@ -48,7 +48,7 @@ def test_units_are_row_groups_with_their_summed_cost(tmp_path):
     prepare(str(tmp_path))
     refs = manifest.units(str(tmp_path))
     assert [(ref.unit, ref.num_clips, ref.cost) for ref in refs] == [("u1", 2, 3.0), ("u2", 1, 3.0)]
-    assert manifest.read_unit(str(tmp_path), refs[1])["name"].to_pylist() == ["c"]
+    assert manifest.read_unit(refs[1])["name"].to_pylist() == ["c"]
 
 
 def test_tasks_come_with_their_classes_in_order(tmp_path):

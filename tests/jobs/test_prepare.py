@@ -291,7 +291,7 @@ class TestShards:
                     row["audio"]["size"],
                 )
         for ref in manifest.units(str(corpus / "root")):
-            unit = manifest.read_unit(str(corpus / "root"), ref).to_pylist()
+            unit = manifest.read_unit(ref).to_pylist()
             assert len({row["audio"]["uri"] for row in unit}) == 1
             offsets = [row["audio"]["offset"] for row in unit]
             assert offsets == sorted(offsets)
@@ -355,6 +355,11 @@ class TestCommandLine:
         with pytest.raises(SystemExit, match="0"):
             prepare.configure(["--help"])
         assert "ravdess" in capsys.readouterr().out
+
+    def test_help_of_a_dataset_says_what_it_reads(self, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            prepare.configure(["folder", "--help"])
+        assert "Columns go by these names" in " ".join(capsys.readouterr().out.split())
 
     @pytest.mark.parametrize(
         ("flags", "message"),
