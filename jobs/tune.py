@@ -63,7 +63,7 @@ class Config(train.Config):
     """Trials in all, those of earlier starts of the same search included."""
 
     time_s: float | None = None
-    """Stop starting trials after this time [s]."""
+    """The search ends after this time [s]; trials under way are dropped."""
 
     search: Literal["optuna", "random"] = "optuna"
     """optuna: regions that were good are looked at more closely. random: none is."""
@@ -197,7 +197,8 @@ def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
     finished = [record for record in ledger if record.state == "finished"]
     if not finished:
         reasons = {record.error for record in ledger if record.error}
-        raise NotPreparedError(f"no trial of {base.run!r} was finished: {'; '.join(reasons)}")
+        why = "; ".join(reasons) or "the time was too short; give --time-s more"
+        raise NotPreparedError(f"no trial of {base.run!r} was finished: {why}")
     storage.publish_table(trials_table(ledger), storage.join(folder, "trials.parquet"))
     shares = importances(ledger)
     storage.publish_json(shares, storage.join(folder, "importance.json"))
