@@ -16,13 +16,12 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError
 from fusion.batch import Task
-from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from jobs import _bundles, _late
 from jobs._apart import Apart, judged_apart, marked, normalised_runs
-from jobs._histories import Curve, Search, curves, evaluated, searches
+from jobs._histories import Curve, Search, curves, evaluated, role_figures, searches
 from jobs._leaks import known_leaks
 from jobs._manifest import read_dataset, read_manifest
 from jobs._members import add_members, rows_of
@@ -32,7 +31,6 @@ from jobs._predictions import (
     align,
     folds_and_seeds,
     held_out,
-    read_predictions,
     seeds_averaged,
 )
 from jobs._results import (
@@ -216,9 +214,9 @@ def gather(
         metadata=() if known is None else known.facts,
         curves={marked(run, own.get(run)): curves(root, run) for run in names},
         roles={
-            marked(run, own.get(run)): _role_figures(root, run, task_name, kind) for run in names
+            marked(run, own.get(run)): role_figures(root, run, task_name, kind) for run in names
         },
-        leaks=known_leaks(root, _inputs(root, names), task_name),
+        leaks=known_leaks(root, names, task_name),
         shares=share_curves(root, configs, names, task_name, kind, **draws),
         searches=searches(root, names),
         bundle=facts,
@@ -300,29 +298,3 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
 
 def _own_words(own: Mapping[str, str]) -> str:
     return f", normalised by {'+'.join(sorted(set(own.values())))} (transductive)"
-
-
-def _inputs(root: str, runs: Sequence[str]) -> list[str]:
-    """Feature folders that the runs read."""
-    uris = [storage.join(root, "runs", run, "summary.json") for run in runs]
-    summaries = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
-    return [folder for summary in summaries for folder in summary.get("inputs", {}).values()]
-
-
-def _role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:
-    """The first figure on rows that were fitted on, that chose the epoch, and that were held out."""
-    table = read_predictions(root, run)
-    table = table.filter(pc.equal(table["task"], name))
-    found: dict[str, float] = {}
-    for role in ("train", "valid", "oof"):
-        values = []
-        rows = table.filter(pc.equal(table["role"], role))
-        for fold in rows["fold"].unique().to_pylist():
-            part = seeds_averaged(rows.filter(pc.equal(rows["fold"], fold)), task)
-            if len(part.clip_id):
-                held = align({run: part}, task)
-                prediction = probabilities(task.kind, held.members.scores[0])
-                values.append(metric(FIGURES[task.kind][0])(prediction, held.target))
-        if values:
-            found[role] = float(np.mean(values))
-    return found

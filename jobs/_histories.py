@@ -1,13 +1,19 @@
-"""What earlier jobs left for a report: learning curves, trials of a search, a look at the test split."""
+"""What earlier jobs left for a report: learning curves, figures by role, trials of a search, tests."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+
 from cluster import storage
-from jobs._predictions import folds_and_seeds
-from jobs._results import Results, from_facts
+from fusion.batch import Task
+from fusion.late.members import probabilities
+from fusion.metrics import metric
+from jobs._predictions import align, folds_and_seeds, read_predictions, seeds_averaged
+from jobs._results import FIGURES, Results, from_facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +85,23 @@ def curves(root: str, run: str) -> list[Curve]:
         if storage.exists(uri):
             lines = storage.read_bytes(uri).decode().splitlines()
             found.append(Curve(fold=fold, seed=seed, records=[json.loads(line) for line in lines]))
+    return found
+
+
+def role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:
+    """The first figure on rows that were fitted on, that chose the epoch, and that were held out."""
+    table = read_predictions(root, run)
+    table = table.filter(pc.equal(table["task"], name))
+    found: dict[str, float] = {}
+    for role in ("train", "valid", "oof"):
+        values = []
+        rows = table.filter(pc.equal(table["role"], role))
+        for fold in rows["fold"].unique().to_pylist():
+            part = seeds_averaged(rows.filter(pc.equal(rows["fold"], fold)), task)
+            if len(part.clip_id):
+                held = align({run: part}, task)
+                prediction = probabilities(task.kind, held.members.scores[0])
+                values.append(metric(FIGURES[task.kind][0])(prediction, held.target))
+        if values:
+            found[role] = float(np.mean(values))
     return found

@@ -73,8 +73,11 @@ def leak_reports(
     return found
 
 
-def known_leaks(root: str, folders: Sequence[str], name: str) -> dict[str, dict[str, LeakReport]]:
-    """What was found before: split -> feature folder -> report; nothing is probed."""
+def known_leaks(root: str, runs: Sequence[str], name: str) -> dict[str, dict[str, LeakReport]]:
+    """What was found of the inputs of some runs: split -> feature folder -> report; nothing is probed."""
+    uris = [storage.join(root, "runs", run, "summary.json") for run in runs]
+    summaries = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
+    folders = [folder for summary in summaries for folder in summary.get("inputs", {}).values()]
     splits: tuple[Against, ...] = ("valid", "test")
     found = {
         against: {folder: _kept(root, folder, name, against) for folder in dict.fromkeys(folders)}
