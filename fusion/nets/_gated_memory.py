@@ -95,7 +95,7 @@ def in_blocks(
     steps = max(1, rows // states.shape[1])
     if states.device.type != "cpu" or steps >= len(now):
         return function(before, now)
-    blocks = zip(before.split(steps), now.split(steps), strict=True)
+    blocks = zip(torch.split(before, steps), torch.split(now, steps), strict=True)
     return torch.cat([function(*block) for block in blocks])
 
 

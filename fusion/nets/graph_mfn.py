@@ -169,7 +169,7 @@ class GraphMemoryFusion(Net):
     def _seen(self, before: Tensor, now: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """What the memory sees [time batch node], and the efficacies; a missing modality is zero."""
         widths = [width_of(self.config.hidden, name) for name in self.dims]
-        pairs = zip(before.split(widths, -1), now.split(widths, -1), strict=True)
+        pairs = zip(torch.split(before, widths, -1), torch.split(now, widths, -1), strict=True)
         singletons = []
         for number, (name, (h0, s)) in enumerate(zip(self.dims, pairs, strict=True)):
             if self.config.window == "pair":
