@@ -47,10 +47,10 @@ def main() -> None:
     films = draw.sample(films, min(60, len(films)))
     scenes = itertools.cycle([read(path) for path in films])
     arguments.to.mkdir(parents=True, exist_ok=True)
-    low, high = arguments.span
+    durations_s = np.linspace(*arguments.span, arguments.clips).tolist()
+    draw.shuffle(durations_s)
     rows = []
-    for number in range(arguments.clips):
-        duration_s = low + (high - low) * number / max(1, arguments.clips - 1)
+    for number, duration_s in enumerate(durations_s):
         frames: list[np.ndarray] = []
         sounds = []
         while len(frames) < duration_s * FPS:
