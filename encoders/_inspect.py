@@ -48,7 +48,10 @@ def inspect(source: Source) -> Probe:
         facts: dict[str, Any] = {}
         if audio is not None:
             codec = audio.codec_context
-            facts |= {"audio_codec": codec.name, "rate_hz": codec.sample_rate or None}
+            facts |= {
+                "audio_codec": codec.codec.canonical_name,
+                "rate_hz": codec.sample_rate or None,
+            }
             facts |= {"channels": codec.channels or None}
         if video is not None:
             facts |= _picture_facts(container, video)
@@ -75,7 +78,7 @@ def _picture_facts(container: Any, stream: Any) -> dict[str, Any]:
         "width": codec.height if turned else codec.width,
         "height": codec.width if turned else codec.height,
         "rotation": rotation,
-        "video_codec": codec.name,
+        "video_codec": codec.codec.canonical_name,
     }
 
 

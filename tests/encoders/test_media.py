@@ -564,6 +564,12 @@ class TestProbe:
         assert (seen.rate_hz, seen.audio_codec, seen.channels) == (16000, "aac", 1)
         assert seen.duration_s == pytest.approx(2.0, abs=0.1)
 
+    def test_a_codec_goes_by_its_own_name_not_by_its_decoders(self, tmp_path):
+        for name, codecs in {"AV1": ("av1", "aac"), "VP9 and Opus": ("vp9", "opus")}.items():
+            file, options = FORMATS[name]
+            seen = probe(str(write_clip(tmp_path / file, **options)))
+            assert (seen.video_codec, seen.audio_codec) == codecs
+
     def test_a_stream_without_a_length_in_its_header_is_measured(self, tmp_path):
         raw = io.BytesIO()
         container = av.open(raw, "w", format="adts")
