@@ -21,6 +21,12 @@ DECODER_GB = 0.5
 HEADROOM = 0.9
 """Share of the memory that the plan may use."""
 
+DEVICE_BATCH = 64
+"""Clips that a GPU actor gives a model at once."""
+
+CALLS = 4
+"""Units in hand of a GPU actor, unless a measurement or the user says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkersConfig:
@@ -32,17 +38,20 @@ class WorkersConfig:
     threads: int | None = None
     """Threads of each actor's models; by default the CPUs divided by the actors."""
 
+    decoders: int | None = None
+    """Decode tasks at once, of one CPU each; by default all CPUs that no GPU actor holds."""
+
     gpus_per_actor: float | None = None
     """Share of a GPU that an actor holds; 0 keeps models on the CPU. Default: 1 where there are GPUs."""
 
     gpu_memory_gb: float = 16.0
     """Memory of one GPU [GB]; decides whether the encoders fit together."""
 
-    calls_per_actor: int = 4
-    """Units that a GPU actor has in hand at once, so that its device batches span units."""
+    calls_per_actor: int | None = None
+    """Units that a GPU actor has in hand at once, so that its device batches span units; default: 4."""
 
     def __post_init__(self) -> None:
-        for name in ("actors", "threads", "calls_per_actor"):
+        for name in ("actors", "threads", "decoders", "calls_per_actor"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"workers.{name}: expected 1 or more, came {value}")
@@ -128,29 +137,32 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: Workers
             f"{_actors_text(wishes)} need {(wishes.actors or 1) * (wishes.threads or 1)} CPUs; there "
             f"are {cpus}; type: --workers.actors {max(1, cpus // (wishes.threads or 1))}"
         )
-    room_gb = _room_gb(capacity, decoders=cpus)
+    decoders = _decoders(wishes, cpus)
+    room = room_gb(capacity) - DECODER_GB * decoders
     together_gb = PROCESS_GB + sum(models_gb.values())
-    by_memory = math.floor(room_gb / together_gb)
+    by_memory = math.floor(room / together_gb)
     by_cpu = cpus // (wishes.threads or 1)
     actors = wishes.actors or max(1, min(by_cpu, by_memory))
     if wishes.actors:
         reason = "as asked"
     elif 1 <= by_memory < by_cpu:
-        reason = f"{room_gb:.1f} GB hold {by_memory} times {together_gb:.1f} GB of models"
+        reason = f"{room:.1f} GB hold {by_memory} times {together_gb:.1f} GB of models"
     else:
         reason = "one per CPU; they reserve none, so that decoding always finds one"
     threads = wishes.threads or max(1, cpus // actors)
-    passes = _passes(models_gb, room_gb / actors - PROCESS_GB, "memory", actors)
+    passes = _passes(models_gb, room / actors - PROCESS_GB, "memory", actors)
     most_gb = max(sum(models_gb[name] for name in names) for names in passes)
     return Plan(
         decode=Stage(
             name="decode",
-            workers=cpus,
+            workers=decoders,
             cpus_each=1,
             gpus_each=0,
             threads_each=1,
             memory_gb_each=DECODER_GB,
-            reason=f"up to one task per CPU ({cpus}), each with its own decoder child",
+            reason="as asked"
+            if wishes.decoders
+            else f"up to one task per CPU ({cpus}), each with its own decoder child",
         ),
         encode=Stage(
             name="encode",
@@ -163,7 +175,7 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: Workers
         ),
         calls_per_actor=1,
         passes=passes,
-        notes=_pass_notes(passes, f"{room_gb / actors:.1f} GB per actor"),
+        notes=_pass_notes(passes, f"{room / actors:.1f} GB per actor"),
     )
 
 
@@ -188,9 +200,10 @@ def _on_gpus(
     reason = "as asked" if wishes.actors else f"{share:g} of a GPU each, {capacity.gpus:g} GPUs"
     if not wishes.actors and by_cpu < by_gpu:
         reason = f"{capacity.cpus:g} CPUs leave 1 each and 1 to decode with"
-    decoders = math.floor(capacity.cpus) - actors
-    room_gb = wishes.gpu_memory_gb * share * HEADROOM
-    passes = _passes(models_gb, room_gb, "GPU memory", actors)
+    decoders = _decoders(wishes, math.floor(capacity.cpus) - actors)
+    calls = wishes.calls_per_actor or CALLS
+    room = wishes.gpu_memory_gb * share * HEADROOM
+    passes = _passes(models_gb, room, "GPU memory", actors)
     return Plan(
         decode=Stage(
             name="decode",
@@ -199,7 +212,7 @@ def _on_gpus(
             gpus_each=0,
             threads_each=1,
             memory_gb_each=DECODER_GB,
-            reason="every CPU that no actor holds",
+            reason="as asked" if wishes.decoders else "every CPU that no actor holds",
         ),
         encode=Stage(
             name="encode",
@@ -207,12 +220,12 @@ def _on_gpus(
             cpus_each=1,
             gpus_each=share,
             threads_each=wishes.threads or 1,
-            memory_gb_each=PROCESS_GB + DECODER_GB * wishes.calls_per_actor,
-            reason=f"{reason}; {wishes.calls_per_actor} units in hand, batched on the device",
+            memory_gb_each=PROCESS_GB + DECODER_GB * calls,
+            reason=f"{reason}; {calls} units in hand, batched on the device",
         ),
-        calls_per_actor=wishes.calls_per_actor,
+        calls_per_actor=calls,
         passes=passes,
-        notes=_pass_notes(passes, f"{room_gb:.1f} GB of a GPU"),
+        notes=_pass_notes(passes, f"{room:.1f} GB of a GPU"),
     )
 
 
@@ -224,29 +237,36 @@ def _actors_text(wishes: WorkersConfig) -> str:
     )
 
 
-def _room_gb(capacity: Capacity, *, decoders: int) -> float:
-    """Memory for the actors: a share of all, less the object store and the decoders."""
-    return max(
-        0.0,
-        HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb - DECODER_GB * decoders,
-    )
+def room_gb(capacity: Capacity) -> float:
+    """Memory for actors and decode tasks: a share of all, less what the object store is filled with."""
+    return HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb
+
+
+def _decoders(wishes: WorkersConfig, free: int) -> int:
+    """Decode tasks, of the CPUs that are free for them."""
+    if wishes.decoders is not None and wishes.decoders > free:
+        raise PlanError(
+            f"{wishes.decoders} decode tasks need a CPU each; {free} are free for them; "
+            f"type: --workers.decoders {free}"
+        )
+    return wishes.decoders or free
 
 
 def _passes(
-    models_gb: Mapping[str, float], room_gb: float, what: str, actors: int
+    models_gb: Mapping[str, float], each_gb: float, what: str, actors: int
 ) -> tuple[tuple[str, ...], ...]:
     """Pack models, the largest first, into as few passes as hold them."""
     for name, size_gb in models_gb.items():
-        if size_gb > room_gb:
+        if size_gb > each_gb:
             fewer = f"type: --workers.actors {actors - 1}" if actors > 1 else "use a larger machine"
             raise PlanError(
                 f"{name} takes {size_gb:.1f} GB of {what}; each of {actors} actors has "
-                f"{max(room_gb, 0):.1f} GB; {fewer}"
+                f"{max(each_gb, 0):.1f} GB; {fewer}"
             )
     bins: list[list[str]] = []
     for name in sorted(models_gb, key=lambda name: -models_gb[name]):
         for names in bins:
-            if sum(models_gb[other] for other in names) + models_gb[name] <= room_gb:
+            if sum(models_gb[other] for other in names) + models_gb[name] <= each_gb:
                 names.append(name)
                 break
         else:

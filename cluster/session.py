@@ -7,7 +7,9 @@ into the home folder. Workers import the packages of the same checkout as the dr
 
 import logging
 import os
+import platform
 import shutil
+import socket
 import sys
 import tempfile
 import warnings
@@ -128,6 +130,29 @@ def cluster_capacity() -> Capacity:
         object_store_gb=total.get("object_store_memory", 0.0) / 1e9,
         nodes=sum(1 for node in ray.nodes() if node["Alive"]),
     )
+
+
+def node_kind() -> str:
+    """What kinds of machines the connected cluster is made of: a measurement holds for these alone."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    shapes = set()
+    for node in alive:
+        has = node["Resources"]
+        devices = sorted(name for name in has if name.startswith("accelerator_type:"))
+        shapes.add(f"{has.get('CPU', 0):g} CPU, {has.get('GPU', 0):g} GPU {' '.join(devices)}")
+    if len(alive) == 1 and alive[0]["NodeManagerHostname"] == socket.gethostname():
+        shapes.add(processor())
+    return "; ".join(sorted(shapes))
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def usable_cpus() -> int:

@@ -13,25 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Kind = Literal["classification", "multilabel", "regression"]
+from fusion.tasks import Task
+
 Axis = Literal["clip", "dialogue"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One thing to predict."""
-
-    kind: Kind
-    classes: tuple[str, ...] = ()
-    """Class or label names, in order; empty for regression."""
-
-    range: tuple[float, float] | None = None
-    """Bounds of a regression target; None where there are none."""
-
-    @property
-    def outputs(self) -> int:
-        """Width of the logits."""
-        return 1 if self.kind == "regression" else len(self.classes)
 
 
 @dataclass(frozen=True)

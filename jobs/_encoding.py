@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
+from cluster.resources import DEVICE_BATCH
 from encoders import spec
 from encoders.augment import augmented, in_original_time
 from encoders.media import Decoded
@@ -22,6 +23,9 @@ from jobs._result_rows import (
     with_transcripts,
 )
 from jobs._work import Work
+
+CPU_BATCH = 8
+"""Clips that a model takes at once on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Workbench:
 
     def __init__(self, work: Work, *, device: str = "cpu") -> None:
         self.work = work
-        batch = 64 if device == "cuda" else 8
+        self.batch = batch = DEVICE_BATCH if device == "cuda" else CPU_BATCH
         # An encoder and its views are one model.
         self._encoders = {
             item.folder: Batcher(

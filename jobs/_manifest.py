@@ -115,6 +115,12 @@ def read_unit(ref: UnitRef) -> pa.Table:
     return storage.open_parquet(ref.file).read_row_group(ref.row_group)
 
 
+def read_columns(refs: Sequence[UnitRef], columns: Sequence[str]) -> list[pa.Table]:
+    """Some columns of several units, in order; every file is opened once."""
+    files = {file: storage.open_parquet(file) for file in {ref.file for ref in refs}}
+    return [files[ref.file].read_row_group(ref.row_group, columns=list(columns)) for ref in refs]
+
+
 def read_folds(root: str, name: str) -> dict[int, int]:
     """Clip -> fold.
 

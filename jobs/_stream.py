@@ -193,14 +193,24 @@ class UnitEncoder:
 
 
 def decode_rows(
-    job: StreamJob, task: UnitTask, rows: Sequence[Mapping[str, Any]]
+    job: StreamJob,
+    task: UnitTask,
+    rows: Sequence[Mapping[str, Any]],
+    decoder: Decoder | None = None,
 ) -> tuple[list[Decoded], Needs]:
-    """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault."""
+    """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault.
+
+    Args:
+        job: the stream.
+        task: what of the clips is to do.
+        rows: rows of the manifest, with their context.
+        decoder: by default this process's.
+    """
     needs = job_needs(job.work, task)
     originals = [index for index in task.todo if job.work.descriptors[index].view is None]
     without_views = job.work.needs(originals, transcribe=task.transcribe)
     test = withheld(rows)
-    decoder = _decoder(job.decoding)
+    decoder = decoder or _decoder(job.decoding)
     decoded = []
     for row in rows:
         source = source_of(row)

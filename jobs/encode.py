@@ -9,6 +9,7 @@ Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
         <root>/encodings/<hash>/  config.json and summary.json of the command
+        <root>/encodings/calibration-<hash>.json  what a few clips took (jobs._calibration)
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
@@ -24,10 +25,11 @@ from dataclasses import dataclass, field, replace
 from cluster import settings, storage
 from cluster.errors import AffuseError, ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.tracking import run_tracker
 from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
+from jobs._calibration import Calibration, calibrated
 from jobs._choosing import chosen_work, encoder_table, models_gb
 from jobs._features import (
     compact,
@@ -71,6 +73,9 @@ class Config:
 
     retry_failed: bool = False
     """Encode units with failed rows again, e.g. after a missing file was put back."""
+
+    calibration: Calibration = "auto"
+    """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
     stall_limit_s: float = 900.0
     """Stop when no unit has been finished for so long [s]."""
@@ -120,9 +125,10 @@ def main(config: Config) -> None:
     describe_tables(config, root, dataset, work)
     with recorded(config, root, dataset, work) as figures:
         with ray_session(config.session):
-            plan = plan or plan_stream(models, cluster_capacity(), config.workers)
+            capacity = capacity or cluster_capacity()
+            plan = plan or plan_stream(models, capacity, config.workers)
             print("\n".join(plan.lines()), flush=True)
-            figures += run_passes(config, root, work, tasks, plan)
+            figures += run_passes(config, root, work, tasks, plan, capacity)
         finish(config, root, dataset, refs, work)
 
 
@@ -173,9 +179,14 @@ def recorded(
 
 
 def run_passes(
-    config: Config, root: str, work: Work, tasks: Sequence[UnitTask], plan: Plan
+    config: Config,
+    root: str,
+    work: Work,
+    tasks: Sequence[UnitTask],
+    plan: Plan,
+    capacity: Capacity,
 ) -> list[dict[str, float]]:
-    """Run the stream once for each group of encoders that fit together."""
+    """Size and run the stream once for each group of encoders that fit together."""
     figures = []
     for number, names in enumerate(plan.passes, start=1):
         part, part_tasks = restricted(work, tasks, names)
@@ -184,12 +195,11 @@ def run_passes(
         if len(plan.passes) > 1:
             print(f"pass {number} of {len(plan.passes)}: {', '.join(names)}")
         job = StreamJob(
-            root=root,
-            work=replace(part, threads=plan.encode.threads_each),
-            decoding=config.decoding,
-            stall_limit_s=config.stall_limit_s,
+            root=root, work=part, decoding=config.decoding, stall_limit_s=config.stall_limit_s
         )
-        figures.append(run_stream(job, part_tasks, plan, config.max_failed_share))
+        sized = calibrated(job, part_tasks, plan, capacity, config.workers, config.calibration)
+        done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share)
+        figures.append(done | sized.figures())
     return figures
 
 

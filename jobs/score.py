@@ -27,6 +27,7 @@ from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
+from jobs._calibration import Calibration, calibrated
 from jobs._encoding import Workbench
 from jobs._features import compact, features_uri, publish_unit, published_units, read_features
 from jobs._manifest import UnitRef, read_manifest, read_unit, units
@@ -72,6 +73,9 @@ class Config:
 
     max_failed_share: float = 0.2
     """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
+
+    calibration: Calibration = "auto"
+    """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
     stall_limit_s: float = 900.0
     """Stop when no unit has been finished for so long [s]."""
@@ -241,14 +245,16 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
     plan = None if capacity is None else plan_stream(models, capacity, config.workers)
     job = _job(config, bundle, uri)
     with ray_session(config.session):
-        plan = plan or plan_stream(models, cluster_capacity(), config.workers)
+        capacity = capacity or cluster_capacity()
+        plan = plan or plan_stream(models, capacity, config.workers)
         if len(plan.passes) > 1:
             raise ConfigError(
                 f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
             )
         print("\n".join(plan.lines()), flush=True)
-        job = replace(job, work=replace(job.work, threads=plan.encode.threads_each))
         tasks = [replace(_whole(bundle, ref.num_clips), ref=ref) for ref in todo]
+        sized = calibrated(job, tasks, plan, capacity, config.workers, config.calibration)
+        job, plan = sized.job, sized.plan
         total = sum(ref.num_clips for ref in todo)
         with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
             for report in stream(job, tasks, plan):

@@ -18,10 +18,12 @@ def register():
     TRANSCRIBERS.update({"toy_ear": "toy_ear"})
 
 
-def write_corpus(root, count, *, texts=None, name="toy", unit_size=UNIT, seconds=0.5, test=()):
+def write_corpus(
+    root, count, *, texts=None, name="toy", unit_size=UNIT, seconds=0.5, test=(), costs=None
+):
     """`count` sounds of rising loudness, `unit_size` a unit; earlier units stay as they are.
 
-    `test`: ids of the test split.
+    `test`: ids of the test split. `costs`: of each clip, in place of its length.
     """
     root = Path(root)
     media = root / "media"
@@ -34,6 +36,7 @@ def write_corpus(root, count, *, texts=None, name="toy", unit_size=UNIT, seconds
         text = f"clip number {i}" if texts is None else texts[i]
         rows.append(_row(i, str(path), text, f"u{i // unit_size:05d}n{unit_size}", seconds))
         rows[-1]["split"] = "test" if i in test else None
+        rows[-1]["cost"] = seconds if costs is None else costs[i]
     table = tables.MANIFEST.conform(pa.Table.from_pylist(rows, tables.MANIFEST.schema))
     digest = f"hash{count}"
     storage.publish_table(
@@ -57,7 +60,6 @@ def _row(i, uri, text, unit, seconds):
         "text": text,
         "duration_s": seconds,
         "group": str(i % 3),
-        "cost": seconds,
     }
 
 

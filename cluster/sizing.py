@@ -1,0 +1,231 @@
+"""Stages sized by measured cost: what a plan becomes once a few clips have been timed on its workers.
+
+On a CPU machine decode and models share the cores, so their times add, and the fixed rule of
+`cluster.resources` stays; only the memory that an actor really takes, or models that need few of the
+cores, change the number of actors. On GPUs the slower side sets the pace: as many decode tasks as keep
+the GPUs from waiting, and no more actors than the CPUs can feed. What the user fixed is never changed.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cluster.resources import DEVICE_BATCH, Plan, WorkersConfig, room_gb
+from cluster.session import Capacity
+
+MEMORY_MARGIN = 1.25
+"""Memory to allow a worker, over what it took for a few clips."""
+
+SPARE_ACTORS = 1.5
+"""Actors over those that would do on average, where they are fewer than the plan's."""
+
+SPARE_DECODERS = 2.0
+"""Decode tasks beside GPUs, over those that would do on average: a task too many waits and takes a CPU
+that nobody else asked for, one too few lets a GPU wait."""
+
+GPU_MARGIN = 1.25
+"""How much faster than measured a GPU may turn out to be before too few actors are left."""
+
+NEAR_BEST = 0.97
+"""Share of the best rate for which further GPUs are not taken."""
+
+STREAM_EFFICIENCY = 0.9
+"""What a stream reaches of its parts measured alone."""
+
+MOST_CALLS = 16
+"""Units that a GPU actor may have in hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the clips of a job take on the workers of its plan, on average."""
+
+    decode_s: float
+    """One decode task, per clip [s]."""
+
+    encode_s: Mapping[str, float]
+    """One actor with the plan's threads, by model and per clip [s]."""
+
+    actor_gb: float
+    """Memory of an actor."""
+
+    decoder_gb: float
+    """Memory of a decode task and its child."""
+
+    unit_gb: float
+    """A decoded unit in the object store."""
+
+    clips_per_unit: float
+
+    @property
+    def models_s(self) -> float:
+        """All models of one clip, on one actor [s]."""
+        return sum(self.encode_s.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """The plan that a measurement leads to."""
+
+    plan: Plan
+    rate: float
+    """Clips a second to expect once the stream runs."""
+
+    limit: str
+    """What would have to be faster."""
+
+    said: tuple[str, ...] = ()
+    """What was changed, or kept against the measurement, and why."""
+
+
+def size_stream(
+    plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+) -> Sizing:
+    """Size the stages of a plan by what was measured.
+
+    Args:
+        plan: as `cluster.resources.plan_stream` laid it out.
+        measured: on workers of this plan.
+        capacity: what there is.
+        wishes: what the user fixed, which stays.
+    """
+    size = _beside_gpus if plan.on_gpu else _on_cores
+    return size(plan, measured, capacity, wishes)
+
+
+def _on_cores(plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig) -> Sizing:
+    cores, before = math.floor(capacity.cpus), plan.encode.threads_each
+    core_s = max(measured.decode_s + measured.models_s * before, 1e-9)
+    share = measured.models_s * before / core_s
+    fits = _actors_in_memory(plan.decode.workers, measured, capacity)
+    said: list[str] = []
+    actors, threads = plan.encode.workers, before
+    if wishes.actors is not None:
+        if fits < actors:
+            said.append(f"encode {actors} x as asked, though memory holds {fits}")
+    else:
+        room = max(1, min(cores // (wishes.threads or 1), fits))
+        enough = max(2, math.ceil(SPARE_ACTORS * cores * share))
+        if before == 1 and enough <= room / 2:  # less would not be worth a wrong guess
+            actors = enough
+            said += _changed(plan.encode.workers, actors, f"models take {share:.0%} of the cores")
+        elif room != actors:
+            actors, threads = room, wishes.threads or max(1, cores // room)
+            why = f"memory holds {fits} of {MEMORY_MARGIN * measured.actor_gb:.1f} GB"
+            said += _changed(plan.encode.workers, actors, why)
+    decoders, told = _decoders_that_fit(plan, actors, measured, capacity, wishes)
+    by_cores = cores / core_s
+    # With other threads a model's work stays the same, spread over more or fewer of them.
+    by_actors = actors / max(measured.models_s * before / threads, 1e-9)
+    by_decoders = decoders / max(measured.decode_s, 1e-9)
+    limit = _largest_share(
+        {"decoding": measured.decode_s}
+        | {name: seconds * before for name, seconds in measured.encode_s.items()},
+        "the cores' time",
+    )
+    if min(by_actors, by_decoders) < NEAR_BEST * by_cores:
+        limit = f"{'encode' if by_actors < by_decoders else 'decode'} has too few workers"
+    return Sizing(
+        plan=_laid_out(plan, decoders, actors, threads, plan.calls_per_actor, measured),
+        rate=STREAM_EFFICIENCY * min(by_cores, by_actors, by_decoders),
+        limit=limit,
+        said=(*said, *told),
+    )
+
+
+def _beside_gpus(
+    plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+) -> Sizing:
+    cpus, said = math.floor(capacity.cpus), []
+    decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
+    actors = plan.encode.workers
+    if wishes.actors is None:
+        actors = _actors_that_are_fed(actors, cpus, measured, wishes)
+        said += _changed(plan.encode.workers, actors, "the CPUs decode for no more")
+    needed = math.ceil(actors * decode_s / models_s)
+    decoders = wishes.decoders or min(cpus - actors, math.ceil(SPARE_DECODERS * needed))
+    filled = math.ceil(DEVICE_BATCH / max(1.0, measured.clips_per_unit)) + 1
+    calls = wishes.calls_per_actor or min(MOST_CALLS, max(plan.calls_per_actor, filled))
+    while wishes.calls_per_actor is None and calls > 2:
+        if decoders <= _units_in_store(measured, capacity) - actors * calls:
+            break
+        calls -= 1
+    wanted = replace(plan, decode=replace(plan.decode, workers=decoders), calls_per_actor=calls)
+    decoders, told = _decoders_that_fit(wanted, actors, measured, capacity, wishes)
+    by_decode, by_models = decoders / decode_s, actors / models_s
+    if by_decode >= by_models:
+        limit = _largest_share(measured.encode_s, "the GPUs' time")
+    else:
+        limit = (
+            f"{'memory for decoding' if told else 'decoding'} limits: the GPUs need {needed} tasks, "
+            f"and wait {1 - by_decode / by_models:.0%} of the time"
+        )
+    return Sizing(
+        plan=_laid_out(plan, decoders, actors, plan.encode.threads_each, calls, measured),
+        rate=STREAM_EFFICIENCY * min(by_decode, by_models),
+        limit=limit,
+        said=(*said, *told),
+    )
+
+
+def _actors_that_are_fed(most: int, cpus: int, measured: Measured, wishes: WorkersConfig) -> int:
+    """The fewest GPU actors that come near the best rate; each takes a CPU from decoding."""
+    decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
+
+    def rate(actors: int) -> float:
+        decoders = min(wishes.decoders or cpus, cpus - actors)
+        return min(actors / (GPU_MARGIN * models_s), decoders / decode_s)
+
+    best = max(rate(actors) for actors in range(1, most + 1))
+    return next(actors for actors in range(1, most + 1) if rate(actors) >= NEAR_BEST * best)
+
+
+def _actors_in_memory(decoders: int, measured: Measured, capacity: Capacity) -> int:
+    """How many actors fit beside the decode tasks; 1 at the least."""
+    left_gb = room_gb(capacity) - MEMORY_MARGIN * measured.decoder_gb * decoders
+    return max(1, math.floor(left_gb / max(MEMORY_MARGIN * measured.actor_gb, 1e-9)))
+
+
+def _decoders_that_fit(
+    plan: Plan, actors: int, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+) -> tuple[int, list[str]]:
+    """The plan's decode tasks, fewer where their memory or their units would not fit; what is said."""
+    asked = plan.decode.workers
+    left_gb = room_gb(capacity) - MEMORY_MARGIN * measured.actor_gb * actors
+    by_memory = left_gb / max(MEMORY_MARGIN * measured.decoder_gb, 1e-9)
+    by_store = _units_in_store(measured, capacity) - actors * plan.calls_per_actor
+    fits = max(1, math.floor(min(by_memory, by_store, asked)))
+    if fits == asked:
+        return asked, []
+    why = "memory holds" if by_memory < by_store else "the object store holds units of"
+    if wishes.decoders is not None:
+        return asked, [f"decode {asked} x as asked, though {why} {fits}"]
+    return fits, [f"decode {fits} x instead of {asked}: {why} no more"]
+
+
+def _units_in_store(measured: Measured, capacity: Capacity) -> float:
+    """Decoded units for which the stream's half of the object store has room."""
+    return 0.5 * capacity.object_store_gb / max(measured.unit_gb, 1e-9)
+
+
+def _changed(before: int, after: int, why: str) -> list[str]:
+    return [] if before == after else [f"encode {after} x instead of {before}: {why}"]
+
+
+def _largest_share(seconds: Mapping[str, float], of: str) -> str:
+    """The part that takes most, with its share of the whole."""
+    most = max(seconds, key=lambda name: seconds[name])
+    return f"{most} limits: {seconds[most] / max(sum(seconds.values()), 1e-9):.0%} of {of}"
+
+
+def _laid_out(
+    plan: Plan, decoders: int, actors: int, threads: int, calls: int, measured: Measured
+) -> Plan:
+    return replace(
+        plan,
+        decode=replace(plan.decode, workers=decoders, memory_gb_each=measured.decoder_gb),
+        encode=replace(
+            plan.encode, workers=actors, threads_each=threads, memory_gb_each=measured.actor_gb
+        ),
+        calls_per_actor=calls,
+    )
