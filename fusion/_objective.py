@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.batch import Batch, Output, Task
+from fusion.batch import Batch, Output
 from fusion.losses import loss_function
 from fusion.predicting import Predicted
+from fusion.tasks import Task
 
 DEFAULT_LOSS = {"classification": "cross_entropy", "multilabel": "bce", "regression": "l1"}
 

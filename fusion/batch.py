@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fusion.tasks import Task
-
 Axis = Literal["clip", "dialogue"]
 
 

@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Task
+from fusion.batch import Batch, Output
 from fusion.nets import net_class, net_config
 from fusion.scaling import Scaler
+from fusion.tasks import Task
 
 CARD_VERSION = 1
 

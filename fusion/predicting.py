@@ -12,8 +12,9 @@ import torch.distributed as dist
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Task
+from fusion.batch import Batch
 from fusion.metrics import METRICS, metric
+from fusion.tasks import Task
 
 SHOWN = {
     "classification": ("accuracy", "weighted_f1", "nll"),

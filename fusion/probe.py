@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fusion.batch import Kind
 from fusion.metrics import metric as find_metric
 from fusion.statistics import Groups, percentile_interval, resampled
+from fusion.tasks import Kind
 
 GAP = 0.05
 LEVEL = 0.99

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from fusion.batch import Kind
 from fusion.metrics import metric as find_metric
 from fusion.metrics.classification import BINS, confidence_bins
+from fusion.tasks import Kind
 
 FEW_GROUPS = 10
 """Below this many groups an interval over groups says little."""

@@ -23,12 +23,13 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from fusion._objective import Objective, balanced_weights
 from fusion._optimiser import optimiser_of, schedule_of, schedule_state
 from fusion.augment import Side, augment, mixup
-from fusion.batch import Batch, Output, Task
+from fusion.batch import Batch, Output
 from fusion.bundle import Predictor, state_copy
 from fusion.metrics import metric
 from fusion.ordering import epoch_steps, generator_of, seed_of, share_of
 from fusion.predicting import figures, joined, predict
 from fusion.recipe import Recipe
+from fusion.tasks import Task
 
 
 @runtime_checkable

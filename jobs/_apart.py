@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.batch import Task
 from fusion.statistics import Difference, Interval
+from fusion.tasks import Task
 from jobs._people import groups_of
 from jobs._predictions import held_out
 from jobs._results import FIGURES, figures, gain, member_lines

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cluster import storage
 from cluster.errors import ConfigError
-from fusion.batch import Task
 from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
+from fusion.tasks import Task
 from jobs import _bundles, _late
 from jobs._apart import Apart, judged_apart, marked, normalised_runs
 from jobs._histories import Curve, Search, curves, evaluated, role_figures, searches

@@ -10,7 +10,7 @@ import numpy as np
 from cluster import storage
 from cluster.errors import ConfigError
 from cluster.settings import nearest
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs._features import read_features, resolve_features
 from jobs._manifest import read_dataset, read_manifest
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
 from encoders import ENCODERS
-from fusion.batch import Axis, Task
+from fusion.batch import Axis
+from fusion.tasks import Task
 from jobs._features import feature_folders, read_features, resolve_features
 from jobs._feeds import (
     ClipFeed,

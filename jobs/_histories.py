@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cluster import storage
-from fusion.batch import Task
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.tasks import Task
 from jobs._predictions import align, folds_and_seeds, read_predictions, seeds_averaged
 from jobs._results import FIGURES, Results, from_facts
 

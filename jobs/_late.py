@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion.batch import Kind
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import (
     Calibration,
@@ -24,6 +23,7 @@ from fusion.late.calibration import (
 )
 from fusion.late.members import Members, probabilities
 from fusion.metrics import metric
+from fusion.tasks import Kind
 from jobs._predictions import HeldOut
 
 JUDGES: Mapping[str, str] = {

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import torch
 
 from cluster import storage
-from fusion.batch import Task
 from fusion.probe import LeakReport, Split, leak_probe
 from fusion.statistics import Groups
+from fusion.tasks import Task
 from jobs._features import resolve_features
 from jobs._feeding import Request, load
 from jobs._feeds import Store

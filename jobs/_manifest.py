@@ -12,7 +12,7 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.tables import FOLDS, MANIFEST
-from fusion.batch import Task
+from fusion.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ import torch
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
-from fusion.batch import Task
 from fusion.late.members import Members
+from fusion.tasks import Task
 from jobs._manifest import read_manifest
 from jobs._predictions import HeldOut, MemberRows, align
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs._feeding import encode_targets
 from jobs._manifest import read_dataset, read_manifest
 from jobs._predictions import HeldOut

@@ -17,8 +17,8 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import NotPreparedError, SchemaError, TestSplitError
 from cluster.tables import PREDICTIONS
-from fusion.batch import Kind, Task
 from fusion.late.members import Members
+from fusion.tasks import Kind, Task
 
 
 @dataclass(frozen=True, kw_only=True)

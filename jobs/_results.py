@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fusion.batch import Kind, Task
 from fusion.late import rule_class
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from fusion.tasks import Kind, Task
 from jobs import _late
 from jobs._predictions import HeldOut
 

@@ -13,7 +13,7 @@ from cluster.settings import nearest
 from cluster.tables import MANIFEST
 from encoders.media import Probe, Source
 from encoders.spec import Word
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs.datasets._adapter import Collected, Label, Row, clip_id

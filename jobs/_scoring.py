@@ -19,10 +19,10 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
-from fusion.batch import Task
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.nets import net_axis
+from fusion.tasks import Task
 from jobs import _bundles
 from jobs._feeding import Data
 from jobs._feeds import (

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cluster import storage
-from fusion.batch import Task
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.tasks import Task
 from jobs import _late
 from jobs._predictions import HeldOut, align, seeds_averaged
 from jobs._results import FIGURES

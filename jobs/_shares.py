@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from fusion.batch import Task
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from fusion.tasks import Task
 from jobs._people import groups_of
 from jobs._predictions import read_predictions
 from jobs._results import FIGURES

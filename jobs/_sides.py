@@ -12,8 +12,8 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
-from fusion.batch import Task
 from fusion.late.members import probabilities
+from fusion.tasks import Task
 from jobs._bundles import bundle_uri
 from jobs._predictions import as_target, matrix, read_predictions
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from cluster import storage
 from fusion import bundle
-from fusion.batch import Task
 from fusion.bundle import Card, Predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
 from fusion.late.members import Members
 from fusion.predicting import predict
+from fusion.tasks import Task
 from jobs._feeding import Data
 from jobs._predictions import MemberRows, mean_of_seeds
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import storage
-from fusion.batch import Task
 from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.tasks import Task
 from jobs._fitting import Part
 from jobs._predictions import as_target, matrix, read_predictions, seeds_averaged
 from jobs._results import FIGURES

@@ -22,9 +22,9 @@ from rich.table import Table
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
-from fusion.batch import Task
 from fusion.metrics import METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
+from fusion.tasks import Task
 from jobs._manifest import read_dataset
 from jobs._people import groups_of
 from jobs._results import FIGURES

@@ -19,9 +19,9 @@ import pyarrow as pa
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.tables import PREDICTIONS
-from fusion.batch import Task
 from fusion.late import LATE
 from fusion.late.calibration import Method
+from fusion.tasks import Task
 from jobs import _bundles, _late, _results
 from jobs._apart import say_normalised
 from jobs._late import Candidate

@@ -26,8 +26,8 @@ from torch import Tensor
 from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
-from fusion.batch import Task
 from fusion.nets import net_axis
+from fusion.tasks import Task
 from jobs import _bundles, _results
 from jobs._apart import say_normalised
 from jobs._feeding import Data, Request, encode_targets, load

@@ -29,7 +29,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, MediaError
 from cluster.tables import FOLDS, SPLITS
 from encoders.media import Probe
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag

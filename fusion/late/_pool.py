@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from fusion.batch import Kind
+from fusion.tasks import Kind
 
 CHUNK = 2_000_000
 """Numbers of the Jacobian held at once."""

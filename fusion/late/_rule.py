@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fusion.batch import Kind
 from fusion.late.members import Members
+from fusion.tasks import Kind
 
 Part = Mapping[str, Tensor]
 """Fitted numbers of one part, float64."""

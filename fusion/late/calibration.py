@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fusion.batch import Kind
 from fusion.late import _pool
 from fusion.late._rule import check_target, split
 from fusion.late.members import Members, probabilities
 from fusion.metrics import default_metric
 from fusion.metrics import metric as find_metric
+from fusion.tasks import Kind
 
 Method = Literal["none", "temperature", "bias", "vector"]
 RANGE = (1e-4, 1e4)

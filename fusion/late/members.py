@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fusion.batch import Kind
+from fusion.tasks import Kind
 
 FLOOR = 1e-15
 """Smallest probability that enters a logarithm."""

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fusion.batch import Kind
+from fusion.tasks import Kind
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 Finish = Callable[[Tensor], Tensor]

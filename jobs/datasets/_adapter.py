@@ -17,7 +17,7 @@ from cluster.settings import nearest
 from cluster.tables import SPLITS
 from encoders.media import Source
 from encoders.spec import Word
-from fusion.batch import Task
+from fusion.tasks import Task
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"})
 VIDEO_SUFFIXES = frozenset(

@@ -16,7 +16,7 @@ import numpy as np
 from cluster import storage
 from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import nearest
-from fusion.batch import Kind, Task
+from fusion.tasks import Kind, Task
 from jobs._arrays import SPLIT_KEYS, as_text, beside, names_of, near, read_mapping
 from jobs.datasets._adapter import Collected, Label, Preparation, Row
 

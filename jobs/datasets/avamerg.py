@@ -19,7 +19,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import LabelTableError, NotPreparedError
 from encoders.media import Source
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets._adapter import (
     AUDIO_SUFFIXES,
     Collected,

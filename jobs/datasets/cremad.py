@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from cluster.errors import NotPreparedError
 from encoders.media import Source
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets._adapter import (
     AUDIO_SUFFIXES,
     Collected,

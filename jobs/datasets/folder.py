@@ -23,7 +23,7 @@ from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import nearest
 from cluster.tables import SPLITS
 from encoders.media import Source
-from fusion.batch import Kind, Task
+from fusion.tasks import Kind, Task
 from jobs.datasets._adapter import (
     Collected,
     Label,

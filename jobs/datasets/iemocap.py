@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cluster import storage
 from cluster.errors import NotPreparedError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets import _adapter as adapter
 from jobs.datasets._adapter import Collected, Preparation, Row, decoded, files_below
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cluster.errors import LabelTableError, NotPreparedError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 EMOTIONS = ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")

@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import NotPreparedError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS, as_text, positional_name, read_mapping
 from jobs.datasets._adapter import Collected, Label, Preparation, Row
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from cluster.errors import NotPreparedError
 from encoders.media import Source
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, is_media
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")

@@ -23,7 +23,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import ConfigError
 from encoders.media import Source
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs.datasets import _script as script
 from jobs.datasets._adapter import Collected, Preparation, Row
 

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence, Task
+from fusion.batch import Batch, Sequence
 from fusion.bundle import Card, build, from_bytes, to_bytes
+from fusion.tasks import Task
 
 CARD = Card(
     net="lmf",

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from fusion.batch import Batch, Sequence, Task
+from fusion.batch import Batch, Sequence
 from fusion.bundle import Card, Predictor, build
 from fusion.scaling import Scaler
+from fusion.tasks import Task
 
 TASKS = {
     "emotion": Task(kind="classification", classes=("a", "b", "c")),

@@ -41,6 +41,26 @@ def config_of(command: tuple[str, ...]) -> type:
     return module.COMMANDS[command[1]] if len(command) > 1 else module.Config
 
 
+WITHOUT_TORCH = ("annotate", "benchmark", "encode", "features", "models", "prepare", "submit")
+"""Jobs that read no net and no run: their help and lists come at once."""
+
+
+def loaded_by(words: list[list[str]]) -> set[str]:
+    """The modules that some command lines leave behind, one after the other in a fresh process."""
+    code = (
+        "import json, sys\nfrom jobs.__main__ import run\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n        assert run(words) == 0\n"
+        "    except SystemExit as stop:\n        assert not stop.code\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(words)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert out.returncode == 0, out.stderr
+    return set(json.loads(out.stdout.splitlines()[-1]))
+
+
 def flags_of(kind: type, prefix: str = "") -> list[tuple[type, str, str]]:
     """(class, field, flag) of every field; a nested config's are written `--outer.inner`."""
     found = []
@@ -170,6 +190,20 @@ class TestOverview:
             seconds.append(time.perf_counter() - start)
             assert out.stdout.splitlines()[-1] == "[]", out.stderr
         assert min(seconds) < 0.5
+
+    @pytest.mark.parametrize(
+        ("names", "heavy"),
+        [
+            (tuple(JOBS), ("ray", "transformers", "mlflow")),
+            (WITHOUT_TORCH, ("torch", "ray", "transformers", "mlflow", "pandas")),
+        ],
+        ids=["every job", "jobs without nets"],
+    )
+    def test_help_of_jobs_loads_no_library_that_only_their_work_needs(self, names, heavy):
+        words = [[name, "--help"] for name in names]
+        if "torch" in heavy:
+            words += [["encode", "--list"], ["prepare", "ravdess", "--help"]]
+        assert loaded_by(words) & set(heavy) == set()
 
     def test_a_typo_in_a_job_names_the_nearest(self, toy, capsys):
         assert run(["toyy"]) == 2

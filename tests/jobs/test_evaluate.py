@@ -5,7 +5,7 @@ import pytest
 
 from cluster import storage
 from cluster.errors import ConfigError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs import _bundles, ensemble, evaluate, train
 from jobs._predictions import as_target, matrix
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster import storage
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs import _leaks, features, prepare, report, train
 from jobs._leaks import leak_reports
 from jobs._manifest import read_dataset

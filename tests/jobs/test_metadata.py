@@ -9,8 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from cluster import storage, tables
-from fusion.batch import Task
 from fusion.late.members import Members
+from fusion.tasks import Task
 from jobs import _bundles, ensemble, report
 from jobs._metadata import metadata_of_test, metadata_out_of_fold
 from jobs._predictions import HeldOut, write_predictions

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cluster.errors import NotPreparedError, SchemaError, TestSplitError
-from fusion.batch import Task
+from fusion.tasks import Task
 from jobs import _predictions as predictions
 
 TASK = Task(kind="classification", classes=("no", "yes"))

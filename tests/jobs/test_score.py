@@ -17,10 +17,10 @@ from cluster.session import SessionConfig
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import describe
 from fusion import bundle as nets
-from fusion.batch import Task
 from fusion.late import rule_class
 from fusion.late.calibration import Calibration
 from fusion.late.members import Members
+from fusion.tasks import Task
 from jobs import _bundles, encode, score
 from jobs._scoring import Scorer, open_bundle
 

@@ -14,9 +14,9 @@ import torchmetrics.functional
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.batch import Kind
 from fusion.metrics import METRICS, default_metric, metric
 from fusion.metrics.classification import confusion, per_class
+from fusion.tasks import Kind
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(os.environ.get("AFFUSE_GOLDEN", ROOT.parent / "shared" / "golden"))
