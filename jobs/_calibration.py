@@ -126,14 +126,14 @@ def calibrated(
 
 def survey_of(job: StreamJob, tasks: Sequence[UnitTask], count: int = CLIPS) -> Survey:
     """Draw clips at even steps of the order by cost, so that their mean is about that of all."""
-    clips = sum(task.ref.num_clips for task in tasks)
+    clips = sum(task.num_clips for task in tasks)
     todo = tuple(sorted({index for task in tasks for index in task.todo}))
     transcribe = any(task.transcribe for task in tasks)
     some = tasks[:: -(-len(tasks) // SAMPLED_UNITS)]
     columns = read_columns([task.ref for task in some], ["cost", "duration_s", "video", "audio"])
     found = [
         Drawn(
-            task=replace(task, todo=todo, transcribe=transcribe),
+            task=replace(task, todo=todo, transcribe=transcribe, clips=()),
             row=number,
             cost=row["cost"] or 0.0,
             media_s=media_s(row),
@@ -274,4 +274,4 @@ def _names(job: StreamJob) -> dict[str, str]:
 
 
 def _share(tasks: Sequence[UnitTask], clips: int) -> float:
-    return sum(task.ref.num_clips for task in tasks) / clips
+    return sum(task.num_clips for task in tasks) / clips

@@ -1,21 +1,18 @@
 """Tables that are published a unit at a time: features and transcripts.
 
 A unit's rows appear as `<table>/<unit>.parquet`, and that file is the commit. When a job is done it
-compacts these files to larger ones. Either way the footer lists the units inside with their number of
-rows, and a reader goes by the footer alone: a unit that is no longer in the manifest is passed over, a
-unit that stands in two files (a compaction was killed half-way) counts once.
+gathers these files to larger ones (`jobs._compacting`). Either way the footer lists the units inside with
+their number of rows, and a reader goes by the footer alone: a unit that is no longer in the manifest is
+passed over, one that stands in two files counts once, by the file of its own, which mends a gathered one.
 """
 
-import hashlib
-import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
@@ -46,7 +43,7 @@ def transcripts_uri(root: str, folder: str = "") -> str:
 
 def publish_unit(table_uri: str, unit: str, table: pa.Table) -> None:
     """Publish the rows of one unit; an equal twin is overwritten."""
-    stamped = _with_units(table, [(unit, table.num_rows)])
+    stamped = with_units(table, [(unit, table.num_rows)])
     storage.publish_table(stamped, storage.join(table_uri, f"{unit}.parquet"))
 
 
@@ -62,31 +59,34 @@ def published_units(table_uri: str) -> set[str]:
     return done
 
 
-def forget_failed(table_uri: str, current: Collection[str]) -> set[str]:
-    """Take out the current units that hold a failed row, so that they count as not published.
+def failed_rows(table_uri: str, current: Collection[str]) -> dict[str, set[int]]:
+    """Current units that hold failed rows -> the clips of those rows."""
+    tables: dict[str, pa.Table] = {}
+    found: dict[str, set[int]] = {}
+    for unit, at in locate(table_uri).items():
+        if unit not in current:
+            continue
+        if at.uri not in tables:
+            tables[at.uri] = storage.read_table(at.uri, ["clip_id", "status"])
+        rows = tables[at.uri].slice(at.start, at.count)
+        failed = rows.filter(pc.equal(rows["status"], "failed"))["clip_id"].to_pylist()
+        if failed:
+            found[unit] = set(failed)
+    return found
 
-    Killed at any moment it leaves every other unit readable, as `compact` does.
 
-    Returns:
-        These units.
-    """
-    files = [storage.join(table_uri, name) for name in storage.names(table_uri, ".parquet")]
-    places = {uri: _rows_of(uri) for uri in files}
-    forgotten: set[str] = set()
-    for uri, inside in places.items():
-        failed = pc.equal(storage.read_table(uri, ["status"])["status"], "failed")
-        forgotten |= {
-            unit
-            for unit, at in inside.items()
-            if unit in current and pc.any(failed.slice(at.start, at.count)).as_py()
-        }
-    for uri, inside in places.items():
-        kept = {unit: at for unit, at in inside.items() if unit not in forgotten}
-        if len(kept) < len(inside):
-            if kept:
-                _write_part(table_uri, list(kept), kept)
-            storage.remove(uri)
-    return forgotten
+def mended(rows: pa.Table, again: pa.Table) -> pa.Table:
+    """The rows of a unit, a failed one replaced where it was done again; the others bit by bit."""
+    place = {clip_id: number for number, clip_id in enumerate(again["clip_id"].to_pylist())}
+    states = zip(rows["clip_id"].to_pylist(), rows["status"].to_pylist(), strict=True)
+    pieces = [
+        again.slice(place[clip_id], 1)
+        if status == "failed" and clip_id in place
+        else rows.slice(number, 1)
+        for number, (clip_id, status) in enumerate(states)
+    ]
+    plain = [piece.replace_schema_metadata(None) for piece in pieces]
+    return pa.concat_tables(plain).replace_schema_metadata(again.schema.metadata)
 
 
 class UnitIndex:
@@ -107,10 +107,27 @@ class UnitIndex:
 def locate(table_uri: str) -> dict[str, UnitRows]:
     """Unit -> where its rows lie, read off the footers; each unit once."""
     found: dict[str, UnitRows] = {}
-    for name in storage.names(table_uri, ".parquet"):
-        for unit, at in _rows_of(storage.join(table_uri, name)).items():
+    for name in _newest_first(table_uri):
+        for unit, at in rows_of(storage.join(table_uri, name)).items():
             found.setdefault(unit, at)
     return found
+
+
+def rows_of(uri: str) -> dict[str, UnitRows]:
+    """Unit -> where its rows lie in one file, read off its footer."""
+    found = {}
+    start = 0
+    for unit, count in _units_inside(storage.open_parquet(uri).schema_arrow):
+        found[unit] = UnitRows(uri=uri, start=start, count=count)
+        start += count
+    return found
+
+
+def with_units(table: pa.Table, inside: Sequence[tuple[str, int]]) -> pa.Table:
+    """The table with its units listed in its footer."""
+    metadata = dict(table.schema.metadata or {})
+    metadata[UNITS_KEY] = json.dumps(inside).encode()
+    return table.replace_schema_metadata(metadata)
 
 
 def feature_folders(root: str) -> dict[str, dict[str, Any]]:
@@ -210,55 +227,12 @@ def read_transcripts(root: str, transcriber: str) -> pa.Table:
     return pa.concat_tables(kept)
 
 
-def compact(
-    table_uri: str, order: Sequence[str], *, target_mb: float = 256.0, least_mb: float = 128.0
-) -> list[str]:
-    """Gather unit files (and files smaller than `least_mb`) into files of about `target_mb`.
-
-    Killed at any moment it leaves every unit readable: the large file appears first, then the small
-    ones go.
-
-    Args:
-        table_uri: folder of the table.
-        order: units in the order of the manifest; others follow.
-        target_mb: size of a large file [MB].
-        least_mb: files below this size are gathered again [MB].
-
-    Returns:
-        Names of the files written.
-    """
-    fs, _ = storage.filesystem(table_uri)
-    sizes = {}
-    for name in storage.names(table_uri, ".parquet"):
-        path = storage.filesystem(storage.join(table_uri, name))[1]
-        sizes[name] = int(fs.size(path))
-    if all(name.startswith(PART) for name in sizes):
-        return []
-    large = {n for n, size in sizes.items() if n.startswith(PART) and size >= least_mb * 1e6}
-    settled = _units_of(table_uri, large)
-    loose = {
-        unit: at
-        for unit, at in locate(table_uri).items()
-        if unit not in settled and at.uri.rsplit("/", 1)[-1] not in large
-    }
-    rank = {unit: index for index, unit in enumerate(order)}
-    in_order = sorted(loose, key=lambda unit: (rank.get(unit, len(rank)), unit))
-    written = [
-        _write_part(table_uri, group, loose)
-        for group in _groups(in_order, loose, sizes, target_mb * 1e6)
-    ]
-    for name in sizes:
-        if name not in large and name not in written:
-            storage.remove(storage.join(table_uri, name))
-    return written
-
-
 def _current_rows(
     table_uri: str, current: Collection[str], columns: list[str] | None
 ) -> Iterator[pa.Table]:
     """Rows of current units, each unit once; a file without units (an imported one) whole."""
     seen: set[str] = set()
-    for name in storage.names(table_uri, ".parquet"):
+    for name in _newest_first(table_uri):
         uri = storage.join(table_uri, name)
         schema = storage.open_parquet(uri).schema_arrow
         if UNITS_KEY not in (schema.metadata or {}):
@@ -276,6 +250,11 @@ def _current_rows(
             start += count
 
 
+def _newest_first(table_uri: str) -> list[str]:
+    """Unit files before gathered ones, whose rows of the same unit they mend."""
+    return sorted(storage.names(table_uri, ".parquet"), key=lambda name: name.startswith(PART))
+
+
 def _options_of(name: str) -> dict[str, Any] | None:
     """The options that a text names, defaults filled in; None for a name that is no encoder's."""
     from encoders import ENCODERS
@@ -289,79 +268,3 @@ def _options_of(name: str) -> dict[str, Any] | None:
 def _units_inside(schema: pa.Schema) -> list[tuple[str, int]]:
     text = (schema.metadata or {}).get(UNITS_KEY, b"[]")
     return [(str(unit), int(count)) for unit, count in json.loads(text)]
-
-
-def _rows_of(uri: str) -> dict[str, UnitRows]:
-    """Unit -> where its rows lie in one file."""
-    found = {}
-    start = 0
-    for unit, count in _units_inside(storage.open_parquet(uri).schema_arrow):
-        found[unit] = UnitRows(uri=uri, start=start, count=count)
-        start += count
-    return found
-
-
-def _units_of(table_uri: str, files: Collection[str]) -> set[str]:
-    return {
-        unit
-        for name in files
-        for unit, _ in _units_inside(
-            storage.open_parquet(storage.join(table_uri, name)).schema_arrow
-        )
-    }
-
-
-def _with_units(table: pa.Table, inside: Sequence[tuple[str, int]]) -> pa.Table:
-    metadata = dict(table.schema.metadata or {})
-    metadata[UNITS_KEY] = json.dumps(inside).encode()
-    return table.replace_schema_metadata(metadata)
-
-
-def _groups(
-    in_order: Sequence[str],
-    loose: Mapping[str, UnitRows],
-    sizes: Mapping[str, int],
-    target: float,
-) -> Iterator[list[str]]:
-    """Cut the units into files of about `target` bytes; a shared file's bytes count by rows."""
-    rows: dict[str, int] = {}
-    for at in loose.values():
-        rows[at.uri] = max(rows.get(at.uri, 0), at.start + at.count)
-    group: list[str] = []
-    total = 0.0
-    for unit in in_order:
-        at = loose[unit]
-        share = sizes[at.uri.rsplit("/", 1)[-1]] * at.count / max(1, rows[at.uri])
-        if group and total + share > target:
-            yield group
-            group, total = [], 0.0
-        group.append(unit)
-        total += share
-    if group:
-        yield group
-
-
-def _write_part(table_uri: str, group: Sequence[str], loose: Mapping[str, UnitRows]) -> str:
-    """One file of several units, finished in memory and published in one step."""
-    inside = [(unit, loose[unit].count) for unit in group]
-    digest = hashlib.sha256(json.dumps(inside).encode()).hexdigest()[:16]
-    name = f"{PART}{digest}.parquet"
-    first = storage.open_parquet(loose[group[0]].uri).schema_arrow
-    schema = _with_units(first.empty_table(), inside).schema
-    buffer = io.BytesIO()
-    cached: tuple[str, pa.Table] | None = None
-    pending: list[pa.Table] = []
-    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        for unit in group:
-            at = loose[unit]
-            if cached is None or cached[0] != at.uri:
-                cached = (at.uri, storage.read_table(at.uri))
-            rows = cached[1].slice(at.start, at.count).replace_schema_metadata(schema.metadata)
-            pending.append(rows)
-            if sum(table.num_rows for table in pending) >= 1024:
-                writer.write_table(pa.concat_tables(pending))
-                pending = []
-        if pending:
-            writer.write_table(pa.concat_tables(pending))
-    storage.publish_bytes(buffer.getvalue(), storage.join(table_uri, name))
-    return name

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
 from cluster.resources import Plan
-from jobs._clips import source_of, undecoded, with_context
+from jobs._clips import source_of, undecoded
 from jobs._encoding import UnitResult
-from jobs._manifest import read_unit
+from jobs._features import UnitIndex
 from jobs._result_rows import feature_table, transcript_table
-from jobs._stream import UnitEncoder, decode_rows, publish
+from jobs._stream import UnitEncoder, decode_rows, publish, rows_of
 from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
 
 
@@ -31,10 +31,11 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
         options["num_gpus"] = plan.encode.gpus_each
     remote = ray.remote(**options)(ClipEncoder)
     worker = None
+    published: dict[str, UnitIndex] = {}
     for task in tasks:
         begun = time.perf_counter()
         parts: list[UnitResult] = []
-        rows = with_context(read_unit(task.ref).to_pylist())
+        rows = rows_of(task)
         for row in rows:
             worker = worker or remote.remote(job)
             limit_s = 300 + 10 * (
@@ -53,10 +54,10 @@ def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[Un
                 worker = None
                 error = MediaError(Fault.CRASHED, "encoding killed its process")
                 parts.append(_lost(job.work, task, row, error))
-        failed = publish(job, task, _joined(parts), facts_of(rows))
+        failed = publish(job, task, _joined(parts), facts_of(rows), published)
         yield UnitReport(
             unit=task.ref.unit,
-            num_clips=task.ref.num_clips,
+            num_clips=task.num_clips,
             failed=failed,
             decode_s=0.0,
             encode_s={"rescue": time.perf_counter() - begun},

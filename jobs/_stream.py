@@ -30,7 +30,7 @@ from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
 from jobs._clips import buffers, pack, source_of, undecoded, unpack, with_context
 from jobs._encoding import UnitResult, Workbench
-from jobs._features import UnitIndex, features_uri, publish_unit, transcripts_uri
+from jobs._features import UnitIndex, features_uri, mended, publish_unit, transcripts_uri
 from jobs._manifest import read_unit
 from jobs._result_rows import failed_clips
 from jobs._work import (
@@ -126,7 +126,7 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
     for text in batch["span"].to_pylist():
         for task in load(text):
             begun = time.perf_counter()
-            rows = with_context(read_unit(task.ref).to_pylist())
+            rows = rows_of(task)
             decoded, needs = decode_rows(job, task, rows)
             clips = pack(decoded, needs)
             offsets = pa.py_buffer(_int64([0, clips.size]))
@@ -148,6 +148,7 @@ class UnitEncoder:
         self.job = job
         self.bench = Workbench(job.work, device=worker_device())
         self._transcripts: UnitIndex | None = None
+        self._published: dict[str, UnitIndex] = {}
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """One unit row in, one report out."""
@@ -155,13 +156,11 @@ class UnitEncoder:
         needs = job_needs(self.job.work, task)
         (clips,) = buffers(row["clips"].chunk(0))
         decoded = unpack(clips, needs)
-        if not len(decoded) == row["n_clips"][0].as_py() == task.ref.num_clips:
-            raise RuntimeError(
-                f"unit {task.ref.unit} has {task.ref.num_clips} clips, {len(decoded)} came"
-            )
+        if not len(decoded) == row["n_clips"][0].as_py() == task.num_clips:
+            raise RuntimeError(f"unit {task.ref.unit}: {task.num_clips} clips, {len(decoded)} came")
         facts = json.loads(row["facts"][0].as_py())
         result = self.encode(decoded, task, withheld(facts))
-        failed = publish(self.job, task, result, facts)
+        failed = publish(self.job, task, result, facts, self._published)
         release_memory()
         report = {
             "unit": task.ref.unit,
@@ -190,6 +189,12 @@ class UnitEncoder:
             transcripts=transcripts,
             withheld=withheld,
         )
+
+
+def rows_of(task: UnitTask) -> list[dict[str, Any]]:
+    """The manifest rows of a unit that are to do, each with the texts around it."""
+    rows = with_context(read_unit(task.ref).to_pylist())
+    return [row for row in rows if not task.clips or row["clip_id"] in task.clips]
 
 
 def decode_rows(
@@ -223,12 +228,23 @@ def decode_rows(
 
 
 def publish(
-    job: StreamJob, task: UnitTask, result: UnitResult, facts: Sequence[Mapping[str, Any]]
+    job: StreamJob,
+    task: UnitTask,
+    result: UnitResult,
+    facts: Sequence[Mapping[str, Any]],
+    published: dict[str, UnitIndex],
 ) -> int:
     """Publish a unit's tables, transcripts first, because features may rest on them.
 
+    Args:
+        job: the stream.
+        task: the unit.
+        result: its tables.
+        facts: of its clips, in their order.
+        published: tables whose rows are mended, as they were found; filled here.
+
     Returns:
-        How many of its clips failed.
+        How many of the clips failed.
     """
     if job.scoring is not None:
         scores = score_unit(job.scoring, job.work, task, result, facts)
@@ -237,11 +253,23 @@ def publish(
     if result.transcripts is not None:
         assert job.work.transcriber is not None
         uri = transcripts_uri(job.root, job.work.transcriber.folder)
-        publish_unit(uri, task.ref.unit, result.transcripts)
+        publish_unit(uri, task.ref.unit, _with_kept(uri, task, result.transcripts, published))
     for index, table in result.features.items():
         uri = features_uri(job.root, job.work.descriptors[index].folder)
-        publish_unit(uri, task.ref.unit, table)
+        publish_unit(uri, task.ref.unit, _with_kept(uri, task, table, published))
     return result.failed
+
+
+def _with_kept(
+    uri: str, task: UnitTask, table: pa.Table, published: dict[str, UnitIndex]
+) -> pa.Table:
+    """The rows of a unit: what is there and has not failed, and what was done again."""
+    if not task.mend:
+        return table
+    if uri not in published:
+        published[uri] = UnitIndex(uri)
+    there = task.ref.unit in published[uri]
+    return mended(published[uri].read(task.ref.unit), table) if there else table
 
 
 def score_unit(

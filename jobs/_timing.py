@@ -16,11 +16,10 @@ import pyarrow as pa
 from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
 from encoders.media import Decoded, Decoder
-from jobs._clips import pack, unpack, with_context
+from jobs._clips import pack, unpack
 from jobs._encoding import Workbench
 from jobs._features import UnitIndex, transcripts_uri
-from jobs._manifest import read_unit
-from jobs._stream import decode_rows, worker_device
+from jobs._stream import decode_rows, rows_of, worker_device
 from jobs._work import StreamJob, UnitTask, job_needs
 
 CLIP_LIMIT_S = 10.0
@@ -84,21 +83,28 @@ def time_clips(
         budget_s: time for the clips, once the models are loaded.
     """
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, WorkerCrashedError
+    from ray.exceptions import (
+        GetTimeoutError,
+        NodeDiedError,
+        OutOfMemoryError,
+        RayActorError,
+        WorkerCrashedError,
+    )
 
     device = {"num_gpus": plan.encode.gpus_each} if plan.on_gpu else {}
     remote = ray.remote(num_cpus=plan.encode.cpus_each, max_restarts=0, **device)(Models)
     decode = ray.remote(num_cpus=plan.decode.cpus_each, max_retries=0)(decode_drawn)
+    limit_s = 60 + 4 * budget_s
     begun = time.monotonic()
     actor = remote.remote(job)
     try:
         # One after the other: on few cores the loading of models would be timed with the decoding.
         name = ray.get(actor.device.remote(), timeout=job.stall_limit_s)
-        limit_s = 60 + 4 * budget_s
         decoded = ray.get(decode.remote(job, list(drawn), budget_s / 2), timeout=limit_s)
         if not decoded.halves:
             return f"none of {len(drawn)} clips drawn could be read"
-        since, halves = time.monotonic(), []
+        since = time.monotonic()
+        halves: list[Half] = []
         for half, clips in zip(decoded.halves, decoded.buffers, strict=True):
             if not halves or time.monotonic() - since < budget_s / 2:
                 seconds = ray.get(actor.run.remote(list(drawn), clips), timeout=limit_s)
@@ -106,9 +112,9 @@ def time_clips(
             halves.append(half)
         actor_gb = ray.get(actor.memory_gb.remote())
     except GetTimeoutError:
-        return f"the clips drawn took longer than {limit_s:.0f} s"
-    except (RayActorError, WorkerCrashedError):
-        return "a clip drawn ended the process that was timed"
+        return f"a worker with clips of the job did not answer within {limit_s:.0f} s"
+    except (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
+        return f"a worker with clips of the job ended ({type(error).__name__})"
     finally:
         ray.kill(actor)
     return Timed(
@@ -147,7 +153,7 @@ def decode_drawn(job: StreamJob, drawn: Sequence[Drawn], budget_s: float) -> Dec
     with Decoder(**limits, attempts=1, threads=1) as decoder:
         begun = None
         for item in [drawn[0], *drawn]:  # the first warms the child up
-            rows = with_context(read_unit(item.task.ref).to_pylist())
+            rows = rows_of(item.task)
             since = time.perf_counter()
             [decoded], _ = decode_rows(job, item.task, [rows[item.row]], decoder)
             size_now = pack([decoded], needs).size

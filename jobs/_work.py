@@ -59,6 +59,17 @@ class UnitTask:
     transcribe: bool
     """Publish transcripts too; without it text encoders read those that are there."""
 
+    clips: tuple[int, ...] = ()
+    """Only these clips; empty: all of the unit."""
+
+    mend: bool = False
+    """Rows that are there and have not failed stay as they are."""
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips there are to do."""
+        return len(self.clips) or self.ref.num_clips
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
@@ -124,19 +135,19 @@ def reads_text(work: Work, task: UnitTask) -> bool:
 
 def dump(tasks: Sequence[UnitTask]) -> str:
     """Units as text, for a column."""
-    return json.dumps(
-        [
-            {"ref": vars(task.ref), "todo": task.todo, "transcribe": task.transcribe}
-            for task in tasks
-        ]
-    )
+    return json.dumps([{**vars(task), "ref": vars(task.ref)} for task in tasks])
 
 
 def load(text: str) -> list[UnitTask]:
     """What `dump` wrote."""
     return [
         UnitTask(
-            ref=UnitRef(**item["ref"]), todo=tuple(item["todo"]), transcribe=item["transcribe"]
+            **{
+                **item,
+                "ref": UnitRef(**item["ref"]),
+                "todo": tuple(item["todo"]),
+                "clips": tuple(item["clips"]),
+            }
         )
         for item in json.loads(text)
     ]

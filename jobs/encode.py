@@ -20,22 +20,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cluster import settings, storage
 from cluster.errors import AffuseError, ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.tracking import run_tracker
-from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import chosen_work, encoder_table, models_gb
+from jobs._compacting import compact, former_uri
 from jobs._features import (
-    compact,
     features_uri,
-    forget_failed,
-    published_units,
     read_features,
     transcripts_uri,
 )
@@ -43,6 +40,7 @@ from jobs._manifest import Dataset, UnitRef, read_dataset, units
 from jobs._progress import Progress, clock
 from jobs._rescue import rescue
 from jobs._stream import stream
+from jobs._todo import missing_tasks, recall_former, restricted, table_uris, tasks_to_mend
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 
 
@@ -72,7 +70,7 @@ class Config:
     """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
 
     retry_failed: bool = False
-    """Encode units with failed rows again, e.g. after a missing file was put back."""
+    """Encode clips with failed rows again, e.g. after a missing file was put back; other rows stay."""
 
     calibration: Calibration = "auto"
     """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
@@ -107,11 +105,10 @@ def main(config: Config) -> None:
     dataset = read_dataset(root)
     refs = units(root)
     work = chosen_work(config, root)
-    if config.retry_failed:
-        current = {ref.unit for ref in refs}
-        found = [forget_failed(uri, current) for _, uri in _table_uris(root, work)]
-        print(f"{len(set().union(*found))} units with failed rows are encoded again")
+    recall_former(root, work, refs)
     tasks = missing_tasks(root, work, refs)
+    if config.retry_failed:
+        tasks = tasks_to_mend(root, work, refs, tasks)
     if not tasks:
         print(f"nothing to do: all {_clips(refs)} clips of {dataset.name} are encoded")
         finish(config, root, dataset, refs, work)
@@ -132,24 +129,9 @@ def main(config: Config) -> None:
         finish(config, root, dataset, refs, work)
 
 
-def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
-    """Units with at least one table that has no file for them."""
-    done = [published_units(features_uri(root, item.folder)) for item in work.descriptors]
-    heard: set[str] | None = None
-    if work.transcriber is not None:
-        heard = published_units(transcripts_uri(root, work.transcriber.folder))
-    tasks = []
-    for ref in refs:
-        todo = tuple(i for i, units_done in enumerate(done) if ref.unit not in units_done)
-        transcribe = heard is not None and ref.unit not in heard
-        if todo or transcribe:
-            tasks.append(UnitTask(ref=ref, todo=todo, transcribe=transcribe))
-    return tasks
-
-
 def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Dataset) -> None:
     """What is there already and what is left."""
-    left = sum(task.ref.num_clips for task in tasks)
+    left = sum(task.num_clips for task in tasks)
     there = _clips(refs) - left
     print(
         f"{dataset.name}: {left} of {_clips(refs)} clips to encode in {len(tasks)} units"
@@ -162,7 +144,7 @@ def recorded(
     config: Config, root: str, dataset: Dataset, work: Work
 ) -> Iterator[list[dict[str, float]]]:
     """Keep what the command was and what it measured, one mapping a pass; project it to MLflow."""
-    folders = [item.folder for item, _ in _table_uris(root, work)]
+    folders = [item.folder for item, _ in table_uris(root, work)]
     digest = hashlib.sha256(" ".join(folders).encode()).hexdigest()[:12]
     base = storage.join(root, "encodings", digest)
     storage.publish_json(settings.to_mapping(config), storage.join(base, "config.json"))
@@ -203,23 +185,6 @@ def run_passes(
     return figures
 
 
-def restricted(
-    work: Work, tasks: Sequence[UnitTask], names: Sequence[str]
-) -> tuple[Work, list[UnitTask]]:
-    """The part of a job that concerns some encoders; a transcriber outside has published before."""
-    kept = [i for i, item in enumerate(work.descriptors) if item.base.folder in names]
-    transcribes = work.transcriber is not None and work.transcriber.folder in names
-    part = replace(work, descriptors=tuple(work.descriptors[i] for i in kept))
-    part_tasks = []
-    for task in tasks:
-        todo = tuple(kept.index(i) for i in task.todo if i in kept)
-        if todo or (task.transcribe and transcribes):
-            part_tasks.append(
-                UnitTask(ref=task.ref, todo=todo, transcribe=task.transcribe and transcribes)
-            )
-    return part, part_tasks
-
-
 def run_stream(
     job: StreamJob, tasks: Sequence[UnitTask], plan: Plan, max_failed_share: float
 ) -> dict[str, float]:
@@ -232,14 +197,17 @@ def run_stream(
         AffuseError: more units were lost than can be rescued.
         TooManyFailuresError: too many clips failed.
     """
-    total = sum(task.ref.num_clips for task in tasks)
+    total = sum(task.num_clips for task in tasks)
     seconds: Counter[str] = Counter()
+    reported: set[str] = set()
     with Progress(total, label="encode", max_failed_share=max_failed_share) as progress:
         for report in stream(job, tasks, plan):
             seconds.update({"decode": report.decode_s, **report.encode_s})
+            reported.add(report.unit)
             progress.add(report.num_clips, report.failed)
         left = {task.ref.unit for task in missing_tasks(job.root, job.work, [t.ref for t in tasks])}
-        lost = [task for task in tasks if task.ref.unit in left]
+        # A table that is mended has the unit in any case; what was heard of it tells.
+        lost = [t for t in tasks if t.ref.unit in left or (t.mend and t.ref.unit not in reported)]
         if len(lost) > job.max_lost_units:
             raise AffuseError(
                 f"{len(lost)} of {len(tasks)} units were lost to workers that died; "
@@ -265,7 +233,7 @@ def run_stream(
 
 def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> None:
     """Write what each table is, and with which config it was made, beside it."""
-    for item, uri in _table_uris(root, work):
+    for item, uri in table_uris(root, work):
         facts = item.facts() | {"manifest": dataset.manifest_hash}
         storage.publish_json(facts, storage.join(uri, "descriptor.json"))
         storage.publish_json(settings.to_mapping(config), storage.join(uri, "config.json"))
@@ -280,8 +248,8 @@ def finish(
         AffuseError: a clip has no row or several.
     """
     describe_tables(config, root, dataset, work)
-    for _, uri in _table_uris(root, work):
-        compact(uri, [ref.unit for ref in refs])
+    for _, uri in table_uris(root, work):
+        compact(uri, [ref.unit for ref in refs], former=former_uri(uri))
     for item in work.descriptors:
         table = read_features(root, item.folder, columns=["clip_id", "status"])
         ids = table["clip_id"].unique()
@@ -295,13 +263,6 @@ def finish(
         print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:
         print(f"wrote {transcripts_uri(root, work.transcriber.folder)}")
-
-
-def _table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
-    found = [(item, features_uri(root, item.folder)) for item in work.descriptors]
-    if work.transcriber is not None:
-        found.append((work.transcriber, transcripts_uri(root, work.transcriber.folder)))
-    return found
 
 
 def _clips(refs: Sequence[UnitRef]) -> int:

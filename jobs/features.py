@@ -20,8 +20,9 @@ from cluster import storage
 from cluster.errors import ConfigError
 from cluster.tables import features as features_table
 from encoders import ENCODERS
+from jobs._compacting import compact, former_uri, recall
 from jobs._export import Selection, select, write_mmsa, write_npz
-from jobs._features import compact, features_uri, publish_unit, published_units
+from jobs._features import features_uri, publish_unit, published_units
 from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
 
@@ -143,6 +144,7 @@ def import_features(config: Import) -> None:
     folder = f"{config.name}-{ready.content_hash}"
     uri = features_uri(root, folder)
     refs = units(root)
+    recall(uri, [ref.unit for ref in refs])
     done = published_units(uri)
     missing = [ref for ref in refs if ref.unit not in done]
     if not missing:
@@ -154,7 +156,7 @@ def import_features(config: Import) -> None:
         publish_unit(uri, ref.unit, table.conform(unit_rows(clips, rows, ready, config)))
     facts = {**descriptor(config, ready), "manifest": dataset.manifest_hash}
     storage.publish_json(facts, storage.join(uri, "descriptor.json"))
-    compact(uri, [ref.unit for ref in refs])
+    compact(uri, [ref.unit for ref in refs], former=former_uri(uri))
     with_features = sum(name in rows for name in manifest)
     print(f"{with_features} of {len(manifest)} clips have features, the rest are status missing")
     print(f"wrote {uri}")

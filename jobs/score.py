@@ -28,8 +28,9 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
+from jobs._compacting import compact
 from jobs._encoding import Workbench
-from jobs._features import compact, features_uri, publish_unit, published_units, read_features
+from jobs._features import features_uri, publish_unit, published_units, read_features
 from jobs._manifest import UnitRef, read_manifest, read_unit, units
 from jobs._progress import Progress
 from jobs._rescue import rescue

@@ -38,10 +38,9 @@ def shade(number):
     return 20 + number * 4 % 220
 
 
-def tone(seconds, rate_hz):
-    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(
-        np.float32
-    )
+def tone(seconds, rate_hz, pitch_hz=440):
+    times_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    return (0.3 * np.sin(2 * np.pi * pitch_hz * times_s)).astype(np.float32)
 
 
 def write_clip(
@@ -235,9 +234,11 @@ class TestFormats:
         path = tmp_path / "hour.flac"
         with soundfile.SoundFile(path, "w", 8000, 1) as file:
             for _ in range(360):
-                file.write(tone(10, 8000))
+                file.write(tone(10, 8000, pitch_hz=1000))
         decoded = decoder.decode(clip(path, video=None, duration_s=3600.0), SOUND)
-        assert len(decoded.clip.waveforms[16000]) == 3600 * 16000
+        samples = decoded.clip.waveforms[16000]
+        assert len(samples) == 3600 * 16000
+        assert np.abs(np.fft.rfft(samples[-16000:])).argmax() == 1000
         with Decoder(max_decoded_gb=0.05) as small:
             decoded = small.decode(clip(path, video=None), SOUND)
             assert "seconds" in decoded.partial["audio"] or "s of sound" in decoded.partial["audio"]

@@ -182,7 +182,7 @@ class TestOnACpu:
         corpus.write_corpus(tmp_path, 4, texts=["fine", "CRASH", "fine", "fine"])
         encode.main(config(tmp_path, "toy_text"))
         (line,) = said_of(capsys)
-        assert "ended the process that was timed; the plan stays" in line
+        assert "a worker with clips of the job ended (ActorDiedError); the plan stays" in line
         found = read_features(str(tmp_path), resolve_features(str(tmp_path), "toy_text"))
         assert found["status"].to_pylist().count("failed") == 1
 

@@ -65,6 +65,19 @@ def rows(root, name):
     )
 
 
+def raw_rows(root, name):
+    """What somebody reads off the files of a table without us."""
+    files = Path(features_uri(str(root), resolve_features(str(root), name))).glob("*.parquet")
+    found = [row for file in files for row in pq.read_table(file).to_pylist()]
+    return sorted(found, key=lambda row: row["clip_id"])
+
+
+def table_files(root):
+    """The files of all feature tables, and when each was written."""
+    files = Path(features_uri(str(root))).glob("*/*.parquet")
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
 @pytest.fixture(scope="module")
 def encoded(corpus, session, tmp_path_factory):
     """A corpus of 22 clips in 6 units with both toys."""
@@ -202,6 +215,22 @@ class TestDoingOnlyWhatIsMissing:
         assert "8 of 16 clips to encode in 2 units; 8 are done" in capsys.readouterr().out
         assert [row["clip_id"] for row in rows(tmp_path, "toy_text")] == list(range(16))
 
+    def test_a_changed_option_is_another_table_and_going_back_finds_the_old_one(
+        self, corpus, session, tmp_path, capsys
+    ):
+        corpus.write_corpus(tmp_path, 4)
+        encode.main(config(tmp_path, "toy_text"))
+        before = table_files(tmp_path)
+        encode.main(config(tmp_path, "toy_text:pool=mean"))
+        after = table_files(tmp_path)
+        assert len({path.parent for path in after}) == 2
+        assert before.items() < after.items()
+        capsys.readouterr()
+        for text in ("toy_text", "toy_text:pool=mean"):
+            encode.main(config(tmp_path, text))
+            assert "nothing to do" in capsys.readouterr().out
+        assert table_files(tmp_path) == after
+
     def test_a_further_encoder_leaves_the_first_one_alone(self, corpus, session, tmp_path):
         corpus.write_corpus(tmp_path, 4)
         encode.main(config(tmp_path, "toy_text"))
@@ -218,22 +247,59 @@ class TestDoingOnlyWhatIsMissing:
         sound = tmp_path / "media" / "5.wav"
         content = sound.read_bytes()
         sound.unlink()
-        encode.main(config(tmp_path, "toy_audio"))
-        before = rows(tmp_path, "toy_audio")
-        assert [row["clip_id"] for row in before if row["status"] == "failed"] == [5]
+        (tmp_path / "media" / "6.wav").unlink()
+        encode.main(config(tmp_path, "toy_audio", "toy_text"))
+        before, text = rows(tmp_path, "toy_audio"), raw_rows(tmp_path, "toy_text")
+        assert [row["clip_id"] for row in before if row["status"] == "failed"] == [5, 6]
         sound.write_bytes(content)
         capsys.readouterr()
-        encode.main(config(tmp_path, "toy_audio"))
+        encode.main(config(tmp_path, "toy_audio", "toy_text"))
         assert "nothing to do" in capsys.readouterr().out
-        encode.main(config(tmp_path, "toy_audio", retry_failed=True))
+        encode.main(config(tmp_path, "toy_audio", "toy_text", retry_failed=True))
         said = capsys.readouterr().out
-        assert "units with failed rows" in said
-        assert "4 of 12 clips to encode in 1 units; 8 are done" in said
+        assert "2 clips with failed rows are encoded again; the other rows stay" in said
+        assert "2 of 12 clips to encode in 1 units; 10 are done" in said
+        assert "encode: 2 clips in" in said
         after = rows(tmp_path, "toy_audio")
-        assert {row["status"] for row in after} == {"ok"}
+        assert [row["clip_id"] for row in after if row["status"] == "failed"] == [6]
         assert [r for r in after if r["clip_id"] != 5] == [r for r in before if r["clip_id"] != 5]
+        assert raw_rows(tmp_path, "toy_text") == text
+        (tmp_path / "media" / "6.wav").write_bytes(content)
+        encode.main(config(tmp_path, "toy_audio", retry_failed=True))
+        assert [row["clip_id"] for row in raw_rows(tmp_path, "toy_audio")] == list(range(12))
         encode.main(config(tmp_path, "toy_audio", retry_failed=True))
         assert "nothing to do" in capsys.readouterr().out
+
+    def test_a_failed_clip_that_kills_its_worker_again_leaves_the_others_as_they_are(
+        self, corpus, session, tmp_path, capsys
+    ):
+        texts = [f"clip {i}" for i in range(8)]
+        texts[2] = "CRASH"
+        corpus.write_corpus(tmp_path, 8, texts=texts)
+        workers = WorkersConfig(actors=1, gpus_per_actor=0)
+        encode.main(config(tmp_path, "toy_text", workers=workers))
+        before = raw_rows(tmp_path, "toy_text")
+        encode.main(config(tmp_path, "toy_text", workers=workers, retry_failed=True))
+        assert "1 of 8 clips to encode in 1 units; 7 are done" in capsys.readouterr().out
+        assert raw_rows(tmp_path, "toy_text") == before
+        assert [row["clip_id"] for row in before if row["status"] == "failed"] == [2]
+
+    def test_a_moved_file_leaves_no_second_row_and_comes_back_without_work(
+        self, corpus, session, tmp_path, capsys
+    ):
+        corpus.write_corpus(tmp_path, 12)
+        encode.main(config(tmp_path, "toy_audio"))
+        before = raw_rows(tmp_path, "toy_audio")
+        corpus.write_corpus(tmp_path, 12, unit_size=6)  # the same clips, in other units
+        encode.main(config(tmp_path, "toy_audio"))
+        assert raw_rows(tmp_path, "toy_audio") == before
+        corpus.write_corpus(tmp_path, 12)
+        capsys.readouterr()
+        encode.main(config(tmp_path, "toy_audio"))
+        said = capsys.readouterr().out
+        assert "3 units that had left the manifest are there again" in said
+        assert "nothing to do" in said
+        assert raw_rows(tmp_path, "toy_audio") == before
 
     def test_clips_that_left_the_manifest_are_passed_over(self, corpus, session, tmp_path):
         corpus.write_corpus(tmp_path, 8)

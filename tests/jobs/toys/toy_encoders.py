@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.spec import Encoded, EncoderSpec, Transcript, Word
+from encoders.spec import Encoded, EncoderSpec, FramePolicy, Transcript, Word
 
 
 class ToyText:
@@ -41,6 +41,20 @@ class ToyAudio:
         steps = [wave[i : i + 800] for i in range(0, len(wave), 800)]
         values = np.array([[s.mean(), np.abs(s).max()] for s in steps], np.float32)
         return _encoded(values)
+
+
+class ToyVideo:
+    """Shape and mean of every frame."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.policy = descriptor.frame_policy
+
+    def encode(self, clips):
+        frames = [clip.frames[self.policy].pixels for clip in clips]
+        return [
+            _encoded(np.array([[*f.shape[:2], f.mean()] for f in each], np.float32))
+            for each in frames
+        ]
 
 
 class ToyEar:
@@ -78,6 +92,18 @@ AUDIO = EncoderSpec(
     dim=2,
     hop_s=0.1,
     rate_hz=8000,
+    dtype="float32",
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+VIDEO = EncoderSpec(
+    name="toy_video",
+    modality="video",
+    summary="shape and light of frames",
+    implementation="toy_encoders:ToyVideo",
+    weights=(),
+    dim=3,
+    frames=FramePolicy(kind="even", count=4, size=32),
     dtype="float32",
     licence="Apache-2.0",
     memory_gb=0.1,

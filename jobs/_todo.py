@@ -1,0 +1,85 @@
+"""What an encode command has to do: units that a table lacks, clips that failed, units that came back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from encoders.spec import Descriptor
+from jobs._compacting import recall
+from jobs._features import failed_rows, features_uri, published_units, transcripts_uri
+from jobs._manifest import UnitRef
+from jobs._work import UnitTask, Work
+
+
+def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
+    """Every table of a command, with the encoder or transcriber that fills it."""
+    found = [(item, features_uri(root, item.folder)) for item in work.descriptors]
+    if work.transcriber is not None:
+        found.append((work.transcriber, transcripts_uri(root, work.transcriber.folder)))
+    return found
+
+
+def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
+    """Units with at least one table that has no file for them."""
+    done = [published_units(features_uri(root, item.folder)) for item in work.descriptors]
+    heard: set[str] | None = None
+    if work.transcriber is not None:
+        heard = published_units(transcripts_uri(root, work.transcriber.folder))
+    tasks = []
+    for ref in refs:
+        todo = tuple(i for i, units_done in enumerate(done) if ref.unit not in units_done)
+        transcribe = heard is not None and ref.unit not in heard
+        if todo or transcribe:
+            tasks.append(UnitTask(ref=ref, todo=todo, transcribe=transcribe))
+    return tasks
+
+
+def recall_former(root: str, work: Work, refs: Sequence[UnitRef]) -> None:
+    """Take back what an earlier command encoded of units that left the manifest and are there again."""
+    current = [ref.unit for ref in refs]
+    back = max(recall(uri, current) for _, uri in table_uris(root, work))
+    if back:
+        print(f"{back} units that had left the manifest are there again, and their rows with them")
+
+
+def tasks_to_mend(
+    root: str, work: Work, refs: Sequence[UnitRef], missing: Sequence[UnitTask]
+) -> list[UnitTask]:
+    """What is missing, and the clips with failed rows in tables that are there."""
+    current = {ref.unit for ref in refs}
+    failed = {item.folder: failed_rows(uri, current) for item, uri in table_uris(root, work)}
+    lacking = {task.ref.unit: task for task in missing}
+    tasks, count = [], 0
+    for ref in refs:
+        clips = set().union(*(units.get(ref.unit, ()) for units in failed.values()))
+        task = lacking.get(ref.unit)
+        if clips:
+            count += len(clips)
+            again = [i for i, d in enumerate(work.descriptors) if ref.unit in failed[d.folder]]
+            ear = work.transcriber
+            task = UnitTask(
+                ref=ref,
+                todo=tuple(sorted({*again, *(task.todo if task else ())})),
+                transcribe=(ear is not None and ref.unit in failed[ear.folder])
+                or (task is not None and task.transcribe),
+                clips=() if task else tuple(sorted(clips)),
+                mend=True,
+            )
+        if task is not None:
+            tasks.append(task)
+    print(f"{count} clips with failed rows are encoded again; the other rows stay")
+    return tasks
+
+
+def restricted(
+    work: Work, tasks: Sequence[UnitTask], names: Sequence[str]
+) -> tuple[Work, list[UnitTask]]:
+    """The part of a job that concerns some encoders; a transcriber outside has published before."""
+    kept = [i for i, item in enumerate(work.descriptors) if item.base.folder in names]
+    transcribes = work.transcriber is not None and work.transcriber.folder in names
+    part = replace(work, descriptors=tuple(work.descriptors[i] for i in kept))
+    part_tasks = []
+    for task in tasks:
+        todo = tuple(kept.index(i) for i in task.todo if i in kept)
+        if todo or (task.transcribe and transcribes):
+            part_tasks.append(replace(task, todo=todo, transcribe=task.transcribe and transcribes))
+    return part, part_tasks
