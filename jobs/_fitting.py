@@ -89,7 +89,8 @@ def split_of(
     """Roles of the clips in one part.
 
     With folds the part's fold is held out and some groups of the rest choose the epoch; each seed draws its
-    own, so that the seeds of a fold together see all of its rows. Without folds the valid split chooses (or,
+    own, so that the seeds of a fold together see all of its rows. A valid share of 0 keeps nobody back: the
+    net trains on all of the rest and its last epoch counts. Without folds the valid split chooses (or,
     where the dataset has none, some groups of the rest, the same for every seed).
 
     A share leaves out training groups, and with folds groups that choose the epoch; judged rows stay.
@@ -109,6 +110,8 @@ def _whole_split(clips: Clips, part: Part, valid_share: float, has_folds: bool) 
         return Split(train=~nobody, valid=nobody, oof=nobody)
     if has_folds:
         oof = clips.fold == part.fold
+        if valid_share == 0:
+            return Split(train=~oof, valid=nobody, oof=oof)
         valid = some_groups(clips, ~oof, valid_share, seed_of("inner", part.fold, part.seed))
         return Split(train=~oof & ~valid, valid=valid, oof=oof)
     valid = clips.split == "valid"

@@ -38,7 +38,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ef_lstm": {"hidden": [64, 128, 256], "layers": {"int": [1, 4]}, "dropout": [0.2, 0.5]},
     "gated": {
         "hidden": [64, 128, 256],
-        "dropout": {"float": [0.2, 0.7]},
+        "norm": ["layer", "none"],
+        "dropout": {"float": [0.2, 0.8]},
         "modality_dropout": [0.0, 0.1, 0.3],
     },
     "graph_mfn": {"memory_width": [64, 128, 300], "node": [20, 64, 128], "head": [64, 128]},

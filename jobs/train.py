@@ -91,7 +91,8 @@ class Config(Recipe):
     """One net a fold for each of them."""
 
     valid_share: float = 0.1
-    """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]."""
+    """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]. 0: none; all
+    rows are trained on and the last epoch counts, which suits --schedule cosine and a known --epochs."""
 
     share: float = 1.0
     """Share of the training groups that is used; runs that differ in nothing else are the learning curve
@@ -133,8 +134,13 @@ class Config(Recipe):
             raise ConfigError(f"--seeds {list(self.seeds)}: each seed once")
         if self.views < 0:
             raise ConfigError(f"--views {self.views}: expected 0 or more")
-        if not 0 < self.valid_share < 1:
-            raise ConfigError(f"--valid-share {self.valid_share}: expected between 0 and 1")
+        if not 0 <= self.valid_share < 1:
+            raise ConfigError(f"--valid-share {self.valid_share}: expected from 0 to below 1")
+        if self.valid_share == 0 and (self.folds is None or self.schedule == "plateau"):
+            raise ConfigError(
+                "--valid-share 0 leaves nothing to choose or judge by: give --folds, and a schedule "
+                "other than plateau"
+            )
         if not 0 < self.share <= 1:
             raise ConfigError(f"--share {self.share}: expected above 0 and at most 1")
         enrolment(self.normalise)

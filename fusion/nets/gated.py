@@ -42,6 +42,9 @@ class GatedFusion(Net):
         pool: Literal["mean", "mean_std"] = "mean"
         """Over the real steps of a clip."""
 
+        norm: Literal["layer", "none"] = "layer"
+        """Of each modality's vector; few, scaled features (action units) are better left alone."""
+
         squash: Range | None = None
         """Bounds of a single output, by a sigmoid."""
 
@@ -54,7 +57,7 @@ class GatedFusion(Net):
         self.project = module_dict(
             {
                 name: nn.Sequential(
-                    nn.LayerNorm(dim * factor),
+                    nn.LayerNorm(dim * factor) if config.norm == "layer" else nn.Identity(),
                     nn.Linear(dim * factor, config.hidden),
                     nn.ReLU(),
                     nn.Dropout(config.dropout),

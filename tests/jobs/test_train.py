@@ -63,6 +63,16 @@ class TestFolds:
             speakers = part.assign(speaker=(part.clip_id - 100) // 8)
             assert (speakers.groupby("speaker").role.nunique() == 1).all()
 
+    def test_a_valid_share_of_nothing_trains_on_all_other_rows_to_the_last_epoch(self, root):
+        train.main(config(root, run="whole", folds="speaker", valid_share=0, patience=1))
+        table = read_predictions(root, "whole").to_pandas()
+        assert set(table.role) == {"train", "oof"}
+        for _, part in table[table.task == "emotion"].groupby("fold"):
+            assert len(part) == 47
+        history = storage.read_bytes(f"{root}/runs/whole/fold=0/seed=0/history.jsonl").splitlines()
+        card = storage.read_json(f"{root}/runs/whole/refit/seed=0/model.json")
+        assert len(history) == card["facts"]["best_epoch"] == 4
+
 
 class TestViews:
     def test_views_of_rows_that_are_not_trained_on_are_never_read(
@@ -145,6 +155,11 @@ class TestRefusals:
     def test_an_unknown_net_names_the_nearest(self, root):
         with pytest.raises(ConfigError, match="no net 'gatd'; did you mean 'gated'"):
             config(root, net="gatd")
+
+    @pytest.mark.parametrize("changes", [{"folds": None}, {"schedule": "plateau"}])
+    def test_nothing_to_judge_by_is_refused(self, root, changes):
+        with pytest.raises(ConfigError, match="nothing to choose or judge by"):
+            config(root, **{"valid_share": 0, "folds": "speaker", **changes})
 
     def test_an_unknown_option_names_the_nearest(self, root):
         with pytest.raises(ConfigError, match="no option 'hiden'; did you mean 'hidden'"):
