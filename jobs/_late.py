@@ -5,8 +5,9 @@ held-out rows. `cross_fitted` gives the fused scores of that procedure on all ro
 procedure fitted once on all of them.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ class Candidate:
 
     member_calibration: Method = "none"
     """Of each member before it is fused, on the same rows."""
+
+    @property
+    def key(self) -> str:
+        """Equal for equal candidates only."""
+        return json.dumps(asdict(self), sort_keys=True)
 
     @property
     def title(self) -> str:
@@ -133,13 +139,31 @@ def fit(held: HeldOut, candidate: Candidate) -> Fitted:
     return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
 
 
-def cross_fitted(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) -> "Verdict":
+Judgements = Mapping[int | None, float]
+"""A candidate's judge on the rows outside a fold, by fits that never saw that fold; None: on all rows."""
+
+
+def judgements(held: HeldOut, candidate: Candidate, folds: np.ndarray) -> Judgements:
+    """Everything that a choice needs to know of one candidate."""
+    pairs = _PairFits(held, folds, {})
+    # Of two folds none is left to fit on without both.
+    without = pairs.names if len(pairs.names) > 2 else []
+    return {fold: pairs.judge(candidate, without=fold) for fold in [None, *without]}
+
+
+def cross_fitted(
+    held: HeldOut,
+    candidates: Sequence[Candidate],
+    folds: np.ndarray,
+    known: Mapping[str, Judgements] | None = None,
+) -> "Verdict":
     """Fused scores of every row by a procedure that never saw the row's fold.
 
     Args:
         held: members' scores on rows they did not train on.
         candidates: what may be chosen from; with one, nothing is chosen.
         folds: fold of each row [row]; at least two folds.
+        known: judgements that were made elsewhere, by `Candidate.key`.
 
     Raises:
         ValueError: fewer than two folds.
@@ -149,7 +173,7 @@ def cross_fitted(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarr
         raise ValueError("cross-fitting needs two folds or more")
     scores = torch.full((len(folds), held.members.scores.shape[2]), torch.nan, dtype=torch.float64)
     chosen = {}
-    pairs = _PairFits(held, folds)
+    pairs = _PairFits(held, folds, known or {})
     for fold in names:
         best = pairs.best(candidates, without=int(fold)) if len(candidates) > 1 else candidates[0]
         chosen[int(fold)] = best
@@ -169,11 +193,16 @@ class Verdict:
     """Fold -> the candidate that the other folds chose for it."""
 
 
-def choose(held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray) -> Candidate:
+def choose(
+    held: HeldOut,
+    candidates: Sequence[Candidate],
+    folds: np.ndarray,
+    known: Mapping[str, Judgements] | None = None,
+) -> Candidate:
     """The candidate with the best cross-fitted judge over all folds: what a bundle ships."""
     if len(candidates) == 1:
         return candidates[0]
-    return _PairFits(held, folds).best(candidates, without=None)
+    return _PairFits(held, folds, known or {}).best(candidates, without=None)
 
 
 def simplest(names: Sequence[str]) -> list[Candidate]:
@@ -235,23 +264,28 @@ class _PairFits:
     that a nested choice costs half of what it seems to.
     """
 
-    def __init__(self, held: HeldOut, folds: np.ndarray) -> None:
+    def __init__(self, held: HeldOut, folds: np.ndarray, known: Mapping[str, Judgements]) -> None:
         self.held = held
         self.folds = folds
+        self.known = known
         self.names = [int(name) for name in np.unique(folds)]
         self.cache: dict[tuple[str, frozenset[int]], Fitted] = {}
 
     def best(self, candidates: Sequence[Candidate], *, without: int | None) -> Candidate:
         """The best on the rows outside the fold `without`, each of them scored by a fit without it."""
-        others = [name for name in self.names if name != without]
-        if len(others) < 2:
+        if len(self.names) - (without is not None) < 2:
             return candidates[0]
-        judged = [self._judge(candidate, others, without) for candidate in candidates]
+        judged = [self.judge(candidate, without=without) for candidate in candidates]
         return candidates[int(np.argmin(judged))]
 
-    def _judge(self, candidate: Candidate, others: Sequence[int], without: int | None) -> float:
+    def judge(self, candidate: Candidate, *, without: int | None) -> float:
+        """Lower is better; of the rows outside the fold `without`."""
+        if candidate.key in self.known:
+            return self.known[candidate.key][without]
         scores, targets = [], []
-        for fold in others:
+        for fold in self.names:
+            if fold == without:
+                continue
             left_out = frozenset({fold} if without is None else {fold, without})
             at = self.folds == fold
             rows = self.held.rows(at)
@@ -260,7 +294,7 @@ class _PairFits:
         return judge(self.held.members.kind, torch.cat(scores), torch.cat(targets))
 
     def _fitted(self, candidate: Candidate, left_out: frozenset[int]) -> Fitted:
-        key = (f"{candidate}", left_out)
+        key = (candidate.key, left_out)
         if key not in self.cache:
             kept = ~np.isin(self.folds, list(left_out))
             self.cache[key] = fit(self.held.rows(kept), candidate)

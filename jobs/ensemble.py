@@ -5,10 +5,11 @@ Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no memb
 Writes: <root>/bundles/<name>/  bundle.json, the nets, predictions.parquet (cross-fitted), results.json
 
 Laptop:   affuse ensemble --root data/ravdess --runs voice face both
-Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto
+Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto --trials 200
 Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --runs voice face both
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +19,14 @@ import pyarrow as pa
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.session import SessionConfig
 from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from fusion.tasks import Task
 from jobs import _bundles, _late, _results
 from jobs._apart import say_normalised
-from jobs._late import Candidate
+from jobs._late import Candidate, Judgements
 from jobs._manifest import Dataset, read_dataset
 from jobs._members import add_members
 from jobs._metadata import metadata_out_of_fold
@@ -49,7 +51,11 @@ class Config:
     """Task to fuse; may be left out where the dataset has one."""
 
     rule: str = "log_pool"
-    """Late-fusion rule, or `auto`: every rule, calibration and subset is judged by cross-fitting."""
+    """Late-fusion rule, or `auto`: a dozen rules and the pool without each member, cross-fitted."""
+
+    trials: int = 0
+    """With auto: so many further candidates by Ray Tune, drawn from rules x options x calibrations x subsets
+    of the members."""
 
     rule_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the rule, e.g. shrinkage=2."""
@@ -74,9 +80,17 @@ class Config:
     """Bootstrap resamples of the groups."""
 
     seed: int = 0
-    """Of the bootstrap and of the cut into parts."""
+    """Of the bootstrap, of the cut into parts and of the draw of candidates."""
+
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """The Ray session, where there are trials."""
 
     def __post_init__(self) -> None:
+        if self.trials < 0 or (self.trials and self.rule != "auto"):
+            raise ConfigError(
+                f"--trials {self.trials} --rule {self.rule}: trials are 0 or more, and search only "
+                "with --rule auto"
+            )
         if self.rule != "auto" and self.rule not in LATE:
             raise ConfigError(f"--rule {self.rule}: {settings.nearest(self.rule, ['auto', *LATE])}")
         if len(self.runs) + len(self.imported) == 0:
@@ -92,13 +106,15 @@ def main(config: Config) -> None:
     groups = groups_of(config.root, held.clip_id)
     folds = folds_of(held, groups, config)
     candidates = candidates_of(config, held)
-    verdict = _late.cross_fitted(held, candidates, folds)
+    judged = search(config, held, folds)
+    candidates += judged.candidates
+    verdict = _late.cross_fitted(held, candidates, folds, judged.judgements)
     known = metadata_out_of_fold(config.root, held, folds, name, task)
     results = _results.judge(
         held, verdict, folds, groups, config.resamples, config.seed,
         metadata=None if known is None else known.scores,
     )  # fmt: skip
-    shipped = ship(held, candidates, folds, results)
+    shipped = ship(held, candidates, folds, results, judged.judgements)
     decided = decide(config, held, verdict, folds)
     publish(config, dataset, name, task, held, verdict, shipped, results, decided)
     _results.show(results, task)
@@ -151,8 +167,39 @@ def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
     return _late.every_candidate(held.members.kind, held.members.names)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What the trials came to."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    judgements: Mapping[str, Judgements] = field(default_factory=dict)
+    """By `Candidate.key`."""
+
+
+def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
+    """Further candidates, drawn and judged by Ray Tune."""
+    if not config.trials:
+        return Searched()
+    from jobs import _late_search
+
+    start = time.monotonic()
+    drawn = _late_search.drawn(held.members.kind, held.members.names, config.trials, config.seed)
+    root = storage.absolute(config.root)
+    found = _late_search.searched(held, drawn, folds, root=root, session=config.session)
+    best = min(drawn, key=lambda candidate: found[candidate.key][None])
+    print(
+        f"{len(drawn)} candidates in {time.monotonic() - start:.1f} s, the best of them "
+        f"{_late.JUDGES[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
+    )
+    return Searched(candidates=drawn, judgements=found)
+
+
 def ship(
-    held: HeldOut, candidates: Sequence[Candidate], folds: np.ndarray, results: _results.Results
+    held: HeldOut,
+    candidates: Sequence[Candidate],
+    folds: np.ndarray,
+    results: _results.Results,
+    known: Mapping[str, Judgements],
 ) -> _late.Fitted:
     """The chosen fusion fitted on all rows; where it shows no gain over the unfitted pool, the simplest.
 
@@ -160,7 +207,7 @@ def ship(
     """
     if len(candidates) > 1 and not results.gain_over_pool:
         candidates = _late.simplest(held.members.names)
-    chosen = _late.choose(held, candidates, folds)
+    chosen = _late.choose(held, candidates, folds, known)
     return _late.fit(held, chosen)
 
 

@@ -1,0 +1,119 @@
+"""The search over late fusion: all rules, calibrations and subsets; no fold chooses for itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from cluster import storage
+from cluster.errors import ConfigError
+from cluster.session import SessionConfig
+from fusion.late import LATE, rule_class
+from fusion.late.members import Members
+from jobs import _late, _late_search, ensemble
+from jobs._predictions import HeldOut
+
+NAMES = ("face", "noise", "voice")
+
+
+@pytest.fixture(scope="module")
+def held() -> HeldOut:
+    """Two members that are right about different classes, and one that knows nothing; 90 rows in 3 folds."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(3, (90,), generator=generator)
+    scores = torch.randn(3, 90, 3, generator=generator, dtype=torch.float64)
+    for member, classes in {0: (0, 1), 2: (1, 2)}.items():
+        for index in classes:
+            scores[member, :, index] += 2.5 * (target == index)
+    return HeldOut(
+        clip_id=np.arange(90),
+        fold=np.arange(90) // 10 % 3,
+        target=target,
+        members=Members(
+            names=NAMES,
+            kind="classification",
+            scores=scores.log_softmax(-1),
+            present=torch.ones(3, 90, dtype=torch.bool),
+        ),
+    )
+
+
+class TestTheDraw:
+    def test_options_are_named_for_every_rule_and_taken_by_it(self):
+        assert list(_late_search.OPTIONS) == list(LATE)
+        for rule, options in _late_search.OPTIONS.items():
+            for name, choices in options.items():
+                for choice in choices:
+                    rule_class(rule).Config(**{name: choice})
+
+    def test_candidates_differ_and_are_the_same_for_the_same_seed(self):
+        first = _late_search.drawn("classification", NAMES, 60, 0)
+        assert first == _late_search.drawn("classification", NAMES, 60, 0)
+        assert first != _late_search.drawn("classification", NAMES, 60, 1)
+        assert len({candidate.key for candidate in first}) == len(first) == 60
+
+    def test_rules_calibrations_and_subsets_are_all_drawn(self):
+        drawn = _late_search.drawn("classification", NAMES, 300, 0)
+        assert {c.rule for c in drawn} == set(LATE)
+        assert {c.calibration for c in drawn} == set(_late_search.CALIBRATIONS)
+        assert {c.member_calibration for c in drawn} == set(_late_search.MEMBER_CALIBRATIONS)
+        pairs = {("face", "noise"), ("face", "voice"), ("noise", "voice")}
+        assert {c.members for c in drawn} == {(), *pairs}
+
+    def test_a_regression_draws_rules_that_have_a_meaning_for_it(self):
+        drawn = _late_search.drawn("regression", NAMES, 100, 0)
+        assert drawn
+        assert all("regression" in rule_class(c.rule).kinds for c in drawn)
+        assert {c.member_calibration for c in drawn} == {"none"}
+
+    def test_a_small_space_ends_the_draw(self):
+        drawn = _late_search.drawn("regression", ("voice", "face"), 10_000, 0)
+        assert len(drawn) < 200
+
+
+class TestTheChoice:
+    def test_judgements_made_elsewhere_choose_what_is_chosen_here(self, held):
+        candidates = _late_search.drawn("classification", NAMES, 8, 0)
+        known = {c.key: _late.judgements(held, c, held.fold) for c in candidates}
+        here = _late.cross_fitted(held, candidates, held.fold)
+        there = _late.cross_fitted(held, candidates, held.fold, known)
+        assert here.chosen == there.chosen
+        torch.testing.assert_close(here.scores, there.scores, rtol=0, atol=0)
+        assert _late.choose(held, candidates, held.fold) == _late.choose(
+            held, candidates, held.fold, known
+        )
+
+    def test_a_folds_own_targets_change_no_judgement_that_is_made_without_it(self, held):
+        changed = held.target.clone()
+        changed[torch.from_numpy(held.fold == 1)] = 0
+        other = HeldOut(clip_id=held.clip_id, fold=held.fold, target=changed, members=held.members)
+        candidate = _late.Candidate(rule="log_pool", calibration="vector")
+        before = _late.judgements(held, candidate, held.fold)
+        after = _late.judgements(other, candidate, held.fold)
+        assert before[1] == after[1]
+        assert before[0] != after[0]
+        assert before[None] != after[None]
+
+    def test_two_folds_leave_nothing_to_choose_without_one_of_them(self, held):
+        found = _late.judgements(held, _late.PLAIN, held.fold % 2)
+        assert list(found) == [None]
+
+    def test_trials_without_auto_are_refused(self):
+        with pytest.raises(ConfigError, match="search only with --rule auto"):
+            ensemble.Config(root="r", runs=("a",), trials=3)
+
+
+@pytest.mark.ray
+def test_a_search_that_was_stopped_judges_only_what_is_missing(held, tmp_path, capsys):
+    root, session = str(tmp_path), SessionConfig(address="local", num_cpus=2)
+    candidates = _late_search.drawn("classification", NAMES, 6, 0)
+    _late_search.searched(held, candidates[:4], held.fold, root=root, session=session)
+    found = _late_search.searched(held, candidates, held.fold, root=root, session=session)
+    assert "2 candidates to judge, 4 are there" in capsys.readouterr().out
+    again = _late_search.searched(held, candidates, held.fold, root=root, session=session)
+    assert "to judge" not in capsys.readouterr().out
+    here = {c.key: _late.judgements(held, c, held.fold) for c in candidates}
+    assert found == again == here
+    (folder,) = storage.names(f"{root}/searches")
+    assert len(storage.names(f"{root}/searches/{folder}", ".json")) == 6
+    other = _late_search.identity(held.rows(np.arange(80)), held.fold[:80])
+    assert other != folder
