@@ -125,12 +125,21 @@ class Fitted:
         return self.calibration.apply(self.rule.combine(apply_members(self.members, members)))
 
 
-def fit(held: HeldOut, candidate: Candidate) -> Fitted:
-    """Fit rule and calibration on these rows."""
+def fit(
+    held: HeldOut, candidate: Candidate, calibrated: Mapping[str, Calibration] | None = None
+) -> Fitted:
+    """Fit rule and calibration on these rows.
+
+    Args:
+        held: members' scores on rows they did not train on.
+        candidate: what is fitted.
+        calibrated: the candidate's calibration of each member, where it was fitted on these rows before.
+    """
     members = held.members.only(candidate.members) if candidate.members else held.members
     calibrations: Mapping[str, Calibration] = {}
     if members.kind != "regression" and candidate.member_calibration != "none":
-        calibrations = calibrate_members(candidate.member_calibration, members, held.target)
+        found = calibrated or calibrate_members(candidate.member_calibration, members, held.target)
+        calibrations = {name: found[name] for name in members.names}
         members = apply_members(calibrations, members)
     kind = rule_class(candidate.rule)
     rule = kind.fit(kind.Config(**candidate.options), members, held.target)
@@ -141,14 +150,6 @@ def fit(held: HeldOut, candidate: Candidate) -> Fitted:
 
 Judgements = Mapping[int | None, float]
 """A candidate's judge on the rows outside a fold, by fits that never saw that fold; None: on all rows."""
-
-
-def judgements(held: HeldOut, candidate: Candidate, folds: np.ndarray) -> Judgements:
-    """Everything that a choice needs to know of one candidate."""
-    pairs = _PairFits(held, folds, {})
-    # Of two folds none is left to fit on without both.
-    without = pairs.names if len(pairs.names) > 2 else []
-    return {fold: pairs.judge(candidate, without=fold) for fold in [None, *without]}
 
 
 def cross_fitted(
@@ -173,7 +174,7 @@ def cross_fitted(
         raise ValueError("cross-fitting needs two folds or more")
     scores = torch.full((len(folds), held.members.scores.shape[2]), torch.nan, dtype=torch.float64)
     chosen = {}
-    pairs = _PairFits(held, folds, known or {})
+    pairs = PairFits(held, folds, known)
     for fold in names:
         best = pairs.best(candidates, without=int(fold)) if len(candidates) > 1 else candidates[0]
         chosen[int(fold)] = best
@@ -202,7 +203,7 @@ def choose(
     """The candidate with the best cross-fitted judge over all folds: what a bundle ships."""
     if len(candidates) == 1:
         return candidates[0]
-    return _PairFits(held, folds, known or {}).best(candidates, without=None)
+    return PairFits(held, folds, known).best(candidates, without=None)
 
 
 def simplest(names: Sequence[str]) -> list[Candidate]:
@@ -257,19 +258,33 @@ def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:
     return metric(JUDGES[kind])(probabilities(kind, scores[known]), target[known])
 
 
-class _PairFits:
+class PairFits:
     """Scores of candidates on one fold, fitted without that fold and without a second one.
 
     Leaving out {k, j} serves fold k's choice (scored on j) and fold j's choice (scored on k) alike, so
     that a nested choice costs half of what it seems to.
+
+    Args:
+        held: members' scores on rows they did not train on.
+        folds: fold of each row [row].
+        known: judgements that were made elsewhere, by `Candidate.key`.
     """
 
-    def __init__(self, held: HeldOut, folds: np.ndarray, known: Mapping[str, Judgements]) -> None:
+    def __init__(
+        self, held: HeldOut, folds: np.ndarray, known: Mapping[str, Judgements] | None = None
+    ) -> None:
         self.held = held
         self.folds = folds
-        self.known = known
+        self.known = known or {}
         self.names = [int(name) for name in np.unique(folds)]
         self.cache: dict[tuple[str, frozenset[int]], Fitted] = {}
+        self.calibrated: dict[tuple[Method, frozenset[int]], Mapping[str, Calibration]] = {}
+
+    def judgements(self, candidate: Candidate) -> Judgements:
+        """Everything that a choice needs to know of one candidate."""
+        # Of two folds none is left to fit on without both.
+        without = self.names if len(self.names) > 2 else []
+        return {fold: self.judge(candidate, without=fold) for fold in [None, *without]}
 
     def best(self, candidates: Sequence[Candidate], *, without: int | None) -> Candidate:
         """The best on the rows outside the fold `without`, each of them scored by a fit without it."""
@@ -296,6 +311,18 @@ class _PairFits:
     def _fitted(self, candidate: Candidate, left_out: frozenset[int]) -> Fitted:
         key = (candidate.key, left_out)
         if key not in self.cache:
-            kept = ~np.isin(self.folds, list(left_out))
-            self.cache[key] = fit(self.held.rows(kept), candidate)
+            rows = self.held.rows(~np.isin(self.folds, list(left_out)))
+            calibrated = self._calibrated(candidate.member_calibration, rows, left_out)
+            self.cache[key] = fit(rows, candidate, calibrated)
         return self.cache[key]
+
+    def _calibrated(
+        self, method: Method, rows: HeldOut, left_out: frozenset[int]
+    ) -> Mapping[str, Calibration]:
+        """Of all members: the same for every candidate."""
+        if rows.members.kind == "regression" or method == "none":
+            return {}
+        key = (method, left_out)
+        if key not in self.calibrated:
+            self.calibrated[key] = calibrate_members(method, rows.members, rows.target)
+        return self.calibrated[key]

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from ray import tune
 
 from cluster import storage
@@ -24,7 +25,7 @@ from cluster.session import SessionConfig, cluster_capacity, ray_session
 from fusion.batch import Kind
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
-from jobs._late import Candidate, Judgements, judgements
+from jobs._late import Candidate, Judgements, PairFits
 from jobs._predictions import HeldOut
 
 OPTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -70,7 +71,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """
         assert held is not None
         assert folds is not None
-        self.held, self.folds, self.folder = held, folds, folder
+        torch.set_num_threads(1)
+        self.pairs, self.folder = PairFits(held, folds), folder
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,7 +82,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Fit it without each fold and each pair of folds."""
-        found = judgements(self.held, self.candidate, self.folds)
+        found = self.pairs.judgements(self.candidate)
         pairs = [[fold, judge] for fold, judge in found.items()]
         uri = storage.join(self.folder, file_of(self.candidate))
         storage.publish_json({"candidate": self.candidate.key, "judgements": pairs}, uri)

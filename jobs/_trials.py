@@ -157,14 +157,16 @@ class Search(Searcher):  # type: ignore[misc]
         self.study = optuna.create_study(direction="minimize", sampler=sampler)
         for record in ledger:
             self.study.add_trial(frozen(record))
-        if not ledger:
-            for inputs in first_inputs(space.values_of("inputs", list(config.inputs))):
-                self.study.enqueue_trial({"inputs": json.dumps(inputs)})
+        sets = [list(some) for some in space.values_of("inputs", list(config.inputs))]
+        self.turns = in_turn(sets)
         self.next = 1 + max((record.number for record in ledger), default=-1)
         self.open: dict[str, tuple[int, optuna.Trial, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next configuration."""
+        inputs = turn_of(self.turns, self.next)
+        if inputs is not None:
+            self.study.enqueue_trial({"inputs": json.dumps(inputs)})
         drawn = self.study.ask()
         values = self.space.draw(drawn, self.config.net)
         self.open[trial_id] = (self.next, drawn, values)
@@ -240,12 +242,27 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if score <= bar else TrialScheduler.STOP)
 
 
-def first_inputs(choices: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Every input by itself, then the largest set: late fusion needs them, whatever the search prefers."""
-    if len(choices) < 2:
+def in_turn(sets: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Sets of inputs in the order in which they take turns: each by itself, the largest, then the rest."""
+    if len(sets) < 2:
         return []
-    sets = [list(some) for some in choices]
-    return [some for some in sets if len(some) == 1] + [max(sets, key=len)]
+    largest = max(sets, key=len)
+    order = sorted(sets, key=lambda some: (len(some) > 1, some is not largest))
+    return [list(some) for some in order]
+
+
+def turn_of(turns: Sequence[Sequence[str]], number: int) -> Sequence[str] | None:
+    """The inputs of a trial where they are not the sampler's to choose.
+
+    The first trials take every set in turn, and so does every other one after them: late fusion needs good
+    nets of the weak modalities too, and a sampler that learns from scores soon asks for the best set only.
+    """
+    if not turns:
+        return None
+    first = len(turns)
+    if number < first:
+        return turns[number]
+    return turns[(number - first) // 2 % first] if (number - first) % 2 == 0 else None
 
 
 def sampler_of(search: str, seed: int) -> optuna.samplers.BaseSampler:

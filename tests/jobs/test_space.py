@@ -9,7 +9,7 @@ from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
 from jobs._space import PRESETS, default_space, read_space, subsets, with_values
-from jobs._trials import Search, first_inputs, sampler_of
+from jobs._trials import Search, in_turn, sampler_of, turn_of
 
 BASE = train.Config(root="r", inputs=("voice", "face"))
 
@@ -92,15 +92,25 @@ class TestMistakes:
             read_space(space, BASE)
 
 
-class TestFirstTrials:
-    def test_every_input_alone_and_all_together_are_tried_first(self):
-        choices = [["a"], ["a", "b"], ["b"], ["a", "b", "c"]]
-        assert first_inputs(choices) == [["a"], ["b"], ["a", "b", "c"]]
-        assert first_inputs([["a"]]) == []
+class TestTurns:
+    SETS = (["a"], ["a", "b"], ["b"], ["a", "b", "c"])
 
-    def test_a_search_begins_with_them(self, tmp_path):
+    def test_every_input_alone_and_all_together_come_first(self):
+        assert in_turn(self.SETS) == [["a"], ["b"], ["a", "b", "c"], ["a", "b"]]
+        assert in_turn([["a"]]) == []
+
+    def test_half_of_all_later_trials_take_the_sets_in_turn(self):
+        turns = in_turn(self.SETS)
+        taken = [turn_of(turns, number) for number in range(4, 20)]
+        assert taken[::2] == turns + turns
+        assert taken[1::2] == [None] * 8
+        assert turn_of([], 0) is None
+
+    def test_a_search_gives_each_set_its_share(self, tmp_path):
         base = dataclasses.replace(BASE, root=str(tmp_path), run="t")
         values = {"inputs": [["voice"], ["face"], ["voice", "face"]], "lr": {"log": [1e-4, 1e-2]}}
-        search = Search(read_space(values, base), base, sampler_of("random", 0), [], print)
-        drawn = [search.suggest(str(index))["values"]["inputs"] for index in range(3)]
-        assert drawn == [["voice"], ["face"], ["voice", "face"]]
+        search = Search(read_space(values, base), base, sampler_of("optuna", 0), [], print)
+        drawn = [search.suggest(str(index))["values"]["inputs"] for index in range(21)]
+        assert drawn[:3] == [["voice"], ["face"], ["voice", "face"]]
+        for inputs in drawn[:3]:
+            assert drawn.count(inputs) >= 4
