@@ -91,6 +91,9 @@ class Evidence:
     metadata: Sequence[str]
     """What the baseline that sees no content knows of a clip; empty where there is none."""
 
+    made: Mapping[str, str]
+    """Run -> its net and what it reads, in words."""
+
     curves: Mapping[str, Sequence[Curve]]
     roles: Mapping[str, Mapping[str, float]]
     """Run -> role -> the first figure, the mean over folds and seeds."""
@@ -166,13 +169,7 @@ def gather(
     if task_name not in dataset.tasks:
         raise ConfigError(f"--task {task_name}: the dataset has {', '.join(dataset.tasks)}")
     kind = dataset.tasks[task_name]
-    held = held_out(root, names, task_name, kind) if names else None
-    if held is not None and not len(held.clip_id):
-        raise ConfigError(
-            f"{', '.join(names)} have no held-out rows of {task_name!r}; type another --task "
-            f"({', '.join(dataset.tasks)})"
-        )
-    held = add_members(root, held, imported, task_name, kind)
+    held = _members(root, names, imported, task_name, kind, dataset.tasks)
     held, fused = with_bundle(root, held, bundle, task_name, kind)
     configs = run_configs(root)
     own = normalised_runs(configs, names)
@@ -193,10 +190,7 @@ def gather(
     )
     apart = judged_apart(root, configs, own, task_name, kind, **draws) if raw else []
     if raw and fused_own:
-        hows = "+".join(sorted(set(fused_own.values())))
-        for name, scores in fused.items():
-            shown = figures(kind.kind, scores, held.target, groups.code.numpy(), **draws)
-            apart.append(Apart(name=name, how=hows, figures=shown))
+        apart += _fused_apart(held, fused, fused_own, groups, **draws)
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
@@ -212,6 +206,7 @@ def gather(
         apart=apart,
         transductive=not raw,
         metadata=() if known is None else known.facts,
+        made={run: net_in_words(configs[run]) for run in names if "net" in configs.get(run, {})},
         curves={marked(run, own.get(run)): curves(root, run) for run in names},
         roles={
             marked(run, own.get(run)): role_figures(root, run, task_name, kind) for run in names
@@ -223,6 +218,45 @@ def gather(
         tested=evaluated(root, bundle or "+".join(names)),
         looks=len(storage.names(storage.join(root, "looks"))),
     )
+
+
+def _members(
+    root: str,
+    runs: Sequence[str],
+    imported: Sequence[str],
+    name: str,
+    task: Task,
+    tasks: Mapping[str, Task],
+) -> HeldOut:
+    """Runs and imported predictions on rows that none of them trained on."""
+    held = held_out(root, runs, name, task) if runs else None
+    if held is not None and not len(held.clip_id):
+        raise ConfigError(
+            f"{', '.join(runs)} have no held-out rows of {name!r}; type another --task "
+            f"({', '.join(tasks)})"
+        )
+    return add_members(root, held, imported, name, task)
+
+
+def _fused_apart(
+    held: HeldOut,
+    fused: Mapping[str, Tensor],
+    own: Mapping[str, str],
+    groups: Groups,
+    resamples: int,
+    seed: int,
+) -> list[Apart]:
+    """Figures of an ensemble that some normalised run is part of."""
+    hows, codes = "+".join(sorted(set(own.values()))), groups.code.numpy()
+    kind = held.members.kind
+    return [
+        Apart(
+            name=name,
+            how=hows,
+            figures=figures(kind, scores, held.target, codes, resamples, seed),
+        )
+        for name, scores in fused.items()
+    ]
 
 
 def with_bundle(
@@ -298,3 +332,17 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, num_rows: int) -> s
 
 def _own_words(own: Mapping[str, str]) -> str:
     return f", normalised by {'+'.join(sorted(set(own.values())))} (transductive)"
+
+
+def net_in_words(config: Mapping[str, Any]) -> str:
+    """The net of a run's config and what it reads."""
+    options = ", ".join(
+        f"{k} {_short(v)}" for k, v in sorted(config.get("net_options", {}).items())
+    )
+    return f"{config['net']} of {' + '.join(config['inputs'])}" + (
+        f" ({options})" if options else ""
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -58,8 +58,17 @@ def results(options: Options, evidence: Evidence) -> Section:
             )
         ),
         pictures={"results": picture},
-        tables=(grid,),
+        tables=(grid, *_runs(evidence)),
     )
+
+
+def _runs(evidence: Evidence) -> list[Grid]:
+    """What stands behind the names of the runs."""
+    rows = [[run, made] for run, made in evidence.made.items()]
+    grid = Grid(
+        name="runs", caption="What the runs are.", header=["run", "net and inputs"], rows=rows
+    )
+    return [grid] if rows else []
 
 
 def _told(evidence: Evidence) -> str:

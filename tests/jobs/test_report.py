@@ -74,7 +74,11 @@ def add_run(root, name, target, scores):
             "".join(json.dumps(record) + "\n" for record in history).encode(),
             storage.join(root, "runs", name, f"fold={fold}", "seed=0", "history.jsonl"),
         )
-    storage.publish_json({"folds": "speaker"}, storage.join(root, "runs", name, "config.json"))
+    config = {
+        "folds": "speaker", "net": "gated", "inputs": ["egemaps", "minilm"],
+        "net_options": {"dropout": 0.123456, "hidden": 64},
+    }  # fmt: skip
+    storage.publish_json(config, storage.join(root, "runs", name, "config.json"))
     for file in _bundles.NET_FILES:
         storage.publish_bytes(b"{}", storage.join(root, "runs", name, "refit", "seed=0", file))
 
@@ -125,6 +129,11 @@ class Page(HTMLParser):
 
 
 class TestThePage:
+    def test_it_says_what_stands_behind_the_name_of_a_run(self, made):
+        said = "gated of egemaps + minilm (dropout 0.123, hidden 64)"
+        assert Page(made[1]).texts.count(said) == 2
+        assert storage.exists(f"{made[0]}/runs.csv")
+
     def test_it_needs_nothing_from_elsewhere_and_runs_nothing(self, made):
         page = Page(made[1])
         assert "script" not in page.tags
