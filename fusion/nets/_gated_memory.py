@@ -3,8 +3,6 @@
 Shapes: time, batch, width, inner, memory.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,25 +43,20 @@ class GatedMemory(nn.Module):
 
     def forward(self, inner: Float[Tensor, "time batch inner"]) -> Tensor:
         """The memory after each step [time batch memory], from the first layers' outputs."""
-        firsts = [net.first for net in (self.candidate, self.keep, self.add)]
-        sizes = [first.out_features for first in firsts]
+        nets = (self.candidate, self.keep, self.add)
+        sizes = [net.first.out_features for net in nets]
         dropout = [self._mask(inner, n, rate) for n, rate in zip(sizes, self.rates, strict=True)]
-        a = inner[..., : sizes[0]].relu()
-        a = a if dropout[0] is None else a * dropout[0]
-        candidate = torch.tanh(self.candidate.second(a))
-        kept = self._joined(dropout[1:], inner, sizes[1:])
-        seconds = (self.keep.second, self.add.second)
+        kept = self._joined(dropout, inner, sizes)
         if self.sees_memory:
-            of_memory = torch.cat([first.weight[:, self.width :] for first in firsts[1:]])
-            pairs = [(second.weight, second.bias) for second in seconds]
-            return gated_memory(inner[..., sizes[0] :], candidate, kept, of_memory, *pairs)
-        b = inner[..., sizes[0] :].relu()
-        b = b if kept is None else b * kept
-        keep, add = (
-            torch.sigmoid(second(part))
-            for second, part in zip(seconds, torch.split(b, sizes[1:], -1), strict=True)
+            of_memory = torch.cat([net.first.weight[:, self.width :] for net in nets[1:]])
+            pairs = [(net.second.weight, net.second.bias) for net in nets]
+            return gated_memory(inner, kept, of_memory, *pairs)
+        a = inner.relu()
+        a = a if kept is None else a * kept
+        candidate, keep, add = (
+            net.second(part) for net, part in zip(nets, torch.split(a, sizes, -1), strict=True)
         )
-        return scan(keep, add * candidate)
+        return scan(torch.sigmoid(keep), torch.sigmoid(add) * torch.tanh(candidate))
 
     def _mask(self, like: Tensor, size: int, rate: float) -> Tensor | None:
         if not self.training or rate == 0:
@@ -76,27 +69,6 @@ class GatedMemory(nn.Module):
             return None
         ones = [like.new_ones(*like.shape[:2], size) for size in sizes]
         return torch.cat([o if m is None else m for m, o in zip(masks, ones, strict=True)], -1)
-
-
-def in_blocks(
-    function: Callable[[Tensor, Tensor], Tensor], states: Tensor, *, rows: int = 1024
-) -> Tensor:
-    """`function` of every state and the one before it, over blocks of steps.
-
-    On a CPU what it makes in between stays in the cache that way. The blocks are cut by `split`, whose
-    gradient is one concatenation; slices would each fill a tensor of all steps.
-
-    Args:
-        function: of states before and now [time batch _].
-        states: with one before the first step [1 + time batch _].
-        rows: of one block.
-    """
-    before, now = states[:-1], states[1:]
-    steps = max(1, rows // states.shape[1])
-    if states.device.type != "cpu" or steps >= len(now):
-        return function(before, now)
-    blocks = zip(torch.split(before, steps), torch.split(now, steps), strict=True)
-    return torch.cat([function(*block) for block in blocks])
 
 
 class TwoLayers(nn.Module):

@@ -96,7 +96,8 @@ class Net(nn.Module):
                 raise ValueError(
                     f"{name} has {values.shape[2]} features, the net was made for {dim}"
                 )
-            values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+            if not bool(mask.all()):
+                values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
             sequences[name] = Sequence(values.to(dtype), mask)
         return sequences
 
@@ -146,6 +147,13 @@ def step_at(
 ) -> Float[Tensor, "batch feature"]:
     """One step of each row."""
     return values.take_along_dim(index[:, None, None], 1).squeeze(1)
+
+
+def state_at(
+    states: Float[Tensor, "time batch feature"], index: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch feature"]:
+    """One step of each row, of states with time first."""
+    return states[index, torch.arange(len(index), device=index.device)]
 
 
 def last_step(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"]:

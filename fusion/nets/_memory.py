@@ -1,13 +1,9 @@
-"""The three recurrences that no library call covers, with hand-written gradients.
+"""The gated memory's recurrences, with hand-written gradients (see `_lstm.py` for how their loops are made).
 
-Everything that does not depend on the state of the step before comes in ready for all steps; the loops hold
-one small matrix product and a few element-wise calls a step, write into buffers that are allocated once, and
-record nothing for autograd. Backward, too, loops over the recurrence alone: gradients of the weights are
-single products over all steps.
-
-Shapes: time, batch, hidden, gates (4 hidden: input, forget, cell, output), memory, inner.
+Shapes: time, batch, memory, inner, gate (inner widths of both gates).
 """
 
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,84 +12,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-# Gradients through a sigmoid and a tanh from their outputs, one call each.
+from fusion.nets._blocks import blocks
+
+# Gradients through a sigmoid, a tanh and a ReLU from their outputs, one call each.
 _sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_slope = torch.ops.aten.tanh_backward.grad_input
-
-
-class _LSTMStates(Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        time, batch, width = inputs.shape
-        hidden = width // 4
-        gates = inputs.new_empty(time, batch, width)
-        c = inputs.new_zeros(time + 1, batch, hidden)
-        h = inputs.new_zeros(time + 1, batch, hidden)
-        tanh_c = inputs.new_empty(time, batch, hidden)
-        transposed = weight.t()
-        # Views of every step are taken at once: indexing in the loop costs as much as the arithmetic.
-        sides = (inputs, gates, h, c, tanh_c, h[1:], c[1:])
-        ifs, gs, os = (
-            gates[..., : 2 * hidden],
-            gates[..., 2 * hidden : -hidden],
-            gates[..., -hidden:],
-        )
-        parts = (ifs, gs, os, ifs[..., :hidden], ifs[..., hidden:])
-        steps = zip(*(x.unbind(0) for x in (*sides, *parts)), strict=False)
-        for x, step, h0, c0, tanh, h1, c1, both, g, o, i, f in steps:
-            torch.addmm(x, h0, transposed, out=step)
-            both.sigmoid_()
-            g.tanh_()
-            o.sigmoid_()
-            torch.mul(f, c0, out=c1).addcmul_(i, g)
-            torch.mul(o, torch.tanh(c1, out=tanh), out=h1)
-        ctx.save_for_backward(weight, gates, c, h, tanh_c)
-        return h[1:], c[1:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor, grad_c: Tensor) -> tuple[Tensor, Tensor]:
-        weight, gates, c, h, tanh_c = ctx.saved_tensors
-        time, batch, width = gates.shape
-        hidden = width // 4
-        d_gates = torch.empty_like(gates)
-        dh, dc, part = (torch.empty_like(c[0]) for _ in range(3))
-        carry = torch.zeros_like(c[0])
-        sides = [gates[..., k * hidden : (k + 1) * hidden].unbind(0) for k in range(4)]
-        sides += [d_gates[..., k * hidden : (k + 1) * hidden].unbind(0) for k in range(4)]
-        sides += [x.unbind(0) for x in (grad_h, grad_c, tanh_c, c[:-1], d_gates)]
-        later = None
-        for i, f, g, o, di, df, dg, do, gh, gc, tanh, before, step in reversed(
-            list(zip(*sides, strict=True))
-        ):
-            if later is None:
-                dh.copy_(gh)
-            else:
-                torch.addmm(gh, later, weight, out=dh)
-            _sigmoid_slope(torch.mul(dh, tanh, out=part), o, grad_input=do)
-            _tanh_slope(torch.mul(dh, o, out=part), tanh, grad_input=dc)
-            dc.add_(carry).add_(gc)
-            _sigmoid_slope(torch.mul(dc, g, out=part), i, grad_input=di)
-            _sigmoid_slope(torch.mul(dc, before, out=part), f, grad_input=df)
-            _tanh_slope(torch.mul(dc, i, out=part), g, grad_input=dg)
-            torch.mul(dc, f, out=carry)
-            later = step
-        rows = time * batch
-        grad_weight = d_gates.view(rows, width).t() @ h[:-1].reshape(rows, hidden)
-        return d_gates, grad_weight
-
-
-def lstm_states(
-    inputs: Float[Tensor, "time batch gates"], weight: Float[Tensor, "gates hidden"]
-) -> tuple[Float[Tensor, "time batch hidden"], Float[Tensor, "time batch hidden"]]:
-    """Hidden and cell states of every step; library LSTMs give only the last cell state.
-
-    Args:
-        inputs: W_ih x_t + b_ih + b_hh of all steps.
-        weight: W_hh.
-    """
-    h, c = _LSTMStates.apply(inputs, weight.to(inputs.dtype))  # type: ignore[no-untyped-call]
-    return h, c
+_relu_slope = torch.ops.aten.threshold_backward.grad_input
 
 
 class _Scan(Function):
@@ -126,88 +50,140 @@ def scan(
 class _GatedMemory(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        inputs: Tensor,
-        candidate: Tensor,
-        kept: Tensor | None,
-        inner: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
+        ctx: Any, inputs: Tensor, kept: Tensor | None, inner: Tensor, *weights: Tensor
     ) -> Tensor:
-        time, batch, width = inputs.shape
-        memory, first = candidate.shape[2], w1.shape[1]
-        u = candidate.new_zeros(time + 1, batch, memory)
-        a = inputs.new_empty(time, batch, width)
-        gates = candidate.new_empty(2, time, batch, memory)
-        inner_t, w1_t, w2_t = inner.t(), w1.t(), w2.t()
-        for t in range(time):
-            step, keep, add = a[t], gates[0, t], gates[1, t]
-            torch.addmm(inputs[t], u[t], inner_t, out=step)
-            step.relu_()
+        w_c, b_c, w1, b1, w2, b2 = weights
+        time, batch, _ = inputs.shape
+        memory, first = w_c.shape
+        a = torch.empty_like(inputs)
+        candidate = inputs.new_empty(time, batch, memory)
+        gates = inputs.new_empty(time, batch, 2, memory)
+        u = inputs.new_empty(time + 1, batch, memory)
+        u[0] = 0.0
+        both, parts = a[..., first:], torch.split(a, [first, w1.shape[1], w2.shape[1]], -1)
+        bias, inner_t, w1_t, w2_t = torch.stack([b1, b2]), inner.t(), w1.t(), w2.t()
+        drop = None if kept is None else kept[..., first:].unbind(0)
+        sides = [z.unbind(0) for z in (u, u[1:], both, *parts[1:], gates, candidate)]
+        steps = enumerate(zip(*sides, *(g.unbind(0) for g in gates.unbind(2)), strict=False))
+        for block in blocks(time, batch):
+            torch.clamp(inputs[block][..., :first], min=0.0, out=parts[0][block])
+            both[block] = inputs[block][..., first:]
+            gates[block] = bias
             if kept is not None:
-                step.mul_(kept[t])
-            torch.addmm(b1, step[:, :first], w1_t, out=keep).sigmoid_()
-            torch.addmm(b2, step[:, first:], w2_t, out=add).sigmoid_()
-            torch.mul(keep, u[t], out=u[t + 1]).addcmul_(add, candidate[t])
-        ctx.save_for_backward(candidate, kept, inner, w1, w2, u, a, gates)
+                parts[0][block].mul_(kept[block][..., :first])
+            seen = parts[0][block].flatten(0, 1)
+            torch.addmm(b_c, seen, w_c.t(), out=candidate[block].flatten(0, 1)).tanh_()
+            for t, (u0, u1, step, part1, part2, pair, new, keep, add) in islice(
+                steps, block.stop - block.start
+            ):
+                step.addmm_(u0, inner_t).relu_()
+                if drop is not None:
+                    step.mul_(drop[t])
+                keep.addmm_(part1, w1_t)
+                add.addmm_(part2, w2_t)
+                pair.sigmoid_()
+                torch.mul(keep, u0, out=u1).addcmul_(add, new)
+        ctx.save_for_backward(kept, inner, w_c, w1, w2, u, a, gates, candidate)
         return u[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        candidate, kept, inner, w1, w2, u, a, gates = ctx.saved_tensors
-        time, batch, width = a.shape
-        memory, first = candidate.shape[2], w1.shape[1]
-        d1, d2 = torch.empty_like(gates).unbind(0)
-        keep, add = gates.unbind(0)
-        da = torch.empty_like(a)
-        du = grad.clone()
-        part = torch.empty_like(du[0])
-        for t in reversed(range(time)):
-            if t < time - 1:
-                # Through the kept share, then through both gates of the step after.
-                du[t].addcmul_(du[t + 1], keep[t + 1])
-                du[t].addmm_(da[t + 1], inner)
-            _sigmoid_slope(torch.mul(du[t], u[t], out=part), keep[t], grad_input=d1[t])
-            _sigmoid_slope(torch.mul(du[t], candidate[t], out=part), add[t], grad_input=d2[t])
-            torch.mm(d1[t], w1, out=da[t, :, :first])
-            torch.mm(d2[t], w2, out=da[t, :, first:])
-            da[t].masked_fill_(a[t] <= 0, 0.0)
+        kept, inner, w_c, w1, w2, u, a, gates, candidate = ctx.saved_tensors
+        time, batch, _ = a.shape
+        memory, first = w_c.shape
+        spans = blocks(time, batch)
+        most = spans[0].stop
+        d_a = torch.empty_like(a)
+        d_inner, d_c, d_1, d_2 = (torch.zeros_like(w) for w in (inner, w_c, w1, w2))
+        d_bias = grad.new_zeros(3, memory)
+        du = grad.new_zeros(most + 1, batch, memory)
+        d_pairs = grad.new_empty(most, batch, 2, memory)
+        d_new = grad.new_empty(most, batch, memory)
+        widths = [first, w1.shape[1], w2.shape[1]]
+        for block in reversed(spans):
+            size = block.stop - block.start
+            if block.stop < time:
+                # Through the kept share, then through both gates of the step behind the block.
+                torch.mul(du[0], gates[block.stop, :, 0], out=du[size])
+                du[size].addmm_(d_a[block.stop, :, first:], inner)
+            du[:size] = grad[block]
+            pair = d_pairs[:size]
+            _sigmoid_slope(u[block], gates[block][:, :, 0], grad_input=pair[:, :, 0])
+            _sigmoid_slope(candidate[block], gates[block][:, :, 1], grad_input=pair[:, :, 1])
+            _memory_steps_back(
+                du[: size + 1], pair, gates[block], a[block], d_a[block], kept, block, inner, w1, w2
+            )
+            new = torch.mul(du[:size], gates[block][:, :, 1], out=d_new[:size])
+            _tanh_slope(new, candidate[block], grad_input=new)
+            new, pair = new.flatten(0, 1), pair.flatten(0, 1)
+            part_c, part_1, part_2 = torch.split(a[block].flatten(0, 1), widths, -1)
+            part = d_a[block].flatten(0, 1)
+            torch.mm(new, w_c, out=part[:, :first])
+            _relu_slope(part[:, :first], part_c, 0.0, grad_input=part[:, :first])
             if kept is not None:
-                da[t].mul_(kept[t])
-        rows = time * batch
-        flat = a.view(rows, width)
-        d1, d2 = d1.view(rows, memory), d2.view(rows, memory)
-        return (
-            da,
-            du * add,
-            None,
-            da.view(rows, width).t() @ u[:-1].reshape(rows, memory),
-            d1.t() @ flat[:, :first],
-            d1.sum(0),
-            d2.t() @ flat[:, first:],
-            d2.sum(0),
-        )
+                part[:, :first].mul_(kept[block].flatten(0, 1)[:, :first])
+            d_inner.addmm_(part[:, first:].t(), u[block].flatten(0, 1))
+            for out, left, right in (
+                (d_c, new, part_c),
+                (d_1, pair[:, 0], part_1),
+                (d_2, pair[:, 1], part_2),
+            ):
+                out.addmm_(left.t(), right)
+            d_bias[0].add_(new.sum(0))
+            d_bias[1:].add_(pair.sum(0))
+        return d_a, None, d_inner, d_c, d_bias[0], d_1, d_bias[1], d_2, d_bias[2]
+
+
+def _memory_steps_back(
+    du: Tensor,
+    d_pairs: Tensor,
+    gates: Tensor,
+    a: Tensor,
+    d_a: Tensor,
+    kept: Tensor | None,
+    block: slice,
+    inner: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+) -> None:
+    """One block from behind: the slopes in `d_pairs` become gradients; `du` collects, `d_a` is filled."""
+    width = inner.shape[0]
+    both, d_both = a[..., -width:], d_a[..., -width:]
+    parts = torch.split(d_both, [w1.shape[1], w2.shape[1]], -1)
+    sides = (du, d_pairs, *d_pairs.unbind(2), both, d_both, *parts, gates[:, :, 0])
+    steps = list(zip(*(z.unbind(0) for z in sides), strict=False))
+    drop = None if kept is None else kept[block][..., -width:].unbind(0)
+    for t in reversed(range(len(steps))):
+        grad, pair, d1, d2, step, d_step, part1, part2, _ = steps[t]
+        if t + 1 < len(steps):
+            grad.addcmul_(steps[t + 1][0], steps[t + 1][8]).addmm_(steps[t + 1][5], inner)
+        else:
+            grad.add_(du[-1])
+        pair.mul_(grad.unsqueeze(1))
+        torch.mm(d1, w1, out=part1)
+        torch.mm(d2, w2, out=part2)
+        _relu_slope(d_step, step, 0.0, grad_input=d_step)
+        if drop is not None:
+            d_step.mul_(drop[t])
 
 
 def gated_memory(
     inputs: Float[Tensor, "time batch inner"],
-    candidate: Float[Tensor, "time batch memory"],
     kept: Float[Tensor, "time batch inner"] | None,
-    inner: Float[Tensor, "inner memory"],
+    of_memory: Float[Tensor, "gate memory"],
+    candidate: tuple[Tensor, Tensor],
     keep: tuple[Tensor, Tensor],
     add: tuple[Tensor, Tensor],
 ) -> Float[Tensor, "time batch memory"]:
-    """u_t = g1 u_{t-1} + g2 candidate_t, where both gates read u_{t-1}.
+    """u_t = g1 u_{t-1} + g2 tanh(D), where both gates read u_{t-1}.
 
-    g = sigmoid(W dropout(relu(inputs_t + inner u_{t-1})) + b); the first rows of `inner` belong to the gate
-    `keep` (g1), the others to `add` (g2), each a pair (W, b). `kept` is the dropout mask, already scaled.
+    D = W dropout(relu(inputs_t)) + b;  g = sigmoid(W dropout(relu(inputs_t + of_memory u_{t-1})) + b), each a
+    pair (W, b). The columns of `inputs` belong to `candidate` (D), `keep` (g1) and `add` (g2), in this order,
+    the rows of `of_memory` to `keep` and `add`. `kept` is the dropout mask, already scaled.
     """
-    dtype = inputs.dtype
-    weights = [w.to(dtype) for w in (inner, *keep, *add)]
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
     mask = None if kept is None else kept.to(dtype)
-    arguments = (inputs, candidate.to(dtype), mask, *weights)
-    u: Tensor = _GatedMemory.apply(*arguments)  # type: ignore[no-untyped-call]
-    return u
+    weights = [w.to(dtype) for w in (of_memory, *candidate, *keep, *add)]
+    u: Tensor = _GatedMemory.apply(inputs.to(dtype), mask, *weights)  # type: ignore[no-untyped-call]
+    return u.to(inputs.dtype)

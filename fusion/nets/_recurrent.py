@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fusion.batch import Sequence
 from fusion.nets._layers import first_real, last_real
-from fusion.nets._memory import lstm_states
+from fusion.nets._lstm import lstm_states
 
 OWN_RECURRENCE_FROM = 64
 """Hidden width from which, on a CPU, our own loop over steps beats the library's LSTM (by a quarter in
@@ -80,6 +80,8 @@ class Recurrent(nn.Module):
                 x = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
             if causal and self.bidirectional:
                 x = torch.cat([x[..., : self.hidden], torch.zeros_like(x[..., self.hidden :])], -1)
+        if bool(mask.all()):
+            return Sequence(x, mask)
         if longest < mask.shape[1]:
             x = nn.functional.pad(x, (0, 0, 0, mask.shape[1] - longest))
         if order is not None:
@@ -95,20 +97,21 @@ class Recurrent(nn.Module):
 
     def _on_cpu(self, layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
         """One layer by our own recurrence."""
-        ends = ("", "_reverse") if self.bidirectional else ("",)
-        weight = torch.cat([getattr(layer, f"weight_ih_l0{end}") for end in ends])
-        bias = torch.cat([_bias(layer, end) for end in ends])
-        gates = nn.functional.linear(x.transpose(0, 1), weight, bias).chunk(len(ends), -1)
-        recurrent = [cast(Tensor, getattr(layer, f"weight_hh_l0{end}")) for end in ends]
-        forward = lstm_states(gates[0], recurrent[0])[0].transpose(0, 1)
+        x = x.transpose(0, 1)
+        forward = lstm_states(x, *_weights(layer, ""))[0][1:].transpose(0, 1)
         if not self.bidirectional:
             return forward
-        # Each row is turned round within its own length: its projection, which is narrower than it.
-        steps = torch.arange(x.shape[1], device=x.device)[:, None]
-        turned = lengths[None] - 1 - steps
-        turned = torch.where(turned >= 0, turned, steps).unsqueeze(-1)
-        back = lstm_states(gates[1].take_along_dim(turned, 0), recurrent[1])[0]
-        return torch.cat([forward, back.take_along_dim(turned, 0).transpose(0, 1)], -1)
+        weights = _weights(layer, "_reverse")
+        if int(lengths.min()) == len(x):
+            back = lstm_states(x.flip(0), *weights)[0][1:].flip(0)
+        else:
+            # Each row is turned round within its own length.
+            steps = torch.arange(len(x), device=x.device)[:, None]
+            turned = lengths[None] - 1 - steps
+            turned = torch.where(turned >= 0, turned, steps).unsqueeze(-1)
+            back = lstm_states(x.take_along_dim(turned, 0), *weights)[0][1:]
+            back = back.take_along_dim(turned, 0)
+        return torch.cat([forward, back.transpose(0, 1)], -1)
 
     @staticmethod
     def _ragged(layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
@@ -123,9 +126,13 @@ class Recurrent(nn.Module):
         return states
 
 
-def _bias(layer: nn.LSTM, end: str) -> Tensor:
-    bias: Tensor = getattr(layer, f"bias_ih_l0{end}") + getattr(layer, f"bias_hh_l0{end}")
-    return bias
+def _weights(layer: nn.LSTM, end: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the inputs, of the states, and both biases in one."""
+    w_ih, w_hh, b_ih, b_hh = (
+        cast(Tensor, getattr(layer, f"{name}_l0{end}"))
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    return w_ih, w_hh, b_ih + b_hh
 
 
 Readout = Literal["ends", "mean", "last_entry"]

@@ -20,9 +20,8 @@ and a candidate layer then stay as frozen, unread weights).
 Shapes: batch, time, feature, hidden, node, efficacy, memory, outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from typing import Literal
 
 import torch
@@ -30,11 +29,23 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._gated_memory import GatedMemory, in_blocks
-from fusion.nets._layers import Heads, Net, Range, Widths, last_step, module_dict, step_at, width_of
+from fusion.nets._blocks import in_blocks
+from fusion.nets._efficacy_graph import EfficacyGraph
+from fusion.nets._gated_memory import GatedMemory
+from fusion.nets._layers import (
+    Heads,
+    Net,
+    Range,
+    Widths,
+    last_step,
+    module_dict,
+    state_at,
+    step_at,
+    width_of,
+)
 from fusion.nets._recurrent import Recurrent, hold
 
-Subset = tuple[int, ...]
+Looker = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, Tensor]]
 
 
 class GraphMemoryFusion(Net):
@@ -91,7 +102,14 @@ class GraphMemoryFusion(Net):
         self.graph: EfficacyGraph | None = None
         if not config.no_graph:
             width = config.node
-            self.graph = EfficacyGraph(list(hidden.values()), config)
+            self.graph = EfficacyGraph(
+                list(hidden.values()),
+                node=config.node,
+                inner=config.inner,
+                relu=config.vertex == "relu",
+                sigmoid=config.efficacy == "sigmoid",
+            )
+            self.graph.vertex.requires_grad_(not config.frozen_vertices)
         gated = config.memory == "gated"
         if gated:
             self.memory = GatedMemory(
@@ -124,18 +142,9 @@ class GraphMemoryFusion(Net):
         real = any_real(aligned)
         end = last_step(real)
         parts = [step_at(h, end) for h in states.values()]
-        joined, present = self._joined(states, aligned)
-        if self.config.memory == "gated":
-            first = self.memory.first_layers()
-
-            def inner(before: Tensor, now: Tensor) -> Tensor:
-                return nn.functional.linear(self._seen(before, now, present)[0], *first)
-
-            memory = self.memory(in_blocks(inner, joined).expand(real.shape[1], -1, -1))
-            parts.append(step_at(memory.transpose(0, 1), end))
-        elif self.config.memory == "last":
-            seen = self._seen(joined[:-1], joined[1:], present)[0].expand(real.shape[1], -1, -1)
-            parts.append(step_at(seen.transpose(0, 1), end))
+        if self.config.memory != "none":
+            seen = self._memory_of(states, aligned).expand(real.shape[1], -1, -1)
+            parts.append(state_at(seen, end))
         z = torch.cat(parts, -1) * real.any(1, keepdim=True)
         return Output(self.heads(self.head(z)))
 
@@ -143,102 +152,60 @@ class GraphMemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """Efficacies of every step, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        joined, present = self._joined(self._states(aligned), aligned)
-        seen, efficacies = self._seen(joined[:-1], joined[1:], present)
+        padded = self._padded(self._states(aligned), aligned)
+        look = self._looker(aligned)
+        seen, efficacies = look([s[:-1] for s in padded], [s[1:] for s in padded])
         shown = {"tau": seen.transpose(0, 1), "efficacies": efficacies.transpose(0, 1)}
         return {**shown, **super().explain(batch)}
 
     def _states(self, aligned: Mapping[str, Sequence]) -> dict[str, Tensor]:
         return {n: hold(self.lstm[n](s).values, s.mask) for n, s in aligned.items()}
 
-    def _joined(
+    def _memory_of(self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]) -> Tensor:
+        """What the head reads beside the states [time batch _]: the memory, or tau itself."""
+        padded, look = self._padded(states, aligned), self._looker(aligned)
+        if self.config.memory == "last":
+            return look([s[:-1] for s in padded], [s[1:] for s in padded])[0]
+        first = self.memory.first_layers()
+        memory: Tensor = self.memory(
+            in_blocks(lambda *pair: nn.functional.linear(look(*pair)[0], *first), padded)
+        )
+        return memory
+
+    def _padded(
         self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]
-    ) -> tuple[Tensor, Tensor]:
-        """What vertices are made of [1 + time batch hidden], from zero on, and who is there.
+    ) -> list[Tensor]:
+        """What vertices are made of [1 + time batch hidden], from zero on.
 
         The mean over the clip is the only step if `window` is static.
         """
         if self.config.window == "static":
-            means = [Sequence(h, aligned[n].mask).mean().unsqueeze(0) for n, h in states.items()]
-            joined = torch.cat(means, -1)
+            steps = [Sequence(h, aligned[n].mask).mean().unsqueeze(0) for n, h in states.items()]
         else:
-            joined = torch.cat([h.transpose(0, 1) for h in states.values()], -1)
-        present = torch.stack([s.present for s in aligned.values()])
-        return nn.functional.pad(joined, (0, 0, 0, 0, 1, 0)), present
+            steps = [h.transpose(0, 1) for h in states.values()]
+        return [nn.functional.pad(s, (0, 0, 0, 0, 1, 0)) for s in steps]
 
-    def _seen(self, before: Tensor, now: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """What the memory sees [time batch node], and the efficacies; a missing modality is zero."""
-        widths = [width_of(self.config.hidden, name) for name in self.dims]
-        pairs = zip(torch.split(before, widths, -1), torch.split(now, widths, -1), strict=True)
-        singletons = []
-        for number, (name, (h0, s)) in enumerate(zip(self.dims, pairs, strict=True)):
-            if self.config.window == "pair":
-                s = self.transform[name](torch.cat([h0, s], -1))
-            singletons.append(torch.relu(s) * present[number, :, None])
-        if self.graph is None:
-            seen = torch.cat(singletons, -1)
-            return seen, seen[..., :0]
-        tau, efficacies = self.graph(singletons)
-        return tau, efficacies
+    def _looker(self, aligned: Mapping[str, Sequence]) -> Looker:
+        """From states before and now to what the memory sees [time batch node], and the efficacies."""
+        present = [s.present.unsqueeze(-1) for s in aligned.values()]
+        everyone = all(bool(here.all()) for here in present)
+        layers = None if self.graph is None else self.graph.layers()
 
+        def look(before: list[Tensor], now: list[Tensor]) -> tuple[Tensor, Tensor]:
+            singletons = []
+            for name, h0, s, here in zip(self.dims, before, now, present, strict=True):
+                if self.config.window == "pair":
+                    s = self.transform[name](torch.cat([h0, s], -1))
+                s = torch.relu(s)
+                # A missing modality is zero.
+                singletons.append(s if everyone else s * here)
+            if self.graph is None or layers is None:
+                seen = torch.cat(singletons, -1)
+                return seen, seen[..., :0]
+            tau, efficacies = self.graph(singletons, layers)
+            return tau, efficacies
 
-class EfficacyGraph(nn.Module):
-    """Vertices for all sets of modalities, each fed by its proper subsets, and a summary of all."""
-
-    def __init__(self, widths: list[int], config: GraphMemoryFusion.Config) -> None:
-        super().__init__()
-        singles: list[Subset] = [(m,) for m in range(len(widths))]
-        self.sets: list[Subset] = [
-            s for size in range(2, len(widths) + 1) for s in combinations(range(len(widths)), size)
-        ]
-        width = {s: widths[s[0]] for s in singles} | dict.fromkeys(self.sets, config.node)
-        self.sources: list[list[Subset]] = [
-            [b for b in [*singles, *self.sets] if set(b) < set(s)] for s in self.sets
-        ]
-        self.sources.append([*singles, *self.sets])
-        act = nn.ReLU if config.vertex == "relu" else nn.Identity
-
-        def network(inputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(inputs, config.inner), act(), nn.Linear(config.inner, config.node)
-            )
-
-        fed = [sum(width[b] for b in sources) for sources in self.sources]
-        self.vertex = nn.ModuleList(network(inputs) for inputs in fed[:-1])
-        self.vertex.requires_grad_(not config.frozen_vertices)
-        self.summary = network(fed[-1])
-        self.efficacy = nn.Sequential(
-            *network(sum(widths)), act(), nn.Linear(config.node, sum(map(len, self.sources)))
-        )
-        self.gate = nn.Sigmoid() if config.efficacy == "sigmoid" else nn.Identity()
-
-    def forward(self, singletons: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Summary [batch time node] and efficacies [batch time efficacy]."""
-        efficacies = self.gate(self.efficacy(torch.cat(singletons, -1)))
-        value: dict[Subset, Tensor] = {(m,): s for m, s in enumerate(singletons)}
-        used = 0
-        for subset, sources, network in zip(self.sets, self.sources, self.vertex, strict=False):
-            value[subset] = network(_weighted(efficacies, used, sources, value))
-            used += len(sources)
-        tau = self.summary(_weighted(efficacies, used, self.sources[-1], value))
-        return tau, efficacies
-
-    def edges(self, names: list[str]) -> tuple[str, ...]:
-        """Names of the efficacies, in their order."""
-        targets = ["+".join(names[m] for m in s) for s in self.sets] + ["all"]
-        return tuple(
-            f"{'+'.join(names[m] for m in source)}->{target}"
-            for target, sources in zip(targets, self.sources, strict=True)
-            for source in sources
-        )
-
-
-def _weighted(
-    efficacies: Tensor, used: int, sources: list[Subset], value: Mapping[Subset, Tensor]
-) -> Tensor:
-    """The concatenation of (efficacy x source), not their sum."""
-    parts = [efficacies[..., used + i, None] * value[source] for i, source in enumerate(sources)]
-    return torch.cat(parts, -1)
+        return look
 
 
 def _study(**parts: int | float | str | bool | Mapping[str, int]) -> GraphMemoryFusion.Config:

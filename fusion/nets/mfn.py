@@ -25,10 +25,20 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._gated_memory import GatedMemory, in_blocks
-from fusion.nets._layers import Heads, Net, Range, Widths, last_step, module_dict, step_at, width_of
-from fusion.nets._memory import lstm_states
-from fusion.nets._recurrent import hold, without_holes
+from fusion.nets._attended import attended
+from fusion.nets._gated_memory import GatedMemory
+from fusion.nets._layers import (
+    Heads,
+    Net,
+    Range,
+    Widths,
+    last_step,
+    module_dict,
+    state_at,
+    width_of,
+)
+from fusion.nets._lstm import lstm_states
+from fusion.nets._recurrent import without_holes
 
 
 class MemoryFusion(Net):
@@ -93,18 +103,16 @@ class MemoryFusion(Net):
 
     def forward(self, batch: Batch) -> Output:
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        hs, cs = self._states(aligned)
-        weight, bias = self.memory.first_layers()
-
-        def attended(before: Tensor, now: Tensor) -> Tensor:
-            pairs = torch.cat([before, now], -1)
-            seen = torch.softmax(self.attention(pairs), -1) * pairs
-            return nn.functional.linear(seen, weight, bias)
-
-        memory = self.memory(in_blocks(attended, cs)).transpose(0, 1)
         real = any_real(aligned)
-        end = last_step(real)
-        parts = [step_at(states, end) for states in [*hs, memory]]
+        states = [self.lstm[name](sequence) for name, sequence in aligned.items()]
+        cells, rate = [c for _, c in states], self.config.attention_dropout
+        kept = None
+        if self.training and rate > 0:
+            ones = cells[0].new_ones(real.shape[1], len(real), self.config.attention)
+            kept = nn.functional.dropout(ones, rate)
+        weights = list(self.attention.parameters())
+        inner = attended(cells, weights, kept, self.memory.first_layers())
+        parts = [*(h for h, _ in states), state_at(self.memory(inner), last_step(real))]
         z = torch.cat(parts, -1) * real.any(1, keepdim=True)
         return Output(self.heads(self.head(z)))
 
@@ -112,19 +120,12 @@ class MemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """The attention over cell states, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        cells = self._states(aligned)[1]
+        cells = torch.cat([self.lstm[name](s)[1] for name, s in aligned.items()], -1)
         scores = self.attention(torch.cat([cells[:-1], cells[1:]], -1))
         return {
             "attention": torch.softmax(scores, -1).transpose(0, 1),
             **super().explain(batch),
         }
-
-    def _states(self, aligned: Mapping[str, Sequence]) -> tuple[list[Tensor], Tensor]:
-        """Hidden states [batch time hidden] of each, joined cells [1 + time batch hidden] from zero on."""
-        states = [self.lstm[name](sequence) for name, sequence in aligned.items()]
-        return [h for h, _ in states], nn.functional.pad(
-            torch.cat([c.transpose(0, 1) for _, c in states], -1), (0, 0, 0, 0, 1, 0)
-        )
 
 
 class CellLSTM(nn.Module):
@@ -149,18 +150,26 @@ class CellLSTM(nn.Module):
             self.register_parameter(name, parameter)
 
     def forward(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """States [batch time hidden]; a step that is not real keeps the state before it."""
-        x, mask = sequence.values, sequence.mask
-        order = without_holes(mask)
+        """The last hidden state [batch hidden]; cells [1 + time batch hidden] from zero on.
+
+        A step that is not real keeps the cell before it.
+        """
+        h, c = self.states(sequence)
+        # State number n is the one after n real steps.
+        count = sequence.mask.cumsum(1).t()
+        last = state_at(h, count[-1])
+        if not bool(sequence.mask.all()):
+            count = nn.functional.pad(count, (0, 0, 1, 0))
+            c = c.take_along_dim(count.unsqueeze(-1), 0)
+        return last, c
+
+    def states(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
+        """Hidden and cell states [1 + time batch hidden] after each real step, then what has no meaning."""
+        x, order = sequence.values, without_holes(sequence.mask)
         if order is not None:
             x = x.take_along_dim(order.unsqueeze(-1), 1)
-        gates = nn.functional.linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
-        states = [s.transpose(0, 1) for s in lstm_states(gates.transpose(0, 1), self.weight_hh)]
-        if order is not None:
-            back = torch.argsort(order, dim=1).unsqueeze(-1)
-            states = [s.take_along_dim(back, 1) for s in states]
-        h, c = (hold(s, mask) for s in states)
-        return h, c
+        bias = self.bias_ih + self.bias_hh
+        return lstm_states(x.transpose(0, 1), self.weight_ih, self.weight_hh, bias)
 
 
 PRESETS = {

@@ -104,6 +104,20 @@ def plain_mfn(self, batch):
     return Output(self.heads(self.head(torch.cat([*h.values(), u], 1))))
 
 
+def plain_graph(graph, singles):
+    """Summary of the vertices at one step."""
+    efficacies = graph.gate(graph.efficacy(torch.cat(singles, 1))).split(1, 1)
+    value = {(m,): s for m, s in enumerate(singles)}
+    used = 0
+    for subset, sources, network in zip(
+        [*graph.sets, "all"], graph.sources, [*graph.vertex, graph.summary], strict=True
+    ):
+        parts = [efficacies[used + i] * value[s] for i, s in enumerate(sources)]
+        value[subset] = network(torch.cat(parts, 1))
+        used += len(sources)
+    return value["all"]
+
+
 def plain_graph_mfn(self, batch):
     x = {name: sequence.values.unbind(1) for name, sequence in self.read(batch).items()}
     first = next(iter(x.values()))
@@ -122,7 +136,7 @@ def plain_graph_mfn(self, batch):
             h[name], c[name] = cell(x[name][t], h[name], c[name], *weights)
             both = torch.cat([before[name], h[name]], 1)
             singles.append(torch.relu(self.transform[name](both)))
-        u = remember(self.memory, self.graph([s.unsqueeze(1) for s in singles])[0].squeeze(1), u)
+        u = remember(self.memory, plain_graph(self.graph, singles), u)
     return Output(self.heads(self.head(torch.cat([*h.values(), u], 1))))
 
 

@@ -8,7 +8,10 @@ import torch
 from fusion.batch import Batch, Sequence
 from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
-from fusion.nets._memory import gated_memory, lstm_states, scan
+from fusion.nets._attended import attended
+from fusion.nets._blocks import overlapping, scaled
+from fusion.nets._lstm import lstm_states
+from fusion.nets._memory import gated_memory, scan
 from fusion.nets._recurrent import Recurrent, hold
 from fusion.nets.tfn import OuterLinear
 from tests.benchmarks.plain_nets import plain_output, prepare
@@ -71,32 +74,73 @@ class TestRecurrences:
         generator = torch.Generator().manual_seed(sum(shape))
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
+    @pytest.fixture(params=[1024, 4], ids=["one block", "blocks of two steps"], autouse=True)
+    def block(self, request, monkeypatch):
+        monkeypatch.setattr("fusion.nets._blocks.ROWS", request.param)
+
     def test_lstm_states(self):
-        assert torch.autograd.gradcheck(lstm_states, (self.draw(4, 2, 12), self.draw(12, 3)))
+        leaves = (self.draw(5, 2, 4), self.draw(12, 4), self.draw(12, 3), self.draw(12))
+        assert torch.autograd.gradcheck(lstm_states, leaves)
 
     def test_scan(self):
         assert torch.autograd.gradcheck(scan, (self.draw(4, 2, 3), self.draw(4, 2, 3)))
 
     @pytest.mark.parametrize("dropout", [False, True])
     def test_gated_memory(self, dropout):
-        kept = torch.rand(4, 2, 5, dtype=torch.float64) * 2 if dropout else None
-        keep, add = (self.draw(3, 2), self.draw(3)), (self.draw(3, 3), self.draw(3))
+        kept = torch.rand(5, 2, 9, dtype=torch.float64) * 2 if dropout else None
+        pairs = [part for n in (2, 4, 3) for part in (self.draw(3, n), self.draw(3))]
 
-        def run(inputs, candidate, inner, w1, b1, w2, b2):
-            return gated_memory(inputs, candidate, kept, inner, (w1, b1), (w2, b2))
+        def run(inputs, of_memory, *pairs):
+            return gated_memory(inputs, kept, of_memory, pairs[:2], pairs[2:4], pairs[4:])
 
-        leaves = (self.draw(4, 2, 5), self.draw(4, 2, 3), self.draw(5, 3), *keep, *add)
-        assert torch.autograd.gradcheck(run, leaves)
+        assert torch.autograd.gradcheck(run, (self.draw(5, 2, 9), self.draw(7, 3), *pairs))
+
+    @pytest.mark.parametrize("dropout", [False, True])
+    def test_attended(self, dropout):
+        kept = torch.rand(5, 2, 4, dtype=torch.float64) * 2 if dropout else None
+        layers = (self.draw(4, 10), self.draw(4), self.draw(10, 4), self.draw(10))
+
+        def run(one, other, *weights):
+            return attended([one, other], weights[:4], kept, weights[4:])
+
+        cells = (self.draw(6, 2, 2), self.draw(6, 2, 3))
+        assert torch.autograd.gradcheck(run, (*cells, *layers, self.draw(3, 10), self.draw(3)))
+
+    def test_overlapping_windows_and_scaled_values(self):
+        def run(states, factors):
+            windows = overlapping(states, [slice(0, 2), slice(2, 4), slice(4, 5)])
+            now = torch.cat([w[1:] * w[:-1] for w in windows])
+            return scaled(factors, [now, states[1:, :, :2]])
+
+        assert torch.autograd.gradcheck(run, (self.draw(6, 2, 3), self.draw(5, 2, 2)))
 
     def test_lstm_states_are_those_of_the_library_cell(self):
         cell = torch.nn.LSTMCell(4, 3).double()
         x = self.draw(5, 2, 4)
-        gates = torch.nn.functional.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh)
-        h, c = lstm_states(gates, cell.weight_hh)
+        h, c = lstm_states(x, cell.weight_ih, cell.weight_hh, cell.bias_ih + cell.bias_hh)
         state = (torch.zeros(2, 3, dtype=torch.float64),) * 2
+        torch.testing.assert_close((h[0], c[0]), state)
         for t in range(5):
             state = cell(x[t], state)
-            torch.testing.assert_close((h[t], c[t]), state)
+            torch.testing.assert_close((h[t + 1], c[t + 1]), state)
+
+    def test_half_precision_is_computed_in_single(self):
+        leaves = [self.draw(*shape).detach() for shape in ((9, 2, 4), (12, 4), (12, 3), (12,))]
+        half = [z.bfloat16().requires_grad_() for z in leaves]
+        exact = [z.detach().double().requires_grad_() for z in half]
+        for leaf, states in ((half, lstm_states(*half)), (exact, lstm_states(*exact))):
+            states[0].double().sum().backward()
+            assert states[0].dtype == leaf[0].dtype
+        for close, right in zip(half, exact, strict=True):
+            torch.testing.assert_close(close.grad.double(), right.grad, atol=2e-2, rtol=1e-2)
+
+    def test_a_second_derivative_is_refused(self):
+        leaves = (self.draw(2, 1, 2), self.draw(4, 2), self.draw(4, 1), self.draw(4))
+        (grad,) = torch.autograd.grad(
+            lstm_states(*leaves)[0].square().sum(), leaves[:1], create_graph=True
+        )
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
 
 
 class TestMaskedRecurrence:
