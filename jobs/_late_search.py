@@ -22,9 +22,9 @@ from ray import tune
 
 from cluster import storage
 from cluster.session import SessionConfig, cluster_capacity, ray_session
-from fusion.batch import Kind
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
+from fusion.tasks import Kind
 from jobs._late import Candidate, Judgements, PairFits
 from jobs._predictions import HeldOut
 
