@@ -2,7 +2,8 @@
 
 On a CPU machine decode tasks of one CPU each share the cores with a fixed pool of encoder actors that
 reserve no CPU: an actor pool that reserves the CPUs leaves none to decode with, and the job would wait
-for ever. On GPUs every actor holds its share of a device and one CPU, and all other CPUs decode.
+for ever. On GPUs every actor holds its share of a device and one CPU, and all other CPUs decode. What a few
+clips take may change these numbers before a stream starts (`cluster.sizing`).
 """
 
 import math

@@ -120,7 +120,7 @@ def calibrated(
         storage.publish_json(asdict(timed), place)
     measured = averages(job, timed, survey)
     sizing = size_stream(plan, measured, capacity, wishes)
-    print("\n".join(lines(timed, measured, sizing, survey.clips, how)), flush=True)
+    print("\n".join(lines(timed, measured, sizing, plan, survey.clips, how)), flush=True)
     return Sized(job=_with_threads(job, sizing.plan), plan=sizing.plan, rate=sizing.rate)
 
 
@@ -230,21 +230,31 @@ def at_mean(points: Sequence[tuple[float, float, int]], mean: float) -> float:
     return y + min(max(slope, 0.0), y / x) * (mean - x)
 
 
-def lines(timed: Timed, measured: Measured, sizing: Sizing, clips: int, how: str) -> list[str]:
+def lines(
+    timed: Timed, measured: Measured, sizing: Sizing, before: Plan, clips: int, how: str
+) -> list[str]:
     """The calibration as it is printed: what was measured, what follows."""
     count = sum(half.clips for half in timed.halves)
     lost = f", {timed.unreadable} more could not be read" if timed.unreadable else ""
     each = {"decode": measured.decode_s, **measured.encode_s}
     said = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in each.items())
     plan = sizing.plan
+    stages = [
+        f"{now.name} {now.workers} x"
+        + (f" (of {then.workers})" if now.workers < then.workers else "")
+        for now, then in ((plan.decode, before.decode), (plan.encode, before.encode))
+    ]
+    same = [plan.decode.workers, plan.encode.workers] == [
+        before.decode.workers,
+        before.encode.workers,
+    ]
     left_s = clips / sizing.rate
     ends = time.strftime("%H:%M", time.localtime(time.time() + left_s))
     return [
         f"calibration: {count} clips {how} on {timed.device}{lost}: a clip takes {said}; "
         f"an actor holds {measured.actor_gb:.1f} GB, a decode task {measured.decoder_gb:.1f} GB",
         *(f"calibration: {change}" for change in sizing.said),
-        f"calibration: -> decode {plan.decode.workers} x, encode {plan.encode.workers} x"
-        f"{'' if sizing.said else ' as planned'}"
+        f"calibration: -> {', '.join(stages)}{' as planned' if same else ''}"
         f"{f', {plan.calls_per_actor} units in hand' if plan.on_gpu else ''}; {sizing.limit}; "
         f"about {sizing.rate:.3g} clips/s, {clock(left_s)}, until {ends}",
     ]

@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 from cluster import storage
 from jobs._features import (
     PART,
-    UNITS_KEY,
     UnitIndex,
     UnitRows,
-    locate,
+    by_file,
+    first_of,
     publish_unit,
     published_units,
-    rows_of,
     with_units,
 )
 
@@ -74,20 +73,20 @@ def compact(
     Returns:
         Names of the files written.
     """
-    sizes = _sizes(table_uri)
-    inside = {name: rows_of(storage.join(table_uri, name)) for name in sizes}
-    where = locate(table_uri)
+    inside = by_file(table_uri)  # an imported file lists no units, and is left alone
+    where = first_of(inside)
     rank = {unit: index for index, unit in enumerate(order)}
 
     def clean(name: str) -> bool:
-        """Whether a file is large, or one of few, and all in it counts."""
+        """Whether it is a gathered file whose units are all current and stand nowhere newer."""
         uri = storage.join(table_uri, name)
         return name.startswith(PART) and all(
             unit in rank and where[unit].uri == uri for unit in inside[name]
         )
 
-    if all(map(clean, sizes)):
+    if all(map(clean, inside)):
         return []
+    sizes = {name: _size(storage.join(table_uri, name)) for name in inside}
     settled = {name for name in sizes if clean(name) and sizes[name] >= least_mb * 1e6}
     kept = {unit for name in settled for unit in inside[name]}
     loose = {unit: at for unit, at in where.items() if unit not in kept}
@@ -106,15 +105,9 @@ def compact(
     return written
 
 
-def _sizes(table_uri: str) -> dict[str, int]:
-    """The files that list their units, and their sizes; others, imported ones, are left alone."""
-    fs, _ = storage.filesystem(table_uri)
-    sizes = {}
-    for name in storage.names(table_uri, ".parquet"):
-        uri = storage.join(table_uri, name)
-        if UNITS_KEY in (storage.open_parquet(uri).schema_arrow.metadata or {}):
-            sizes[name] = int(fs.size(storage.filesystem(uri)[1]))
-    return sizes
+def _size(uri: str) -> int:
+    fs, path = storage.filesystem(uri)
+    return int(fs.size(path))
 
 
 def _groups(

@@ -7,7 +7,7 @@ passed over, one that stands in two files counts once, by the file of its own, w
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,21 +99,41 @@ class UnitIndex:
         return unit in self._where
 
     def read(self, unit: str) -> pa.Table:
-        """The rows of one unit."""
+        """The rows of one unit; only the row groups that hold them are read."""
         at = self._where[unit]
-        return storage.read_table(at.uri).slice(at.start, at.count)
+        parquet = storage.open_parquet(at.uri)
+        groups, skipped, begin = [], 0, 0
+        for group in range(parquet.num_row_groups):
+            end = begin + parquet.metadata.row_group(group).num_rows
+            if end <= at.start:
+                skipped = end
+            elif begin < at.start + at.count:
+                groups.append(group)
+            begin = end
+        return parquet.read_row_groups(groups).slice(at.start - skipped, at.count)
 
 
 def locate(table_uri: str) -> dict[str, UnitRows]:
     """Unit -> where its rows lie, read off the footers; each unit once."""
+    return first_of(by_file(table_uri))
+
+
+def by_file(table_uri: str) -> dict[str, dict[str, UnitRows]]:
+    """Names of the files that list their units -> where the rows of each lie; unit files come first."""
+    found = {n: _rows_of(storage.join(table_uri, n)) for n in _newest_first(table_uri)}
+    return {name: inside for name, inside in found.items() if inside}
+
+
+def first_of(files: Mapping[str, Mapping[str, UnitRows]]) -> dict[str, UnitRows]:
+    """Unit -> its rows in the first file that has it."""
     found: dict[str, UnitRows] = {}
-    for name in _newest_first(table_uri):
-        for unit, at in rows_of(storage.join(table_uri, name)).items():
+    for inside in files.values():
+        for unit, at in inside.items():
             found.setdefault(unit, at)
     return found
 
 
-def rows_of(uri: str) -> dict[str, UnitRows]:
+def _rows_of(uri: str) -> dict[str, UnitRows]:
     """Unit -> where its rows lie in one file, read off its footer."""
     found = {}
     start = 0

@@ -1,13 +1,15 @@
 """Turn the clips of a manifest into features with any number of pretrained encoders.
 
 Every clip is decoded once for all encoders, and gets exactly one row per encoder whatever happens to it.
-A unit that is published is not encoded again: the same command goes on where it was stopped.
+A unit that is published is not encoded again: the same command goes on where it was stopped. Long jobs time a
+few clips first, on the workers that they will have, and size their stages by that (`jobs._calibration`).
 `--views K` adds K tables to each encoder of sound or pictures, in which every clip outside the test split
 is seen otherwise (noise, speed, crop: `encoders.augment`); training draws its rows from them.
 
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
+        <root>/former/<table>/    rows of units that left the manifest (jobs._compacting)
         <root>/encodings/<hash>/  config.json and summary.json of the command
         <root>/encodings/calibration-<hash>.json  what a few clips took (jobs._calibration)
 

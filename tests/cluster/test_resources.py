@@ -26,6 +26,12 @@ class TestCpuMachine:
         with pytest.raises(PlanError, match=r"8 encoder actors .* 8 CPUs; there are 2; .*actors 2"):
             plan_stream(SMALL, LAPTOP, WorkersConfig(actors=8))
 
+    def test_fewer_decode_tasks_are_taken_as_asked_and_more_than_cpus_refused(self):
+        plan = plan_stream(SMALL, LAPTOP, WorkersConfig(decoders=1))
+        assert (plan.decode.workers, plan.decode.reason) == (1, "as asked")
+        with pytest.raises(PlanError, match=r"5 decode tasks .* 2 are free .*decoders 2"):
+            plan_stream(SMALL, LAPTOP, WorkersConfig(decoders=5))
+
     def test_threads_count_against_the_cpus(self):
         with pytest.raises(PlanError, match=r"2 threads need 4 CPUs; there are 2; .*actors 1"):
             plan_stream(SMALL, LAPTOP, WorkersConfig(actors=2, threads=2))
@@ -53,6 +59,11 @@ class TestGpuMachine:
         assert (plan.encode.workers, plan.encode.gpus_each, plan.encode.cpus_each) == (2, 1, 1)
         assert plan.decode.workers == 14
         assert plan.calls_per_actor == 4
+
+    def test_decode_tasks_find_the_cpus_that_no_actor_holds(self):
+        assert plan_stream(SMALL, SERVER, WorkersConfig(decoders=6)).decode.workers == 6
+        with pytest.raises(PlanError, match=r"15 decode tasks .* 14 are free"):
+            plan_stream(SMALL, SERVER, WorkersConfig(decoders=15))
 
     def test_a_share_of_a_gpu_packs_several_actors(self):
         plan = plan_stream(SMALL, SERVER, WorkersConfig(gpus_per_actor=0.25))
@@ -88,7 +99,9 @@ def test_a_local_session_is_known_before_it_starts(monkeypatch):
     assert local_capacity(SessionConfig(address="10.0.0.1:6379")) is None
 
 
-@pytest.mark.parametrize("wrong", [{"actors": 0}, {"gpus_per_actor": 1.5}, {"threads": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"actors": 0}, {"gpus_per_actor": 1.5}, {"threads": -1}, {"decoders": 0}]
+)
 def test_impossible_wishes_are_refused_where_they_are_written(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         WorkersConfig(**wrong)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.resources import WorkersConfig
-from cluster.session import SessionConfig, ray_session
+from cluster.resources import WorkersConfig, plan_stream
+from cluster.session import Capacity, SessionConfig, ray_session
+from cluster.sizing import Measured, size_stream
 from encoders import ENCODERS
 from jobs import _calibration, encode
-from jobs._calibration import at_mean, survey_of
+from jobs._calibration import at_mean, lines, survey_of
 from jobs._features import read_features, resolve_features
 from jobs._manifest import units
+from jobs._timing import Half, Timed
 from jobs._work import UnitTask
 
 TOYS = str(Path(__file__).parent / "toys")
@@ -35,6 +37,39 @@ class TestTheMeanOverTheJob:
 
     def test_clips_without_sound_or_pictures_cost_what_they_cost(self):
         assert at_mean([(0.0, 0.2, 8)], 0.0) == pytest.approx(0.2)
+
+
+def test_what_is_printed_names_the_stages_that_changed_and_why():
+    timed = Timed(
+        halves=(Half(clips=7, cost=1.0, media_s=4.0, decode_s=0.9, encode_s={"v-1": 0.1}),),
+        unreadable=1,
+        device="a processor",
+        actor_gb=1.0,
+        decoder_gb=0.3,
+        clip_gb=0.001,
+        seconds=8.0,
+    )
+    measured = Measured(
+        decode_s=0.9,
+        encode_s={"voice": 0.1},
+        actor_gb=1.0,
+        decoder_gb=0.3,
+        unit_gb=0.02,
+        clips_per_unit=16.0,
+    )
+    capacity = Capacity(cpus=64, gpus=0, memory_gb=512, object_store_gb=150)
+    plan = plan_stream({"voice": 0.5}, capacity)
+    sizing = size_stream(plan, measured, capacity, WorkersConfig())
+    first, change, last = lines(timed, measured, sizing, plan, 57600, "in 8 s")
+    assert first == (
+        "calibration: 7 clips in 8 s on a processor, 1 more could not be read: a clip takes decode "
+        "0.9 s, voice 0.1 s; an actor holds 1.0 GB, a decode task 0.3 GB"
+    )
+    assert change == "calibration: encode 10 x instead of 64: models take 10% of the cores"
+    assert last.startswith(
+        "calibration: -> decode 64 x, encode 10 x (of 64); decoding limits: 90% of the cores' time; "
+        "about 57.6 clips/s, 16:40, until "
+    )
 
 
 @pytest.fixture(scope="module")

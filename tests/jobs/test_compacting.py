@@ -73,6 +73,28 @@ def test_clips_of_a_moved_file_are_read_once(uri, reader):
     assert moved[0][0] == [2.0, 4.0]
 
 
+def test_a_unit_of_a_large_file_is_read_by_its_row_groups_alone(tmp_path, monkeypatch):
+    uri = str(tmp_path / "features" / "large-1")
+    order = [f"u{number:02d}" for number in range(40)]
+    for number, unit in enumerate(order):
+        publish_unit(uri, unit, rows(range(64 * number, 64 * number + 64)))
+    compact(uri, order)
+    (file,) = Path(uri).glob("*.parquet")
+    assert pq.ParquetFile(file).num_row_groups == 3
+    index = UnitIndex(uri)
+    read = []
+
+    def noted(parquet, groups, original=pq.ParquetFile.read_row_groups):
+        read.append(len(groups))
+        return original(parquet, groups)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
+    for number, unit in enumerate(order):
+        expected = list(range(64 * number, 64 * number + 64))
+        assert index.read(unit)["clip_id"].to_pylist() == expected
+    assert max(read) <= 2
+
+
 def test_without_a_new_unit_clips_that_left_go_too(uri):
     compact(uri, ["u2"], former=former_uri(uri))
     assert raw(uri) == [8, 9, 10, 11]
