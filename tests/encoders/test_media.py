@@ -83,6 +83,9 @@ def write_clip(
             container, audio, tone(seconds, sample_rate), round(sound_start_s * sample_rate)
         )
     container.close()
+    # SVT-AV1 makes the calling thread of root a real-time one, and all its children after it.
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

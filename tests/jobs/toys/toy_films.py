@@ -1,5 +1,6 @@
 """Short real films and sounds of many formats, and broken ones, with a manifest written without `prepare`."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def write_film(
                 out.time_base = Fraction(1, rate_hz)
                 container.mux(audio.encode(out))
         container.mux(audio.encode(None))
+    # SVT-AV1 makes the calling thread of root a real-time one, and all its children after it.
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def tone(seconds, rate_hz):
