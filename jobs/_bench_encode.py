@@ -1,9 +1,11 @@
 """What is measured of an encode job: its parts alone on the same workers, and the whole stream."""
 
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from cluster.resources import Plan
@@ -43,11 +45,21 @@ class Whole:
     start_s: float
     """Time to the first published unit [s]."""
 
-    early_mb: float
-    """Largest resident memory of an actor until a quarter of the clips is done [MB]."""
+    memory: Mapping[str, "Held"]
+    """Of the processes of each stage."""
 
-    late_mb: float
-    """The same at the end [MB]."""
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Private memory of a stage's processes [MB]: without the object store, which all of them share."""
+
+    quarter: float
+    """Median over the units around a quarter of the clips."""
+
+    end: float
+    """Median over the units of the last quarter."""
+
+    peak: float
 
 
 class PartBench:
@@ -119,18 +131,17 @@ def measure_whole(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Whol
             (time.perf_counter() - begun, report)
             for report in stream(replace(job, root=folder), tasks, plan)
         ]
-    clips = 0
-    done = []
-    for at, report in reports:
-        clips += report.num_clips
-        done.append((at, clips, report.worker_mb))
-    quarter = max(mb for _, count, mb in done if count <= max(0.25 * clips, done[0][1]))
+    counts = list(accumulate(report.num_clips for _, report in reports))
+    times = [at for at, _ in reports]
+    stages = {
+        "decode": [report.decode_mb for _, report in reports],
+        "encode": [report.encode_mb for _, report in reports],
+    }
     return Whole(
-        rate=clips / done[-1][0],
-        steady=_steady(done, clips),
-        start_s=done[0][0],
-        early_mb=quarter,
-        late_mb=max(mb for _, _, mb in done),
+        rate=counts[-1] / times[-1],
+        steady=_steady(times, counts),
+        start_s=times[0],
+        memory={stage: _held(counts, sizes) for stage, sizes in stages.items()},
     )
 
 
@@ -154,10 +165,21 @@ def _rate(shares: Sequence[Sequence[UnitTask]], seconds: Sequence[float]) -> flo
     )
 
 
-def _steady(done: Sequence[tuple[float, int, float]], clips: int) -> float:
-    low, high = (share * clips for share in SETTLED)
-    inside = [(at, count) for at, count, _ in done if low <= count <= high]
+def _steady(times: Sequence[float], counts: Sequence[int]) -> float:
+    low, high = (share * counts[-1] for share in SETTLED)
+    inside = [(at, count) for at, count in zip(times, counts, strict=True) if low <= count <= high]
     if len(inside) < 2:
-        inside = [(0.0, 0), (done[-1][0], clips)]
+        inside = [(0.0, 0), (times[-1], counts[-1])]
     (start, before), (end, after) = inside[0], inside[-1]
     return (after - before) / max(end - start, 1e-9)
+
+
+def _held(counts: Sequence[int], sizes: Sequence[float]) -> Held:
+    """From the clips done and the memory held after each unit."""
+
+    def median(low: float, high: float) -> float:
+        shares = [count / counts[-1] for count in counts]
+        inside = [mb for share, mb in zip(shares, sizes, strict=True) if low <= share <= high]
+        return statistics.median(inside or sizes)
+
+    return Held(quarter=median(0.125, 0.375), end=median(0.75, 1.0), peak=max(sizes))

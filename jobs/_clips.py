@@ -46,10 +46,17 @@ def pack(decoded: Sequence[Decoded], needs: Needs) -> pa.Buffer:
             [None if f is None else f.times_s for f in frames], pa.list_(pa.float64())
         )
     batch = pa.record_batch(list(columns.values()), names=list(columns))
-    sink = pa.BufferOutputStream()
+    # Measured first: a buffer that grows would copy the frames each time.
+    measure = pa.MockOutputStream()
+    _write(batch, measure)
+    buffer = pa.allocate_buffer(measure.size())
+    _write(batch, pa.FixedSizeBufferWriter(buffer))
+    return buffer
+
+
+def _write(batch: pa.RecordBatch, sink: Any) -> None:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue()
 
 
 def unpack(buffer: pa.Buffer, needs: Needs) -> list[Decoded]:
@@ -176,16 +183,24 @@ def _source(value: Mapping[str, Any] | None) -> Source | None:
     return Source(uri=value["uri"], offset=value["offset"], size=value["size"])
 
 
-def _raw(items: Sequence[memoryview | None]) -> pa.Array:
-    """A large-binary column; the one copy on the way out of the decoder."""
-    return pa.array(items, pa.large_binary())
+def _raw(items: Sequence[np.ndarray | None]) -> pa.Array:
+    """A large-binary column of bytes.
+
+    Put together by hand: `pa.array` never lets go of a memoryview it has read (pyarrow 25), so that a
+    worker would keep the frames of every clip.
+    """
+    there = np.packbits([item is not None for item in items], bitorder="little")
+    offsets = np.cumsum([0, *(0 if item is None else len(item) for item in items)], dtype=np.int64)
+    data = np.concatenate([np.empty(0, np.uint8), *(item for item in items if item is not None)])
+    parts = [pa.py_buffer(part) for part in (there, offsets, data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(items), parts)
 
 
-def _bytes_of(array: np.ndarray | None, dtype: type[np.generic]) -> memoryview | None:
-    """The array's memory as a buffer, without a copy where it is contiguous already."""
+def _bytes_of(array: np.ndarray | None, dtype: type[np.generic]) -> np.ndarray | None:
+    """The array's memory as bytes, without a copy where it is contiguous already."""
     if array is None:
         return None
-    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
+    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8)
 
 
 def _view(buffer: pa.Buffer | None, dtype: type[np.generic]) -> np.ndarray | None:

@@ -10,16 +10,13 @@ that may die: the clip that kills it gets an error row, the others their feature
 """
 
 import atexit
-import ctypes
 import functools
 import json
-import resource
 import sys
 import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +29,7 @@ from jobs._clips import buffers, pack, source_of, undecoded, unpack, with_contex
 from jobs._encoding import UnitResult, Workbench
 from jobs._features import UnitIndex, features_uri, mended, publish_unit, transcripts_uri
 from jobs._manifest import read_unit
+from jobs._memory import private_mb, release_memory
 from jobs._result_rows import failed_clips
 from jobs._work import (
     DecodingConfig,
@@ -136,6 +134,7 @@ def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
                     "facts": pa.array([json.dumps(facts_of(rows))], pa.string()),
                     "n_clips": pa.array([len(decoded)], pa.int64()),
                     "decode_s": pa.array([time.perf_counter() - begun], pa.float64()),
+                    "decode_mb": pa.array([private_mb()], pa.float64()),
                     "clips": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, clips]),
                 }
             )
@@ -168,7 +167,8 @@ class UnitEncoder:
             "failed": failed,
             "decode_s": row["decode_s"][0].as_py(),
             "encode_s": dict(result.seconds),
-            "worker_mb": memory_mb(),
+            "decode_mb": row["decode_mb"][0].as_py(),
+            "encode_mb": private_mb(),
         }
         return pa.table({"report": pa.array([json.dumps(report)], pa.string())})
 
@@ -295,31 +295,6 @@ def worker_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def memory_mb() -> float:
-    """Resident memory of this process [MB]; its peak where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-    except FileNotFoundError:
-        unit = 1e6 if sys.platform == "darwin" else 1e3
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system.
-
-    Activations of ever other lengths leave holes in glibc's heap, which grows by hundreds of MB.
-    """
-    if (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@functools.lru_cache(maxsize=1)
-def _malloc_trim() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 @functools.lru_cache(maxsize=1)

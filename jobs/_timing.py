@@ -5,7 +5,6 @@ share of a GPU, and runs the models on the shorter half of the clips, then on th
 measured in the driver, which may be another kind of machine.
 """
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from encoders.media import Decoded, Decoder
 from jobs._clips import pack, unpack
 from jobs._encoding import Workbench
 from jobs._features import UnitIndex, transcripts_uri
+from jobs._memory import private_mb
 from jobs._stream import decode_rows, rows_of, worker_device
 from jobs._work import StreamJob, UnitTask, job_needs
 
@@ -210,7 +210,7 @@ class Models:
 
     def memory_gb(self) -> float:
         """Memory of this process that it shares with no other [GB]."""
-        return _private_gb()
+        return private_mb() / 1e3
 
     def _seconds(
         self, decoded: Sequence[Decoded], task: UnitTask, transcripts: pa.Table | None
@@ -243,15 +243,6 @@ def _half(part: Sequence[tuple[Drawn, Decoded, float]]) -> Half:
     )
 
 
-def _private_gb() -> float:
-    """Resident memory of this process less what it maps from files and shares [GB]."""
-    try:
-        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes, on macOS
-    return (resident - shared) * resource.getpagesize() / 1e9
-
-
 def _decoder_gb(child: int | None) -> float:
     """Memory of this process, and the most that its decoder child held [GB]."""
     try:
@@ -259,4 +250,4 @@ def _decoder_gb(child: int | None) -> float:
     except FileNotFoundError:
         return DECODER_GB
     most_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return _private_gb() + most_kb * 1024 / 1e9
+    return private_mb() / 1e3 + most_kb * 1024 / 1e9

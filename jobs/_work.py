@@ -108,8 +108,11 @@ class UnitReport:
     failed: int
     decode_s: float
     encode_s: dict[str, float] = field(default_factory=dict)
-    worker_mb: float = 0.0
-    """Resident memory of the worker after the unit [MB]."""
+    decode_mb: float = 0.0
+    """Private memory of the process that decoded the unit, with all its clips [MB]; its child's not."""
+
+    encode_mb: float = 0.0
+    """Private memory of the worker after the unit [MB]."""
 
 
 def job_needs(work: Work, task: UnitTask) -> Needs:

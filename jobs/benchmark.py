@@ -166,8 +166,13 @@ def summary(
         "steady_per_gpu": steady / (plan.encode.workers * plan.encode.gpus_each)
         if plan.on_gpu
         else None,
-        "actor_mb_at_a_quarter": statistics.median(item.early_mb for item in whole),
-        "actor_mb_at_the_end": statistics.median(item.late_mb for item in whole),
+        "private_mb": {
+            stage: {
+                when: statistics.median(getattr(item.memory[stage], when) for item in whole)
+                for when in ("quarter", "end", "peak")
+            }
+            for stage in ("decode", "encode")
+        },
         "limit": limit(decode, models, on_gpu=plan.on_gpu),
     }
 
@@ -204,10 +209,13 @@ def figures_table(figures: Mapping[str, Any]) -> str:
         ("first unit after", f"{figures['start_s']:.1f} s"),
         ("efficiency", f"{figures['efficiency']:.3f} ({_each(figures['efficiency_rounds'])})"),
         ("per CPU", f"{figures['steady_per_cpu']:.2f} clips/s"),
-        (
-            "actor memory",
-            f"{figures['actor_mb_at_a_quarter']:.0f} MB at a quarter, "
-            f"{figures['actor_mb_at_the_end']:.0f} MB at the end",
+        *(
+            (
+                f"memory of a worker, {stage}",
+                f"{held['quarter']:.0f} MB at a quarter, {held['end']:.0f} MB at the end, "
+                f"peak {held['peak']:.0f} MB",
+            )
+            for stage, held in figures["private_mb"].items()
         ),
         ("limit", figures["limit"]),
     ]

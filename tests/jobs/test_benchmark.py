@@ -11,7 +11,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from encoders import ENCODERS
 from jobs import benchmark
-from jobs._bench_encode import Alone, _steady
+from jobs._bench_encode import Alone, _held, _steady
 
 TOYS = str(Path(__file__).parent / "toys")
 
@@ -28,8 +28,15 @@ def test_on_gpus_the_slower_side_is_the_ideal():
 
 
 def test_start_and_end_are_outside_the_steady_state():
-    done = [(10.0 + i, 10 * (i + 1), 0.0) for i in range(9)] + [(60.0, 100, 0.0)]
-    assert _steady(done, 100) == pytest.approx(10.0)
+    times = [10.0 + i for i in range(9)] + [60.0]
+    assert _steady(times, range(10, 101, 10)) == pytest.approx(10.0)
+
+
+def test_memory_at_a_quarter_is_not_that_of_the_start():
+    held = _held(
+        range(10, 101, 10), [1.0, 500.0, 510.0, 505.0, 505.0, 505.0, 505.0, 600.0, 520.0, 530.0]
+    )
+    assert (held.quarter, held.end, held.peak) == (505.0, 530.0, 600.0)
 
 
 def test_what_limits_is_named_with_its_share():
@@ -67,6 +74,8 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
     assert figures["clips"] == 48
     assert figures["efficiency"] > 0
     assert figures["end_to_end"] < figures["end_to_end_steady"]
+    for held in figures["private_mb"].values():
+        assert 0 < held["quarter"] <= held["peak"]
     table = capsys.readouterr().out
     assert f"{figures['efficiency']:.3f}" in table
     plain = figures["plain"]

@@ -1,5 +1,8 @@
 """Decoded clips survive the trip from decoder to encoder, without a copy at the end."""
 
+import gc
+import weakref
+
 import numpy as np
 import pyarrow as pa
 
@@ -62,6 +65,15 @@ def test_arrays_are_views_of_the_buffer():
     start, size = buffer.address, buffer.size
     assert start <= wave.__array_interface__["data"][0] < start + size
     assert not wave.flags.writeable
+
+
+def test_packing_lets_go_of_the_clip():
+    clip = full_clip(1)
+    pixels = weakref.ref(clip.frames[FPS].pixels)
+    pack([Decoded(clip=clip)], NEEDS)
+    del clip
+    gc.collect()
+    assert pixels() is None
 
 
 def test_a_unit_without_any_clip_of_a_modality_is_packed_too():
