@@ -3,7 +3,9 @@
 Shapes: time, batch, memory, inner, gate (inner widths of both gates).
 """
 
-from itertools import islice
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from fusion.nets._blocks import blocks
+from fusion.nets._compiled import arrays, steps_for
 
 # Gradients through a sigmoid, a tanh and a ReLU from their outputs, one call each.
 _sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input
@@ -23,9 +26,15 @@ _relu_slope = torch.ops.aten.threshold_backward.grad_input
 class _Scan(Function):
     @staticmethod
     def forward(ctx: Any, keep: Tensor, add: Tensor) -> Tensor:
-        u = add.new_zeros(len(add) + 1, *add.shape[1:])
-        for t in range(len(add)):
-            torch.addcmul(add[t], keep[t], u[t], out=u[t + 1])
+        keep, add = keep.contiguous(), add.contiguous()
+        u = add.new_empty(len(add) + 1, *add.shape[1:])
+        compiled = steps_for(add)
+        if compiled is not None:
+            compiled.scan(arrays(keep, add, u), len(add), u[0].numel())
+        else:
+            u[0] = 0.0
+            for t in range(len(add)):
+                torch.addcmul(add[t], keep[t], u[t], out=u[t + 1])
         ctx.save_for_backward(keep, u)
         return u[1:]
 
@@ -33,10 +42,16 @@ class _Scan(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         keep, u = ctx.saved_tensors
-        du = grad.clone()
-        for t in reversed(range(len(du) - 1)):
-            du[t].addcmul_(du[t + 1], keep[t + 1])
-        return du * u[:-1], du
+        du = grad.clone(memory_format=torch.contiguous_format)
+        d_keep = torch.empty_like(du)
+        compiled = steps_for(du)
+        if compiled is not None:
+            compiled.scan_back(arrays(keep, u, du, d_keep), len(du), u[0].numel())
+        else:
+            for t in reversed(range(len(du) - 1)):
+                du[t].addcmul_(du[t + 1], keep[t + 1])
+            torch.mul(du, u[:-1], out=d_keep)
+        return d_keep, du
 
 
 def scan(
@@ -60,29 +75,28 @@ class _GatedMemory(Function):
         gates = inputs.new_empty(time, batch, 2, memory)
         u = inputs.new_empty(time + 1, batch, memory)
         u[0] = 0.0
-        both, parts = a[..., first:], torch.split(a, [first, w1.shape[1], w2.shape[1]], -1)
+        compiled, widths = steps_for(inputs), [w1.shape[1], w2.shape[1]]
         bias, inner_t, w1_t, w2_t = torch.stack([b1, b2]), inner.t(), w1.t(), w2.t()
-        drop = None if kept is None else kept[..., first:].unbind(0)
-        sides = [z.unbind(0) for z in (u, u[1:], both, *parts[1:], gates, candidate)]
-        steps = enumerate(zip(*sides, *(g.unbind(0) for g in gates.unbind(2)), strict=False))
         for block in blocks(time, batch):
-            torch.clamp(inputs[block][..., :first], min=0.0, out=parts[0][block])
-            both[block] = inputs[block][..., first:]
+            seen, both = a[block][..., :first], a[block][..., first:]
+            torch.clamp(inputs[block][..., :first], min=0.0, out=seen)
+            both.copy_(inputs[block][..., first:])
             gates[block] = bias
             if kept is not None:
-                parts[0][block].mul_(kept[block][..., :first])
-            seen = parts[0][block].flatten(0, 1)
-            torch.addmm(b_c, seen, w_c.t(), out=candidate[block].flatten(0, 1)).tanh_()
-            for t, (u0, u1, step, part1, part2, pair, new, keep, add) in islice(
-                steps, block.stop - block.start
-            ):
+                seen.mul_(kept[block][..., :first])
+            rows = candidate[block].flatten(0, 1)
+            torch.addmm(b_c, seen.flatten(0, 1), w_c.t(), out=rows).tanh_()
+            drop = None if kept is None else kept[block][..., first:].unbind(0)
+            states = (candidate[block], u[block.start : block.stop + 1])
+            end = _gates_end(compiled, gates[block], *states)
+            sides = (states[1], both, *torch.split(both, widths, -1), *gates[block].unbind(2))
+            for t, (u0, step, part1, part2, keep, add) in enumerate(_by_step(*sides)):
                 step.addmm_(u0, inner_t).relu_()
                 if drop is not None:
                     step.mul_(drop[t])
                 keep.addmm_(part1, w1_t)
                 add.addmm_(part2, w2_t)
-                pair.sigmoid_()
-                torch.mul(keep, u0, out=u1).addcmul_(add, new)
+                end(t)
         ctx.save_for_backward(kept, inner, w_c, w1, w2, u, a, gates, candidate)
         return u[1:]
 
@@ -101,6 +115,7 @@ class _GatedMemory(Function):
         d_pairs = grad.new_empty(most, batch, 2, memory)
         d_new = grad.new_empty(most, batch, memory)
         widths = [first, w1.shape[1], w2.shape[1]]
+        compiled = steps_for(grad)
         for block in reversed(spans):
             size = block.stop - block.start
             if block.stop < time:
@@ -108,12 +123,25 @@ class _GatedMemory(Function):
                 torch.mul(du[0], gates[block.stop, :, 0], out=du[size])
                 du[size].addmm_(d_a[block.stop, :, first:], inner)
             du[:size] = grad[block]
-            pair = d_pairs[:size]
-            _sigmoid_slope(u[block], gates[block][:, :, 0], grad_input=pair[:, :, 0])
-            _sigmoid_slope(candidate[block], gates[block][:, :, 1], grad_input=pair[:, :, 1])
-            _memory_steps_back(
-                du[: size + 1], pair, gates[block], a[block], d_a[block], kept, block, inner, w1, w2
+            pair, both, d_both = d_pairs[:size], a[block][..., first:], d_a[block][..., first:]
+            drop = None if kept is None else kept[block][..., first:].unbind(0)
+            begin = _gates_back(
+                compiled, gates[block], candidate[block], u[block], du[: size + 1], pair
             )
+            sides = (du, *pair.unbind(2), both, d_both, *torch.split(d_both, widths[1:], -1))
+            later: Tensor | None = None
+            for t, (after, d1, d2, step, d_step, part1, part2) in reversed(
+                list(enumerate(_by_step(*sides)))
+            ):
+                if later is not None:
+                    after.addmm_(later, inner)
+                begin(t)
+                torch.mm(d1, w1, out=part1)
+                torch.mm(d2, w2, out=part2)
+                _relu_slope(d_step, step, 0.0, grad_input=d_step)
+                if drop is not None:
+                    d_step.mul_(drop[t])
+                later = d_step
             new = torch.mul(du[:size], gates[block][:, :, 1], out=d_new[:size])
             _tanh_slope(new, candidate[block], grad_input=new)
             new, pair = new.flatten(0, 1), pair.flatten(0, 1)
@@ -135,37 +163,56 @@ class _GatedMemory(Function):
         return d_a, None, d_inner, d_c, d_bias[0], d_1, d_bias[1], d_2, d_bias[2]
 
 
-def _memory_steps_back(
+def _by_step(*states: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of every step, taken at once: indexing in a loop costs as much as the arithmetic."""
+    return zip(*(z.unbind(0) for z in states), strict=False)
+
+
+def _gates_end(
+    compiled: ctypes.CDLL | None, gates: Tensor, candidate: Tensor, u: Tensor
+) -> Callable[[int], None]:
+    """What ends step t of a block: sums become gates, and the memory goes on."""
+    if compiled is not None:
+        at, sizes = arrays(gates, candidate, u), candidate.shape[1:]
+        return functools.partial(compiled.memory_step, at, *sizes)
+    steps = list(_by_step(gates, *gates.unbind(2), candidate, u, u[1:]))
+
+    def end(t: int) -> None:
+        pair, keep, add, new, u0, u1 = steps[t]
+        pair.sigmoid_()
+        torch.mul(keep, u0, out=u1).addcmul_(add, new)
+
+    return end
+
+
+def _gates_back(
+    compiled: ctypes.CDLL | None,
+    gates: Tensor,
+    candidate: Tensor,
+    u: Tensor,
     du: Tensor,
     d_pairs: Tensor,
-    gates: Tensor,
-    a: Tensor,
-    d_a: Tensor,
-    kept: Tensor | None,
-    block: slice,
-    inner: Tensor,
-    w1: Tensor,
-    w2: Tensor,
-) -> None:
-    """One block from behind: the slopes in `d_pairs` become gradients; `du` collects, `d_a` is filled."""
-    width = inner.shape[0]
-    both, d_both = a[..., -width:], d_a[..., -width:]
-    parts = torch.split(d_both, [w1.shape[1], w2.shape[1]], -1)
-    sides = (du, d_pairs, *d_pairs.unbind(2), both, d_both, *parts, gates[:, :, 0])
-    steps = list(zip(*(z.unbind(0) for z in sides), strict=False))
-    drop = None if kept is None else kept[block][..., -width:].unbind(0)
-    for t in reversed(range(len(steps))):
-        grad, pair, d1, d2, step, d_step, part1, part2, _ = steps[t]
+) -> Callable[[int], None]:
+    """What begins step t of a block from behind: `du` is completed, `d_pairs` filled.
+
+    What the steps behind the block add to its last `du` stands behind it.
+    """
+    if compiled is not None:
+        at, sizes = arrays(gates, candidate, u, du, d_pairs, du[-1]), candidate.shape[1:]
+        return functools.partial(compiled.memory_step_back, at, *sizes)
+    _sigmoid_slope(u, gates[:, :, 0], grad_input=d_pairs[:, :, 0])
+    _sigmoid_slope(candidate, gates[:, :, 1], grad_input=d_pairs[:, :, 1])
+    steps = list(_by_step(du, d_pairs, gates[:, :, 0]))
+
+    def begin(t: int) -> None:
+        grad, pair, _ = steps[t]
         if t + 1 < len(steps):
-            grad.addcmul_(steps[t + 1][0], steps[t + 1][8]).addmm_(steps[t + 1][5], inner)
+            grad.addcmul_(steps[t + 1][0], steps[t + 1][2])
         else:
             grad.add_(du[-1])
         pair.mul_(grad.unsqueeze(1))
-        torch.mm(d1, w1, out=part1)
-        torch.mm(d2, w2, out=part2)
-        _relu_slope(d_step, step, 0.0, grad_input=d_step)
-        if drop is not None:
-            d_step.mul_(drop[t])
+
+    return begin
 
 
 def gated_memory(

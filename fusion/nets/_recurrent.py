@@ -3,6 +3,7 @@
 Shapes: batch, time, feature, hidden.
 """
 
+from collections.abc import Iterable
 from typing import Literal, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from fusion.batch import Sequence
 from fusion.nets._layers import first_real, last_real
-from fusion.nets._lstm import lstm_states
+from fusion.nets._lstm import Layer, lstm_states, states_of_all
 
 OWN_RECURRENCE_FROM = 64
 """Hidden width from which, on a CPU, our own loop over steps beats the library's LSTM (by a quarter in
@@ -25,15 +26,25 @@ def without_holes(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]
     return torch.argsort(mask.int(), dim=1, descending=True, stable=True)
 
 
-def hold(
-    states: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
-) -> Float[Tensor, "batch time feature"]:
-    """At each step the state of the last real step up to it; zero before the first."""
+def real_first(sequence: Sequence) -> Float[Tensor, "time batch feature"]:
+    """The real steps of each row in front, what has no meaning behind them."""
+    x, order = sequence.values, without_holes(sequence.mask)
+    if order is not None:
+        x = x.take_along_dim(order.unsqueeze(-1), 1)
+    return x.transpose(0, 1)
+
+
+def held(
+    states: Float[Tensor, "state batch hidden"], mask: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "state batch hidden"]:
+    """From the state after n real steps (n from 0 on) that of every step, and before the first.
+
+    A step that is not real keeps the state before it.
+    """
     if bool(mask.all()):
         return states
-    steps = torch.arange(mask.shape[1], device=mask.device)
-    index = torch.where(mask, steps, -1).cummax(1).values.unsqueeze(-1)
-    return states.take_along_dim(index.clamp(min=0), 1) * (index >= 0)
+    count = nn.functional.pad(mask.cumsum(1).t(), (0, 0, 1, 0))
+    return states.take_along_dim(count.unsqueeze(-1), 0)
 
 
 class Recurrent(nn.Module):
@@ -124,6 +135,25 @@ class Recurrent(nn.Module):
             layer(packed)[0], batch_first=True, total_length=x.shape[1]
         )[0]
         return states
+
+
+def states_beside(
+    lstms: Iterable[Recurrent], sequences: Iterable[Sequence]
+) -> list[Float[Tensor, "state batch hidden"]]:
+    """States, from the zeros before the first step on, of LSTMs of one layer that read one time axis.
+
+    A step that a sequence lacks keeps the state before it.
+    """
+    layers = [cast(nn.LSTM, lstm.layers[0]) for lstm in lstms]
+    sequences = list(sequences)
+    inputs = [real_first(sequence) for sequence in sequences]
+    if all(x.device.type == "cpu" for x in inputs):
+        own = [Layer(x, *_weights(lstm, "")) for lstm, x in zip(layers, inputs, strict=True)]
+        states = [h for h, _ in states_of_all(own)]
+    else:
+        found = (lstm(x.transpose(0, 1))[0] for lstm, x in zip(layers, inputs, strict=True))
+        states = [nn.functional.pad(h.transpose(0, 1), (0, 0, 0, 0, 1, 0)) for h in found]
+    return [held(h, s.mask) for h, s in zip(states, sequences, strict=True)]
 
 
 def _weights(layer: nn.LSTM, end: str) -> tuple[Tensor, Tensor, Tensor]:

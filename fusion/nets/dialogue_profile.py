@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import Attention, allowed_keys, heads_for
 from fusion.nets._layers import Heads, Net, Range, module_dict
+from fusion.nets._profile import ProfileEmbedding
 from fusion.nets._recurrent import Recurrent
 
 AVAMERG = {
@@ -92,7 +93,7 @@ class DialogueProfile(Net):
         self.config = config
         self.anchor = config.anchor if config.anchor in self.dims else next(iter(self.dims))
         wide, role = 2 * config.hidden, config.role_width
-        self.profile = ProfileEmbedding(config)
+        self.profile = ProfileEmbedding(config.profile, config.profile_width)
         self.role = nn.Embedding(config.speakers + 1, role)
         self.norm = module_dict({n: nn.LayerNorm(dim) for n, dim in self.dims.items()})
         if config.form == "early":
@@ -177,42 +178,6 @@ class DialogueEncoder(nn.Module):
     def weights(self, sequence: Sequence, causal: bool) -> Tensor:
         h = self.lstm(sequence, causal=causal).values
         return self.attention.weights(h, h, allowed_keys(sequence.mask, causal=causal))
-
-
-class ProfileEmbedding(nn.Module):
-    """Codes of a profile, of a dialogue or of each utterance, as one vector an utterance."""
-
-    def __init__(self, config: DialogueProfile.Config) -> None:
-        super().__init__()
-        self.fields = dict(sorted(config.profile.items()))
-        self.width = len(self.fields) * config.profile_width
-        sizes: dict[str, int] = {}
-        for name, size in self.fields.items():
-            table = self._table(name)
-            sizes[table] = max(size, sizes.get(table, 0))
-        self.embed = module_dict(
-            {t: nn.Embedding(size + 1, config.profile_width) for t, size in sizes.items()}
-        )
-
-    def forward(self, batch: Batch) -> Tensor:
-        assert batch.steps is not None
-        parts = []
-        for name, size in self.fields.items():
-            codes = batch.profile.get(name)
-            if codes is None:
-                codes = torch.zeros_like(batch.steps, dtype=torch.long)
-            elif codes.ndim == 1:
-                codes = codes[:, None].expand(batch.steps.shape)
-            codes = codes.masked_fill((codes < 0) | (codes > size), 0)
-            parts.append(self.embed[self._table(name)](codes))
-        if not parts:
-            return torch.zeros(*batch.steps.shape, 0, device=batch.steps.device)
-        return torch.cat(parts, -1)
-
-    @staticmethod
-    def _table(name: str) -> str:
-        side, _, rest = name.partition("_")
-        return rest if side in ("speaker", "listener") and rest and rest != "id" else name
 
 
 PRESETS = {

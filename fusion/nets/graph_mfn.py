@@ -22,7 +22,7 @@ Shapes: batch, time, feature, hidden, node, efficacy, memory, outputs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,9 @@ from fusion.nets._layers import (
     last_step,
     module_dict,
     state_at,
-    step_at,
     width_of,
 )
-from fusion.nets._recurrent import Recurrent, hold
+from fusion.nets._recurrent import Recurrent, states_beside
 
 Looker = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, Tensor]]
 
@@ -141,7 +140,7 @@ class GraphMemoryFusion(Net):
         states = self._states(aligned)
         real = any_real(aligned)
         end = last_step(real)
-        parts = [step_at(h, end) for h in states.values()]
+        parts = [state_at(h[1:], end) for h in states.values()]
         if self.config.memory != "none":
             seen = self._memory_of(states, aligned).expand(real.shape[1], -1, -1)
             parts.append(state_at(seen, end))
@@ -152,38 +151,39 @@ class GraphMemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """Efficacies of every step, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        padded = self._padded(self._states(aligned), aligned)
+        states = self._watched(self._states(aligned), aligned)
         look = self._looker(aligned)
-        seen, efficacies = look([s[:-1] for s in padded], [s[1:] for s in padded])
+        seen, efficacies = look([s[:-1] for s in states], [s[1:] for s in states])
         shown = {"tau": seen.transpose(0, 1), "efficacies": efficacies.transpose(0, 1)}
         return {**shown, **super().explain(batch)}
 
     def _states(self, aligned: Mapping[str, Sequence]) -> dict[str, Tensor]:
-        return {n: hold(self.lstm[n](s).values, s.mask) for n, s in aligned.items()}
+        """Of each modality [1 + time batch hidden], from the zeros before the first step on."""
+        lstms = [cast(Recurrent, self.lstm[name]) for name in aligned]
+        return dict(zip(aligned, states_beside(lstms, aligned.values()), strict=True))
 
     def _memory_of(self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]) -> Tensor:
         """What the head reads beside the states [time batch _]: the memory, or tau itself."""
-        padded, look = self._padded(states, aligned), self._looker(aligned)
+        watched, look = self._watched(states, aligned), self._looker(aligned)
         if self.config.memory == "last":
-            return look([s[:-1] for s in padded], [s[1:] for s in padded])[0]
+            return look([s[:-1] for s in watched], [s[1:] for s in watched])[0]
         first = self.memory.first_layers()
         memory: Tensor = self.memory(
-            in_blocks(lambda *pair: nn.functional.linear(look(*pair)[0], *first), padded)
+            in_blocks(lambda *pair: nn.functional.linear(look(*pair)[0], *first), watched)
         )
         return memory
 
-    def _padded(
+    def _watched(
         self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]
     ) -> list[Tensor]:
         """What vertices are made of [1 + time batch hidden], from zero on.
 
         The mean over the clip is the only step if `window` is static.
         """
-        if self.config.window == "static":
-            steps = [Sequence(h, aligned[n].mask).mean().unsqueeze(0) for n, h in states.items()]
-        else:
-            steps = [h.transpose(0, 1) for h in states.values()]
-        return [nn.functional.pad(s, (0, 0, 0, 0, 1, 0)) for s in steps]
+        if self.config.window != "static":
+            return list(states.values())
+        steps = (Sequence(h[1:].transpose(0, 1), aligned[n].mask) for n, h in states.items())
+        return [torch.stack([torch.zeros_like(s := each.mean()), s]) for each in steps]
 
     def _looker(self, aligned: Mapping[str, Sequence]) -> Looker:
         """From states before and now to what the memory sees [time batch node], and the efficacies."""

@@ -19,6 +19,7 @@ Shapes: batch, time, feature, hidden, memory, outputs.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ from fusion.nets._layers import (
     state_at,
     width_of,
 )
-from fusion.nets._lstm import lstm_states
-from fusion.nets._recurrent import without_holes
+from fusion.nets._lstm import Layer, states_of_all
+from fusion.nets._recurrent import held, real_first
 
 
 class MemoryFusion(Net):
@@ -104,7 +105,7 @@ class MemoryFusion(Net):
     def forward(self, batch: Batch) -> Output:
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
         real = any_real(aligned)
-        states = [self.lstm[name](sequence) for name, sequence in aligned.items()]
+        states = self._states(aligned)
         cells, rate = [c for _, c in states], self.config.attention_dropout
         kept = None
         if self.training and rate > 0:
@@ -120,16 +121,27 @@ class MemoryFusion(Net):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """The attention over cell states, beside what each modality changes in the logits."""
         aligned = align(self.read(batch), self.config.align, self.config.timeline)
-        cells = torch.cat([self.lstm[name](s)[1] for name, s in aligned.items()], -1)
+        cells = torch.cat([c for _, c in self._states(aligned)], -1)
         scores = self.attention(torch.cat([cells[:-1], cells[1:]], -1))
         return {
             "attention": torch.softmax(scores, -1).transpose(0, 1),
             **super().explain(batch),
         }
 
+    def _states(self, aligned: Mapping[str, Sequence]) -> list[tuple[Tensor, Tensor]]:
+        """Of each modality: the last hidden state; the cells from zero on."""
+        lstms = [cast(CellLSTM, self.lstm[name]) for name in aligned]
+        layers = [lstm.layer(s) for lstm, s in zip(lstms, aligned.values(), strict=True)]
+        masks = [s.mask for s in aligned.values()]
+        return [
+            # State number n is the one after n real steps.
+            (state_at(h, mask.sum(1)), held(c, mask))
+            for (h, c), mask in zip(states_of_all(layers), masks, strict=True)
+        ]
+
 
 class CellLSTM(nn.Module):
-    """An LSTM that gives the hidden and the cell state of every step."""
+    """The weights of an LSTM that gives the hidden and the cell state of every step."""
 
     weight_ih: nn.Parameter
     weight_hh: nn.Parameter
@@ -149,27 +161,10 @@ class CellLSTM(nn.Module):
             parameter = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
             self.register_parameter(name, parameter)
 
-    def forward(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """The last hidden state [batch hidden]; cells [1 + time batch hidden] from zero on.
-
-        A step that is not real keeps the cell before it.
-        """
-        h, c = self.states(sequence)
-        # State number n is the one after n real steps.
-        count = sequence.mask.cumsum(1).t()
-        last = state_at(h, count[-1])
-        if not bool(sequence.mask.all()):
-            count = nn.functional.pad(count, (0, 0, 1, 0))
-            c = c.take_along_dim(count.unsqueeze(-1), 0)
-        return last, c
-
-    def states(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """Hidden and cell states [1 + time batch hidden] after each real step, then what has no meaning."""
-        x, order = sequence.values, without_holes(sequence.mask)
-        if order is not None:
-            x = x.take_along_dim(order.unsqueeze(-1), 1)
+    def layer(self, sequence: Sequence) -> Layer:
+        """What computes its states after each real step, then states that have no meaning."""
         bias = self.bias_ih + self.bias_hh
-        return lstm_states(x.transpose(0, 1), self.weight_ih, self.weight_hh, bias)
+        return Layer(real_first(sequence), self.weight_ih, self.weight_hh, bias)
 
 
 PRESETS = {

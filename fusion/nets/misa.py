@@ -21,7 +21,6 @@ Shapes: batch, time, feature, hidden, modality, outputs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import TransformerLayer
+from fusion.nets._codes import moment_distance, orthogonality, reversed_gradient
 from fusion.nets._layers import Heads, Net, Range, module_dict, names_of
 from fusion.nets._recurrent import Recurrent
 
@@ -132,8 +132,7 @@ class MISA(Net):
 
     def discriminate(self, shared: Tensor) -> Tensor:
         """Which modality a shared code came from; its gradient is reversed."""
-        reversed_: Tensor = _Reverse.apply(shared, self.config.reversal)  # type: ignore[no-untyped-call]
-        logits: Tensor = self.discriminator(reversed_)
+        logits: Tensor = self.discriminator(reversed_gradient(shared, self.config.reversal))
         return logits
 
     def _losses(self, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,41 +182,3 @@ class TwoLSTMs(nn.Module):
         half = one.shape[1] // 2
         # Forward states of both, then backward states of both.
         return torch.cat([one[:, :half], two[:, :half], one[:, half:], two[:, half:]], -1)
-
-
-def orthogonality(x: Float[Tensor, "row hidden"], y: Float[Tensor, "row hidden"]) -> Tensor:
-    """Mean squared entry of X^T Y, both centred over rows and with rows of (fixed) length one."""
-    if len(x) < 2:
-        return x.sum() * 0.0
-    x, y = (z - z.mean(0) for z in (x, y))
-    x, y = (z / (z.detach().norm(dim=1, keepdim=True) + 1e-6) for z in (x, y))
-    return (x.T @ y).square().mean()
-
-
-def moment_distance(
-    x: Float[Tensor, "row hidden"], y: Float[Tensor, "row hidden"], moments: int
-) -> Tensor:
-    """Central moment discrepancy: distance of the means plus of the central moments up to the highest."""
-    if len(x) < 2:
-        return x.sum() * 0.0 + y.sum() * 0.0
-    cx, cy = x - x.mean(0), y - y.mean(0)
-    pairs = [(x.mean(0), y.mean(0))]
-    pairs += [(cx.pow(k).mean(0), cy.pow(k).mean(0)) for k in range(2, moments + 1)]
-    return torch.stack([_length(a - b) for a, b in pairs]).sum()
-
-
-def _length(x: Tensor) -> Tensor:
-    # The slope of a norm at zero is not defined.
-    square = x.square().sum()
-    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0 * square)
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: float) -> Tensor:
-        ctx.weight = weight
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return -ctx.weight * grad, None

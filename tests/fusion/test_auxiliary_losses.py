@@ -9,8 +9,8 @@ import torch
 
 from fusion.batch import Batch, Sequence
 from fusion.nets import net_class, net_config
-from fusion.nets.misa import moment_distance, orthogonality
-from fusion.nets.self_mm import LabelTable
+from fusion.nets._codes import moment_distance, orthogonality
+from fusion.nets._label_table import LabelTable
 
 DIMS = {"audio": 4, "text": 5}
 
@@ -136,7 +136,7 @@ class TestSDT:
 TWO_PROCESSES = """
 import sys, torch
 from torch import distributed
-from fusion.nets.self_mm import LabelTable
+from fusion.nets._label_table import LabelTable
 rank, store = int(sys.argv[1]), sys.argv[2]
 distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 rows = (torch.tensor([0, 1, 2]), torch.tensor([3]))[rank]

@@ -15,9 +15,10 @@ import torch
 from fusion.batch import Batch, Sequence
 from fusion.nets import net_class, net_config
 from fusion.nets._align import align
+from fusion.nets._codes import moment_distance, orthogonality
+from fusion.nets._label_table import LabelTable
+from fusion.nets._lstm import lstm_states
 from fusion.nets.m2fnet import FusionLayer
-from fusion.nets.misa import moment_distance, orthogonality
-from fusion.nets.self_mm import LabelTable
 
 GOLDEN = Path(
     os.environ.get("AFFUSE_GOLDEN", Path(__file__).resolve().parents[3] / "shared/golden")
@@ -294,7 +295,7 @@ def test_mfn(dtype):
     batch = golden.batch(EARLY)
     golden.same_mid(net.explain(batch)["attention"], "attention")
     for letter, (name, sequence) in zip("lav", net.read(batch).items(), strict=True):
-        h, c = net.lstm[name].states(sequence)
+        h, c = lstm_states(*net.lstm[name].layer(sequence))
         golden.same_mid(h[1:].transpose(0, 1), f"h_{letter}")
         golden.same_mid(c[1:].transpose(0, 1), f"c_{letter}")
     check(golden, net, batch, EARLY)

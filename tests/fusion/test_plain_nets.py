@@ -10,9 +10,9 @@ from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
 from fusion.nets._attended import attended
 from fusion.nets._blocks import overlapping, scaled
-from fusion.nets._lstm import lstm_states
+from fusion.nets._lstm import NARROW, Layer, lstm_states, states_of_all
 from fusion.nets._memory import gated_memory, scan
-from fusion.nets._recurrent import Recurrent, hold
+from fusion.nets._recurrent import Recurrent, held, states_beside
 from fusion.nets.tfn import OuterLinear
 from tests.benchmarks.plain_nets import plain_output, prepare
 
@@ -81,6 +81,16 @@ class TestRecurrences:
     def test_lstm_states(self):
         leaves = (self.draw(5, 2, 4), self.draw(12, 4), self.draw(12, 3), self.draw(12))
         assert torch.autograd.gradcheck(lstm_states, leaves)
+
+    def test_lstms_beside_each_other(self):
+        first = (self.draw(5, 2, 4), self.draw(12, 4), self.draw(12, 3), self.draw(12))
+        second = (self.draw(5, 2, 3), self.draw(8, 3), self.draw(8, 2), self.draw(8))
+
+        def run(*leaves):
+            both = states_of_all([Layer(*leaves[:4]), Layer(*leaves[4:])])
+            return tuple(state for pair in both for state in pair)
+
+        assert torch.autograd.gradcheck(run, (*first, *second))
 
     def test_scan(self):
         assert torch.autograd.gradcheck(scan, (self.draw(4, 2, 3), self.draw(4, 2, 3)))
@@ -166,10 +176,30 @@ class TestMaskedRecurrence:
             torch.testing.assert_close(ends[row], last[:, 0].flatten())
         assert (ends[2] == 0).all()
 
-    def test_hold_keeps_the_state_of_the_last_real_step(self):
-        states = torch.arange(1.0, 6.0).view(1, 5, 1)
+    def test_a_step_without_input_keeps_the_state_of_the_last_real_one(self):
+        states = torch.arange(6.0).view(6, 1, 1)
         mask = torch.tensor([[False, True, False, True, False]])
-        assert hold(states, mask).flatten().tolist() == [0.0, 2.0, 2.0, 4.0, 4.0]
+        assert held(states, mask).flatten().tolist() == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+
+    def test_lstms_beside_each_other_give_what_each_gives_by_itself(self):
+        torch.manual_seed(0)
+        widths = {"audio": (5, 2), "text": (4, NARROW + 1), "video": (3, 4)}
+        lstms = {name: Recurrent(*width).double() for name, width in widths.items()}
+        mask = torch.rand(3, 7) < 0.6
+        mask[2] = False
+        masks = {"audio": mask, "text": mask.flip(1), "video": torch.ones_like(mask)}
+        inputs = {
+            name: Sequence(torch.randn(3, 7, width, dtype=torch.float64), masks[name])
+            for name, (width, _) in widths.items()
+        }
+        beside = states_beside(lstms.values(), inputs.values())
+        for name, states in zip(widths, beside, strict=True):
+            assert (states[0] == 0).all()
+            alone = lstms[name](inputs[name]).values.transpose(0, 1)
+            real = masks[name].t()
+            torch.testing.assert_close(states[1:][real], alone[real])
+            kept = states[:-1][~real]
+            assert torch.equal(states[1:][~real], kept)
 
 
 class TestAlignment:
