@@ -11,12 +11,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fusion.batch import Sequence
+from fusion.nets._compiled import steps_for
 from fusion.nets._layers import first_real, last_real
 from fusion.nets._lstm import Layer, lstm_states, states_of_all
 
-OWN_RECURRENCE_FROM = 64
-"""Hidden width from which, on a CPU, our own loop over steps beats the library's LSTM (by a quarter in
-forward and backward at 128); below it the library's fused steps win."""
+LONG = 300
+"""Steps from which, on a CPU, our own loop over them beats the library's LSTM in forward and backward."""
+
+WIDE = 64
+"""Hidden width from which it does so even where its steps are not compiled."""
+
+
+def own_recurrence(x: Float[Tensor, "batch time feature"], hidden: int) -> bool:
+    """Whether an LSTM of this width had better read these steps by our own loop."""
+    on_cpu = x.device.type == "cpu" and x.shape[1] >= LONG
+    return on_cpu and (hidden >= WIDE or steps_for(x) is not None)
 
 
 def without_holes(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"] | None:
@@ -85,7 +94,7 @@ class Recurrent(nn.Module):
         ragged = self.bidirectional and int(lengths.min()) < longest
         for number, layer in enumerate(self.layers):
             x = self.dropout(x) if number else x
-            if x.device.type == "cpu" and self.hidden >= OWN_RECURRENCE_FROM:
+            if own_recurrence(x, self.hidden):
                 x = self._on_cpu(cast(nn.LSTM, layer), x, lengths)
             else:
                 x = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
@@ -147,7 +156,10 @@ def states_beside(
     layers = [cast(nn.LSTM, lstm.layers[0]) for lstm in lstms]
     sequences = list(sequences)
     inputs = [real_first(sequence) for sequence in sequences]
-    if all(x.device.type == "cpu" for x in inputs):
+    if all(
+        own_recurrence(s.values, lstm.hidden_size)
+        for s, lstm in zip(sequences, layers, strict=True)
+    ):
         own = [Layer(x, *_weights(lstm, "")) for lstm, x in zip(layers, inputs, strict=True)]
         states = [h for h, _ in states_of_all(own)]
     else:

@@ -9,6 +9,7 @@ from fusion.batch import Batch, Sequence
 from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
 from fusion.nets._attended import attended
+from fusion.nets._attention import Attention
 from fusion.nets._blocks import overlapping, scaled
 from fusion.nets._lstm import NARROW, Layer, lstm_states, states_of_all
 from fusion.nets._memory import gated_memory, scan
@@ -159,7 +160,8 @@ class TestMaskedRecurrence:
     @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
     @pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
     def test_equals_the_library_on_each_cut_row(self, both, own_from, monkeypatch):
-        monkeypatch.setattr("fusion.nets._recurrent.OWN_RECURRENCE_FROM", own_from)
+        monkeypatch.setattr("fusion.nets._recurrent.LONG", own_from)
+        monkeypatch.setattr("fusion.nets._recurrent.WIDE", 1)
         torch.manual_seed(0)
         net = Recurrent(4, 3, layers=2, bidirectional=both).double().eval()
         x = torch.randn(3, 7, 4, dtype=torch.float64)
@@ -181,7 +183,10 @@ class TestMaskedRecurrence:
         mask = torch.tensor([[False, True, False, True, False]])
         assert held(states, mask).flatten().tolist() == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
 
-    def test_lstms_beside_each_other_give_what_each_gives_by_itself(self):
+    @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
+    def test_lstms_beside_each_other_give_what_each_gives_by_itself(self, own_from, monkeypatch):
+        monkeypatch.setattr("fusion.nets._recurrent.LONG", own_from)
+        monkeypatch.setattr("fusion.nets._recurrent.WIDE", 1)
         torch.manual_seed(0)
         widths = {"audio": (5, 2), "text": (4, NARROW + 1), "video": (3, 4)}
         lstms = {name: Recurrent(*width).double() for name, width in widths.items()}
@@ -195,11 +200,25 @@ class TestMaskedRecurrence:
         beside = states_beside(lstms.values(), inputs.values())
         for name, states in zip(widths, beside, strict=True):
             assert (states[0] == 0).all()
+            monkeypatch.setattr("fusion.nets._recurrent.LONG", 99)
             alone = lstms[name](inputs[name]).values.transpose(0, 1)
             real = masks[name].t()
             torch.testing.assert_close(states[1:][real], alone[real])
             kept = states[:-1][~real]
             assert torch.equal(states[1:][~real], kept)
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["all keys", "some keys"])
+def test_attention_to_few_keys_is_that_of_the_library(hidden, monkeypatch):
+    torch.manual_seed(0)
+    attention = Attention(8, 2).double()
+    query, key = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
+    allowed = torch.rand(3, 1, 7) < (0.6 if hidden else 1.1)
+    allowed[2] = not hidden
+    ours = attention(query.double(), key.double(), key.double(), allowed)
+    monkeypatch.setattr("fusion.nets._attention.SHORT", 0)
+    library = attention(query.double(), key.double(), key.double(), allowed)
+    torch.testing.assert_close(ours, library)
 
 
 class TestAlignment:
