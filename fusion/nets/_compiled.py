@@ -48,10 +48,11 @@ def arrays(*tensors: Tensor) -> Arrays:
     """The addresses that a function takes; they are good as long as the tensors live.
 
     Raises:
-        ValueError: one has gaps.
+        ValueError: one has gaps or is not in single precision.
     """
-    if not all(tensor.is_contiguous() for tensor in tensors):
-        raise ValueError(f"strides {[t.stride() for t in tensors]}: expected contiguous tensors")
+    if not all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors):
+        came = [(str(tensor.dtype), tensor.shape, tensor.stride()) for tensor in tensors]
+        raise ValueError(f"expected float32 tensors without gaps, got (dtype, shape, stride) {came}")
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 

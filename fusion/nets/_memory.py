@@ -58,8 +58,9 @@ def scan(
     keep: Float[Tensor, "time batch memory"], add: Float[Tensor, "time batch memory"]
 ) -> Float[Tensor, "time batch memory"]:
     """u_t = keep_t u_{t-1} + add_t from u = 0."""
-    u: Tensor = _Scan.apply(keep, add)  # type: ignore[no-untyped-call]
-    return u
+    dtype = torch.promote_types(add.dtype, torch.float32)
+    u: Tensor = _Scan.apply(keep.to(dtype), add.to(dtype))  # type: ignore[no-untyped-call]
+    return u.to(add.dtype)
 
 
 class _GatedMemory(Function):

@@ -183,7 +183,7 @@ class GraphMemoryFusion(Net):
         if self.config.window != "static":
             return list(states.values())
         steps = (Sequence(h[1:].transpose(0, 1), aligned[n].mask) for n, h in states.items())
-        return [torch.stack([torch.zeros_like(s := each.mean()), s]) for each in steps]
+        return [torch.stack([torch.zeros_like(mean), mean]) for mean in (s.mean() for s in steps)]
 
     def _looker(self, aligned: Mapping[str, Sequence]) -> Looker:
         """From states before and now to what the memory sees [time batch node], and the efficacies."""
