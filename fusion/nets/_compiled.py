@@ -45,14 +45,16 @@ def steps_for(x: Tensor) -> ctypes.CDLL | None:
 
 
 def arrays(*tensors: Tensor) -> Arrays:
-    """The addresses that a function takes; they are good as long as the tensors live.
+    """The addresses that a function takes. They are good only while the caller keeps the tensors.
 
     Raises:
         ValueError: one has gaps or is not in single precision.
     """
     if not all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors):
         came = [(str(tensor.dtype), tensor.shape, tensor.stride()) for tensor in tensors]
-        raise ValueError(f"expected float32 tensors without gaps, got (dtype, shape, stride) {came}")
+        raise ValueError(
+            f"expected float32 tensors without gaps, got (dtype, shape, stride) {came}"
+        )
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
@@ -65,7 +67,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         steps = ctypes.CDLL(str(compiled(compiler, CACHE.expanduser())))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home
         said = getattr(error, "stderr", None) or error
         log.warning(
             "%s cannot compile the steps of recurrences, which is slower: %s", compiler, said

@@ -1,4 +1,4 @@
-/* The element-wise work of recurrences and of the dynamic graph, each in one pass; `_compiled.py` calls this.
+/* The element-wise work of recurrences, each step in one pass; `_compiled.py` calls this.
 
    All arrays are float32 without gaps, [time][rows][width] unless said otherwise, those of states with one more
    step in front; those that are written overlap with no other. Nothing is allocated or kept. The inner loops
