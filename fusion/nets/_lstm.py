@@ -3,12 +3,14 @@
 The loops hold one small matrix product and a few element-wise calls a step, write into buffers that are
 allocated once, and record nothing for autograd. What does not depend on the step before (or, backward, on the
 step behind) is computed for a block of steps at once, while the block is in the cache: projections of the
-inputs, slopes of the gates, gradients of the weights.
+inputs, slopes of the gates, gradients of the weights. Where `_compiled.py` has the element-wise calls of a
+step in one, that one is made.
 
 Shapes: time, state (1 + time), batch, feature, hidden, gates (4 hidden: input, forget, cell, output).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -186,10 +188,11 @@ def lstm_states(
     return h.to(x.dtype), c.to(x.dtype)
 
 
-NARROW = 64
-"""Hidden width up to which an LSTM runs beside others as one.
+NARROW = 192
+"""Inputs and states together up to which LSTMs beside each other run as one.
 
-A step of it costs the calls, not the arithmetic; the zeros between the blocks cost less.
+A step of a narrow LSTM costs the calls, not the arithmetic; the zeros between the blocks cost less. Of wide
+ones, and of wide inputs, they would cost more.
 """
 
 
@@ -204,7 +207,10 @@ class Layer(NamedTuple):
 
 def states_of_all(layers: Sequence[Layer]) -> list[tuple[Tensor, Tensor]]:
     """`lstm_states` of LSTMs that read steps of one time axis: the narrow ones together, as one LSTM."""
-    narrow = [n for n, layer in enumerate(layers) if layer.w_hh.shape[1] <= NARROW]
+    sizes = [layer.w_ih.shape[1] + layer.w_hh.shape[1] for layer in layers]
+    order = sorted(range(len(layers)), key=lambda n: sizes[n])
+    totals = accumulate(sizes[n] for n in order)
+    narrow = sorted(n for n, total in zip(order, totals, strict=True) if total <= NARROW)
     if len(narrow) < 2:
         return [lstm_states(*layer) for layer in layers]
     found = {n: lstm_states(*layers[n]) for n in range(len(layers)) if n not in narrow}

@@ -1,12 +1,13 @@
 """Fast forms equal slow ones: every net against its plain form, every recurrence against a loop."""
 
 import dataclasses
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from fusion.batch import Batch, Sequence
-from fusion.nets import NETS, net_class, net_config
+from fusion.nets import NETS, _lstm, net_class, net_config
 from fusion.nets._align import align, pool_weights
 from fusion.nets._attended import attended
 from fusion.nets._attention import Attention
@@ -92,6 +93,19 @@ class TestRecurrences:
             return tuple(state for pair in both for state in pair)
 
         assert torch.autograd.gradcheck(run, (*first, *second))
+
+    def test_wide_inputs_and_wide_states_are_not_joined(self):
+        def layer(width, hidden):
+            shapes = ((5, 2, width), (4 * hidden, width), (4 * hidden, hidden), (4 * hidden,))
+            return Layer(*(self.draw(*shape) for shape in shapes))
+
+        runs = []
+        with patch.object(
+            _lstm, "lstm_states", lambda *layer: runs.append(layer) or lstm_states(*layer)
+        ):
+            layers = [layer(9, 3), layer(NARROW, 3), layer(4, NARROW), layer(6, 2)]
+            states_of_all(layers)
+        assert sorted(run[2].shape[1] for run in runs) == [3, 5, NARROW]
 
     def test_scan(self):
         assert torch.autograd.gradcheck(scan, (self.draw(4, 2, 3), self.draw(4, 2, 3)))
