@@ -35,6 +35,10 @@ def join(root: str, *parts: str) -> str:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem of a path or URI, and the path inside it."""
+    if "://" not in uri:
+        # fsspec would take `a::b.mp4`, a file's name, for two chained places.
+        local = fsspec.filesystem("file")
+        return local, str(local._strip_protocol(uri))
     return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ config was not understood. 130: stopped by the keyboard; the same command goes o
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from jobs import JOBS
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one job; never returns normally with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no text: they are spelt out, no job ends by them.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
     except BrokenPipeError:
@@ -69,8 +74,10 @@ def overview() -> str:
 
 
 def _fail(name: str, message: str, status: int) -> int:
+    from cluster.console import readable
+
     job = f" {name}" if name in JOBS else ""
-    print(f"affuse{job}: {message}", file=sys.stderr)
+    print(readable(f"affuse{job}: {message}"), file=sys.stderr)
     return status
 
 

@@ -1,9 +1,7 @@
 """What the demo prints at its end: results with their baselines, rates, ceilings, and what to type next."""
 
-from rich.console import Console
-from rich.table import Table
-
-from cluster import storage
+from cluster import console, storage
+from cluster.console import Table
 from fusion.statistics import Difference
 from jobs._evidence import with_bundle
 from jobs._manifest import read_dataset
@@ -35,7 +33,7 @@ def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int)
     rates = corpus_rates(root, face, transcriber)
     best, difference = gain_over_modalities(root, bundle, resamples=resamples)
     print()
-    Console().print(table(results, read_dataset(root).name))
+    console.show(table(results, read_dataset(root).name))
     print(
         f"the ensemble over {best}, the best single modality in hindsight: {difference.value:+.3f} "
         f"[{difference.low:+.3f}, {difference.high:+.3f}] accuracy, p = {difference.p_value:.3f}"

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
-from rich.progress import Progress
 
-from cluster import storage
+from cluster import console, storage
 from cluster.errors import MediaError
 from encoders.media import Decoder, Probe, Source
 
@@ -107,8 +106,7 @@ def _in_processes(
     results: dict[int, Result] = {}
     waiting = iter(enumerate(items))
     lock = threading.Lock()
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("probing", total=len(items))
+    with console.bar("probing", len(items)) as advance:
 
         def serve() -> None:
             # A decoder belongs to the thread that made it.
@@ -119,7 +117,7 @@ def _in_processes(
                     if number is None:
                         return
                     results[number] = act(decoder, item)  # type: ignore[arg-type]
-                    progress.advance(bar)
+                    advance()
 
         workers = min(workers, len(items))
         with ThreadPoolExecutor(workers) as pool:

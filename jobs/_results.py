@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from cluster import console
+from cluster.console import Table
 from fusion.late import rule_class
 from fusion.late.members import probabilities
 from fusion.metrics import metric
@@ -293,11 +293,10 @@ def show(results: Results, task: Task) -> None:
     for row in results.rows:
         cells = [_cell(row.figures[name]) for name in names]
         table.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
-    console = Console()
-    console.print(table)
+    console.show(table)
     if caution := Groups.of(range(results.num_groups)).caution:
-        console.print(caution)
-    console.print(results.verdict)
+        console.show(caution)
+    console.show(results.verdict)
 
 
 def _cell(figure: Interval) -> str:

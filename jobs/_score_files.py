@@ -1,14 +1,17 @@
 """Files without a manifest: finding them, and showing or writing what was said of them."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster import console, storage
+from cluster.console import Table
 from cluster.errors import NotPreparedError
 from jobs.datasets._adapter import (
     AUDIO_SUFFIXES,
@@ -43,19 +46,28 @@ def found_files(texts: Sequence[str]) -> list[str]:
     for text in texts:
         uri = storage.absolute(text)
         fs, path = storage.filesystem(uri)
-        if any(sign in text for sign in "*?["):
-            matched = [
-                uri.split("://")[0] + "://" + f if "://" in uri else f for f in fs.glob(path)
-            ]
-        elif fs.isdir(path):
+        if fs.isdir(path):
             suffixes = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
             matched = [file for file in files_below(uri) if file.lower().endswith(suffixes)]
+        elif fs.exists(path):
+            # A file is meant by its name, also where that looks like a pattern: `Talk [x].mp4`.
+            matched = [uri]
         else:
-            matched = [uri] if fs.exists(path) else []
+            scheme = uri.split("://")[0] + "://" if "://" in uri else ""
+            matched = [scheme + found for found in fs.glob(_pattern(fs, path)) if fs.isfile(found)]
         if not matched:
             raise NotPreparedError(f"{text}: there is no such file, or no media in it")
         found += sorted(matched)
     return list(dict.fromkeys(found))
+
+
+def _pattern(fs: Any, path: str) -> str:
+    """A path as a pattern; folders that are there are meant by their names: `calls [2024]/*.mp4`."""
+    folder, _, rest = path.rpartition("/")
+    while folder and not fs.isdir(folder):
+        folder, _, last = folder.rpartition("/")
+        rest = f"{last}/{rest}"
+    return "/".join([re.sub(r"([*?[])", r"[\1]", folder), rest])
 
 
 def write_out(table: pa.Table, out: str) -> None:
@@ -84,9 +96,6 @@ def write_out(table: pa.Table, out: str) -> None:
 
 def show(table: pa.Table) -> None:
     """The scores of a few clips for people."""
-    from rich.console import Console
-    from rich.table import Table
-
     grid = Table()
     for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
         grid.add_column(column)
@@ -103,4 +112,4 @@ def show(table: pa.Table) -> None:
             ", ".join(row["modalities"]),
             row["error"] or ("" if row["status"] == "ok" else row["status"]),
         )
-    Console().print(grid)
+    console.show(grid)

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from cluster import storage
+from cluster import console, storage
+from cluster.console import Table
 from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
@@ -165,7 +164,7 @@ def show(summary: Mapping[str, Any]) -> None:
         base = summary["majority"].get(name)
         mean = summary["averaged"].get(name, float("nan"))
         table.add_row(name, *cells, f"{mean:.3f}", "-" if base is None else f"{base:.3f}")
-    Console().print(table)
+    console.show(table)
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

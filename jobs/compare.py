@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from cluster import settings, storage
+from cluster import console, settings, storage
+from cluster.console import Table
 from cluster.errors import ConfigError
 from fusion.metrics import METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
@@ -229,11 +228,9 @@ def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups
         p_value = "" if row.p_holm is None else f"{row.p_holm:.3f}"
         values = ["-" if np.isnan(other.value) else f"{other.value:.3f}" for other in others]
         table.add_row(row.name, _interval(first), *values, gain, p_value)
-    console = Console()
-    console.print(table)
-    console.print(caption)
+    console.show(table, caption)
     if groups.caution:
-        console.print(groups.caution)
+        console.show(groups.caution)
 
 
 def _better(name: str, row: Row) -> float:

@@ -22,10 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
 from cluster import settings, storage
+from cluster.console import Table, show
 from cluster.errors import ConfigError, MediaError
 from cluster.tables import FOLDS, SPLITS
 from encoders.media import Probe
@@ -244,7 +243,6 @@ def _summary(
     clips: Sequence[units.Clip], collected: Collected, probes: Mapping[str, probing.Outcome]
 ) -> None:
     """What was found: clips, hours and modalities per split, classes per task, files with faults."""
-    console = Console()
     grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
     for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
         grid.add_column(column, justify="left" if column == "split" else "right")
@@ -252,19 +250,19 @@ def _summary(
     for split, part in {**parts, "all": list(clips)}.items():
         if part and not (split is None and len(part) == len(clips)):
             grid.add_row(split or "(none)", *_counts(part))
-    console.print(grid)
+    show(grid)
     for name, task in collected.tasks.items():
-        console.print(f"{name} ({task.kind}): {_labels(clips, name, task)}", highlight=False)
+        show(f"{name} ({task.kind}): {_labels(clips, name, task)}")
     kinds = Counter(_kind(probe) for probe in probes.values() if not isinstance(probe, MediaError))
     for kind, count in kinds.most_common(MOST_FAULTS_SHOWN):
-        console.print(f"{count:,} files: {kind}", highlight=False)
+        show(f"{count:,} files: {kind}")
     faults = [str(outcome) for outcome in probes.values() if isinstance(outcome, MediaError)]
     if faults:
-        console.print(f"{len(faults)} files cannot be opened; encode gives their clips error rows:")
+        show(f"{len(faults)} files cannot be opened; encode gives their clips error rows:")
         for line in faults[:MOST_FAULTS_SHOWN]:
-            console.print(f"  {line}", highlight=False, markup=False)
+            show(f"  {line}")
         if len(faults) > MOST_FAULTS_SHOWN:
-            console.print(f"  and {len(faults) - MOST_FAULTS_SHOWN} more")
+            show(f"  and {len(faults) - MOST_FAULTS_SHOWN} more")
 
 
 def _kind(probe: Probe) -> str:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from cluster import settings, storage
+from cluster import console, settings, storage
+from cluster.console import Table
 from cluster.errors import ConfigError
 from jobs._evidence import Evidence, gather
 from jobs._figures import with_interval
@@ -95,7 +94,7 @@ def show(evidence: Evidence) -> None:
         gain = "" if line.gain is None else with_interval(line.gain)
         style = "bold" if line is evidence.focus else None
         table.add_row(line.name, with_interval(line.figures[first]), *cells, gain, style=style)
-    Console().print(table)
+    console.show(table)
 
 
 def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:

@@ -22,10 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
-from cluster import settings, storage
+from cluster import console, settings, storage
+from cluster.console import Table
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.session import cluster_capacity, ray_session
 from cluster.tracking import Tracker, run_tracker
@@ -276,16 +274,15 @@ def show(summary: Mapping[str, Any]) -> None:
         table.add_column(column)
     for member in summary["members"]:
         table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
-    console = Console()
-    console.print(table)
+    console.show(table)
     shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
     if shares:
         text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])
-        console.print(f"what mattered: {text}")
+        console.show(f"what mattered: {text}")
     if summary["procedure"]:
         figures = summary["procedure"]["figures"].items()
         text = ", ".join(f"{name} {value:.3f}" for name, value in figures)
-        console.print(f"members and fusion chosen without the fold they are judged on: {text}")
+        console.show(f"members and fusion chosen without the fold they are judged on: {text}")
 
 
 def fuse(config: Config, base: train.Config, summary: Mapping[str, Any]) -> None:

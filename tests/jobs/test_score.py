@@ -22,6 +22,7 @@ from fusion.late.calibration import Calibration
 from fusion.late.members import Members
 from fusion.tasks import Task
 from jobs import _bundles, encode, score
+from jobs.__main__ import run as affuse
 from jobs._scoring import Scorer, open_bundle
 
 TOYS = str(Path(__file__).parent / "toys")
@@ -54,9 +55,9 @@ def source(text, *, pool="mean"):
     }
 
 
-def write_bundle(root, *, normalise="none", text="toy_text"):
+def write_bundle(root, *, normalise="none", text="toy_text", classes=CLASSES):
     """Two untrained nets, one for words and one for sound, fused by their mean."""
-    task = Task(kind="classification", classes=CLASSES)
+    task = Task(kind="classification", classes=classes)
     members = []
     for seed, (run, name, encoder, dim) in enumerate(
         [("words", "text", text, 3), ("voice", "audio", "toy_audio", 2)]
@@ -81,7 +82,7 @@ def write_bundle(root, *, normalise="none", text="toy_text"):
     facts = {
         "task": "mood",
         "kind": "classification",
-        "classes": list(CLASSES),
+        "classes": list(classes),
         "range": None,
         "rule": rule.state(),
         "calibration": Calibration(method="none", kind="classification").state(),
@@ -200,6 +201,35 @@ class TestFiles:
             (tmp_path / name).write_bytes(b"")
         found = score.found_files([str(tmp_path), f"{tmp_path}/*.mp4", f"{tmp_path}/b.WAV"])
         assert [Path(file).name for file in found] == ["a.mp4", "b.WAV", "c.flac"]
+
+    @pytest.mark.parametrize(
+        "name", ["Talk [dQw4w9WgXcQ].mp4", "name[1].wav", "what?.mp3", "a*b.mkv", "a::b.wav"]
+    )
+    def test_a_file_is_found_by_its_name_before_it_is_taken_for_a_pattern(self, tmp_path, name):
+        folder = tmp_path / "calls [2024] *"
+        folder.mkdir()
+        (folder / name).write_bytes(b"")
+        (folder / "b.wav").write_bytes(b"")
+        assert score.found_files([str(folder / name)]) == [str(folder / name)]
+        found = score.found_files([f"{folder}/*{name[-4:]}"])
+        assert str(folder / name) in found
+        assert len(found) == 1 + name.endswith(".wav")
+
+    def test_names_and_classes_that_look_like_markup_are_shown_letter_by_letter(
+        self, corpus, tmp_path, capsys
+    ):
+        corpus.write_corpus(tmp_path, 2)
+        write_bundle(tmp_path, classes=("[/b]", "[happy]", ":smile:"))
+        file = tmp_path / "Talk [x].wav"
+        (tmp_path / "media" / "1.wav").rename(file)
+        broken = tmp_path / "[_b].wav"
+        broken.write_bytes(b"")
+        assert (
+            affuse(["score", str(file), str(broken), "--root", str(tmp_path), "--bundle", "b"]) == 0
+        )
+        said = capsys.readouterr().out
+        for name in ("Talk [x].wav", "[/b]", "[happy]", ":smile:", "[_b].wav"):
+            assert name in said.replace("\n", "")
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
     def test_scores_of_files_go_where_they_are_asked_to(self, corpus, tmp_path, suffix, capsys):

@@ -1,0 +1,41 @@
+"""What people named is shown letter by letter: no markup, no emoji codes, nothing that a terminal obeys."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import console
+from cluster.console import Table, readable
+
+NAMES = ["Talk [x].mp4", "[happy]", "[/b]", ":smile:", "[link=file:///x]y[/link]", "1.5 True None"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_stands_in_lines_titles_headings_and_cells_as_it_is(name, capsys):
+    table = Table(name, title=f"title {name}")
+    table.add_column(f"two {name}")
+    table.add_row(f"cell {name}", "", style="bold")
+    console.show(table, f"line {name}")
+    said = capsys.readouterr().out
+    for place in ("title", "two", "cell", "line"):
+        assert f"{place} {name}" in said
+    assert "\x1b" not in said
+
+
+def test_what_a_terminal_would_obey_is_spelt_out(capsys):
+    console.show("clip\x1b[2J\x1b]0;title\x07.mp4 \u202e4pm. \udcff")
+    assert capsys.readouterr().out == r"clip\x1b[2J\x1b]0;title\x07.mp4 \u202e4pm. \udcff" + "\n"
+
+
+def test_a_bar_takes_any_label(capsys):
+    with console.bar("[/b] \x1b", total=2) as advance:
+        advance()
+        advance()
+
+
+@given(st.text())
+def test_readable_text_is_encodable_and_holds_no_control_code(text):
+    shown = readable(text)
+    shown.encode()
+    assert "\x1b" not in shown
+    assert readable(shown) == shown

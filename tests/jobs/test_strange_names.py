@@ -1,0 +1,75 @@
+"""Names that look like markup pass every job that prints, and are shown letter by letter."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from jobs.__main__ import main, run
+
+CLASSES = ("[happy]", "[/b]", ":smile:")
+RUNS = ("[red]a", "[]b :smile:")
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Clips `Talk [x] 0` and so on of six people, a table of their labels, and features of them."""
+    base = tmp_path_factory.mktemp("strange")
+    (base / "clips").mkdir()
+    names = [f"Talk [x] {k}" for k in range(COUNT)]
+    for name in names:
+        soundfile.write(base / "clips" / f"{name}.wav", np.zeros(800, np.float32), 8000)
+    with (base / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "mood", "speaker"])
+        writer.writerows([n, CLASSES[k % 3], f"[s{k % 6}]"] for k, n in enumerate(names))
+    values = np.random.default_rng(0).normal(size=(COUNT, 5)) + np.arange(COUNT)[:, None] % 3
+    np.savez(base / "au.npz", x=values.astype("f4"), name=np.array(names))
+    return base
+
+
+class Said:
+    """Runs one job at the command line and keeps what it printed."""
+
+    def __init__(self, capsys):
+        self.capsys = capsys
+
+    def __call__(self, *words):
+        assert run([str(word) for word in words]) == 0, self.capsys.readouterr().err
+        return self.capsys.readouterr().out
+
+
+def test_every_job_from_the_label_table_to_the_comparison(corpus, capsys):
+    said, root = Said(capsys), corpus / "root"
+    out = said(
+        "prepare", "folder", "--source", corpus / "clips", "--labels", corpus / "labels.csv",
+        "--root", root, "--tasks", "mood=classification", "--licence", "[/b]", "--folds", 3,
+        "--workers", 1,
+    )  # fmt: skip
+    assert "clips ([/b])" in out
+    assert ":smile: 8, [/b] 8, [happy] 8" in out
+    said(
+        "features", "import", "--root", root, "--file", corpus / "au.npz", "--array", "x",
+        "--name", "au", "--modality", "video",
+    )  # fmt: skip
+    for name in RUNS:
+        out = said(
+            "train", "--root", root, "--inputs", "au", "--folds", "group3", "--run", name,
+            "--epochs", 2, "--no-tracking", "--net-options", "hidden=8",
+        )  # fmt: skip
+        assert f"{name}: concat_mlp" in out
+    for words in (
+        ("ensemble", "--runs", *RUNS, "--resamples", 50),
+        ("compare", "--runs", *RUNS, "--resamples", 100),
+        ("report", "--runs", *RUNS, "--resamples", 100),
+    ):
+        out = said(words[0], "--root", root, *words[1:])
+        assert "[red]a" in out, words[0]
+
+
+def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        main(["score", f"{tmp_path}/a\udcff\x1b[2J.mp4"])
+    assert r"a\udcff\x1b[2J.mp4: there is no such file" in capfd.readouterr().err
