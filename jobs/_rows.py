@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster import storage
 from cluster.errors import LabelTableError
 from cluster.settings import nearest
 from cluster.tables import MANIFEST
@@ -16,7 +17,16 @@ from encoders.spec import Word
 from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
-from jobs.datasets._adapter import Collected, Label, Row, clip_id
+from jobs.datasets._adapter import Collected, Label, Preparation, Row, clip_id
+from jobs.preparing.groups import Grouping, group_rows
+
+
+def grouped(collected: Collected, config: Preparation) -> tuple[Collected, Grouping]:
+    """The rows with a group each, and by what the groups were told apart."""
+    rows, grouping = group_rows(
+        collected.rows, storage.absolute(getattr(config, "source", "") or ".")
+    )
+    return replace(collected, rows=rows), grouping
 
 
 def checked(collected: Collected) -> Sequence[Row]:
@@ -26,13 +36,13 @@ def checked(collected: Collected) -> Sequence[Row]:
         LabelTableError: listing every fault.
     """
     faults = list(collected.faults)
-    ids: dict[int, str] = {}
+    ids: dict[int, Row] = {}
     for row in collected.rows:
-        other = ids.setdefault(clip_id(row.name), row.name)
-        if other is not row.name:
-            same = other == row.name
+        other = ids.setdefault(clip_id(row.name), row)
+        if other is not row:
+            same = other.name == row.name
             faults.append(
-                f"{row.name}: the name stands twice" if same else f"{row.name}: id of {other}"
+                f"{row.name}: the name stands twice" if same else f"{row.name}: id of {other.name}"
             )
         for name, label in row.labels.items():
             fault = _label_fault(label, collected.tasks[name])
@@ -55,11 +65,6 @@ def checked(collected: Collected) -> Sequence[Row]:
 def sources_of(rows: Sequence[Row]) -> list[Source]:
     """Every file or part of a file that the rows name."""
     return [source for row in rows for source in (row.video, row.audio) if source is not None]
-
-
-def group_of(row: Row) -> str:
-    """What must not straddle splits."""
-    return row.group or row.speaker or row.dialogue or row.name
 
 
 def clips_of(
@@ -91,7 +96,7 @@ def clips_of(
                 "dialogue": piece.dialogue,
                 "turn": piece.turn,
                 "speaker": piece.speaker,
-                "group": group_of(row),
+                "group": row.group or row.name,
                 "split": piece.split,
                 "labels": piece.labels,
                 "profile": piece.profile,
@@ -148,10 +153,10 @@ def _straddling(part_of: Mapping[str, Any], rows: Sequence[Row], what: str) -> l
     parts: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if part_of.get(row.name) is not None:
-            parts[group_of(row)].add(str(part_of[row.name]))
+            parts[row.group or row.name].add(str(part_of[row.name]))
     return [
-        f"group {group!r} stands in more than one {what}: {', '.join(sorted(found))}; people or "
-        "dialogues must not straddle them (give a group of its own to what may)"
+        f"group {group!r} stands in more than one {what}: {', '.join(sorted(found))}; people, "
+        "dialogues and films must not straddle them; where clips may, type: --columns group=name"
         for group, found in parts.items()
         if len(found) > 1
     ]

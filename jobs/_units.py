@@ -83,7 +83,8 @@ def parted(
 ) -> dict[str, int]:
     """Deal groups out to parts so that each gets its share of the clips.
 
-    The largest groups first, equal ones in an order drawn from the seed, each to the part that lacks most.
+    The largest groups first, equal ones in an order drawn from the seed, each to the part that lacks most;
+    the last ones to parts that would stay empty.
 
     Args:
         sizes: group -> number of its clips.
@@ -97,8 +98,14 @@ def parted(
     for group, part in part_of.items():
         lacks[part] -= sizes[group]
     rest = [group for group in sizes if group not in part_of]
-    for group in sorted(rest, key=lambda group: (-sizes[group], _draw(seed, group))):
-        part = max(range(len(shares)), key=lambda k: lacks[k])
+    for index, group in enumerate(sorted(rest, key=lambda g: (-sizes[g], _draw(seed, g)))):
+        left = len(rest) - index
+        choices: Sequence[int] = range(len(shares))
+        if left <= len(shares):
+            empty = set(choices) - set(part_of.values())
+            wanting = [part for part in empty if shares[part] > 0]
+            choices = wanting if left <= len(wanting) else choices
+        part = max(choices, key=lambda k: lacks[k])
         part_of[group] = part
         lacks[part] -= sizes[group]
     return part_of

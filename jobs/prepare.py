@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from cluster import settings, storage
 from cluster.console import Table, show
 from cluster.errors import ConfigError, MediaError
-from cluster.tables import FOLDS, SPLITS
+from cluster.tables import SPLITS
 from encoders.media import Probe
 from fusion.tasks import Task
 from jobs import _probing as probing
@@ -34,14 +34,14 @@ from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag
 from jobs._manifest import manifest_files, read_folds
 from jobs._packing import packed
-from jobs._rows import checked, clips_of, manifest_table, profile_fields, sources_of
+from jobs._rows import checked, clips_of, grouped, manifest_table, profile_fields, sources_of
 from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
+from jobs.preparing.groups import Grouping
+from jobs.preparing.splitting import Folds, cut_folds, cut_splits, publish_folds
 
 UNITS_PER_FILE = 2048
 MOST_FAULTS_SHOWN = 5
-
-Folds = Mapping[str, Mapping[int, int]]
 
 
 def configure(argv: list[str]) -> Preparation:
@@ -75,7 +75,7 @@ def configure(argv: list[str]) -> Preparation:
 def main(config: Preparation) -> None:
     """Collect, check, probe, split, cut into units, publish."""
     root = storage.absolute(config.root)
-    collected = _part(config.collect(), config.part)
+    collected, grouping = grouped(_part(config.collect(), config.part), config)
     rows = checked(collected)
     before = _before(root)
     stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)
@@ -87,14 +87,14 @@ def main(config: Preparation) -> None:
     known = probing.read_probes(root)
     probes = probing.probe_all(sources, stamps, known, config.workers)
     clips = clips_of(collected, stamps, probes, config.max_clip_s)
-    clips = _split(clips, config, before)
+    clips = cut_splits(clips, config, grouping, before.config, before.splits)
     clips = units.cut(
         clips, stamps, before.units, most_clips=config.unit_clips, most_s=config.unit_s
     )
-    folds = _folds(clips, collected, config, root)
+    folds = cut_folds(clips, collected, config, grouping, root)
     table = manifest_table(clips, collected)
     facts = _facts(table, collected, config)
-    _summary(clips, collected, probes)
+    _summary(clips, collected, probes, grouping)
     if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
         print(f"nothing to do: {root} holds these {len(clips):,} clips already")
         return
@@ -146,42 +146,6 @@ def _before(root: str) -> _Before:
     return _Before(facts=facts, config=config, units=members, splits=splits)
 
 
-def _split(clips: list[units.Clip], config: Preparation, before: _Before) -> list[units.Clip]:
-    """Cut the splits that were asked for; groups of an equal cut before keep theirs."""
-    if not config.shares:
-        return clips
-    asked = {"split": config.split, "seed": config.seed}
-    again = all(before.config.get(name) == value for name, value in asked.items())
-    fixed = {g: SPLITS.index(split) for g, split in before.splits.items()} if again else {}
-    sizes = Counter(clip["group"] for clip in clips)
-    part_of = units.parted(sizes, config.shares, config.seed, fixed)
-    return [{**clip, "split": SPLITS[part_of[clip["group"]]]} for clip in clips]
-
-
-def _folds(
-    clips: Sequence[units.Clip], collected: Collected, config: Preparation, root: str
-) -> Folds:
-    """The dataset's own folds, and those that were asked for, over rows that are not test."""
-    folds = {
-        name: {c["clip_id"]: fold_of[c["parent"]] for c in clips if c["parent"] in fold_of}
-        for name, fold_of in collected.folds.items()
-    }
-    if not config.folds:
-        return folds
-    name = f"group{config.folds}"
-    kept = [clip for clip in clips if clip["split"] != "test"]
-    sizes = Counter(clip["group"] for clip in kept)
-    if len(sizes) < config.folds:
-        raise ConfigError(f"--folds {config.folds}: there are only {len(sizes)} groups")
-    fixed: dict[str, int] = {}
-    if storage.exists(storage.join(root, "folds", f"{name}.parquet")):
-        there = read_folds(root, name)
-        fixed = {c["group"]: there[c["clip_id"]] for c in kept if c["clip_id"] in there}
-    shares = [1 / config.folds] * config.folds
-    part_of = units.parted(sizes, shares, config.seed, fixed)
-    return {**folds, name: {clip["clip_id"]: part_of[clip["group"]] for clip in kept}}
-
-
 def _facts(table: pa.Table, collected: Collected, config: Preparation) -> dict[str, Any]:
     """The content of dataset.json; the manifest's hash is over all rows."""
     digest = hashlib.sha256()
@@ -222,14 +186,9 @@ def _publish(
     name = type(config).__module__.rsplit(".", 1)[-1]
     resolved = {"dataset": name, **settings.to_mapping(config)}
     storage.publish_json(resolved, storage.join(folder, "config.json"))
-    for fold, fold_of in folds.items():
-        rows = pa.table({"clip_id": list(fold_of), "fold": list(fold_of.values())})
-        uri = storage.join(root, "folds", f"{fold}.parquet")
-        storage.publish_table(FOLDS.conform(rows, footer={"manifest": facts["manifest"]}), uri)
+    publish_folds(root, folds, facts["manifest"], config.seed)
     storage.publish_json(facts, storage.join(root, "dataset.json"))
     print(f"wrote {folder}: {table.num_rows:,} clips in {len(groups):,} units")
-    for fold, fold_of in folds.items():
-        print(f"wrote {root}/folds/{fold}.parquet: {len(set(fold_of.values()))} folds")
 
 
 def _unit_slices(table: pa.Table) -> list[tuple[int, int]]:
@@ -240,7 +199,10 @@ def _unit_slices(table: pa.Table) -> list[tuple[int, int]]:
 
 
 def _summary(
-    clips: Sequence[units.Clip], collected: Collected, probes: Mapping[str, probing.Outcome]
+    clips: Sequence[units.Clip],
+    collected: Collected,
+    probes: Mapping[str, probing.Outcome],
+    grouping: Grouping,
 ) -> None:
     """What was found: clips, hours and modalities per split, classes per task, files with faults."""
     grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
@@ -251,6 +213,9 @@ def _summary(
         if part and not (split is None and len(part) == len(clips)):
             grid.add_row(split or "(none)", *_counts(part))
     show(grid)
+    print(grouping)
+    if grouping.warning and collected.tasks:
+        print(grouping.warning)
     for name, task in collected.tasks.items():
         show(f"{name} ({task.kind}): {_labels(clips, name, task)}")
     kinds = Counter(_kind(probe) for probe in probes.values() if not isinstance(probe, MediaError))

@@ -59,7 +59,8 @@ class Row:
     turn: int | None = None
     speaker: str | None = None
     group: str | None = None
-    """What must not straddle splits; by default the speaker, else the dialogue, else the clip."""
+    """What must not straddle splits; by default the speaker, else the dialogue, else the file that segments
+    share, else the clip."""
 
     split: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)

@@ -196,6 +196,13 @@ class TestFaultsOfTheLabelTable:
             assert part in message
         assert not (corpus / "root").exists()
 
+    @pytest.mark.parametrize("name", ["1", "clip02"])
+    def test_a_name_that_stands_twice_is_one_however_short_it_is(self, corpus, name):
+        rows = [{"name": name, "mood": "low"}, {"name": name, "mood": "high"}]
+        write_labels(corpus / "labels.csv", rows)
+        with pytest.raises(LabelTableError, match=f"{name}: the name stands twice"):
+            prepared(corpus)
+
     def test_numbers_are_checked_against_their_bounds(self, corpus):
         scores = ["0.5", "much", "9", "nan"]
         rows = [{"name": f"clip{k:02d}", "score": s} for k, s in enumerate(scores)]

@@ -1,0 +1,1 @@
+"""From what an adapter collected to a manifest: groups, splits, folds."""
