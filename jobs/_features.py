@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
-from jobs._manifest import read_dataset, units
+from jobs._manifest import UnitRef, read_dataset, read_manifest, units
+from jobs.catalog.missing_rows import rows_missing
 
 PART = "part-"
 UNITS_KEY = b"affuse.units"
@@ -198,7 +199,7 @@ def read_features(
     clip_ids: Collection[int] | None = None,
     columns: list[str] | None = None,
 ) -> pa.Table:
-    """Rows of one feature table for the clips of the current manifest.
+    """Rows of one feature table for the clips of the current manifest; each has exactly one.
 
     Args:
         root: the dataset.
@@ -207,9 +208,12 @@ def read_features(
         columns: only these columns; by default all.
 
     Raises:
-        NotPreparedError: the table has no rows for this manifest.
+        NotPreparedError: clips of the manifest have no row, whether they were asked for or not: half a
+            table would be read as clips without that modality.
     """
-    current = {ref.unit for ref in units(root)}
+    refs = units(root)
+    check_complete(root, folder, refs)
+    current = {ref.unit for ref in refs}
     wanted = None if clip_ids is None else pa.array(sorted(clip_ids), pa.int64())
     kept = []
     for table in _current_rows(features_uri(root, folder), current, columns):
@@ -217,12 +221,36 @@ def read_features(
             kept.append(table)
         else:
             kept.append(table.filter(pc.is_in(table["clip_id"], value_set=wanted)))
-    if not kept:
-        raise NotPreparedError(
-            f"{features_uri(root, folder)} has no rows for this manifest; "
-            f"type: affuse encode --root {root} --encoders {folder.rpartition('-')[0]}"
-        )
     return pa.concat_tables(kept)
+
+
+def check_complete(root: str, folder: str, refs: Sequence[UnitRef]) -> None:
+    """Refuse a feature table that has no row for some clips of the manifest.
+
+    Told from the footers, a unit at a time; a file that lists no units is read for its clip ids.
+
+    Raises:
+        NotPreparedError: with the number of clips and the command to type.
+    """
+    uri = features_uri(root, folder)
+    files = {name: _rows_of(storage.join(uri, name)) for name in _newest_first(uri)}
+    where = first_of(files)
+    lacking = [
+        ref for ref in refs if ref.unit not in where or where[ref.unit].count < ref.num_clips
+    ]
+    missing = sum(ref.num_clips for ref in lacking)
+    loose = [name for name, inside in files.items() if not inside]
+    if missing and loose:
+        unread = {ref.unit for ref in lacking}
+        rows = read_manifest(root, ["clip_id", "unit"])
+        rows = rows.filter(pc.is_in(rows["unit"], value_set=pa.array(sorted(unread), pa.string())))
+        found = [
+            storage.read_table(storage.join(uri, name), ["clip_id"])["clip_id"] for name in loose
+        ]
+        there = pa.concat_arrays([chunk for column in found for chunk in column.chunks])
+        missing = pc.sum(pc.invert(pc.is_in(rows["clip_id"], value_set=there))).as_py() or 0
+    if missing:
+        raise rows_missing(root, folder, missing, sum(ref.num_clips for ref in refs))
 
 
 def read_transcripts(root: str, transcriber: str) -> pa.Table:

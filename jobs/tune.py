@@ -176,8 +176,8 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
     print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
     names = {name for some in space.values_of("inputs", list(base.inputs)) for name in some}
     warn_of_leaks(base.root, sorted(names), base.tasks)
+    library = load_library(base, space)
     with ray_session(config.session):
-        library = load_library(base, space)
         name, task = next(iter(library.tasks.items()))
         score = config.score or JUDGES[task.kind]
         if metric(score).kind != task.kind:

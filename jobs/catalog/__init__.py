@@ -1,0 +1,1 @@
+"""Where everything lies under a root, and whether it is all there."""

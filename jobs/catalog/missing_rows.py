@@ -1,0 +1,68 @@
+"""What to say when a table lacks rows: how many clips, and the command that makes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+
+
+def rows_missing(
+    root: str, folder: str, lacking: int, total: int, note: str = ""
+) -> NotPreparedError:
+    """The refusal to read a feature table that has no row for some clips of the manifest.
+
+    Args:
+        root: the dataset.
+        folder: of the table, below ``features/``.
+        lacking: clips of the manifest without a row.
+        total: clips of the manifest.
+        note: what else is known, put in parentheses.
+    """
+    uri = storage.join(root, "features", folder, "descriptor.json")
+    facts = storage.read_json(uri) if storage.exists(uri) else {"name": folder.rpartition("-")[0]}
+    said = f" ({note})" if note else ""
+    return NotPreparedError(
+        f"{lacking} of {total} clips have no row in {root}/features/{folder}{said}; "
+        f"type: {command_of(root, facts)}"
+    )
+
+
+def command_of(root: str, facts: Mapping[str, Any]) -> str:
+    """The command that fills the table of a `descriptor.json`."""
+    if "imported" in facts:
+        source = facts["imported"]
+        array = f" --array {source['array']}" if source.get("array") else ""
+        return (
+            f"affuse features import --root {root} --file {source['file']}{array} "
+            f"--name {facts['name']} --modality {facts['modality']}"
+        )
+    views = f" --views {facts['view']['number']}" if "view" in facts else ""
+    ear = _transcriber(root, facts.get("upstream", ()))
+    return f"affuse encode --root {root} --encoders {typed(facts)}{ear}{views}"
+
+
+def typed(facts: Mapping[str, Any]) -> str:
+    """An encoder with its options as it is typed, those that are as by default left out.
+
+    >>> typed({"name": "minilm", "options": {"pool": "mean", "layers": "last"}})
+    'minilm:pool=mean'
+    """
+    from encoders import ENCODERS, TRANSCRIBERS
+    from encoders.spec import GENERAL_OPTIONS, find
+
+    name = str(facts["name"])
+    known = name in ENCODERS or name in TRANSCRIBERS
+    default = {**GENERAL_OPTIONS, **(find(name).options if known else {})}
+    chosen = [f"{k}={v}" for k, v in facts.get("options", {}).items() if default.get(k) != v]
+    return ":".join([name, ",".join(chosen)]) if chosen else name
+
+
+def _transcriber(root: str, upstream: object) -> str:
+    """The flag that names the transcriber whose fingerprint is upstream."""
+    base = storage.join(root, "transcripts")
+    for folder in storage.names(base):
+        uri = storage.join(base, folder, "descriptor.json")
+        if folder.rpartition("-")[2] in upstream and storage.exists(uri):  # type: ignore[operator]
+            return f" --transcriber {typed(storage.read_json(uri))}"
+    return ""

@@ -1,0 +1,98 @@
+"""A table that lacks rows is refused by every reader, with their number and the command to type."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from jobs import tune
+from jobs.__main__ import run
+from jobs._features import read_features
+from jobs.catalog.missing_rows import command_of
+
+TRAIN = ("--inputs", "voice", "--tasks", "emotion", "--run", "half", "--no-tracking")
+READERS = {
+    "train": ["train", *TRAIN, "--epochs", "1"],
+    "tune": ["tune", "--inputs", "voice", "--tasks", "emotion", "--trials", "1", "--no-tracking"],
+    "export": ["features", "export", "--inputs", "audio=voice", "--task", "emotion"],
+}
+
+
+def drop(root: str, clips: range, name: str = "voice") -> None:
+    """The rows of some clips are gone, as an encode leaves it that was killed."""
+    uri = f"{root}/features/{name}-1/rows.parquet"
+    table = storage.read_table(uri)
+    kept = pc.invert(pc.is_in(table["clip_id"], pa.array(list(clips), pa.int64())))
+    storage.publish_table(table.filter(kept), uri)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_job_that_reads_features_refuses_half_of_them(
+    root, reader, capsys, monkeypatch, tmp_path
+):
+    drop(root, range(100, 124))
+    monkeypatch.setattr(tune, "ray_session", None)  # it would fail if it were started
+    out = ["--out", str(tmp_path / "out.npz")] if reader == "export" else []
+    assert run([*READERS[reader], "--root", root, *out]) == 1
+    said = capsys.readouterr().err
+    assert "24 of 72 clips have no row" in said
+    assert f"affuse encode --root {root} --encoders voice" in said
+    assert not Path(root, "runs", "half", "history.jsonl").exists()
+
+
+def test_what_was_refused_runs_once_the_rows_are_there(root, capsys):
+    whole = Path(root, "features/voice-1/rows.parquet").read_bytes()
+    drop(root, range(100, 124))
+    assert run([*READERS["train"], "--root", root]) == 1
+    Path(root, "features/voice-1/rows.parquet").write_bytes(whole)
+    assert run([*READERS["train"], "--root", root]) == 0
+    assert "nothing to do" not in capsys.readouterr().out
+
+
+def test_evaluate_refuses_features_that_lost_rows_after_training(root, capsys):
+    assert run([*READERS["train"], "--root", root]) == 0
+    drop(root, range(160, 164))  # of the test split
+    assert run(["evaluate", "--root", root, "--runs", "half"]) == 1
+    assert "4 of 72 clips have no row" in capsys.readouterr().err
+
+
+def test_one_clip_that_lacks_is_refused_also_where_others_are_asked_for(root):
+    drop(root, range(171, 172))
+    with pytest.raises(NotPreparedError, match="1 of 72 clips"):
+        read_features(root, "voice-1", [100, 101], ["clip_id", "status"])
+
+
+def test_a_table_of_no_rows_at_all_is_refused(root):
+    shutil.rmtree(f"{root}/features/voice-1")
+    storage.publish_json(
+        {"name": "voice", "options": {}}, f"{root}/features/voice-1/descriptor.json"
+    )
+    with pytest.raises(NotPreparedError, match="72 of 72 clips"):
+        read_features(root, "voice-1")
+
+
+def test_the_command_names_options_transcriber_and_views(tmp_path):
+    root = str(tmp_path)
+    ear = {"name": "whisper_tiny_en_asr", "options": {"layers": "last"}}
+    storage.publish_json(ear, f"{root}/transcripts/whisper_tiny_en_asr-abc/descriptor.json")
+    facts = {"name": "minilm", "options": {"pool": "mean", "layers": "last"}, "upstream": ["abc"]}
+    assert command_of(root, facts) == (
+        f"affuse encode --root {root} --encoders minilm:pool=mean --transcriber whisper_tiny_en_asr"
+    )
+    view = {"name": "egemaps", "options": {}, "view": {"number": 2}}
+    assert command_of(root, view).endswith("--encoders egemaps --views 2")
+
+
+def test_imported_features_name_the_import(tmp_path):
+    facts = {
+        "name": "au",
+        "modality": "video",
+        "imported": {"file": "au.npz", "array": "mean"},
+    }
+    assert command_of("r", facts) == (
+        "affuse features import --root r --file au.npz --array mean --name au --modality video"
+    )
