@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from fusion.statistics import Difference, Interval
 from fusion.tasks import Task
+from jobs._members import rows_of
 from jobs._people import groups_of
-from jobs._predictions import held_out
-from jobs._results import FIGURES, figures, gain, member_lines
+from jobs._predictions import HeldOut, align, held_out
+from jobs._results import FIGURES, figures, gain, member_lines, told, with_answers
 from jobs._siblings import Configs, run_configs, siblings
 
 
@@ -26,13 +28,16 @@ class Apart:
     how: str
     """speaker, or speaker:K."""
 
+    n: int
+    """Rows that it answers of itself; the prior answers the others."""
+
     figures: Mapping[str, Interval]
     raw: str | None = None
     """The run that differs from it in nothing else."""
 
     raw_figure: Interval | None = None
     gain: Difference | None = None
-    """Over the raw run in the first figure, on the rows that both have."""
+    """Over the raw run in the first figure."""
 
 
 def normalised_runs(configs: Configs, runs: Sequence[str]) -> dict[str, str]:
@@ -62,42 +67,59 @@ def judged_apart(
     root: str,
     configs: Configs,
     runs: Mapping[str, str],
+    held: HeldOut,
+    guess: Tensor,
     name: str,
     task: Task,
     *,
     resamples: int,
     seed: int,
 ) -> list[Apart]:
-    """Figures of normalised runs, each beside its raw sibling where that is there.
+    """Figures of normalised runs, each beside its raw sibling where that is there; all on the same rows.
 
     Args:
         root: of the dataset.
         configs: of all runs.
         runs: normalised run -> how.
+        held: these runs and others, on the rows that are judged.
+        guess: scores of the prior on these rows.
         name: of the task.
         task: its kind.
         resamples: bootstrap resamples of the groups.
         seed: of the bootstrap.
     """
-    kind, found = task.kind, []
+    raws = {run: siblings(root, configs, run, "normalise", "none").get("none") for run in runs}
+    others = [raw for raw in dict.fromkeys(raws.values()) if raw and raw not in held.members.names]
+    held = with_runs(held, held_out(root, others, name, task), task) if others else held
+    codes: np.ndarray = groups_of(root, held.clip_id)
+    said = {line.name: line for line in member_lines(held)}
+    full = {line.name: line.scores for line in with_answers([*said.values()], guess)}
+    kind, main = task.kind, FIGURES[task.kind][0]
+
+    def shown(run: str) -> dict[str, Interval]:
+        return figures(kind, full[run], held.target, codes, resamples, seed)
+
+    found = []
     for run, how in runs.items():
-        raw = siblings(root, configs, run, "normalise", "none").get("none")
-        held = held_out(root, [run] if raw is None else [run, raw], name, task)
-        codes: np.ndarray = groups_of(root, held.clip_id)
-        each = [line.scores for line in member_lines(held)]
-        shown = [figures(kind, one, held.target, codes, resamples, seed) for one in each]
-        over = None
+        raw, over = raws[run], None
         if raw is not None:
-            pair = (each[0], each[1])
-            over = gain(FIGURES[kind][0], kind, pair, held.target, codes, resamples, seed)
+            pair = (full[run], full[raw])
+            over = gain(main, kind, pair, held.target, codes, resamples, seed)
         found.append(
             Apart(
                 name=run,
                 how=how,
-                figures=shown[0],
+                n=told(said[run].scores),
+                figures=shown(run),
                 raw=raw,
-                raw_figure=None if raw is None else shown[1][FIGURES[kind][0]],
+                raw_figure=None if raw is None else shown(raw)[main],
                 gain=over,
             )
         )
     return found
+
+
+def with_runs(held: HeldOut, more: HeldOut, task: Task) -> HeldOut:
+    """Further members on the rows of the first ones, no others."""
+    both = align({**rows_of(held), **rows_of(more)}, task)
+    return both.rows(np.isin(both.clip_id, held.clip_id))

@@ -2,13 +2,23 @@
 
 from cluster import console, storage
 from cluster.console import Table
+from fusion.late.members import answered
 from fusion.statistics import Difference
 from jobs._evidence import with_bundle
 from jobs._manifest import read_dataset
 from jobs._people import groups_of
 from jobs._predictions import held_out
 from jobs._rates import Rates, corpus_rates
-from jobs._results import Results, from_facts, gain, loss, member_lines
+from jobs._results import (
+    Results,
+    caption,
+    from_facts,
+    gain,
+    loss,
+    member_lines,
+    priors,
+    with_answers,
+)
 
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""
@@ -52,20 +62,19 @@ def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str
     name, task = next(iter(read_dataset(root).tasks.items()))
     held = held_out(root, ALONE, name, task)
     held, fused = with_bundle(root, held, bundle, name, task)
-    alone = member_lines(held)
+    guess = priors(held, held.fold)
+    alone = with_answers(member_lines(held), guess)
     best = min(alone, key=lambda line: loss("accuracy", task.kind, line.scores, held.target))
-    pair = (fused["ensemble"], best.scores)
+    pair = (answered(fused["ensemble"], guess), best.scores)
     people = groups_of(root, held.clip_id)
     return best.name, gain("accuracy", task.kind, pair, held.target, people, resamples, 0)
 
 
 def table(results: Results, name: str) -> Table:
     """Every way to answer, with 95 % intervals over speakers."""
-    shown = Table(
-        title=f"{name}: {results.num_rows} clips, {results.num_groups} speakers, out of fold, "
-        "95 % intervals"
-    )
+    shown = Table(title=f"{name}, out of fold, groups are speakers: {caption(results)}")
     shown.add_column("")
+    shown.add_column("n", justify="right")
     for heading in SHOWN.values():
         shown.add_column(heading, justify="right")
     for row in results.rows:
@@ -75,7 +84,9 @@ def table(results: Results, name: str) -> Table:
             f"{figure.value:.3f}\n[{figure.low:.2f}, {figure.high:.2f}]"
             for figure in (row.figures[metric] for metric in SHOWN)
         ]
-        shown.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
+        shown.add_row(
+            row.name, str(row.n), *cells, style="bold" if row.role == "ensemble" else None
+        )
     return shown
 
 

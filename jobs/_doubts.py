@@ -4,7 +4,7 @@ from jobs import _plots
 from jobs._evidence import Evidence
 from jobs._figures import three, title, with_interval
 from jobs._html import Options, Section
-from jobs._results import FIGURES
+from jobs._results import FIGURES, SILENT
 from jobs._tables import Grid
 
 
@@ -90,15 +90,15 @@ def apart(_: Options, evidence: Evidence) -> Section | None:
         cells = [with_interval(one.figures[name]) for name in names]
         raw = "" if one.raw_figure is None else f"{one.raw}: {with_interval(one.raw_figure)}"
         gain = "" if one.gain is None else with_interval(one.gain)
-        rows.append([one.name, one.how, *cells, raw, gain])
+        rows.append([one.name, one.how, str(one.n), *cells, raw, gain])
     main = title(evidence.main)
     grid = Grid(
         name="normalised",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}; features normalised by "
         "their speaker. speaker: statistics of all clips of a person; speaker:K: of K of them, which are "
         "judged too. 95 % bootstrap intervals over groups; the gain over the same run without is paired "
-        "(positive is better).",
-        header=["", "statistics", *map(title, names), f"{main} without", "gain over without"],
+        f"(positive is better). Clips {len(evidence.clips)}; {SILENT}.",
+        header=["", "statistics", "n", *map(title, names), f"{main} without", "gain over without"],
         rows=rows,
     )
     text = (

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from torch import Tensor
 
 from cluster import storage
 from cluster.errors import ConfigError
+from fusion.late.members import answered
 from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
@@ -43,6 +43,8 @@ from jobs._results import (
     loss,
     member_lines,
     priors,
+    told,
+    with_answers,
 )
 from jobs._results import Line as Scored
 from jobs._shares import Point, share_curves
@@ -56,7 +58,10 @@ class Line:
     name: str
     role: Role
     scores: Tensor
-    """[row outputs], NaN where it has nothing to say."""
+    """[row outputs], NaN where it has nothing to say; judged with the prior there."""
+
+    n: int
+    """Rows that it answers of itself."""
 
     figures: Mapping[str, Interval]
     gain: Difference | None
@@ -188,9 +193,10 @@ def gather(
         groups,
         **draws,
     )
-    apart = judged_apart(root, configs, own, task_name, kind, **draws) if raw else []
+    guess = priors(held, folds)
+    apart = judged_apart(root, configs, own, held, guess, task_name, kind, **draws) if raw else []
     if raw and fused_own:
-        apart += _fused_apart(held, fused, fused_own, groups, **draws)
+        apart += _fused_apart(held, guess, fused, fused_own, groups, **draws)
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
@@ -240,6 +246,7 @@ def _members(
 
 def _fused_apart(
     held: HeldOut,
+    guess: Tensor,
     fused: Mapping[str, Tensor],
     own: Mapping[str, str],
     groups: Groups,
@@ -253,7 +260,8 @@ def _fused_apart(
         Apart(
             name=name,
             how=hows,
-            figures=figures(kind, scores, held.target, codes, resamples, seed),
+            n=told(scores),
+            figures=figures(kind, answered(scores, guess), held.target, codes, resamples, seed),
         )
         for name, scores in fused.items()
     ]
@@ -270,9 +278,7 @@ def with_bundle(
     )
     rows = seeds_averaged(table.filter(pc.equal(table["task"], name)), task)
     both = align({**rows_of(held), f"bundle {bundle}": rows}, task)
-    scores = both.members.scores[-1].clone()
-    scores[~both.members.present[-1]] = torch.nan
-    return both.only(both.members.names[:-1]), {"ensemble": scores}
+    return both.only(both.members.names[:-1]), {"ensemble": both.members.alone(-1)}
 
 
 def _judged(
@@ -284,24 +290,27 @@ def _judged(
     resamples: int,
     seed: int,
 ) -> list[Line]:
-    """Majority, metadata, each member, the plain mean of several, the ensemble; each with intervals."""
-    metadata = None if known is None else known.scores
-    named = [*baselines(priors(held, folds), metadata), *member_lines(held)]
+    """Majority, metadata, each member, the plain mean of several, the ensemble; all on the same rows."""
+    metadata, guess = None if known is None else known.scores, priors(held, folds)
+    named = [*baselines(guess, metadata), *member_lines(held)]
     if len(held.members.names) > 1:
         mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
         named.append(Scored("plain mean", "mean", mean.scores))
     named += [Scored(name, "ensemble", scores) for name, scores in fused.items()]
     kind, codes, main = held.members.kind, groups.code.numpy(), FIGURES[held.members.kind][0]
-    singles = [line for line in named if line.role == "member"]
+    judged = with_answers(named, guess)
+    singles = [line for line in judged if line.role == "member"]
     best = min(singles, key=lambda line: loss(main, kind, line.scores, held.target))
     lines = []
-    for name, role, scores in named:
+    for (name, role, own), line in zip(named, judged, strict=True):
         compared = None
         if role in ("mean", "ensemble"):
-            pair = (scores, best.scores)
+            pair = (line.scores, best.scores)
             compared = gain(main, kind, pair, held.target, codes, resamples, seed)
-        shown = figures(kind, scores, held.target, codes, resamples, seed)
-        lines.append(Line(name=name, role=role, scores=scores, figures=shown, gain=compared))
+        shown = figures(kind, line.scores, held.target, codes, resamples, seed)
+        lines.append(
+            Line(name=name, role=role, scores=own, n=told(own), figures=shown, gain=compared)
+        )
     return lines
 
 

@@ -12,7 +12,13 @@ from cluster import storage
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._predictions import align, folds_and_seeds, read_predictions, seeds_averaged
+from jobs._predictions import (
+    align,
+    folds_and_seeds,
+    read_predictions,
+    seeds_averaged,
+    with_priors,
+)
 from jobs._results import FIGURES, Results, from_facts
 
 
@@ -91,7 +97,7 @@ def curves(root: str, run: str) -> list[Curve]:
 def role_figures(root: str, run: str, name: str, task: Task) -> dict[str, float]:
     """The first figure on rows that were fitted on, that chose the epoch, and that were held out."""
     table = read_predictions(root, run)
-    table = table.filter(pc.equal(table["task"], name))
+    table = with_priors(table.filter(pc.equal(table["task"], name)), task)
     found: dict[str, float] = {}
     for role in ("train", "valid", "oof"):
         values = []

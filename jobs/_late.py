@@ -22,7 +22,7 @@ from fusion.late.calibration import (
     apply_members,
     calibrate_members,
 )
-from fusion.late.members import Members, probabilities
+from fusion.late.members import Members, answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.tasks import Kind
 from jobs._predictions import HeldOut
@@ -251,11 +251,8 @@ def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name:
 
 
 def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:
-    """Lower is better; infinite where a row has no verdict at all."""
-    known = ~scores.isnan().any(1)
-    if not bool(known.any()):
-        return float("inf")
-    return metric(JUDGES[kind])(probabilities(kind, scores[known]), target[known])
+    """Lower is better; of scores that answer every row, so that candidates are compared on the same ones."""
+    return metric(JUDGES[kind])(probabilities(kind, scores), target)
 
 
 class PairFits:
@@ -302,11 +299,16 @@ class PairFits:
             if fold == without:
                 continue
             left_out = frozenset({fold} if without is None else {fold, without})
-            at = self.folds == fold
-            rows = self.held.rows(at)
-            scores.append(self._fitted(candidate, left_out).combine(rows.members))
+            rows = self.held.rows(self.folds == fold)
+            said = self._fitted(candidate, left_out).combine(rows.members)
+            scores.append(answered(said, self._prior(left_out)))
             targets.append(rows.target)
         return judge(self.held.members.kind, torch.cat(scores), torch.cat(targets))
+
+    def _prior(self, left_out: frozenset[int]) -> Tensor:
+        """What answers rows of which a candidate's members know nothing."""
+        known = self.held.target[torch.from_numpy(~np.isin(self.folds, list(left_out)))]
+        return prior(self.held.members.kind, known, self.held.members.outputs)
 
     def _fitted(self, candidate: Candidate, left_out: frozenset[int]) -> Fitted:
         key = (candidate.key, left_out)

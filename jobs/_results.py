@@ -1,8 +1,10 @@
 """Figures that may be printed: every result beside its baselines, with intervals over people.
 
-Rows of one person are not independent, so intervals and paired differences resample groups, not rows. The
-baselines are the majority (class priors of the other folds), what the manifest gives away without a look at
-the clip, each single member, the plain mean of probabilities and the pool that looked at no row.
+Rows of one person are not independent, so intervals and paired differences resample groups, not rows. Every
+line of a table is judged on the same rows: where one has nothing to say (a member whose input is missing) the
+prior answers for it, and `n` says how many rows it answers of itself. The baselines are the majority (class
+priors of the other folds), what the manifest gives away without a look at the clip, each single member, the
+plain mean of probabilities and the pool that looked at no row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from torch import Tensor
 from cluster import console
 from cluster.console import Table
 from fusion.late import rule_class
-from fusion.late.members import probabilities
+from fusion.late.members import answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Kind, Task
@@ -33,12 +35,19 @@ FIGURES: Mapping[Kind, tuple[str, ...]] = {
 """Metrics of a kind of task; the first one is what gains are stated in."""
 
 
+SILENT = "every line is judged on all of them: beyond its own n the prior answers for it"
+"""What the caption of a table says where a line does not answer every row."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of the results table."""
 
     name: str
     role: Role
+    n: int
+    """Rows that it answers of itself; the prior answers the others."""
+
     figures: Mapping[str, Interval]
 
 
@@ -48,6 +57,8 @@ class Results:
 
     kind: Kind
     num_rows: int
+    """Rows that every line is judged on."""
+
     num_groups: int
     rows: tuple[Row, ...]
     best_single: str
@@ -88,7 +99,7 @@ def judge(
     *,
     metadata: Tensor | None = None,
 ) -> Results:
-    """Compare a cross-fitted verdict with its baselines on the rows where there is a verdict.
+    """Compare a cross-fitted verdict with its baselines.
 
     Args:
         held: members on the rows.
@@ -101,19 +112,20 @@ def judge(
     """
     mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
     plain = _late.cross_fitted(held, [_late.PLAIN], folds)
+    guess = priors(held, folds)
     lines = [
-        *baselines(priors(held, folds), metadata),
+        *baselines(guess, metadata),
         *member_lines(held),
         Line("plain mean", "mean", mean.scores),
         Line("unfitted log pool", "pool", plain.scores),
         Line("ensemble", "ensemble", verdict.scores),
     ]
-    return tabulate(lines, held, groups, resamples, seed)
+    return tabulate(lines, held, guess, groups, resamples, seed)
 
 
 def judge_test(
     held: HeldOut,
-    prior: Tensor,
+    guess: Tensor,
     verdict: Tensor | None,
     groups: np.ndarray,
     resamples: int,
@@ -125,14 +137,15 @@ def judge_test(
 
     Args:
         held: members on the test rows.
-        prior: scores [outputs] of the majority, from the other splits.
+        guess: scores [outputs] of the majority, from the other splits.
         verdict: fused scores.
         groups: code of each row's group.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
         metadata: scores of the model that sees no content, where there is one.
     """
-    lines = [*baselines(prior.expand(len(held.clip_id), -1), metadata), *member_lines(held)]
+    guess = guess.expand(len(held.clip_id), -1)
+    lines = [*baselines(guess, metadata), *member_lines(held)]
     if verdict is not None:
         # Neither rule looks at a target: "fitting" them here uses no test label.
         mean, pool = rule_class("mean"), rule_class("log_pool")
@@ -141,7 +154,7 @@ def judge_test(
         lines.append(Line("plain mean", "mean", plain.combine(held.members)))
         lines.append(Line("unfitted log pool", "pool", unfitted.combine(held.members)))
         lines.append(Line("ensemble", "ensemble", verdict))
-    return tabulate(lines, held, groups, resamples, seed)
+    return tabulate(lines, held, guess, groups, resamples, seed)
 
 
 class Line(NamedTuple):
@@ -152,34 +165,48 @@ class Line(NamedTuple):
     scores: Tensor
 
 
-def baselines(prior: Tensor, metadata: Tensor | None) -> list[Line]:
+def baselines(guess: Tensor, metadata: Tensor | None) -> list[Line]:
     """What knows the labels of the training part alone, and what knows the manifest beside content too."""
     known = [] if metadata is None else [Line("metadata only", "metadata", metadata)]
-    return [Line("majority", "majority", prior), *known]
+    return [Line("majority", "majority", guess), *known]
 
 
 def member_lines(held: HeldOut) -> list[Line]:
-    """Each member by itself, on the rows where it is present."""
-    lines = []
-    for index, name in enumerate(held.members.names):
-        scores = held.members.scores[index].clone()
-        scores[~held.members.present[index]] = torch.nan
-        lines.append(Line(name, "member", scores))
-    return lines
+    """Each member by itself; it says nothing of rows where it is not present."""
+    names = held.members.names
+    return [Line(name, "member", held.members.alone(index)) for index, name in enumerate(names)]
+
+
+def told(scores: Tensor) -> int:
+    """How many rows of scores [row outputs] hold an answer."""
+    return int((~scores.isnan().any(1)).sum())
+
+
+def with_answers(lines: Sequence[Line], guess: Tensor) -> list[Line]:
+    """The lines with an answer in every row: where one says nothing, the prior [row outputs]."""
+    return [line._replace(scores=answered(line.scores, guess)) for line in lines]
 
 
 def tabulate(
-    lines: Sequence[Line], held: HeldOut, groups: np.ndarray, resamples: int, seed: int
+    lines: Sequence[Line],
+    held: HeldOut,
+    guess: Tensor,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
 ) -> Results:
-    """Figures of every line, and the gains of the ensemble if there is one."""
+    """Figures of every line on all rows, and the gains of the ensemble if there is one."""
     kind, target = held.members.kind, held.target
+    own = [told(line.scores) for line in lines]
+    lines = with_answers(lines, guess)
     rows = tuple(
         Row(
             name=line.name,
             role=line.role,
+            n=n,
             figures=figures(kind, line.scores, target, groups, resamples, seed),
         )
-        for line in lines
+        for line, n in zip(lines, own, strict=True)
     )
     main = FIGURES[kind][0]
     of_role = {line.role: line for line in lines}
@@ -207,26 +234,18 @@ def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
     scores = torch.zeros(len(folds), width, dtype=torch.float64)
     for fold in np.unique(folds):
         at = torch.from_numpy(folds == fold)
-        other = held.target[~at]
-        if kind == "classification":
-            share = torch.bincount(other, minlength=width).double() + 1e-3
-            scores[at] = (share / share.sum()).log()
-        elif kind == "multilabel":
-            scores[at] = torch.logit(other.nanmean(0), 1e-3)
-        else:
-            scores[at] = other.median()
+        scores[at] = prior(kind, held.target[~at], width)
     return scores
 
 
 def figures(
     kind: Kind, scores: Tensor, target: Tensor, groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Interval]:
-    """Every figure of a kind of task, on the rows that have scores."""
-    known = ~scores.isnan().any(1)
-    prediction = probabilities(kind, scores[known])
-    people = Groups.of(groups[known.numpy()])
+    """Every figure of a kind of task, of scores that answer every row."""
+    prediction = probabilities(kind, scores)
+    people = Groups.of(groups)
     return {
-        name: bootstrap(name, prediction, target[known], people, resamples=resamples, seed=seed)
+        name: bootstrap(name, prediction, target, people, resamples=resamples, seed=seed)
         for name in FIGURES[kind]
     }
 
@@ -240,18 +259,15 @@ def gain(
     resamples: int,
     seed: int,
 ) -> Difference:
-    """How much better (positive) the first scores are than the second, where both say something."""
-    known = ~(pair[0].isnan() | pair[1].isnan()).any(1)
-    ours, theirs = (probabilities(kind, scores[known]) for scores in pair)
-    people = Groups.of(groups[known.numpy()])
-    return paired(name, ours, theirs, target[known], people, resamples=resamples, seed=seed)
+    """How much better (positive) the first scores are than the second; both answer every row."""
+    ours, theirs = (probabilities(kind, scores) for scores in pair)
+    return paired(name, ours, theirs, target, Groups.of(groups), resamples=resamples, seed=seed)
 
 
 def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
     """The figure, turned so that lower is better."""
-    known = ~scores.isnan().any(1)
     figure = metric(name)
-    value = figure(probabilities(kind, scores[known]), target[known])
+    value = figure(probabilities(kind, scores), target)
     return float("inf") if np.isnan(value) else figure.loss(value)
 
 
@@ -268,6 +284,7 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
         Row(
             name=row["name"],
             role=row["role"],
+            n=row.get("n", facts["num_rows"]),
             figures={name: Interval(**numbers(v)) for name, v in row["figures"].items()},
         )
         for row in facts["rows"]
@@ -286,17 +303,26 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
 def show(results: Results, task: Task) -> None:
     """Print the table and what may be claimed."""
     names = FIGURES[task.kind]
-    table = Table(title=f"{results.num_rows} clips, {results.num_groups} groups, 95 % intervals")
+    table = Table(title=caption(results))
     table.add_column("")
+    table.add_column("n", justify="right")
     for name in names:
         table.add_column(name, justify="right")
     for row in results.rows:
         cells = [_cell(row.figures[name]) for name in names]
-        table.add_row(row.name, *cells, style="bold" if row.role == "ensemble" else None)
+        table.add_row(
+            row.name, str(row.n), *cells, style="bold" if row.role == "ensemble" else None
+        )
     console.show(table)
     if caution := Groups.of(range(results.num_groups)).caution:
         console.show(caution)
     console.show(results.verdict)
+
+
+def caption(results: Results) -> str:
+    """What the rows of a table are, and who answers for whom."""
+    rows = f"{results.num_rows} clips, {results.num_groups} groups, 95 % intervals"
+    return rows if all(row.n == results.num_rows for row in results.rows) else f"{rows}; {SILENT}"
 
 
 def _cell(figure: Interval) -> str:

@@ -11,7 +11,7 @@ from jobs._doubts import apart, data, leaks
 from jobs._evidence import Evidence
 from jobs._figures import as_p, three, title, with_interval
 from jobs._html import Options, Section
-from jobs._results import FIGURES
+from jobs._results import FIGURES, SILENT, caption
 from jobs._tables import Grid
 from jobs._verdicts import calibration, classes, errors, labels, values
 
@@ -24,20 +24,20 @@ TRANSDUCTIVE = (
 def results(options: Options, evidence: Evidence) -> Section:
     """Every way to answer beside its baselines."""
     names = FIGURES[evidence.task.kind]
-    header = ["", *(title(name) for name in names), f"gain over {evidence.best_single.name}"]
+    header = ["", "n", *(title(name) for name in names), f"gain over {evidence.best_single.name}"]
     p_values = holm({line.name: line.gain.p_value for line in evidence.lines if line.gain})
     rows = []
     for line in evidence.lines:
         cells = [with_interval(line.figures[name]) for name in names]
         gain = f"{with_interval(line.gain)}, {as_p(p_values[line.name])}" if line.gain else ""
-        rows.append([line.name, *cells, gain])
+        rows.append([line.name, str(line.n), *cells, gain])
     shown = [(line.name, line.role, *three(line.figures[evidence.main])) for line in evidence.lines]
     grid = Grid(
         name="results",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
         f"{evidence.groups.count} groups. 95 % bootstrap intervals over groups in brackets; gain is paired "
         "(positive is better), p by exchanging the two within groups, Holm-corrected."
-        f"{_told(evidence)}",
+        f"{_same_rows(evidence)}{_told(evidence)}",
         header=header,
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
@@ -71,6 +71,12 @@ def _runs(evidence: Evidence) -> list[Grid]:
     return [grid] if rows else []
 
 
+def _same_rows(evidence: Evidence) -> str:
+    """Who answers for lines that have nothing to say of some clips."""
+    whole = all(line.n == len(evidence.clips) for line in evidence.lines)
+    return "" if whole else f" Clips {len(evidence.clips)}: {SILENT}."
+
+
 def _told(evidence: Evidence) -> str:
     """What the baseline without content knows."""
     if not evidence.metadata:
@@ -100,10 +106,10 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
         return None
     names = FIGURES[found.kind]
     grid = Grid(
-        name="test", header=["", *(title(name) for name in names)],
-        caption=f"{evidence.dataset}, {evidence.task_name}: test split, n = {found.num_rows}, "
-        f"{found.num_groups} groups. 95 % bootstrap intervals over groups in brackets.",
-        rows=[[row.name, *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
+        name="test", header=["", "n", *(title(name) for name in names)],
+        caption=f"{evidence.dataset}, {evidence.task_name}: test split, {caption(found)} "
+        "(bootstrap over groups, in brackets).",
+        rows=[[row.name, str(row.n), *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
         strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
     )  # fmt: skip
     shown = [(row.name, row.role, *three(row.figures[names[0]])) for row in found.rows]

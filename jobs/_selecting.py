@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cluster import storage
-from fusion.late.members import probabilities
+from fusion.late.members import answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
 from jobs import _late
@@ -91,8 +91,11 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
     for fold in np.unique(held.fold):
         at = held.fold == fold
         others = held.rows(~at)
+        guess = prior(kind, others.target, task.outputs)
         judged = {
-            int(name): _late.judge(kind, others.members.scores[index], others.target)
+            int(name): _late.judge(
+                kind, answered(others.members.alone(index), guess), others.target
+            )
             for index, name in enumerate(others.members.names)
         }
         numbers = members_of(trials, judged, keep)
@@ -100,11 +103,11 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
         others = others.only(names)
         best = _late.choose(others, QUICK, others.fold)
         fitted = _late.fit(others, best)
-        scores[torch.from_numpy(at)] = fitted.combine(held.only(names).rows(at).members)
+        said = fitted.combine(held.only(names).rows(at).members)
+        scores[torch.from_numpy(at)] = answered(said, guess)
         chosen[int(fold)] = numbers
-    known = ~scores.isnan().any(1)
-    prediction = probabilities(kind, scores[known])
-    figures = {name: metric(name)(prediction, held.target[known]) for name in FIGURES[kind]}
+    prediction = probabilities(kind, scores)
+    figures = {name: metric(name)(prediction, held.target) for name in FIGURES[kind]}
     return Procedure(scores=scores, figures=figures, members=chosen)
 
 

@@ -24,6 +24,9 @@ class Side:
 
     name: str
     protocol: str
+    n: int
+    """Clips that it has a held-out answer for, whether or not the other sides do."""
+
     clip_id: np.ndarray
     """Ascending."""
 
@@ -99,6 +102,7 @@ def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
     return Side(
         name=name,
         protocol=protocol,
+        n=len(shared),
         clip_id=shared,
         target=as_target(parts[first][2][where[first]], task.kind),
         seeds=tuple(parts[seed][1][torch.from_numpy(at)] for seed, at in where.items()),
@@ -125,6 +129,7 @@ def common(sides: Sequence[Side]) -> list[Side]:
             Side(
                 name=side.name,
                 protocol=side.protocol,
+                n=side.n,
                 clip_id=shared,
                 target=side.target[at],
                 seeds=tuple(seed[at] for seed in side.seeds),

@@ -16,7 +16,13 @@ from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
 from jobs._fitting import Part
-from jobs._predictions import as_target, matrix, read_predictions, seeds_averaged
+from jobs._predictions import (
+    as_target,
+    matrix,
+    read_predictions,
+    seeds_averaged,
+    with_priors,
+)
 from jobs._results import FIGURES
 
 
@@ -24,7 +30,8 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
     """Everything `summary.json` says.
 
     The figures of a role are computed per seed over the rows of all folds together; their mean and spread
-    (standard deviation) are over the seeds.
+    (standard deviation) are over the seeds. They are of all clips of the role: the prior of the training rows
+    answers for a clip that has none of the inputs.
     """
     cards = {
         part: storage.read_json(storage.join(part.folder(root, run), "model.json"))
@@ -32,7 +39,13 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
     }
     first = cards[parts[0]]
     tasks = {name: task_from_json(task) for name, task in first["tasks"].items()}
-    table = read_predictions(root, run)
+    said = read_predictions(root, run)
+    table = pa.concat_tables(
+        [
+            with_priors(said.filter(pc.equal(said["task"], name)), task)
+            for name, task in tasks.items()
+        ]
+    )
     roles = {role: figures_of_role(table, role, tasks) for role in ("train", "valid", "oof")}
     return {
         "run": run,
@@ -43,6 +56,7 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
         "normalise": first["normalise"],
         "manifest": first["facts"]["manifest"],
         "judged": "oof" if roles["oof"] else "valid",
+        "rows": {role: rows_of_role(said, role, tasks) for role, found in roles.items() if found},
         "roles": {role: found for role, found in roles.items() if found},
         "averaged": averaged(table, "oof" if roles["oof"] else "valid", tasks),
         "majority": majority(table, "oof" if roles["oof"] else "valid", tasks),
@@ -70,6 +84,17 @@ def figures_of_role(
     }
 
 
+def rows_of_role(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str, list[int]]:
+    """Task -> clips of a role, and how many of them the nets answer themselves."""
+    found = {}
+    rows = table.filter(pc.equal(table["role"], role))
+    for name in tasks:
+        part = rows.filter(pc.equal(rows["task"], name))
+        known = part.filter(pc.is_valid(part["scores"]))
+        found[name] = [pc.count_distinct(each["clip_id"]).as_py() for each in (part, known)]
+    return found
+
+
 def averaged(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str, float]:
     """``task/metric`` -> figure of the mean prediction over the seeds: the run as a member."""
     found = {}
@@ -89,10 +114,10 @@ def averaged(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str,
 
 
 def figures(table: pa.Table, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """``task/metric`` -> figure over some rows; undefined ones are left out."""
+    """``task/metric`` -> figure over some rows, each with scores; undefined figures are left out."""
     found = {}
     for name, task in tasks.items():
-        rows = table.filter(pc.and_(pc.equal(table["task"], name), pc.is_valid(table["scores"])))
+        rows = table.filter(pc.equal(table["task"], name))
         if not rows.num_rows:
             continue
         scores = torch.tensor(matrix(rows["scores"], task.outputs))
@@ -159,12 +184,22 @@ def show(summary: Mapping[str, Any]) -> None:
         table.add_column(role, justify="right")
     table.add_column("mean of seeds", justify="right")
     table.add_column("majority", justify="right")
-    for name in summary["roles"][summary["judged"]]:
+    judged = summary["judged"]
+    for task, (clips, _) in summary["rows"][judged].items():
+        counts = [str(summary["rows"][role][task][0]) for role in columns]
+        table.add_row(f"{task}/n", *counts, str(clips), str(clips))
+    for name in summary["roles"][judged]:
         cells = [_cell(summary["roles"][role].get(name)) for role in columns]
         base = summary["majority"].get(name)
         mean = summary["averaged"].get(name, float("nan"))
         table.add_row(name, *cells, f"{mean:.3f}", "-" if base is None else f"{base:.3f}")
     console.show(table)
+    for task, (clips, own) in summary["rows"][judged].items():
+        if own < clips:
+            console.show(
+                f"{task}: {clips - own} of {clips} {judged} clips have none of the inputs; the prior of "
+                "the training rows answers for them"
+            )
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

@@ -30,7 +30,7 @@ def classes(_: Options, evidence: Evidence) -> Section | None:
     ]  # fmt: skip
     focus = evidence.focus.name
     per = Grid(
-        name="per_class", caption=f"{focus}: {evidence.protocol}.", rows=rows,
+        name="per_class", caption=_caption(evidence), rows=rows,
         header=["class", "precision", "recall", "F1", "n"],
     )  # fmt: skip
     matrix = Grid(
@@ -57,7 +57,7 @@ def labels(_: Options, evidence: Evidence) -> Section | None:
         f1 = 2 * right / max(1.0, float(said.sum() + is_so.sum()))
         rows.append([name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{int(is_so.sum())}"])
     grid = Grid(
-        name="per_label", caption=f"{evidence.focus.name}, decided at 0.5: {evidence.protocol}.",
+        name="per_label", caption=f"Decided at 0.5. {_caption(evidence)}",
         header=["label", "precision", "recall", "F1", "n"], rows=rows,
     )  # fmt: skip
     return Section(title="Labels", tables=(grid,))
@@ -125,6 +125,15 @@ def errors(options: Options, evidence: Evidence) -> Section | None:
         header=header, rows=rows,
     )  # fmt: skip
     return Section(title="Worst errors", tables=(grid,)) if rows else None
+
+
+def _caption(evidence: Evidence) -> str:
+    """Whose answers a table is of."""
+    focus, clips = evidence.focus, len(evidence.clips)
+    silent = (
+        "" if focus.n == clips else f" The {focus.n} of {clips} clips that it answers of itself."
+    )
+    return f"{focus.name}: {evidence.protocol}.{silent}"
 
 
 def _judged(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -83,6 +83,9 @@ class Row:
 
     name: str
     protocol: str
+    n: int
+    """Held-out clips that it has; the figures are of those that all have."""
+
     num_seeds: int
     figures: Mapping[str, Interval]
     spread: float
@@ -151,6 +154,7 @@ def compared(
             Row(
                 name=side.name,
                 protocol=side.protocol,
+                n=side.n,
                 num_seeds=len(each),
                 figures={n: bootstrap(n, side.seeds, side.target, groups, **facts) for n in names},
                 spread=float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
@@ -178,6 +182,7 @@ def grid_of(
             [
                 row.name,
                 row.protocol,
+                str(row.n),
                 str(row.num_seeds),
                 *[_interval(row.figures[name]) for name in names],
                 f"{row.spread:.3f}" if row.num_seeds > 1 else "",
@@ -189,12 +194,13 @@ def grid_of(
     return Grid(
         name="table",
         caption=(
-            f"{task}: {len(side.clip_id)} clips of {groups.count} groups, rows that no net trained on; "
+            f"{task}: {len(side.clip_id)} clips of {groups.count} groups, those that every line has and no "
+            "net trained on (n: clips that a line has); "
             f"mean over seeds, {config.level:.0%} intervals over groups, {config.resamples} resamples; "
             f"gain in {names[0]} over {reference} (positive is better), p by sign-flips over groups, "
             "Holm-corrected"
         ),
-        header=["name", "protocol", "seeds", *names, "sd over seeds", "gain", "p (Holm)"],
+        header=["name", "protocol", "n", "seeds", *names, "sd over seeds", "gain", "p (Holm)"],
         rows=lines,
         strong=frozenset([best]),
     )
@@ -221,14 +227,15 @@ def comparison_uri(config: Config) -> str:
 
 def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups) -> None:
     """Print what fits a terminal: intervals of the first figure and of the gain."""
-    table = Table("name", *names, "gain", "p (Holm)")
+    table = Table("name", "n", *names, "gain", "p (Holm)")
     for row in rows:
         first, *others = (row.figures[name] for name in names)
         gain = "" if row.gain is None else _signed(row.gain)
         p_value = "" if row.p_holm is None else f"{row.p_holm:.3f}"
         values = ["-" if np.isnan(other.value) else f"{other.value:.3f}" for other in others]
-        table.add_row(row.name, _interval(first), *values, gain, p_value)
-    console.show(table, caption)
+        table.add_row(row.name, str(row.n), _interval(first), *values, gain, p_value)
+    console.show(table)
+    console.show(caption)
     if groups.caution:
         console.show(groups.caution)
 

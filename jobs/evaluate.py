@@ -26,6 +26,7 @@ from torch import Tensor
 from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
+from fusion.late.members import prior
 from fusion.nets import net_axis
 from fusion.tasks import Task
 from jobs import _bundles, _results
@@ -81,10 +82,10 @@ def main(config: Config) -> None:
     held = test_rows(config.root, speakers, name, task)
     scores = fused(config, held)
     groups = groups_of(config.root, held.clip_id)
-    prior = prior_of(config.root, name, task)
+    guess = prior_of(config.root, name, task)
     known = metadata_of_test(config.root, held.clip_id, name, task)
     results = _results.judge_test(
-        held, prior, scores, groups, config.resamples, config.seed,
+        held, guess, scores, groups, config.resamples, config.seed,
         metadata=None if known is None else known.scores,
     )  # fmt: skip
     record_look(config, results)
@@ -197,13 +198,9 @@ def prior_of(root: str, name: str, task: Task) -> Tensor:
     table = read_manifest(root, ["split", name])
     column = table.filter(pc.fill_null(pc.not_equal(table["split"], "test"), True))[name]
     target, known = encode_targets(column, task)
-    if task.kind == "regression":
-        return target[known].double().median().reshape(1)
     if task.kind == "multilabel":
-        share = torch.where(known, target.double(), torch.nan).nanmean(0)
-        return torch.logit(share, 1e-3)
-    counts = torch.bincount(target[known], minlength=task.outputs).double() + 1e-3
-    return (counts / counts.sum()).log()
+        return prior(task.kind, torch.where(known, target.double(), torch.nan), task.outputs)
+    return prior(task.kind, target[known], task.outputs)
 
 
 def record_look(config: Config, results: _results.Results) -> None:

@@ -22,7 +22,7 @@ from cluster.errors import ConfigError
 from jobs._evidence import Evidence, gather
 from jobs._figures import with_interval
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
-from jobs._results import FIGURES
+from jobs._results import FIGURES, SILENT
 from jobs._sections import SECTIONS
 
 
@@ -88,13 +88,16 @@ def main(config: Config) -> str:
 def show(evidence: Evidence) -> None:
     """Print what fits a terminal of the results: intervals of the first figure and of the gain."""
     first, *others = FIGURES[evidence.task.kind]
-    table = Table("", first, *others, f"gain over {evidence.best_single.name}")
+    table = Table("", "n", first, *others, f"gain over {evidence.best_single.name}")
     for line in evidence.lines:
         cells = ["" if np.isnan(x := line.figures[name].value) else f"{x:.3f}" for name in others]
         gain = "" if line.gain is None else with_interval(line.gain)
         style = "bold" if line is evidence.focus else None
-        table.add_row(line.name, with_interval(line.figures[first]), *cells, gain, style=style)
+        shown = with_interval(line.figures[first])
+        table.add_row(line.name, str(line.n), shown, *cells, gain, style=style)
     console.show(table)
+    if any(line.n < len(evidence.clips) for line in evidence.lines):
+        console.show(f"{len(evidence.clips)} clips; {SILENT}")
 
 
 def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:

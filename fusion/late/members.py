@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from fusion.tasks import Kind
@@ -117,6 +117,10 @@ class Members:
                 present[place] = self.present[self.names.index(name)]
         return Members(names=tuple(names), kind=self.kind, scores=scores, present=present)
 
+    def alone(self, index: int) -> Float[Tensor, "row outputs"]:
+        """What one member says, NaN in rows where it is not present."""
+        return self.scores[index].masked_fill(~self.present[index].unsqueeze(-1), torch.nan)
+
     def cleaned(self) -> "Members":
         """Absent scores as zeros, log-probabilities and logits within the floor's reach."""
         scores = self.scores.double()
@@ -141,6 +145,32 @@ def probabilities(
     if kind == "classification":
         return scores.exp()
     return torch.sigmoid(scores) if kind == "multilabel" else scores
+
+
+def prior(kind: Kind, target: Shaped[Tensor, "row ..."], outputs: int) -> Float[Tensor, " outputs"]:
+    """Scores of who knows only how often each class (label) occurs, or the median of the values.
+
+    >>> prior("classification", torch.tensor([0, 1, 1, 1]), 2).exp().round(decimals=2).tolist()
+    [0.25, 0.75]
+    """
+    if kind == "classification":
+        counts = torch.bincount(target.long(), minlength=outputs).double() + 1e-3
+        return (counts / counts.sum()).log()
+    if kind == "multilabel":
+        return torch.logit(target.double().nanmean(0).nan_to_num(0.5), 1e-3)
+    return target.double().nanmedian().nan_to_num().reshape(1)
+
+
+def answered(
+    scores: Float[Tensor, "row outputs"], otherwise: Float[Tensor, "*row outputs"]
+) -> Float[Tensor, "row outputs"]:
+    """The scores with an answer in every row: where one says nothing (NaN), `otherwise`, mostly the prior.
+
+    Whoever is judged against others has to answer for the rows that they answer for. To leave a row out
+    because it was not understood would judge everybody on the rows of their choice.
+    """
+    silent = scores.isnan().any(-1, keepdim=True)
+    return torch.where(silent, otherwise.to(scores.dtype), scores)
 
 
 def shares(

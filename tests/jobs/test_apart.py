@@ -49,7 +49,7 @@ def test_they_are_not_among_the_others_but_beside_the_same_run_without(made):
     assert not {"net-speaker", "net-speaker:3"} & set(names)
     header, *rows = grid(folder, "normalised")
     assert [row[:2] for row in rows] == [["net-speaker", "speaker"], ["net-speaker:3", "speaker:3"]]
-    raw = next(row[1] for row in grid(folder, "results") if row[0] == "net-none")
+    raw = next(row[2] for row in grid(folder, "results") if row[0] == "net-none")
     assert all(row[header.index("accuracy without")] == f"net-none: {raw}" for row in rows)
     page = storage.read_bytes(where).decode()
     assert "<h2>Normalised by speaker</h2>" in page

@@ -155,7 +155,7 @@ class TestThePage:
 
     def test_every_figure_has_an_interval(self, made):
         for row in read_csv(f"{made[0]}/results.csv")[1:]:
-            assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row[1])
+            assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row[2])
 
     def test_protocol_seeds_and_n_stand_in_every_results_caption(self, made):
         assert "3 folds (speaker), out of fold, seeds 0, n = 120, 12 groups" in made[1]
