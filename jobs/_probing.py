@@ -1,16 +1,26 @@
-"""Looking into every file once: stamps (size, time of change) and headers, in supervised processes."""
+"""Looking into every file once: stamps (size, time of change) and headers, in supervised processes.
+
+What is found is kept a piece at a time, so that a job that is killed loses the files of a few seconds, and
+gathered to one file when it is done. Ctrl-C waits for nobody: the threads that watch the processes are
+daemons.
+
+Reads and writes: <root>/probes.parquet, a row a file; <root>/probes/ while a job goes on
+"""
 
 import dataclasses
+import hashlib
 import json
+import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import pyarrow as pa
 
 from cluster import console, storage
-from cluster.errors import MediaError
+from cluster.errors import MediaError, NotPreparedError
 from encoders.media import Decoder, Probe, Source
 
 Item = TypeVar("Item")
@@ -33,6 +43,9 @@ PROBE_TYPES = {
 }
 Stamp = Mapping[str, object] | None
 
+PIECE, PIECE_S = 1000, 10.0
+"""A piece of probes is kept after so many files, or so long [s], whichever comes first."""
+
 
 def stamps_of(uris: Iterable[str], workers: int) -> dict[str, Stamp]:
     """Size and time of change of every file; None where there is none."""
@@ -44,8 +57,8 @@ def stamps_of(uris: Iterable[str], workers: int) -> dict[str, Stamp]:
             return None
 
     unique = sorted(set(uris))
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(unique, pool.map(stamp, unique), strict=True))
+    found = dict(_in_threads(lambda: nullcontext(stamp), unique, workers))
+    return {uri: found[number] for number, uri in enumerate(unique)}
 
 
 def probe_all(
@@ -53,14 +66,28 @@ def probe_all(
     stamps: Mapping[str, Stamp],
     known: Mapping[str, Outcome],
     workers: int,
+    root: str | None = None,
 ) -> dict[str, Outcome]:
-    """Headers of every source by `key`; those known from an earlier time are not opened again."""
+    """Headers of every source by `key`; those known from an earlier time are not opened again.
+
+    Args:
+        sources: files, or members of shards.
+        stamps: of their files.
+        known: probes of an earlier time.
+        workers: files that are looked at at once.
+        root: where pieces are kept while it goes on; None: nowhere.
+    """
     wanted = {key(source, stamps): source for source in sources}
     found = {name: known[name] for name in wanted if name in known}
     todo = [(name, source) for name, source in wanted.items() if name not in found]
     if todo:
-        outcomes = _in_processes(_look, [source for _, source in todo], workers)
-        found |= {name: outcome for (name, _), outcome in zip(todo, outcomes, strict=True)}
+        with console.bar("probing", len(todo)) as advance, _kept(root) as keep:
+            outcomes = _in_threads(_looking, [source for _, source in todo], workers)
+            for number, outcome in outcomes:
+                name = todo[number][0]
+                found[name] = outcome
+                keep(name, outcome)
+                advance()
     return found
 
 
@@ -70,57 +97,123 @@ def key(source: Source, stamps: Mapping[str, Stamp]) -> str:
 
 
 def read_probes(root: str) -> dict[str, Probe]:
-    """The probes that an earlier run of `prepare` kept; files with faults are looked at again each time."""
-    uri = storage.join(root, "probes.parquet")
-    if not storage.exists(uri):
-        return {}
-    table = storage.read_table(uri)
-    return {row.pop("key"): Probe(**row) for row in table.to_pylist()}
+    """The probes that earlier runs of `prepare` kept; files with faults are looked at again each time."""
+    found: dict[str, Probe] = {}
+    # The gathered file last: a second job on this root gathers before it removes the pieces.
+    for uri in [*_pieces(root), storage.join(root, "probes.parquet")]:
+        with suppress(NotPreparedError):
+            found |= {row.pop("key"): Probe(**row) for row in storage.read_table(uri).to_pylist()}
+    return found
 
 
-def publish_probes(probes: Mapping[str, Outcome], known: Mapping[str, Probe], root: str) -> None:
-    """Keep the probes for the next time, a row a file with its length, codecs, size and rates."""
+def gather_probes(probes: Mapping[str, Outcome], known: Mapping[str, Probe], root: str) -> None:
+    """Put all probes into one file and remove the pieces that it holds.
+
+    Args:
+        probes: of this run.
+        known: of earlier ones, as `read_probes` found them.
+        root: of the dataset.
+    """
+    pieces = _pieces(root)
     found = {name: probe for name, probe in probes.items() if isinstance(probe, Probe)}
-    if set(found) <= set(known):
-        return
-    rows = [
-        {"key": name, **dataclasses.asdict(probe)}
-        for name, probe in sorted({**known, **found}.items())
-    ]
+    if pieces or not set(found) <= set(known):
+        # Read again: a second job on this root may have kept some since.
+        rows = {**known, **read_probes(root), **found}
+        storage.publish_table(_table(rows), storage.join(root, "probes.parquet"))
+    for uri in pieces:
+        storage.remove(uri)
+
+
+def _pieces(root: str) -> list[str]:
+    folder = storage.join(root, "probes")
+    return [storage.join(folder, name) for name in storage.names(folder, ".parquet")]
+
+
+def _table(probes: Mapping[str, Probe]) -> pa.Table:
+    rows = [{"key": name, **dataclasses.asdict(probe)} for name, probe in sorted(probes.items())]
     schema = pa.schema([("key", pa.string()), *((f, PROBE_TYPES[f]) for f in PROBE_TYPES)])
-    table = pa.Table.from_pylist(rows, schema)
-    storage.publish_table(table, storage.join(root, "probes.parquet"))
+    return pa.Table.from_pylist(rows, schema)
 
 
-def _look(decoder: Decoder, source: Source) -> Outcome:
+@contextmanager
+def _kept(root: str | None) -> Iterator[Callable[[str, Outcome], None]]:
+    """What to call with each outcome: pieces of them are published while the work goes on."""
+    pending: dict[str, Probe] = {}
+    said = time.monotonic()
+
+    def publish() -> None:
+        if pending and root is not None:
+            name = hashlib.sha256("\n".join(sorted(pending)).encode()).hexdigest()[:16]
+            storage.publish_table(_table(pending), storage.join(root, "probes", f"{name}.parquet"))
+        pending.clear()
+
+    def keep(name: str, outcome: Outcome) -> None:
+        nonlocal said
+        if isinstance(outcome, Probe):
+            pending[name] = outcome
+        if len(pending) >= PIECE or time.monotonic() - said >= PIECE_S:
+            publish()
+            said = time.monotonic()
+
     try:
-        return decoder.probe(source)
-    except MediaError as error:
-        return error
+        yield keep
+    finally:
+        publish()
 
 
-def _in_processes(
-    act: Callable[[Decoder, Item], Result], items: Sequence[Item], workers: int
-) -> list[Result]:
-    """`act` on every item, in threads that own a decoder each; results in the items' order."""
-    results: dict[int, Result] = {}
+@contextmanager
+def _looking() -> Iterator[Callable[[Source], Outcome]]:
+    """A decoder, which belongs to the thread that made it."""
+    with Decoder() as decoder:
+
+        def look(source: Source) -> Outcome:
+            try:
+                return decoder.probe(source)
+            except MediaError as error:
+                return error
+
+        yield look
+
+
+def _in_threads(
+    begin: Callable[[], AbstractContextManager[Callable[[Item], Result]]],
+    items: Sequence[Item],
+    workers: int,
+) -> Iterator[tuple[int, Result]]:
+    """(place, result) of every item as it is done, by threads that begin with something of their own.
+
+    The threads are daemons and are waited for at the end only: whoever stops the work in the middle, by
+    Ctrl-C above all, does not wait for a file that hangs.
+    """
+    results: queue.SimpleQueue[tuple[int, Result] | BaseException] = queue.SimpleQueue()
     waiting = iter(enumerate(items))
-    lock = threading.Lock()
-    with console.bar("probing", len(items)) as advance:
+    lock, stop = threading.Lock(), threading.Event()
 
-        def serve() -> None:
-            # A decoder belongs to the thread that made it.
-            with Decoder() as decoder:
-                while True:
+    def serve() -> None:
+        try:
+            with begin() as act:
+                while not stop.is_set():
                     with lock:
-                        number, item = next(waiting, (None, None))
-                    if number is None:
+                        place, item = next(waiting, (None, None))
+                    if place is None:
                         return
-                    results[number] = act(decoder, item)  # type: ignore[arg-type]
-                    advance()
+                    results.put((place, act(item)))  # type: ignore[arg-type]
+        except BaseException as error:  # noqa: BLE001 (the caller raises it)
+            results.put(error)
 
-        workers = min(workers, len(items))
-        with ThreadPoolExecutor(workers) as pool:
-            for future in [pool.submit(serve) for _ in range(workers)]:
-                future.result()
-    return [results[number] for number in range(len(items))]
+    threads = [
+        threading.Thread(target=serve, daemon=True, name=f"look-{number}")
+        for number in range(min(workers, len(items)))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in items:
+            found = results.get()
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()

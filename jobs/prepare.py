@@ -85,7 +85,8 @@ def main(config: Preparation) -> None:
         stamps |= probing.stamps_of((s.uri for s in sources_of(rows)), config.workers)
     sources = sources_of(rows)
     known = probing.read_probes(root)
-    probes = probing.probe_all(sources, stamps, known, config.workers)
+    probes = probing.probe_all(sources, stamps, known, config.workers, root)
+    probing.gather_probes(probes, known, root)
     clips = clips_of(collected, stamps, probes, config.max_clip_s)
     clips = cut_splits(clips, config, grouping, before.config, before.splits)
     clips = units.cut(
@@ -98,7 +99,6 @@ def main(config: Preparation) -> None:
     if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
         print(f"nothing to do: {root} holds these {len(clips):,} clips already")
         return
-    probing.publish_probes(probes, known, root)
     _publish(root, table, folds, facts, config)
 
 
