@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # One thread a process: two cores are shared by Ray's workers and by pytest.
 export OMP_NUM_THREADS ?= 1
-export RAY_AUTH_MODE ?= disabled
 
 .PHONY: demo test test-slow lint bench clean
 

@@ -1,8 +1,8 @@
 """A Ray session: joins the cluster that was named, or starts one on this machine and stops it again.
 
-A session stops only what it started. A local one listens on loopback only and says so about its
-authentication: Ray would otherwise switch token authentication on by itself and write a token file
-into the home folder. Workers import the packages of the same checkout as the driver.
+A session stops only what it started. Ray listens on every interface of the machine, so a local one hears
+only who has its token, which is random and lives in the environment of its own processes; where a cluster
+is joined, the user's token is used. Workers import the packages of the same checkout as the driver.
 """
 
 import logging
@@ -14,12 +14,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import PlanError
+from cluster.session_token import fresh_token
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """The folder that holds our four packages."""
@@ -56,7 +57,7 @@ class SessionConfig:
     """Folder of a local session's sockets and logs; keep it short (a socket's path holds 107 bytes)."""
 
     dashboard: bool = False
-    """Start Ray's dashboard on loopback (a local session only)."""
+    """Start Ray's dashboard on loopback (a local session only); it asks for RAY_AUTH_TOKEN."""
 
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:
@@ -89,14 +90,17 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    temporary = _start(config)
-    try:
+    with ExitStack() as ends:
+        if cluster_address(config) is None:
+            # With a random one nobody could open the dashboard that was asked for.
+            chosen = os.environ.get("RAY_AUTH_TOKEN") if config.dashboard else None
+            ends.enter_context(fresh_token(chosen))
+        temporary = _start(config)
+        if temporary is not None:
+            ends.callback(shutil.rmtree, temporary, ignore_errors=True)
+        ends.callback(ray.shutdown)
         _quiet_data()
         yield
-    finally:
-        ray.shutdown()
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def cluster_address(config: SessionConfig) -> str | None:
@@ -215,7 +219,6 @@ def _init_local(
         object_store_memory=store,
         include_dashboard=config.dashboard,
         dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
         _temp_dir=temporary or config.temp_dir,
         **common,
     )
@@ -258,8 +261,6 @@ def _quiet_environment(*, local: bool) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if local:
-        # Loopback only, and gone with this process: nobody else can reach it.
-        defaults["RAY_AUTH_MODE"] = "disabled"
         path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if str(CHECKOUT) not in path:
             os.environ["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *filter(None, path)])

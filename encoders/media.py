@@ -244,7 +244,8 @@ class _Child:
             pass_fds=[self._shared.fileno()],
             bufsize=0,
             env={
-                **os.environ,
+                # It reads strangers' files: nothing of Ray, whose token would let it run what it likes.
+                **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
                 "PYTHONPATH": os.pathsep.join(paths),
                 "OMP_NUM_THREADS": "1",
                 # How often decord repeats a read at a damaged end; its default takes minutes.

@@ -1,0 +1,162 @@
+"""A local session hears who has its token; it leaves the machine and the user's settings as they were."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.session import SessionConfig, ray_session
+from cluster.session_token import SETTINGS
+
+pytestmark = pytest.mark.ray
+
+STRANGER = """
+import sys
+import urllib.error, urllib.request
+import ray
+from ray._raylet import GcsClient
+from ray.job_submission import JobSubmissionClient
+
+def attempt(what, act):
+    try:
+        said = act()
+    except urllib.error.HTTPError as error:
+        print(what, "refused", error.code)
+    except Exception as error:
+        print(what, "refused", type(error).__name__)
+    else:
+        gauges = isinstance(said, bytes) and (not said or said.startswith(b"# HELP"))
+        print(what, "gauges" if gauges else f"HEARD {said}")
+
+gcs, dashboard, join, *web = sys.argv[1:]
+attempt("gcs", lambda: GcsClient(address=gcs).internal_kv_keys(b"", None))
+attempt("jobs", lambda: JobSubmissionClient(dashboard).list_jobs())
+for url in web:
+    attempt(url, lambda: urllib.request.urlopen(url, timeout=20).read())
+if join:
+    attempt("init", lambda: ray.init(address=gcs, log_to_driver=False))
+"""
+
+
+def processes():
+    """This process and all that it started."""
+    import psutil
+
+    return [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+
+def listening(processes):
+    """(process, address, port) of every socket that waits for somebody."""
+    return {
+        (process.name(), *connection.laddr)
+        for process in processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == "LISTEN"
+    }
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """What a local session looks like from outside, while it runs."""
+    import ray
+
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # as somebody may have it in a profile
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        before = {name: os.environ.get(name) for name in SETTINGS}
+        with ray_session(SessionConfig(num_cpus=1, num_gpus=0, dashboard=True)):
+            node = ray._private.worker.global_worker.node
+            yield SimpleNamespace(
+                gcs=node.gcs_address,
+                dashboard=f"http://{node.webui_url}",
+                token=os.environ["RAY_AUTH_TOKEN"],
+                of_worker=ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()),
+                home=home,
+                temp=Path(node.get_temp_dir_path()),
+                processes=processes(),
+            )
+        assert {name: os.environ.get(name) for name in SETTINGS} == before
+        assert not list(home.iterdir())
+
+
+def visit(session, *pages, join=False, **more):
+    """What another process of this machine gets to hear, without a token unless it is given one."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    home = session.home.parent / "elsewhere"
+    home.mkdir(exist_ok=True)
+    out = subprocess.run(
+        [sys.executable, "-c", STRANGER, session.gcs, session.dashboard, "join" * join, *pages],
+        capture_output=True,
+        text=True,
+        env={**kept, "HOME": str(home), **more},
+        timeout=240,
+    )
+    said = {line.split()[0]: line.split()[1] for line in out.stdout.splitlines()}
+    assert len(said) >= 2 + len(pages), out.stderr
+    return said
+
+
+class TestToken:
+    def test_who_has_no_token_is_refused_on_every_port(self, session):
+        ports = listening(session.processes)
+        assert {name for name, *_ in ports} >= {"gcs_server", "raylet"}
+        pages = [
+            f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}{path}"
+            for _, host, port in ports
+            for path in ("/api/jobs/", "/get_or_create_runtime_env", "/api/job_agent/jobs/")
+            if host != "::"  # gRPC, which answers no page
+        ]
+        said = visit(session, *pages)
+        assert said["gcs"] == said["jobs"] == "refused"
+        # Ray shows its gauges to everybody; nothing there acts on what it is sent.
+        assert "HEARD" not in said.values()
+
+    @pytest.mark.slow  # Ray asks again for many seconds
+    def test_who_has_no_token_cannot_join(self, session):
+        assert set(visit(session, join=True).values()) == {"refused"}
+
+    def test_a_wrong_token_is_refused_and_the_right_one_is_heard(self, session):
+        said = visit(session, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        assert set(said.values()) == {"refused"}
+        said = visit(session, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=session.token)
+        assert set(said.values()) == {"HEARD"}
+
+    def test_the_token_is_long_and_stands_in_no_command_line_and_no_file(self, session):
+        assert len(session.token) == 64
+        assert session.of_worker == session.token
+        words = " ".join(" ".join(process.cmdline()) for process in session.processes)
+        assert session.token not in words
+        files = [file for file in session.temp.rglob("*") if file.is_file()]
+        assert files
+        assert not [file for file in files if session.token.encode() in file.read_bytes()]
+
+
+@pytest.mark.slow
+class TestSessionsOfOneProcess:
+    CODE = """
+import os, ray
+from cluster.session import SessionConfig, ray_session
+seen = []
+for dashboard in (False, True, False):
+    with ray_session(SessionConfig(num_cpus=1, num_gpus=0, dashboard=dashboard)):
+        seen.append(os.environ["RAY_AUTH_TOKEN"])
+        assert ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()) == seen[-1]
+    assert os.environ["RAY_AUTH_TOKEN"] == "mine"
+print(len(set(seen)), seen[1])
+"""
+
+    def test_each_has_a_token_of_its_own_but_for_a_dashboard_that_was_asked_for(self, tmp_path):
+        out = subprocess.run(
+            [sys.executable, "-c", self.CODE],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "mine"},
+            timeout=280,
+        )
+        assert out.stdout.split() == ["3", "mine"], out.stderr
