@@ -2,7 +2,8 @@
 
     AffuseError             one line for the user: what came, what was expected, what to type next
     +-- ConfigError         a config or search space names a field that does not exist (also a ValueError)
-    +-- LabelTableError     prepare found faults in the label table (also a ValueError)
+    +-- TableError          a table or file of arrays has faults, all listed (also a ValueError)
+    |   +-- LabelTableError prepare found faults in the label table
     +-- SchemaError         a table on disk is not the one that was asked for
     +-- NotPreparedError    a job needs the output of an earlier job
     +-- PlanError           the plan does not fit the cluster
@@ -28,7 +29,11 @@ class ConfigError(AffuseError, ValueError):
     """A config, a YAML file or a search space names something that does not exist."""
 
 
-class LabelTableError(AffuseError, ValueError):
+class TableError(AffuseError, ValueError):
+    """A table or a file of arrays is not what it should be; the message lists every fault."""
+
+
+class LabelTableError(TableError):
     """The label table of a source has faults; the message lists all of them."""
 
 

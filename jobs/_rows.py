@@ -18,6 +18,7 @@ from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs.datasets._adapter import Collected, Label, Preparation, Row, clip_id
+from jobs.interop.tables import raise_faults
 from jobs.preparing.groups import Grouping, group_rows
 
 
@@ -51,14 +52,9 @@ def checked(collected: Collected) -> Sequence[Row]:
     faults += _straddling({row.name: row.split for row in collected.rows}, collected.rows, "split")
     for name, fold_of in collected.folds.items():
         faults += _straddling(fold_of, collected.rows, f"fold of {name!r}")
-    if not collected.rows:
+    if not collected.rows and not faults:
         faults.append("the source holds no clip")
-    if faults:
-        noun = "fault" if len(faults) == 1 else "faults"
-        raise LabelTableError(
-            f"{len(faults)} {noun} in the labels of {collected.name}; nothing was written:\n  "
-            + "\n  ".join(faults)
-        )
+    raise_faults(faults, f"the labels of {collected.name}", LabelTableError)
     return collected.rows
 
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import settings, storage
-from cluster.console import Table, show
+from cluster.console import Table, readable, show
 from cluster.errors import ConfigError, MediaError
 from cluster.tables import SPLITS
 from encoders.media import Probe
@@ -76,6 +76,8 @@ def main(config: Preparation) -> None:
     """Collect, check, probe, split, cut into units, publish."""
     root = storage.absolute(config.root)
     collected, grouping = grouped(_part(config.collect(), config.part), config)
+    for note in collected.notes:
+        print(readable(note))
     rows = checked(collected)
     before = _before(root)
     stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)

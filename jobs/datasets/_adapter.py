@@ -4,9 +4,7 @@ An adapter is a file with one class `Config(Preparation)`: its fields are the co
 `affuse prepare NAME`, its method `collect` reads the source's own layout into `Row`s.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +16,8 @@ from cluster.tables import SPLITS
 from encoders.media import Source
 from encoders.spec import Word
 from fusion.tasks import Task
+from jobs.interop.encoding import decode_text
+from jobs.interop.tables import raise_faults, read_table
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"})
 VIDEO_SUFFIXES = frozenset(
@@ -82,6 +82,9 @@ class Collected:
 
     faults: Sequence[str] = ()
     """Faults of the label table that the adapter saw; `prepare` adds its own and lists all."""
+
+    notes: Sequence[str] = ()
+    """What was found out of the table, and what of it is not read; `prepare` prints it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,60 +194,21 @@ def files_below(folder: str) -> list[str]:
 
 
 def read_rows(uri: str) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV, JSON-lines or Parquet table.
+    """The rows of a table of an official layout, cells as they stand.
 
     Raises:
-        LabelTableError: not a table of that kind.
+        LabelTableError: not a table of that kind, or one with faults, all listed.
         NotPreparedError: no such file.
     """
-    uri = storage.absolute(uri)
-    if uri.endswith((".parquet", ".pq")):
-        return storage.read_table(uri).to_pylist()  # type: ignore[no-any-return]
-    text = decoded(storage.read_bytes(uri))
-    if uri.endswith((".jsonl", ".ndjson")):
-        return _json_lines(text, uri)
-    separator = "\t" if uri.endswith((".tsv", ".tab")) else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise LabelTableError(
-                f"{uri}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns"
-            )
-        rows.append({key.strip(): value for key, value in row.items()})
-    if not reader.fieldnames:
-        raise LabelTableError(f"{uri}: is empty, expected a line of column names")
-    return rows
+    table = read_table(storage.absolute(uri))
+    raise_faults(table.faults, uri, LabelTableError)
+    columns = {
+        name: column if isinstance(column, list) else column.to_pylist()
+        for name, column in table.columns.items()
+    }
+    return [{name: cells[k] for name, cells in columns.items()} for k in range(table.num_rows)]
 
 
 def decoded(content: bytes) -> str:
-    """Text of a table: UTF-8 where it is that, else Windows-1252; stray control quotes are mended."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    return text.translate(_CONTROL_QUOTES)
-
-
-def _json_lines(text: str, uri: str) -> list[dict[str, Any]]:
-    import json
-
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LabelTableError(f"{uri}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise LabelTableError(f"{uri}, line {number}: expected an object, came {line[:40]!r}")
-        rows.append(row)
-    return rows
-
-
-_CONTROL_QUOTES = {
-    code: bytes([code]).decode("cp1252")
-    for code in range(0x80, 0xA0)
-    if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)  # undefined there
-}
+    """Text of a label file: UTF-8 where it is that, else Windows-1252; stray control quotes are mended."""
+    return decode_text(content, where="a label file")[0]

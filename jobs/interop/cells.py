@@ -1,0 +1,156 @@
+"""Cells become numbers or words only when a column's kind is known; what is neither is handed back."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Column: TypeAlias = pa.ChunkedArray | list[Any]
+
+NOTHING = ("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "None", "n/a", "null")
+"""Words that spreadsheets and pandas write where nothing is known."""
+
+NOT_A_NUMBER = ("-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "NaN", "nan")
+"""What programs write of a computation without a result: no class, and as a number not a finite one."""
+
+_DIGITS = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+NUMBER = rf"^({_DIGITS}|[+-]?([iI][nN][fF]([iI][nN][iI][tT][yY])?))$"
+COMMA = r"^[+-]?([0-9]+|[0-9]*,[0-9]+)([eE][+-]?[0-9]+)?$"
+THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A column as numbers."""
+
+    values: np.ndarray
+    """float64 [row]; nan where missing or wrong, and where the cell says so."""
+
+    missing: np.ndarray
+    """bool [row]: nothing stands there, or a word for nothing."""
+
+    wrong: np.ndarray
+    """bool [row]: something stands there that is no number."""
+
+    commas: bool
+    """Whether fractions stand behind commas."""
+
+    doubtful: bool = False
+    """Whether every comma may as well part thousands: then all such cells are wrong."""
+
+
+def text_of(value: Any) -> str | None:
+    """A cell as text, without spaces around it; None where nothing stands there.
+
+    Whole numbers are written without a fraction, several values with bars between them.
+    """
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip() or None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, list | tuple | np.ndarray):
+        return "|".join(text_of(item) or "" for item in value)
+    return str(value).strip() or None
+
+
+def composed(name: str) -> str:
+    """A name in the one form that all of them have here: some disks write an accent as a letter."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_of(value: Any) -> str | None:
+    """A cell as a name; None where nothing stands there."""
+    text = text_of(value)
+    return None if text is None else composed(text)
+
+
+def texts(column: Column) -> list[str | None]:
+    """Every cell as text."""
+    values = column if isinstance(column, list) else column.to_pylist()
+    return [text_of(value) for value in values]
+
+
+def words(column: Column, keep: Sequence[str] = ()) -> tuple[list[str | None], int]:
+    """Every cell as a word of some list (a class, a speaker), and how many say that nothing is known.
+
+    Args:
+        column: the cells.
+        keep: words that are meant as they stand.
+    """
+    cells = texts(column)
+    nothing = frozenset((*NOTHING, *NOT_A_NUMBER)) - set(keep)
+    count = sum(cell in nothing for cell in cells)
+    return [None if cell in nothing else cell for cell in cells], count
+
+
+def numbers(column: Column, *, commas: bool = False) -> Numbers:
+    """Every cell as a number.
+
+    Args:
+        column: the cells.
+        commas: whether the table is known to have its fractions behind commas.
+    """
+    if isinstance(column, list):
+        column = pa.chunked_array(
+            [pa.array([_number_text(cell) for cell in column], pa.large_string())]
+        )
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _from_text(column.combine_chunks(), commas=commas)
+    plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    missing = np.asarray(column.is_null(nan_is_null=True))
+    if not any(fits(kind) for fits in plain):
+        values = np.full(len(column), np.nan)
+        return Numbers(values=values, missing=missing, wrong=~missing, commas=False)
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan))
+    return Numbers(values=values, missing=missing, wrong=np.zeros(len(values), bool), commas=False)
+
+
+def _number_text(cell: Any) -> str | None:
+    if isinstance(cell, bool | np.bool_):
+        return str(int(cell))
+    if isinstance(cell, float):
+        return None if math.isnan(cell) else repr(cell)
+    return text_of(cell)
+
+
+def _from_text(cells: pa.Array, *, commas: bool) -> Numbers:
+    cells = pc.utf8_trim_whitespace(cells).fill_null("")
+    missing = np.asarray(pc.is_in(cells, pa.array(["", *NOTHING], cells.type)))
+    not_finite = np.asarray(pc.is_in(cells, pa.array(NOT_A_NUMBER, cells.type)))
+    right = np.asarray(pc.match_substring_regex(cells, NUMBER))
+    behind = np.asarray(pc.match_substring_regex(cells, COMMA))
+    with_comma = behind & ~right
+    found = doubtful = False
+    if with_comma.any() and (behind | missing | not_finite).all():
+        thousands = np.asarray(pc.match_substring_regex(cells, THOUSANDS))
+        doubtful = not commas and not (with_comma & ~thousands).any()
+        found = not doubtful
+    if found:
+        cells, right = pc.replace_substring(cells, ",", "."), behind
+    values = np.full(len(cells), np.nan)
+    chosen = np.flatnonzero(right)
+    values[chosen] = np.asarray(cells.take(pa.array(chosen)).cast(pa.float64()))
+    return Numbers(
+        values=values,
+        missing=missing,
+        wrong=~(right | missing | not_finite),
+        commas=found,
+        doubtful=doubtful,
+    )

@@ -1,0 +1,93 @@
+"""Which column is meant: slips of the pen are asked back, what is not read is named."""
+
+import shlex
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from cluster.settings import nearest
+
+MOST_NAMED = 20
+
+ALIASES: Mapping[str, str] = {
+    "name": "clip clipname file filename filepath id path utterance utteranceid utt uttid videoid",
+    "video": "film movie videofile videoname videopath",
+    "audio": "audiofile audioname audiopath sound wav wavfile",
+    "text": "rawtext sentence transcript transcription utterance",
+    "start_s": "begin onset start starttime startsec startseconds",
+    "end_s": "end endsec endseconds endtime stop",
+    "dialogue": "conversation conversationid dialog dialogid dialogueid",
+    "turn": "turnid turnno turnnumber uttno utteranceid utteranceno",
+    "speaker": "actor actorid participant participantid person personid speakerid speakername spk "
+    "subject subjectid who",
+    "group": "filmid groupid videoid",
+    "split": "part partition subset",
+    "fold": "foldid",
+}
+"""What people call the columns that are read here, spelt as `plain` spells."""
+
+
+def plain(text: str) -> str:
+    """A word without what a slip changes: case, spaces, marks, width, invisible letters."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(letter for letter in folded if letter.isalnum())
+
+
+def alike(word: str) -> str:
+    """A class or a person without what a slip changes: case, runs of spaces, invisible letters."""
+    seen = "".join(
+        c for c in unicodedata.normalize("NFKC", word) if unicodedata.category(c) != "Cf"
+    )
+    return " ".join(seen.casefold().split())
+
+
+def meant(wanted: str, header: Iterable[str]) -> str:
+    """What to say of a column that is not there."""
+    header = list(header)
+    same = [name for name in header if plain(name) == plain(wanted)]
+    return f"did you mean {same[0]!r}?" if same else nearest(wanted, header[:MOST_NAMED])
+
+
+def near_roles(unread: Sequence[str], roles: Iterable[str]) -> dict[str, list[str]]:
+    """Role that no column has -> the unread columns that may be meant by it."""
+    found: dict[str, list[str]] = {}
+    for role in roles:
+        word = plain(role)
+        others = {word, f"{word}s", *ALIASES.get(role, "").split()}
+        columns = [name for name in unread if plain(name) in others]
+        if columns:
+            found[role] = columns
+    return found
+
+
+def asked_back(near: Mapping[str, Sequence[str]], noun: str = "column") -> list[str]:
+    """A fault for every unread column that may be one of the roles."""
+    return [
+        f"{noun} {name!r} is not read; did you mean {role!r}? type: --columns "
+        f"{shlex.quote(f'{role}={name}')} (or --as-is {shlex.quote(name)}, if it is something else)"
+        for role, names in near.items()
+        for name in names
+    ]
+
+
+def unread_note(names: Sequence[str]) -> str | None:
+    """The columns that nothing is made of."""
+    if not names:
+        return None
+    some = ", ".join(names[:MOST_NAMED])
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"not read: {some}{more}"
+
+
+def spelt_differently(column: str, values: Iterable[str | None]) -> list[str]:
+    """A fault for words of one column that only a slip makes different."""
+    counts = Counter(value for value in values if value is not None)
+    families: dict[str, list[str]] = defaultdict(list)
+    for word in counts:
+        families[alike(word)].append(word)
+    return [
+        f"{column}: {', '.join(f'{word!r} ({counts[word]})' for word in sorted(family))} differ only "
+        f"in case or spaces; spell them alike (or type: --as-is {column}, if they are different)"
+        for family in families.values()
+        if len(family) > 1
+    ]
