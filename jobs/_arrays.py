@@ -1,6 +1,6 @@
 """Files of strangers as plain arrays: npz, npy, HDF5, pickles, CSV and Parquet; and finding them inside.
 
-Nothing is executed: npz is read without pickles, pickles through `jobs._pickles`.
+Nothing is executed: npz is read without pickles, pickles through `jobs.interop.pickles`.
 """
 
 import zipfile
@@ -13,7 +13,7 @@ import numpy as np
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError
 from cluster.settings import nearest
-from jobs import _pickles
+from jobs.interop import pickles
 
 NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file", "video_id")
 """Where the clips' names are looked for, in this order, when nothing is said."""
@@ -53,7 +53,7 @@ def _read_npy(path: str, _: str) -> dict[str, Any]:
 
 
 def _read_pickle(path: str, where: str) -> dict[str, Any]:
-    content = _pickles.loads(Path(path).read_bytes(), where=where)
+    content = pickles.load(path, where=where)
     return _flat(content) if isinstance(content, Mapping) else {"values": content}
 
 

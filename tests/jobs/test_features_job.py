@@ -15,9 +15,9 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import MANIFEST
 from jobs import features
 from jobs._features import read_features, resolve_features
-from jobs._pickles import UnsafePickleError
 from jobs._ready import Layout, read_ready
 from jobs.features import Export, Import
+from jobs.interop.pickle_names import UnsafePickleError
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 NAMES = ["01-a", "01-b", "01-c", "01-d"]

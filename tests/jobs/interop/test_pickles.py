@@ -6,13 +6,17 @@ import io
 import os
 import pickle
 import subprocess
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from jobs._pickles import UnsafePickleError, loads
+from jobs.interop.pickle_names import UnsafePickleError
+from jobs.interop.pickles import loads
 
 HARMLESS = {
     "train": {
@@ -27,7 +31,41 @@ HARMLESS = {
 }
 
 
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+ARRAYS = [
+    *(
+        np.arange(6).astype(kind).reshape(2, 3)
+        for kind in ("?", "i1", "u2", "<i4", ">i8", "f2", "f4")
+    ),
+    *(np.arange(6).astype(kind) for kind in ("f8", ">f4", "c8", "c16", "U3", ">U2", "S4", object)),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2),
+    np.arange(12.0).reshape(3, 4)[:, ::2],
+    np.zeros((0, 5), np.float32),
+    np.array(3.0),
+    np.array([[1, "a"], [None, [2.5]]], dtype=object),
+]
+
+NUMBERS = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.complex_numbers()
+)
+LEAVES = NUMBERS | st.text(max_size=9) | st.binary(max_size=9) | st.just(np.float32(0.1))
+DATA = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=4)
+        | st.sets(st.integers() | st.text(max_size=3), max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
 def same(left, right):
+    if isinstance(right, np.ndarray) and right.dtype == object:
+        return left.dtype == object and left.tolist() == right.tolist()
     if isinstance(right, np.ndarray):
         return left.dtype == right.dtype and np.array_equal(left, right)
     if isinstance(right, dict):
@@ -38,10 +76,45 @@ def same(left, right):
 
 
 class TestWhatIsRead:
-    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_arrays_and_containers_of_every_protocol(self, protocol):
         content = pickle.dumps(HARMLESS, protocol=protocol)
         assert same(loads(content, where="f"), HARMLESS)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype.str}{a.shape}")
+    def test_arrays_of_every_kind_shape_and_order(self, array, protocol):
+        read = loads(pickle.dumps(array, protocol=protocol), where="f")
+        assert same(read, array)
+        assert read.flags.f_contiguous == array.flags.f_contiguous
+        assert read.flags.writeable
+        assert read.flags.owndata or read.base is not None
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @given(value=DATA)
+    def test_any_data_is_read_as_the_standard_library_reads_it(self, protocol, value):
+        content = pickle.dumps(value, protocol=protocol)
+        assert repr(loads(content, where="f")) == repr(pickle.loads(content))
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_long_texts_and_shared_parts(self, protocol):
+        long = "word\u20ac " * 40_000
+        shared = [1.5, None]
+        value = {
+            "raw_text": [long, long, "short"],
+            "twice": [shared, shared],
+            "raw": b"x" * 100_000,
+        }
+        assert loads(pickle.dumps(value, protocol=protocol), where="f") == value
+
+    def test_gathered_arrays_are_not_kept_twice(self):
+        value = {name: np.random.default_rng(0).normal(size=1_000_000) for name in "abcd"}
+        content = pickle.dumps(value, 4)
+        tracemalloc.start()
+        loads(content, where="f")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.6 * len(content)
 
     @pytest.mark.parametrize("squeeze", [gzip.compress, zlib.compress])
     def test_compressed_ones(self, squeeze):
@@ -54,6 +127,24 @@ class TestWhatIsRead:
 
     def test_text_of_python_2(self):
         assert loads(b"S'a\\xe4'\n.", where="f") == "a\xe4"
+
+    def test_arrays_that_python_2_wrote(self):
+        content = (
+            b"\x80\x02}q\x01U\x06visionq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\n"
+            b"q\x04K\x00\x85U\x01b\x87Rq\x05(K\x01K\x01K\x02\x86cnumpy\ndtype\nq\x06U\x02f4K\x00K\x01\x87R"
+            b"q\x07(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08"
+            + np.array([0.5, -2.0], "<f4").tobytes()
+            + b"tbs."
+        )
+        assert same(loads(content, where="f"), {"vision": np.array([[0.5, -2.0]], np.float32)})
+
+    def test_containers_that_python_2_wrote(self):
+        content = (
+            b"\x80\x02}q\x01(U\x01sc__builtin__\nset\nq\x02]q\x03K\x01a\x85RU\x01bc__builtin__\nbytearray\nq\x04"
+            b"X\x02\x00\x00\x00xyU\x07latin-1\x86RU\x01occollections\nOrderedDict\nq\x05]q\x06]q\x07(U\x01k"
+            b"K\x01ea\x85Ru."
+        )
+        assert loads(content, where="f") == {"s": {1}, "b": bytearray(b"xy"), "o": {"k": 1}}
 
 
 class Shell:
