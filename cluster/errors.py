@@ -10,6 +10,8 @@
     +-- WeightsError        a model file cannot be had, or is not the one that was pinned
     +-- MissingExtraError   an optional dependency is not installed
     +-- MediaError          one clip cannot be decoded; becomes its error row, never stops a job
+    +-- MachineError        a machine fails (full disk, spoilt device); no clip is to blame for it
+    +-- StorageError        nothing can be written: disk full, read-only, no permission
     +-- TooManyFailuresError  the share of failed clips passed the configured limit
     +-- TestSplitError      something other than `evaluate` asked for test rows
     +-- SubmissionError     a cluster refused a job
@@ -85,6 +87,8 @@ class Fault(StrEnum):
     CRASHED = "crashed"
     TOO_LARGE = "too_large"
     ENCODER = "encoder"
+    MACHINE = "machine"
+    """Not the clip's fault at first sight: it is tried again before a row says so."""
 
 
 class MediaError(AffuseError):
@@ -102,6 +106,14 @@ class MediaError(AffuseError):
 
     def __reduce__(self) -> tuple[type["MediaError"], tuple[Fault, str]]:
         return (MediaError, (self.fault, self.detail))
+
+
+class MachineError(AffuseError):
+    """A worker cannot go on for a reason that is not its clip's."""
+
+
+class StorageError(AffuseError):
+    """Something cannot be written, and will not be until somebody makes room for it."""
 
 
 class TooManyFailuresError(AffuseError):

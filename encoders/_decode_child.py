@@ -23,7 +23,7 @@ from cluster.errors import Fault, MediaError
 from encoders._inspect import inspect
 from encoders._read_audio import read_sound
 from encoders._read_frames import read_frames
-from encoders._sources import Source, reason, staged
+from encoders._sources import Source, is_machines, reason, staged
 from encoders.spec import FramePolicy
 
 FAULT_VARIABLE = "AFFUSE_TEST_CHILD_FAULT"
@@ -82,7 +82,8 @@ def serve(request: Mapping[str, Any], shared: "Shared", threads: int, max_bytes:
             raise
         except Exception as error:  # noqa: BLE001 (the one place that isolates a broken file)
             detail = f"{source.uri}: {type(error).__name__}: {reason(error)}"
-            answer["faults"][modality] = [Fault.UNREADABLE.value, detail]
+            fault = Fault.MACHINE if is_machines(error) else Fault.UNREADABLE
+            answer["faults"][modality] = [fault.value, detail]
     return answer
 
 

@@ -9,7 +9,15 @@ import av
 import av.error
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import COPY_BYTES, Local, Source, is_remote, reason, staged
+from encoders._sources import (
+    COPY_BYTES,
+    Local,
+    Source,
+    is_remote,
+    patiently,
+    remote_fault,
+    staged,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +108,20 @@ def _for_headers(source: Source) -> Iterator[Local]:
         with staged(source) as local:
             yield local
         return
+    size = patiently(lambda: _remote_size(source))
+    if size == 0:
+        raise MediaError(Fault.EMPTY, f"{source.uri}: holds no bytes")
+    yield Remote(source.uri, 0, size)
+
+
+def _remote_size(source: Source) -> int:
     import fsspec
 
     try:
         fs, path = fsspec.core.url_to_fs(source.uri)
-        size = int(fs.info(path)["size"] or 0)
-    except FileNotFoundError as error:
-        raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise MediaError(Fault.UNREADABLE, f"{source.uri}: {reason(error)}") from error
-    if size == 0:
-        raise MediaError(Fault.EMPTY, f"{source.uri}: holds no bytes")
-    yield Remote(source.uri, 0, size)
+        return int(fs.info(path)["size"] or 0)
+    except Exception as error:
+        raise remote_fault(source, error) from error
 
 
 @dataclass(frozen=True)

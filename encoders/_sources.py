@@ -8,18 +8,42 @@ import contextlib
 import errno
 import io
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import av.error
 
 from cluster.errors import Fault, MediaError
 
+T = TypeVar("T")
+
 COPY_BYTES = 1 << 22
 """Remote files are staged in pieces of this size."""
+
+FETCHES = 4
+"""Tries of a remote read before it counts as failed."""
+
+FIRST_PAUSE_S = 0.5
+"""Before the second try; every further pause is twice as long [s]."""
+
+MACHINE_ERRNOS = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
+"""Errors of a disk, a mount or a process that has no room left: no file is to blame for them."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,8 @@ class Local:
             cut = _mp4_is_cut(file, self.size)
         if cut:
             return MediaError(Fault.TRUNCATED, f"{self.path}: {cut}")
-        return MediaError(Fault.UNREADABLE, f"{self.path}: {reason(error)}")
+        fault = Fault.MACHINE if is_machines(error) else Fault.UNREADABLE
+        return MediaError(fault, f"{self.path}: {reason(error)}")
 
 
 def reason(error: BaseException) -> str:
@@ -139,16 +164,20 @@ def staged(source: Source) -> Iterator[Local]:
     """Bring a source to this machine for the duration of one clip.
 
     Raises:
-        MediaError: missing, empty, or a range that reaches beyond its file.
+        MediaError: missing, empty, a range that reaches beyond its file; or, as a fault of the machine, a
+            remote file that cannot be read after several tries, or no room for its copy.
     """
     if not is_remote(source):
         yield _local(source.uri.removeprefix("file://"), source)
         return
-    with tempfile.NamedTemporaryFile(
-        prefix="affuse-", suffix=os.path.splitext(source.uri)[1]
-    ) as file:
-        _fetch(source, file)
-        file.flush()
+    suffix = os.path.splitext(source.uri)[1]
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="affuse-", suffix=suffix))
+            patiently(lambda: _fetch(source, file))
+            file.flush()
+        except OSError as error:  # those of the source are MediaErrors by now
+            raise MediaError(Fault.MACHINE, f"no copy of {source.uri}: {reason(error)}") from error
         yield _local(file.name, Source(file.name))
 
 
@@ -163,7 +192,8 @@ def _local(path: str, source: Source) -> Local:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
     except (OSError, ValueError) as error:
-        raise MediaError(Fault.UNREADABLE, f"{source.uri}: {reason(error)}") from error
+        fault = Fault.MACHINE if is_machines(error) else Fault.UNREADABLE
+        raise MediaError(fault, f"{source.uri}: {reason(error)}") from error
     if os.path.isdir(path):
         raise MediaError(Fault.UNREADABLE, f"{source.uri}: is a folder")
     size = total if source.size is None else source.size
@@ -175,21 +205,83 @@ def _local(path: str, source: Source) -> Local:
     return Local(os.path.abspath(path), source.offset, size)
 
 
+def is_machines(error: BaseException) -> bool:
+    """Whether an error is one of the disk, the mount or the process, whatever file was asked for."""
+    return isinstance(error, OSError) and error.errno in MACHINE_ERRNOS
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What a call returns; a fault that may pass (a reset, a throttled or failing server) is tried again."""
+    pause_s = FIRST_PAUSE_S
+    for _ in range(FETCHES - 1):
+        try:
+            return call()
+        except MediaError as error:
+            if error.fault != Fault.MACHINE:
+                raise
+        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        pause_s *= 2
+    return call()
+
+
 def _fetch(source: Source, file: Any) -> None:
+    """Copy remote bytes from their start."""
+    file.seek(0)
+    file.truncate()
+    for piece in _remote_bytes(source):
+        file.write(piece)
+
+
+def _remote_bytes(source: Source) -> Iterator[bytes]:
+    """The bytes of a remote source, in pieces.
+
+    Raises:
+        MediaError: there is no such file, it is not ours to read; or the machine's fault, if it may pass.
+    """
     import fsspec
 
     try:
         fs, path = fsspec.core.url_to_fs(source.uri)
         if source.offset is not None and source.size is not None:
-            file.write(fs.cat_file(path, start=source.offset, end=source.offset + source.size))
-            return
-        with fs.open(path, "rb") as remote:
-            while piece := remote.read(COPY_BYTES):
-                file.write(piece)
-    except FileNotFoundError as error:
-        raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise MediaError(Fault.UNREADABLE, f"{source.uri}: {reason(error)}") from error
+            piece = fs.cat_file(path, start=source.offset, end=source.offset + source.size)
+            remote: Any = io.BytesIO(piece)
+        else:
+            remote = fs.open(path, "rb")
+    except Exception as error:
+        raise remote_fault(source, error) from error
+    with contextlib.closing(remote):
+        while True:
+            try:
+                piece = remote.read(COPY_BYTES)
+            except Exception as error:
+                raise remote_fault(source, error) from error
+            if not piece:
+                return
+            yield piece
+
+
+def remote_fault(source: Source, error: Exception) -> MediaError:
+    """What a client's error says of a remote source: not there, not ours to read, or the machine's fault.
+
+    Raises:
+        MemoryError: it was that.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    cause = error.__cause__
+    status = getattr(cause, "status", getattr(error, "status", None))
+    # The HTTP client says "not found" of whatever went wrong, with the reason as the cause.
+    found_out = isinstance(error, FileNotFoundError) and (
+        status is not None
+        or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError))
+    )
+    if status in (404, 410) or (isinstance(error, FileNotFoundError) and not found_out):
+        return MediaError(Fault.MISSING, f"{source.uri}: there is no such file")
+    error = cause if found_out and isinstance(cause, Exception) else error
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+    lasting = (ImportError, NotImplementedError, PermissionError, TypeError, ValueError)
+    fault = Fault.UNREADABLE if refused or isinstance(error, lasting) else Fault.MACHINE
+    return MediaError(fault, f"{source.uri}: {reason(error)}")
 
 
 def _mp4_is_cut(file: io.RawIOBase, size: int) -> str | None:

@@ -62,7 +62,7 @@ class Workbench:
             for item in {each.base.folder: each.base for each in work.descriptors}.values()
         }
         self._transcribe: Batcher[Transcript] | None = None
-        if work.transcriber is not None:
+        if work.transcriber is not None and work.transcribes:
             transcriber = spec.load_transcriber(
                 work.transcriber,
                 local_paths(work.transcriber.weights, work.store),

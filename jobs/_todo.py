@@ -73,13 +73,26 @@ def tasks_to_mend(
 def restricted(
     work: Work, tasks: Sequence[UnitTask], names: Sequence[str]
 ) -> tuple[Work, list[UnitTask]]:
-    """The part of a job that concerns some encoders; a transcriber outside has published before."""
+    """The part of a job that concerns some encoders.
+
+    A transcriber outside, or with nothing to do, is not loaded: it has published before.
+    """
     kept = [i for i, item in enumerate(work.descriptors) if item.base.folder in names]
-    transcribes = work.transcriber is not None and work.transcriber.folder in names
-    part = replace(work, descriptors=tuple(work.descriptors[i] for i in kept))
+    among = work.transcriber is not None and work.transcriber.folder in names
     part_tasks = []
     for task in tasks:
         todo = tuple(kept.index(i) for i in task.todo if i in kept)
-        if todo or (task.transcribe and transcribes):
-            part_tasks.append(replace(task, todo=todo, transcribe=task.transcribe and transcribes))
+        if todo or (task.transcribe and among):
+            part_tasks.append(replace(task, todo=todo, transcribe=task.transcribe and among))
+    part = replace(
+        work,
+        descriptors=tuple(work.descriptors[i] for i in kept),
+        transcribes=any(task.transcribe for task in part_tasks),
+    )
     return part, part_tasks
+
+
+def in_order(passes: Sequence[Sequence[str]], work: Work) -> list[Sequence[str]]:
+    """The passes of a plan, that of the transcriber first: text encoders of others read what it heard."""
+    ear = None if work.transcriber is None else work.transcriber.folder
+    return sorted(passes, key=lambda names: ear not in names)

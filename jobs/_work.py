@@ -17,6 +17,8 @@ class Work:
     transcriber: Descriptor | None
     store: str
     threads: int = 1
+    transcribes: bool = True
+    """Load the transcriber; without it, what it has published is read."""
 
     def needs(self, todo: Sequence[int], *, transcribe: bool) -> Needs:
         """What has to be decoded for some of the encoders."""

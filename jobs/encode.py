@@ -42,7 +42,14 @@ from jobs._manifest import Dataset, UnitRef, read_dataset, units
 from jobs._progress import Progress, clock
 from jobs._rescue import rescue
 from jobs._stream import stream
-from jobs._todo import missing_tasks, recall_former, restricted, table_uris, tasks_to_mend
+from jobs._todo import (
+    in_order,
+    missing_tasks,
+    recall_former,
+    restricted,
+    table_uris,
+    tasks_to_mend,
+)
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 
 
@@ -172,7 +179,7 @@ def run_passes(
 ) -> list[dict[str, float]]:
     """Size and run the stream once for each group of encoders that fit together."""
     figures = []
-    for number, names in enumerate(plan.passes, start=1):
+    for number, names in enumerate(in_order(plan.passes, work), start=1):
         part, part_tasks = restricted(work, tasks, names)
         if not part_tasks:
             continue
