@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -179,6 +179,61 @@ def open_parquet(uri: str) -> pq.ParquetFile:
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file whole."""
     return open_parquet(uri).read(columns=columns)
+
+
+PIECE_BYTES = 16_000_000
+"""Of a table that is read piece by piece."""
+
+
+def table_pieces(
+    uri: str,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    lean: bool = False,
+) -> Iterator[pa.Table]:
+    """Rows of one Parquet file, some MB at a time.
+
+    Args:
+        uri: the file.
+        ranges: first and number of the rows that are wanted, ascending; by default all.
+        columns: only these columns; by default all.
+        lean: read through a small buffer: of a row group larger than memory no more than a piece is held.
+
+    Raises:
+        NotPreparedError: there is no such file.
+    """
+    parquet = _open_lean(uri) if lean else open_parquet(uri)
+    wanted = [(0, parquet.metadata.num_rows)] if ranges is None else ranges
+    groups, at = [], []
+    begin = 0
+    for number in range(parquet.num_row_groups):
+        end = begin + parquet.metadata.row_group(number).num_rows
+        if any(start < end and start + count > begin for start, count in wanted):
+            groups.append(number)
+            at.append((begin, end))
+        begin = end
+    for number, (first, last) in zip(groups, at, strict=True):
+        size = parquet.metadata.row_group(number).total_byte_size
+        rows = max(1, int(PIECE_BYTES * (last - first) / max(size, 1)))
+        start = first
+        for batch in parquet.iter_batches(rows, [number], columns, use_threads=not lean):
+            table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+            stop = start + table.num_rows
+            for begin, count in wanted:
+                low, high = max(start, begin), min(stop, begin + count)
+                if low < high:
+                    yield table.slice(low - start, high - low)
+            start = stop
+
+
+def _open_lean(uri: str) -> pq.ParquetFile:
+    fs, path = filesystem(uri)
+    source = path if is_local(uri) else fs.open(path, "rb")
+    try:
+        return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
+    except FileNotFoundError as error:
+        raise NotPreparedError(f"{uri} is not there") from error
 
 
 def storage_facts(uri: str) -> Mapping[str, object]:

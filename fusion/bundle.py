@@ -8,7 +8,7 @@ was fitted on its training part is among the weights.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -21,10 +21,36 @@ from fusion.tasks import Task
 
 CARD_VERSION = 1
 
+Pool = Literal["none", "mean", "mean_std"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a net is and what it eats."""
+class Feeding:
+    """How stored features become the input of a net: the same in training, evaluation and scoring.
+
+    What loads a training set and the card of the net that was trained on it both have these fields, and the
+    card takes them over as a whole: a choice that is added here reaches every path.
+    """
+
+    pool: Pool = "none"
+    """Reduction of a clip's steps to one, for inputs that have several."""
+
+    normalise: str = "none"
+    """speaker: mean and spread of each speaker's own unlabelled clips are removed; speaker:K: those of K of
+    their clips. Transductive."""
+
+    causal: bool = False
+    """A dialogue net may not read later utterances."""
+
+
+def feeding_fields(how: Feeding) -> dict[str, Any]:
+    """The fields of `Feeding` of a request or a card, for the constructor of another one."""
+    return {item.name: getattr(how, item.name) for item in dataclasses.fields(Feeding)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card(Feeding):
+    """What a net is and how its input is made."""
 
     net: str
     config: Mapping[str, Any]
@@ -38,9 +64,6 @@ class Card:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Input -> the feature table it came from (any JSON value; the jobs' business)."""
 
-    pool: str = "none"
-    normalise: str = "none"
-    causal: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Anything else worth keeping: run, fold, seed, best epoch, manifest."""
 

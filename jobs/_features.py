@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -251,6 +252,65 @@ def check_complete(root: str, folder: str, refs: Sequence[UnitRef]) -> None:
         missing = pc.sum(pc.invert(pc.is_in(rows["clip_id"], value_set=there))).as_py() or 0
     if missing:
         raise rows_missing(root, folder, missing, sum(ref.num_clips for ref in refs))
+
+
+class FeatureReader:
+    """Reads one feature table for the clips of the current manifest, a few MB at a time.
+
+    Args:
+        root: the dataset.
+        folder: as `resolve_features` gives it.
+
+    Raises:
+        NotPreparedError: clips of the manifest have no row.
+    """
+
+    def __init__(self, root: str, folder: str) -> None:
+        refs = units(root)
+        check_complete(root, folder, refs)
+        self.folder = folder
+        self._files = list(_current_rows_of(features_uri(root, folder), {r.unit for r in refs}))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table."""
+        return storage.open_parquet(self._files[0][0]).schema_arrow
+
+    def pieces(
+        self, clip_ids: np.ndarray, columns: Sequence[str], *, lean: bool = False
+    ) -> Iterator[pa.Table]:
+        """Rows of some clips, in the order of the files.
+
+        Args:
+            clip_ids: only these clips [clip].
+            columns: only these columns, clip_id among them.
+            lean: through a small buffer: slower, and little memory for large files.
+        """
+        wanted = pa.array(np.sort(clip_ids), pa.int64())
+        for uri, ranges in self._files:
+            for piece in storage.table_pieces(uri, ranges, columns, lean=lean):
+                yield piece.filter(pc.is_in(piece["clip_id"], value_set=wanted))
+
+
+def _current_rows_of(
+    table_uri: str, current: Collection[str]
+) -> Iterator[tuple[str, list[tuple[int, int]] | None]]:
+    """Files -> first and number of the rows of current units, each unit once; None: the file whole."""
+    seen: set[str] = set()
+    for name in _newest_first(table_uri):
+        uri = storage.join(table_uri, name)
+        schema = storage.open_parquet(uri).schema_arrow
+        if UNITS_KEY not in (schema.metadata or {}):
+            yield uri, None
+            continue
+        ranges, start = [], 0
+        for unit, count in _units_inside(schema):
+            if unit in current and unit not in seen:
+                seen.add(unit)
+                ranges.append((start, count))
+            start += count
+        if ranges:
+            yield uri, ranges
 
 
 def read_transcripts(root: str, transcriber: str) -> pa.Table:

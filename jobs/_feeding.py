@@ -6,12 +6,9 @@ clips behind one another), or, above a budget, in a memory-mapped file; batches 
 alone, so that the same seed gives the same batches either way.
 """
 
-import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,26 +21,22 @@ from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
 from encoders import ENCODERS
 from fusion.batch import Axis
+from fusion.bundle import Card, Feeding, Pool, feeding_fields
+from fusion.nets import net_axis
 from fusion.tasks import Task
-from jobs._features import feature_folders, read_features, resolve_features
-from jobs._feeds import (
-    ClipFeed,
-    Clips,
-    DialogueFeed,
-    Pool,
-    Store,
-    enrolment,
-    pooled,
-    without_speaker,
-)  # fmt: skip
+from jobs._features import feature_folders, resolve_features
+from jobs._feeds import Clips, Store
 from jobs._manifest import Dataset, read_dataset, read_folds, read_manifest
+from jobs.training.mapped import Budget
+from jobs.training.net_input import Feed, feed_for, make_store, pool_of
+from jobs.training.stores import StoredTable, has_one_step
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to load."""
+class Request(Feeding):
+    """What to load, and how it is made the input of a net."""
 
     root: str
     inputs: tuple[str, ...]
@@ -52,21 +45,15 @@ class Request:
     tasks: tuple[str, ...] = ()
     """Task columns; empty: all of the dataset."""
 
-    pool: Pool = "none"
-    """Reduction of a clip's steps to one, for inputs that have several."""
-
-    normalise: str = "none"
-    """speaker: mean and spread of each speaker's own unlabelled clips are removed; speaker:K: those of K of
-    their clips. Transductive."""
-
     views: int = 0
     """Augmented views that training rows are drawn from besides the original."""
 
     axis: Axis = "clip"
-    causal: bool = False
+    """Of the net."""
+
     folds: str | None = None
     memory_gb: float = 4.0
-    """Features above this size go to a memory-mapped file [GB]."""
+    """Features above this size in all go to memory-mapped files [GB]."""
 
     cache: str = "~/.cache/affuse/feeding"
     """Folder of memory-mapped files."""
@@ -85,9 +72,12 @@ class Data:
     dataset: Dataset
     tasks: Mapping[str, Task]
     clips: Clips
-    feed: "ClipFeed | DialogueFeed"
+    feed: Feed
     inputs: Mapping[str, Mapping[str, Any]]
     """Input -> its folder, encoder, fingerprint and effective pooling: for the card of a net."""
+
+    how: Feeding
+    """How the feed was made: for the card of a net."""
 
     @property
     def dims(self) -> dict[str, int]:
@@ -95,14 +85,31 @@ class Data:
         return {name: store.dim for name, store in self.feed.stores.items()}
 
 
-def load(request: Request) -> Data:
+def load(request: Request, inputs: Mapping[str, Mapping[str, Any]] | None = None) -> Data:
     """Load labels and features.
+
+    Args:
+        request: what.
+        inputs: those of a card, where a net is there already; by default they are decided here.
 
     Raises:
         ConfigError: an unknown task, two inputs of one name, or a speaker that is needed and not given.
         NotPreparedError: features or folds are missing.
     """
-    return Library(request).data(request)
+    return Library(request).data(request, inputs)
+
+
+def load_test(root: str, card: Card, task: str) -> Data:
+    """The test split as the input of a trained net; only `evaluate` may ask for it."""
+    request = Request(
+        root=root,
+        inputs=tuple(str(source["features"]) for source in card.inputs.values()),
+        tasks=(task,),
+        axis=net_axis(card.net),
+        test=True,
+        **feeding_fields(card),
+    )
+    return load(request, card.inputs)
 
 
 class Library:
@@ -113,6 +120,7 @@ class Library:
     """
 
     def __init__(self, request: Request) -> None:
+        self.request = request
         self.dataset = read_dataset(request.root)
         self.tasks = _tasks(self.dataset, request.tasks)
         self.clips = read_clips(request, self.tasks)
@@ -125,49 +133,75 @@ class Library:
                 f"--views {request.views}: text and imported features have none, and these are all: "
                 f"{', '.join(request.inputs)}"
             )
-        self._stores: dict[tuple[str, Pool, str], tuple[Store, Pool]] = {}
+        self._budget = Budget(request.memory_gb * 1e9, request.cache)
+        self._tables: dict[str, StoredTable] = {}
+        self._single: dict[str, bool] = {}
+        self._stores: dict[tuple[str, Pool, str], Store] = {}
         self._data: dict[Request, Data] = {}
 
-    def data(self, request: Request) -> Data:
-        """The data set of a request; what was read before is not read again."""
+    def data(self, request: Request, inputs: Mapping[str, Mapping[str, Any]] | None = None) -> Data:
+        """The data set of a request; what was read before is not read again.
+
+        Args:
+            request: of the same root, tasks, folds and split as the library.
+            inputs: those of a card, where a net is there already; by default they are decided here.
+        """
+        if inputs is not None:
+            return self._compose(request, inputs)
         if request not in self._data:
-            self._data[request] = self._compose(request)
+            self._data[request] = self._compose(request, self._inputs(request))
         return self._data[request]
 
-    def _compose(self, request: Request) -> Data:
-        pool = request.pool
-        if request.axis == "dialogue" and pool == "none":
-            pool = "mean"
-            log.info("pool: mean, because a dialogue net takes one step a clip")
-        stores, facts, views = {}, {}, {}
-        for name, folder in _inputs(request, self.folders).items():
-            stores[name], effective = self._store(request, folder, pool)
-            facts[name] = _input_facts(self.folders[folder], folder, effective)
-            if request.views:
-                others = view_folders(self.folders, folder, request)
-                views[name] = tuple(self._store(request, each, effective)[0] for each in others)
-        feed: ClipFeed | DialogueFeed = ClipFeed(stores, self.clips, views)
-        if request.axis == "dialogue":
-            feed = DialogueFeed(stores, self.clips, request.causal, views)
-        return Data(
-            dataset=self.dataset, tasks=self.tasks, clips=self.clips, feed=feed, inputs=facts
-        )
-
-    def _store(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
-        key = (folder, pool, request.normalise)
+    def store(self, folder: str, pool: Pool, normalise: str) -> Store:
+        """One input of all clips; read once."""
+        key = (folder, pool, normalise)
         if key not in self._stores:
-            self._stores[key] = self._read(request, folder, pool)
+            table = self._table(folder)
+            self._stores[key] = make_store(table, self.clips, pool, normalise, self._budget)
         return self._stores[key]
 
-    def _read(self, request: Request, folder: str, pool: Pool) -> tuple[Store, Pool]:
-        store, effective = read_store(request, folder, self.clips.clip_id, pool)
-        if request.normalise != "none":
-            store = without_speaker(store, self.clips, enrolment(request.normalise))
-        return store, effective
+    def _compose(self, request: Request, inputs: Mapping[str, Mapping[str, Any]]) -> Data:
+        views: dict[str, list[str]] = {}
+        if request.views:
+            views = {
+                name: view_folders(self.folders, facts["features"], request)
+                for name, facts in inputs.items()
+            }
+        return Data(
+            dataset=self.dataset,
+            tasks=self.tasks,
+            clips=self.clips,
+            feed=feed_for(request, request.axis, inputs, self.clips, self, views=views),
+            inputs=inputs,
+            how=request,
+        )
+
+    def _inputs(self, request: Request) -> dict[str, dict[str, Any]]:
+        """What the card of a net will say of its inputs."""
+        if request.axis == "dialogue" and request.pool == "none":
+            log.info("pool: mean, because a dialogue net takes one step a clip")
+        return {
+            name: _input_facts(
+                self.folders[folder],
+                folder,
+                pool_of(request.pool, request.axis, single=self._has_one_step(folder)),
+            )
+            for name, folder in _inputs(request, self.folders).items()
+        }
+
+    def _has_one_step(self, folder: str) -> bool:
+        if folder not in self._single:
+            self._single[folder] = has_one_step(self._table(folder))
+        return self._single[folder]
+
+    def _table(self, folder: str) -> StoredTable:
+        if folder not in self._tables:
+            self._tables[folder] = StoredTable(self.request.root, folder, self.clips.clip_id)
+        return self._tables[folder]
 
     def __getstate__(self) -> dict[str, Any]:
         # Data sets are composed again where they are needed; only the arrays travel.
-        return {**self.__dict__, "_data": {}}
+        return {**self.__dict__, "_data": {}, "_tables": {}}
 
 
 def view_folders(
@@ -282,104 +316,6 @@ def encode_targets(column: pa.ChunkedArray, task: Task) -> tuple[Tensor, Tensor]
     rows = [[float("nan") if x is None else float(x) for x in (v or empty)] for v in values]
     labels = torch.tensor(rows).reshape(len(values), width)
     return labels.nan_to_num(), ~labels.isnan()
-
-
-def read_store(
-    request: Request, folder: str, clip_ids: np.ndarray, pool: Pool
-) -> tuple[Store, Pool]:
-    """One input of the given clips, and how it was pooled (`none` where it has one step anyway)."""
-    table = read_features(
-        request.root, folder, clip_ids.tolist(), ["clip_id", "values", "valid", "status"]
-    )
-    lengths = np.zeros(len(clip_ids), np.int64)
-    for part in _parts(table, clip_ids):
-        lengths[part.rows] = np.diff(part.offsets)
-    single = bool((lengths <= 1).all())
-    effective: Pool = "none" if single else pool
-    dim = table.schema.field("values").type.value_type.list_size
-    kind = table.schema.field("values").type.value_type.value_type.to_pandas_dtype()
-    if effective != "none":
-        lengths = np.minimum(lengths, 1)
-        dim, kind = dim * (2 if effective == "mean_std" else 1), np.float32
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = _allocate(request, folder, (int(offsets[-1]), dim), kind, effective, clip_ids)
-    valid = np.zeros(int(offsets[-1]), bool)
-    for part in _parts(table, clip_ids):
-        part.copy(values, valid, offsets, effective)
-    return Store(torch.from_numpy(values), torch.from_numpy(valid), torch.from_numpy(offsets)), (
-        effective
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Some clips of a feature table."""
-
-    rows: np.ndarray
-    """Where each clip stands in the data set."""
-
-    offsets: np.ndarray
-    values: np.ndarray
-    valid: np.ndarray
-
-    def copy(self, values: np.ndarray, valid: np.ndarray, at: np.ndarray, pool: Pool) -> None:
-        """Write the clips where they belong."""
-        for index, row in enumerate(self.rows.tolist()):
-            steps = slice(self.offsets[index], self.offsets[index + 1])
-            count = int(at[row + 1] - at[row])
-            if count == 0:
-                continue
-            target = slice(int(at[row]), int(at[row + 1]))
-            if pool == "none":
-                values[target], valid[target] = self.values[steps], self.valid[steps]
-            else:
-                values[target], valid[target] = pooled(self.values[steps], self.valid[steps], pool)
-
-
-def _parts(table: pa.Table, clip_ids: np.ndarray) -> list[_Part]:
-    """The rows of a feature table chunk by chunk; clips that failed or are missing have no steps."""
-    parts = []
-    for batch in table.to_batches():
-        rows = np.searchsorted(clip_ids, batch["clip_id"].to_numpy())
-        lists = batch["values"]
-        starts = lists.offsets.to_numpy().astype(np.int64)
-        flat = lists.flatten()
-        numbers = flat.flatten().to_numpy(zero_copy_only=False)
-        width = lists.type.value_type.list_size
-        parts.append(
-            _Part(
-                rows=rows,
-                offsets=starts - starts[0],
-                values=numbers.reshape(-1, width),
-                valid=batch["valid"].flatten().to_numpy(zero_copy_only=False).astype(bool),
-            )
-        )
-    return parts
-
-
-def _allocate(
-    request: Request,
-    folder: str,
-    shape: tuple[int, int],
-    kind: Any,
-    pool: Pool,
-    clip_ids: np.ndarray,
-) -> np.ndarray:
-    """An array in memory, or above the budget in a memory-mapped file named by its content."""
-    size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    tables = max(1, len(request.inputs)) * (1 + request.views)
-    if size <= request.memory_gb * 1e9 / tables:
-        return np.empty(shape, kind)
-    cache = Path(os.path.expanduser(request.cache))
-    cache.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(repr((request.root, folder, shape, pool)).encode())
-    digest.update(clip_ids.tobytes())
-    path = cache / f"{digest.hexdigest()[:16]}-{os.getpid()}.bin"
-    log.info("features %s: %.1f GB, memory-mapped at %s", folder, size / 1e9, path)
-    values = np.memmap(path, kind, "w+", shape=shape)
-    # The mapping outlives the name: nothing is left behind, whatever happens to the process.
-    path.unlink()
-    return values
 
 
 def _tasks(dataset: Dataset, names: Sequence[str]) -> dict[str, Task]:

@@ -5,20 +5,19 @@ from it by index. A row of a feed is a clip (`time` runs inside it) or a dialogu
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError
-from fusion.batch import Batch
-from fusion.batch import Sequence as Steps
-from fusion.ordering import seed_of
-
-Pool = Literal["none", "mean", "mean_std"]
+from fusion.batch import Batch, Sequence
+from fusion.bundle import Pool
+from jobs.training.mapped import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,15 @@ class Store:
     offsets: Tensor
     """int64 [clip + 1]: where a clip's steps begin."""
 
+    steps: Steps | None = None
+    """What holds the values, where it wants to know which are read."""
+
+    @classmethod
+    def of_steps(cls, steps: Steps, valid: np.ndarray, offsets: np.ndarray) -> "Store":
+        """Over an array that was filled."""
+        values, marks, at = (torch.from_numpy(item) for item in (steps.array, valid, offsets))
+        return cls(values, marks, at, steps if steps.is_mapped else None)
+
     @property
     def dim(self) -> int:
         """Feature width."""
@@ -71,44 +79,31 @@ class Store:
         """Steps of each clip."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def gather(self, clips: Tensor) -> Steps:
+    def gather(self, clips: Tensor) -> Sequence:
         """Padded steps of some clips, float32; -1 and a clip without steps give a mask of zeros."""
         there = clips.clamp(min=0)
-        start, length = self.offsets[there], self.lengths[there]
+        start = self.offsets[there]
+        length = self.offsets[there + 1] - start
         length = torch.where(clips >= 0, length, 0)
         longest = max(1, int(length.max()))
         step = torch.arange(longest)
         mask = step < length.unsqueeze(1)
         if not len(self.values):
-            return Steps(torch.zeros(len(clips), longest, self.dim), mask)
+            return Sequence(torch.zeros(len(clips), longest, self.dim), mask)
         at = torch.where(mask, start.unsqueeze(1) + step, 0)
         flat = at.reshape(-1)
         values = self.values[flat].float().reshape(len(clips), longest, self.dim)
         mask = mask & self.valid[at]
-        return Steps(values * mask.unsqueeze(-1), mask)
+        if self.steps is not None:
+            self.steps.touched(flat.numel() * self.dim * self.values.element_size(), len(clips))
+        return Sequence(values.masked_fill(~mask.unsqueeze(-1), 0), mask)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As arrays they lie in Ray's shared memory once for all workers of a machine.
         return (_store_of, (self.values.numpy(), self.valid.numpy(), self.offsets.numpy()))
 
-    @classmethod
-    def from_arrays(cls, arrays: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> "Store":
-        """From (values [steps dim], valid [steps]) a clip; None where the modality is missing."""
-        present = [item for item in arrays if item is not None]
-        if not present:
-            raise ValueError("a store needs at least one clip that has the input")
-        dim = present[0][0].shape[1]
-        lengths = [0 if item is None else len(item[0]) for item in arrays]
-        values = np.concatenate([item[0] for item in present]).reshape(-1, dim)
-        valid = np.concatenate([item[1] for item in present])
-        return cls(
-            torch.from_numpy(np.ascontiguousarray(values)),
-            torch.from_numpy(valid.astype(bool)),
-            torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
-        )
 
-
-def seen(stores: Sequence[Store], clips: Tensor, views: Tensor) -> Steps:
+def seen(stores: abc.Sequence[Store], clips: Tensor, views: Tensor) -> Sequence:
     """Padded steps of some clips, each out of one of several stores of the same input.
 
     Args:
@@ -130,7 +125,7 @@ def seen(stores: Sequence[Store], clips: Tensor, views: Tensor) -> Steps:
     for number, part in enumerate(parts):
         rows, width = chosen == number, part.mask.shape[1]
         values[rows, :width], mask[rows, :width] = part.values[rows], part.mask[rows]
-    return Steps(values, mask)
+    return Sequence(values, mask)
 
 
 def _num_views(views: Mapping[str, tuple[Store, ...]]) -> int:
@@ -177,7 +172,7 @@ class ClipFeed:
         }
         return self._of(rows, inputs)
 
-    def _of(self, rows: Tensor, inputs: Mapping[str, Steps]) -> Batch:
+    def _of(self, rows: Tensor, inputs: Mapping[str, Sequence]) -> Batch:
         targets, known = self.targets(rows)
         return Batch(
             inputs=inputs,
@@ -255,7 +250,7 @@ class DialogueFeed:
         }
         return self._of(rows, inputs)
 
-    def _of(self, rows: Tensor, one_step: Mapping[str, Steps]) -> Batch:
+    def _of(self, rows: Tensor, one_step: Mapping[str, Sequence]) -> Batch:
         members = self._members(rows)
         steps = members >= 0
         clip_id = torch.from_numpy(self.clips.clip_id)[members.clamp(min=0)]
@@ -263,7 +258,7 @@ class DialogueFeed:
         inputs = {}
         for name, one in one_step.items():
             values = one.values[:, 0].reshape(*members.shape, -1)
-            inputs[name] = Steps(values, one.mask[:, 0].reshape(members.shape))
+            inputs[name] = Sequence(values, one.mask[:, 0].reshape(members.shape))
         return Batch(
             inputs=inputs,
             axis="dialogue",
@@ -316,67 +311,3 @@ def pooled(values: np.ndarray, valid: np.ndarray, pool: Pool) -> tuple[np.ndarra
         return np.zeros((1, width), np.float32), np.array([False])
     parts = [kept.mean(0)] if pool == "mean" else [kept.mean(0), kept.std(0)]
     return np.concatenate(parts)[None], np.array([True])
-
-
-def enrolment(normalise: str) -> int | None:
-    """How many clips of a speaker `normalise` takes its statistics from; None: all of them, or no need.
-
-    Raises:
-        ConfigError: neither none, speaker nor speaker:K with K of 2 or more.
-
-    >>> enrolment("speaker:8")
-    8
-    """
-    kind, colon, count = normalise.partition(":")
-    if kind == "speaker" and colon and count.isascii() and count.isdigit() and int(count) >= 2:
-        return int(count)
-    if normalise not in ("none", "speaker"):
-        raise ConfigError(
-            f"normalise {normalise!r}: expected none, speaker or speaker:K with K of 2 or more, "
-            "e.g. speaker:8"
-        )
-    return None
-
-
-def without_speaker(store: Store, clips: Clips, enrolled: int | None = None) -> Store:
-    """Each speaker's own mean and spread removed, over the real steps of their clips.
-
-    Args:
-        store: of one input; an array of float32 is written over.
-        clips: whose speakers are known.
-        enrolled: statistics from so many clips of a speaker that have the input, drawn by their ids (so that
-            further clips of others change nothing); fewer where there are fewer. None: from all of them.
-
-    Raises:
-        ConfigError: a clip without a speaker.
-    """
-    if any(speaker is None for speaker in clips.speaker):
-        raise ConfigError("normalise=speaker: the manifest has clips without a speaker")
-    _, code = np.unique(clips.speaker.astype(str), return_inverse=True)
-    clip_of_step = torch.arange(len(code)).repeat_interleave(store.lengths)
-    of_step = torch.from_numpy(code)[clip_of_step]
-    told = _enrolled(store, clips, code, enrolled)[clip_of_step]
-    values = store.values.float()
-    for speaker in range(int(code.max()) + 1):
-        at = ((of_step == speaker) & store.valid).nonzero().squeeze(1)
-        if len(at):
-            own = values[at[told[at]]]
-            std = own.std(0, correction=0)
-            values[at] = (values[at] - own.mean(0)) / torch.where(std > 1e-6, std, 1.0)
-    return Store(values, store.valid, store.offsets)
-
-
-def _enrolled(store: Store, clips: Clips, code: np.ndarray, count: int | None) -> Tensor:
-    """Clips that the statistics of their speaker come from [clip]."""
-    if count is None:
-        return torch.ones(len(code), dtype=torch.bool)
-    ends = torch.cat([torch.zeros(1, dtype=torch.int64), store.valid.long().cumsum(0)])
-    there = (ends[store.offsets[1:]] > ends[store.offsets[:-1]]).numpy()
-    chance = np.array([seed_of("enrol", clip) for clip in clips.clip_id.tolist()])
-    order = np.lexsort((chance, ~there, code))
-    ordered = code[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    chosen = np.zeros(len(code), bool)
-    chosen[order] = rank < count
-    return torch.from_numpy(chosen & there)

@@ -158,17 +158,15 @@ def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Pr
     batches = (data.feed.batch(rows) for rows in torch.split(order, 256))
     pca = {name: width for name, width in choice.pca.items() if name in data.dims}
     scaler = Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale)
-    card = card_of(choice, data, "none", "none", {})
+    card = card_of(choice, data, {})
     torch.manual_seed(seed_of("init", seed))
     predictor = bundle.build(card)
     predictor.scaler.load_state_dict(scaler.state_dict())
     return predictor
 
 
-def card_of(
-    choice: NetChoice, data: Data, pool: str, normalise: str, facts: Mapping[str, Any]
-) -> Card:
-    """All that is needed to build and feed the net again."""
+def card_of(choice: NetChoice, data: Data, facts: Mapping[str, Any]) -> Card:
+    """All that is needed to build the net again, and to make its input as it was made for training."""
     config = net_config(choice.net, choice.net_options)
     return Card(
         net=choice.net,
@@ -177,9 +175,8 @@ def card_of(
         dims=data.dims,
         pca={name: width for name, width in choice.pca.items() if name in data.dims},
         inputs=data.inputs,
-        pool=pool,
-        normalise=normalise,
         facts=facts,
+        **bundle.feeding_fields(data.how),
     )
 
 

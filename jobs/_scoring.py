@@ -19,23 +19,17 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
+from fusion.bundle import Pool
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.nets import net_axis
 from fusion.tasks import Task
 from jobs import _bundles
-from jobs._feeding import Data
-from jobs._feeds import (
-    ClipFeed,
-    Clips,
-    DialogueFeed,
-    Store,
-    enrolment,
-    pooled,
-    without_speaker,
-)  # fmt: skip
-from jobs._manifest import Dataset
+from jobs._feeds import Clips, Store
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
+from jobs.training.net_input import feed_of_card, make_store
+from jobs.training.speaker_norm import enrolment
+from jobs.training.stores import HeldTable
 
 UNTRAINED = "face_expression"
 """The bundle that is there before anything is trained."""
@@ -185,12 +179,12 @@ class Scorer:
         name: str,
         task: Task,
     ) -> Members:
-        clips = _clips(facts, name, task)
-        arrays = {folder: _arrays(table) for folder, table in features.items()}
+        clips = clips_without_labels(facts, name, task)
+        tables_ = TablesInHand(clips, features)
         scores = torch.zeros(len(self.speakers), len(facts), task.outputs, dtype=torch.float64)
         present = torch.zeros(len(self.speakers), len(facts), dtype=torch.bool)
         for index, speaker in enumerate(self.speakers):
-            said = speak(speaker, _data(speaker, clips, arrays, name, task), name)
+            said = speak(speaker, feed_of_card(speaker.card, clips, tables_), name, task)
             at = torch.from_numpy(np.searchsorted(clips.clip_id, said.clip_id))
             scores[index, at] = torch.from_numpy(said.scores)
             present[index, at] = True
@@ -277,59 +271,23 @@ def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:
     return "expression", task, torch.from_numpy(np.stack(rows))
 
 
-def _arrays(table: pa.Table) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """(values [steps dim], valid [steps]) of each clip as stored; None where there is none."""
-    found: list[tuple[np.ndarray, np.ndarray] | None] = []
-    for batch in table.to_batches():
-        values, valid = batch["values"], batch["valid"]
-        width = values.type.value_type.list_size
-        flat = values.values.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        marks = valid.values.to_numpy(zero_copy_only=False)
-        starts, at = values.offsets.to_numpy(), valid.offsets.to_numpy()
-        for row, there in enumerate(values.is_valid().to_pylist()):
-            if not there or starts[row] == starts[row + 1]:
-                found.append(None)
-            else:
-                steps = flat[starts[row] : starts[row + 1]]
-                found.append((steps, marks[at[row] : at[row + 1]]))
-    return found
+class TablesInHand:
+    """The features of some clips that were just made or read; each is made a net's input once."""
+
+    def __init__(self, clips: Clips, features: Mapping[str, pa.Table]) -> None:
+        self._clips, self._features = clips, features
+        self._stores: dict[tuple[str, Pool, str], Store] = {}
+
+    def store(self, folder: str, pool: Pool, normalise: str) -> Store:
+        """One input of all clips."""
+        key = (folder, pool, normalise)
+        if key not in self._stores:
+            table = HeldTable(folder, self._features[folder])
+            self._stores[key] = make_store(table, self._clips, pool, normalise)
+        return self._stores[key]
 
 
-def _data(
-    speaker: Speaker,
-    clips: Clips,
-    arrays: Mapping[str, list[tuple[np.ndarray, np.ndarray] | None]],
-    name: str,
-    task: Task,
-) -> Data:
-    """What a member's nets eat."""
-    card = speaker.card
-    stores = {}
-    for input_name, source in card.inputs.items():
-        pool = source["pool"]
-        rows = [
-            item if item is None or pool == "none" else pooled(item[0], item[1], pool)
-            for item in arrays[source["features"]]
-        ]
-        store = _store(rows, card.dims[input_name])
-        if card.normalise != "none":
-            store = without_speaker(store, clips, enrolment(card.normalise))
-        stores[input_name] = store
-    feed: ClipFeed | DialogueFeed = ClipFeed(stores, clips)
-    if net_axis(card.net) == "dialogue":
-        feed = DialogueFeed(stores, clips, card.causal)
-    dataset = Dataset(name="", licence="", manifest_hash="", tasks={name: task}, profile=())
-    return Data(dataset=dataset, tasks={name: task}, clips=clips, feed=feed, inputs=card.inputs)
-
-
-def _store(rows: Sequence[tuple[np.ndarray, np.ndarray] | None], dim: int) -> Store:
-    if any(row is not None for row in rows):
-        return Store.from_arrays(rows)
-    nothing = torch.zeros(0, dtype=torch.bool)
-    return Store(torch.zeros(0, dim), nothing, torch.zeros(len(rows) + 1, dtype=torch.int64))
-
-
-def _clips(facts: Sequence[Mapping[str, Any]], name: str, task: Task) -> Clips:
+def clips_without_labels(facts: Sequence[Mapping[str, Any]], name: str, task: Task) -> Clips:
     """The clips without labels."""
 
     def column(key: str) -> np.ndarray:

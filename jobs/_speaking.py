@@ -4,6 +4,7 @@ Seeds are averaged as probabilities, as they were when the fusion was fitted; a 
 inputs is absent for it.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from fusion.bundle import Card, Predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
 from fusion.late.members import Members
+from fusion.nets import net_axis
 from fusion.predicting import predict
 from fusion.tasks import Task
-from jobs._feeding import Data
 from jobs._predictions import MemberRows, mean_of_seeds
+from jobs.training.net_input import Feed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +43,35 @@ def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
         nets.append(
             bundle.from_bytes(storage.read_bytes(storage.join(folder, "model.safetensors")), card)
         )
+    if _was_causal(card, folder):
+        print(f"{name}: its card does not say that it was trained with --causal; taken as causal")
+        card = dataclasses.replace(card, causal=True)
     return Speaker(name=name, card=card, nets=tuple(nets))
 
 
-def speak(speaker: Speaker, data: Data, task: str) -> MemberRows:
-    """Scores of every clip of the loaded data that has one of the inputs; targets where known, else NaN."""
-    kind = data.tasks[task]
-    rows = data.feed.rows_of(np.ones(len(data.clips), bool))
-    said = [predict(net, data.feed, rows) for net in speaker.nets]
-    scores = mean_of_seeds([one.logits[task].double().numpy() for one in said], kind.kind)
-    target, known = said[0].targets[task].double(), said[0].known[task]
+def _was_causal(card: Card, folder: str) -> bool:
+    """Whether a net was trained as causal though its card, as those of old runs, says that it was not.
+
+    Args:
+        card: of the net.
+        folder: where it lies, below `<root>/runs/` or `<root>/bundles/`.
+    """
+    if card.causal or net_axis(card.net) != "dialogue" or "run" not in card.facts:
+        return False
+    place = "/bundles/" if "/bundles/" in folder else "/runs/"
+    config = storage.join(folder.rpartition(place)[0], "runs", card.facts["run"], "config.json")
+    return storage.exists(config) and bool(storage.read_json(config).get("causal"))
+
+
+def speak(speaker: Speaker, feed: Feed, name: str, task: Task) -> MemberRows:
+    """Scores of every clip of a feed that has one of the inputs; targets where known, else NaN."""
+    rows = feed.rows_of(np.ones(len(feed.clips), bool))
+    said = [predict(net, feed, rows) for net in speaker.nets]
+    scores = mean_of_seeds([one.logits[name].double().numpy() for one in said], task.kind)
+    target, known = said[0].targets[name].double(), said[0].known[name]
     target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
-    at = np.searchsorted(data.clips.clip_id, said[0].clip_id.numpy())
-    heard = has_input(data)[at]
+    at = np.searchsorted(feed.clips.clip_id, said[0].clip_id.numpy())
+    heard = has_input(feed)[at]
     return MemberRows(
         clip_id=said[0].clip_id.numpy()[heard],
         fold=np.zeros(int(heard.sum()), np.int64),
@@ -62,10 +80,10 @@ def speak(speaker: Speaker, data: Data, task: str) -> MemberRows:
     )
 
 
-def has_input(data: Data) -> np.ndarray:
+def has_input(feed: Feed) -> np.ndarray:
     """Which clips have a valid step of any input [clip]."""
-    present = np.zeros(len(data.clips), bool)
-    for store in data.feed.stores.values():
+    present = np.zeros(len(feed.clips), bool)
+    for store in feed.stores.values():
         clip = torch.arange(len(store.lengths)).repeat_interleave(store.lengths)
         present[clip[store.valid].numpy()] = True
     return present

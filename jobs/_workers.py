@@ -108,7 +108,7 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
         "manifest": data.dataset.manifest_hash,
     }
     if group.rank == 0:
-        card = _fitting.card_of(choice, data, config.pool, config.normalise, facts)
+        card = _fitting.card_of(choice, data, facts)
         _fitting.publish_part(config.root, run, trained, data, card)
         print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
     if group.world > 1:

@@ -27,11 +27,10 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
-from fusion.nets import net_axis
 from fusion.tasks import Task
 from jobs import _bundles, _results
 from jobs._apart import say_normalised
-from jobs._feeding import Data, Request, encode_targets, load
+from jobs._feeding import encode_targets, load_test
 from jobs._leaks import leak_reports, warn_of_leaks
 from jobs._manifest import read_dataset, read_manifest
 from jobs._metadata import metadata_of_test
@@ -157,7 +156,7 @@ def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> 
     """What every member says of the test rows whose target is known."""
     rows = {}
     for speaker in speakers:
-        said = speak(speaker, load_test(root, speaker, name), name)
+        said = speak(speaker, load_test(root, speaker.card, name).feed, name, task)
         known = ~np.isnan(said.target).all(1)
         rows[speaker.name] = type(said)(
             clip_id=said.clip_id[known],
@@ -166,23 +165,6 @@ def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> 
             scores=said.scores[known],
         )
     return align(rows, task)
-
-
-def load_test(root: str, speaker: Speaker, task: str) -> Data:
-    """Features and labels of the test split, as this member's nets want them."""
-    card = speaker.card
-    return load(
-        Request(
-            root=root,
-            inputs=tuple(str(source["features"]) for source in card.inputs.values()),
-            tasks=(task,),
-            pool=card.pool,  # type: ignore[arg-type]
-            normalise=card.normalise,
-            axis=net_axis(card.net),
-            causal=card.causal,
-            test=True,
-        )
-    )
 
 
 def fused(config: Config, held: HeldOut) -> Tensor | None:

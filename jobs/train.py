@@ -23,17 +23,18 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from cluster.tracking import run_tracker
+from fusion.bundle import Pool
 from fusion.nets import net_axis
 from fusion.recipe import Recipe
 from jobs import _fitting
 from jobs._features import resolve_features
 from jobs._feeding import Request
-from jobs._feeds import Pool, enrolment
 from jobs._fitting import NetChoice, Part
 from jobs._leaks import warn_of_leaks
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
+from jobs.training.speaker_norm import enrolment
 
 ELSEWHERE = (
     "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
@@ -115,7 +116,7 @@ class Config(Recipe):
     """Seconds between two checkpoints, taken at the end of an epoch; 0: every epoch."""
 
     memory_gb: float = 4.0
-    """Features above this size are memory-mapped [GB]."""
+    """Features above this size in all are memory-mapped, and never held in memory whole [GB]."""
 
     cache: str = "~/.cache/affuse/feeding"
     """Folder for memory-mapped features."""

@@ -10,13 +10,22 @@ DIMS = {"voice": 6, "face": 4}
 SPEAKERS, CLIPS = 9, 8
 
 
-def write_root(root: str, *, noise_on_test: int | None = None, dialogues: bool = False) -> str:
+def write_root(
+    root: str,
+    *,
+    noise_on_test: int | None = None,
+    dialogues: bool = False,
+    noise_on_last_turns: bool = False,
+    splits: str | None = None,
+) -> str:
     """Nine speakers of eight clips each; the last three speakers are the test split.
 
     Args:
         root: folder to write.
         noise_on_test: seed; labels and features of the test rows are replaced by noise.
         dialogues: the clips of a speaker are one dialogue.
+        noise_on_last_turns: the features of the last turn of every dialogue are noise.
+        splits: the split of every clip.
     """
     count = SPEAKERS * CLIPS
     draws = np.random.default_rng(0)
@@ -38,6 +47,13 @@ def write_root(root: str, *, noise_on_test: int | None = None, dialogues: bool =
         noise = np.random.default_rng(noise_on_test)
         for clip in np.flatnonzero(split == "test"):
             target[clip], value[clip] = noise.integers(3), noise.standard_normal()
+            for values in features.values():
+                values[clip] = noise.standard_normal(values[clip].shape) * 50
+    if splits is not None:
+        split[:] = splits
+    if noise_on_last_turns:
+        noise = np.random.default_rng(1)
+        for clip in range(0, count, CLIPS):
             for values in features.values():
                 values[clip] = noise.standard_normal(values[clip].shape) * 50
     _manifest(root, target, value, speaker, split, dialogues=dialogues)

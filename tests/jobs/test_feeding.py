@@ -3,14 +3,35 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.ordering import seed_of
 from jobs import _feeding, _feeds
+from jobs._features import FeatureReader
 from jobs._feeding import Request, load
 from jobs._feeds import Store
+from jobs.training.speaker_norm import enrolment
+from jobs.training.stores import HeldTable, store_of
+
+
+def store_of_arrays(clips) -> Store:
+    """A store of (values [steps dim], valid [steps]) a clip; None where there is nothing."""
+    table = pa.table(
+        {
+            "clip_id": np.arange(len(clips)),
+            "values": pa.array(
+                [[] if item is None else item[0].tolist() for item in clips],
+                pa.list_(pa.list_(pa.float32(), 3)),
+            ),
+            "valid": pa.array(
+                [[] if item is None else item[1].tolist() for item in clips], pa.list_(pa.bool_())
+            ),
+        }
+    )
+    return store_of(HeldTable("made up", table), np.arange(len(clips)), "none")
 
 
 def request(root: str, **changes) -> Request:
@@ -80,8 +101,8 @@ class TestViews:
         assert torch.equal(plain.inputs["video"].mask, other.inputs["video"].mask)
 
     def test_a_clip_that_a_view_has_not_gives_way_to_the_original(self):
-        whole = Store.from_arrays([(np.ones((2, 3)), np.ones(2, bool))] * 2)
-        view = Store.from_arrays([None, (np.full((4, 3), 2.0), np.ones(4, bool))])
+        whole = store_of_arrays([(np.ones((2, 3)), np.ones(2, bool))] * 2)
+        view = store_of_arrays([None, (np.full((4, 3), 2.0), np.ones(4, bool))])
         steps = _feeds.seen((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
         assert steps.mask.sum(1).tolist() == [2, 4]
         assert steps.values[:, 0, 0].tolist() == [1.0, 2.0]
@@ -157,7 +178,7 @@ class TestMemory:
         assert list(cache.iterdir()) == []
 
     def test_a_store_of_arrays_is_what_was_given(self):
-        store = Store.from_arrays([(np.ones((2, 3)), np.array([True, False])), None])
+        store = store_of_arrays([(np.ones((2, 3)), np.array([True, False])), None])
         steps = store.gather(torch.tensor([1, 0, -1]))
         assert steps.mask.tolist() == [[False, False], [True, False], [False, False]]
 
@@ -199,7 +220,7 @@ class TestSpeakers:
     )
     def test_other_words_are_refused_with_what_is_expected(self, text):
         with pytest.raises(ConfigError, match="expected none, speaker or speaker:K"):
-            _feeds.enrolment(text)
+            enrolment(text)
 
 
 def _steps(store, clip):
@@ -213,13 +234,13 @@ class TestTheTestSplit:
 
     def test_its_features_are_not_asked_for(self, root, monkeypatch):
         asked = []
-        read = _feeding.read_features
+        read = FeatureReader.pieces
 
-        def spy(root, folder, clip_ids=None, columns=None):
+        def spy(self, clip_ids, columns, **how):
             asked.extend(clip_ids)
-            return read(root, folder, clip_ids, columns)
+            return read(self, clip_ids, columns, **how)
 
-        monkeypatch.setattr(_feeding, "read_features", spy)
+        monkeypatch.setattr(FeatureReader, "pieces", spy)
         load(request(root))
         assert max(asked) == 147
 

@@ -1,0 +1,1 @@
+"""What training is made of: the input of nets, their parts, their workers."""

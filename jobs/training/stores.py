@@ -1,0 +1,213 @@
+"""Feature tables as arrays of steps, read piece by piece: the one decoder of FEATURES for nets.
+
+The steps of an input lie behind one another in the order of the clips, in memory or, above a budget, in a
+memory-mapped file that nothing holds whole: neither the table that is read nor the file that is written.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import NotPreparedError, SchemaError
+from fusion.bundle import Pool
+from jobs._features import FeatureReader
+from jobs._feeds import Store, pooled
+from jobs.training.mapped import Steps, in_memory
+
+
+class FeatureTable(Protocol):
+    """FEATURES of some clips, readable piece by piece and more than once."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+
+    def pieces(self, columns: list[str], *, lean: bool = False) -> Iterator[pa.Table]:
+        """Rows of the clips in any order; `lean`: slower, and never much in memory."""
+
+
+class StoredTable:
+    """A feature table under a root.
+
+    Raises:
+        NotPreparedError: clips of the manifest have no row.
+    """
+
+    def __init__(self, root: str, folder: str, clip_ids: np.ndarray) -> None:
+        self._reader, self._clip_ids = FeatureReader(root, folder), clip_ids
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return self._reader.folder
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+        return self._reader.schema
+
+    def pieces(self, columns: list[str], *, lean: bool = False) -> Iterator[pa.Table]:
+        """Rows as they are stored."""
+        return self._reader.pieces(self._clip_ids, columns, lean=lean)
+
+
+@dataclass(frozen=True)
+class HeldTable:
+    """A feature table that is in memory already."""
+
+    name: str
+    table: pa.Table
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+        return self.table.schema
+
+    def pieces(self, columns: list[str], *, lean: bool = False) -> Iterator[pa.Table]:
+        """The table whole."""
+        yield self.table.select(columns)
+
+
+Allocate = Callable[[tuple[int, int], Any], Steps]
+"""(shape, type) -> where the steps of an input are written."""
+
+
+def has_one_step(table: FeatureTable) -> bool:
+    """Whether no clip of a table has more than one step."""
+    return all(
+        int(_steps_of(piece).max(initial=0)) <= 1 for piece in table.pieces(["clip_id", "valid"])
+    )
+
+
+def store_of(
+    table: FeatureTable,
+    clip_ids: np.ndarray,
+    pool: Pool,
+    allocate: Allocate = in_memory,
+    *,
+    writable: bool = False,
+) -> Store:
+    """One input of some clips.
+
+    Args:
+        table: its rows; clips without a row, or whose row failed, have no steps.
+        clip_ids: the clips, ascending.
+        pool: reduction of a clip's steps.
+        allocate: gives the array, in memory or mapped.
+        writable: as float32, because the values will be changed in place.
+
+    Raises:
+        SchemaError: a row whose `values` and `valid` are not of one length.
+        NotPreparedError: no clip has a finite number.
+    """
+    lengths = np.zeros(len(clip_ids), np.int64)
+    for piece in table.pieces(["clip_id", "valid"]):
+        lengths[_rows(piece, clip_ids)] = _steps_of(piece)
+    if pool == "mean" and bool((lengths <= 1).all()):
+        pool = "none"  # the mean of one step is that step
+    step = table.schema.field("values").type.value_type
+    dim, kind = step.list_size, step.value_type.to_pandas_dtype()
+    if pool != "none":
+        lengths = np.minimum(lengths, 1)
+        dim = dim * (2 if pool == "mean_std" else 1)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    steps = allocate(
+        (int(offsets[-1]), dim), kind if pool == "none" and not writable else np.float32
+    )
+    filling = _Filling(table.name, clip_ids, offsets, pool, steps)
+    for piece in table.pieces(["clip_id", "values", "valid"], lean=steps.is_mapped):
+        filling.add(piece)
+    filling.check()
+    return Store.of_steps(steps, filling.valid, offsets)
+
+
+class _Filling:
+    """Writes the pieces of a table where their clips belong.
+
+    A step with a number that is not finite counts as not there: one damaged clip does not stop the others.
+    """
+
+    def __init__(
+        self, name: str, clip_ids: np.ndarray, offsets: np.ndarray, pool: Pool, steps: Steps
+    ) -> None:
+        self.name, self.clip_ids, self.offsets = name, clip_ids, offsets
+        self.pool, self.steps = pool, steps
+        self.valid = np.zeros(int(offsets[-1]), bool)
+        self.damaged: dict[int, int] = {}
+        """Clip -> how many of its steps are not finite."""
+
+    def add(self, piece: pa.Table) -> None:
+        """The clips of one piece."""
+        rows, counts = _rows(piece, self.clip_ids), _steps_of(piece)
+        self._check_lengths(piece, rows, counts)
+        width = piece.schema.field("values").type.value_type.list_size
+        values = _flat(_flat(piece["values"])).to_numpy(zero_copy_only=False).reshape(-1, width)
+        valid = _flat(piece["valid"]).to_numpy(zero_copy_only=False).astype(bool)
+        finite = np.isfinite(values).all(1)
+        if not finite.all():
+            broken = np.repeat(rows, counts)[valid & ~finite]
+            for row, count in zip(*np.unique(broken, return_counts=True), strict=True):
+                self.damaged[int(self.clip_ids[row])] = int(count)
+            values, valid = np.where(finite[:, None], values, 0), valid & finite
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        for row, start, end in zip(rows.tolist(), starts[:-1], starts[1:], strict=True):
+            at = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+            if self.pool == "none":
+                self.steps.array[at], self.valid[at] = values[start:end], valid[start:end]
+            elif end > start:
+                one = pooled(values[start:end], valid[start:end], self.pool)
+                self.steps.array[at], self.valid[at] = one
+        self.steps.touched(values.nbytes, len(rows))
+
+    def check(self) -> None:
+        """Say what was damaged.
+
+        Raises:
+            NotPreparedError: nothing else is there.
+        """
+        if not self.damaged:
+            return
+        found = (
+            f"features {self.name}: {sum(self.damaged.values())} steps of {len(self.damaged)} clips "
+            "hold numbers that are not finite"
+        )
+        if not self.valid.any():
+            raise NotPreparedError(f"{found}, and no clip has others: encode or import it again")
+        print(f"{found}; they count as missing (first: clip {min(self.damaged)})")
+
+    def _check_lengths(self, piece: pa.Table, rows: np.ndarray, counts: np.ndarray) -> None:
+        differ = np.flatnonzero(_lengths(piece["values"]) != counts)
+        if len(differ):
+            clip = int(self.clip_ids[rows[differ[0]]])
+            raise SchemaError(
+                f"features {self.name}: `values` and `valid` of clip {clip} differ in length"
+            )
+
+
+def _rows(piece: pa.Table, clip_ids: np.ndarray) -> np.ndarray:
+    """Where the clips of a piece stand among all."""
+    return np.asarray(np.searchsorted(clip_ids, piece["clip_id"].to_numpy()))
+
+
+def _steps_of(piece: pa.Table) -> np.ndarray:
+    """Number of steps of each row."""
+    return _lengths(piece["valid"])
+
+
+def _lengths(column: pa.ChunkedArray) -> np.ndarray:
+    counts = pc.fill_null(pc.list_value_length(column), 0)
+    return np.asarray(counts.to_numpy(), np.int64)
+
+
+def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The items of all lists behind one another; a null list has none."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array.flatten()

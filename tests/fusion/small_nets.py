@@ -1,0 +1,43 @@
+"""Options that make each net of the zoo small enough to be tested many times."""
+
+SMALL = {
+    "bottleneck": {"hidden": 16, "layers": 3, "fuse_from": 1, "feedforward": 32, "tokens": 2},
+    "concat_mlp": {"hidden": 16},
+    "dialogue_profile": {"hidden": 8, "heads": 2, "profile_width": 3, "role_width": 3, "head": 16},
+    "ef_lstm": {"hidden": 16},
+    "gated": {"hidden": 16},
+    "lf_dnn": {"hidden": 8, "recurrent_out": 8, "post_fusion": 16},
+    "lmf": {"hidden": 8, "recurrent_out": 8},
+    "lstm": {"hidden": 16},
+    "graph_mfn": {
+        "hidden": 8,
+        "memory_width": 8,
+        "node": 8,
+        "inner": 8,
+        "candidate": 8,
+        "keep": 8,
+        "add": 8,
+        "head": 8,
+    },
+    "m2fnet": {
+        "hidden": 16,
+        "heads": 2,
+        "feedforward": 16,
+        "fusion_layers": 2,
+        "classifier": 16,
+    },
+    "misa": {"hidden": 16, "feedforward": 32},
+    "mult": {"hidden": 8, "heads": 2, "layers": 1, "memory_layers": 1, "kernel": 3},
+    "sdt": {"hidden": 16, "heads": 2, "feedforward": 16},
+    "self_mm": {"hidden": 8, "out": 8, "post_fusion": 16, "post": 8},
+    "mfn": {
+        "hidden": 8,
+        "memory": 8,
+        "attention": 8,
+        "candidate": 8,
+        "keep": 8,
+        "add": 8,
+        "head": 8,
+    },
+    "tfn": {"hidden": 8, "recurrent_out": 8, "post_fusion": 16},
+}
