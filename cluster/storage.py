@@ -20,7 +20,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import NotPreparedError
+from cluster.errors import ConfigError, NotPreparedError
 
 
 def absolute(root: str) -> str:
@@ -29,7 +29,14 @@ def absolute(root: str) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Path or URI below `root`."""
+    """Path or URI below `root`.
+
+    Raises:
+        ConfigError: a part leads out of it, as a name in a stranger's file may.
+    """
+    for part in parts:
+        if ".." in part.split("/") or "\0" in part or "\n" in part:
+            raise ConfigError(f"{part[:100]!r} is no place below {root}")
     return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
 
 

@@ -232,7 +232,7 @@ def _cached(weights: Weights, where: str, path: Path) -> Path:
                 content = storage.read_bytes(storage.join(where, name))
                 if hashlib.sha256(content).hexdigest() != sha256:
                     raise WeightsError(f"{where}/{name} is damaged; delete {where} and mirror it")
-                storage.publish_bytes(content, str(path / name))
+                storage.publish_bytes(content, storage.join(str(path), name))
             storage.publish_json(index, str(path / _INDEX))
         return path
 

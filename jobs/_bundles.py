@@ -11,6 +11,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import NotPreparedError
 from jobs._predictions import folds_and_seeds
+from jobs.catalog.names import checked_name
 
 NET_FILES = ("model.safetensors", "model.json")
 
@@ -33,15 +34,28 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     Raises:
         NotPreparedError: there is none of that name, naming the nearest.
     """
-    uri = storage.join(bundle_uri(root, name), "bundle.json")
-    if not storage.exists(uri):
+    uri = bundle_uri(root, name)
+    if not storage.exists(storage.join(uri, "bundle.json")):
         known = storage.names(storage.join(root, "bundles"))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there: {', '.join(known) or 'none'}"
         raise NotPreparedError(
             f"no bundle {name!r} under {root}; {hint}; type: affuse ensemble --root {root}"
         )
-    return dict(storage.read_json(uri))
+    return bundle_facts(uri)
+
+
+def bundle_facts(uri: str) -> dict[str, Any]:
+    """What the bundle.json of a folder says.
+
+    Raises:
+        ConfigError: the bundle or a member has a name that would leave its folder.
+    """
+    where = storage.join(uri, "bundle.json")
+    facts = dict(storage.read_json(where))
+    for name in (facts["name"], *(member["run"] for member in facts["members"])):
+        checked_name(name, f"{where}: the name")
+    return facts
 
 
 def nets_of_run(root: str, run: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.tables import FOLDS, MANIFEST
 from fusion.tasks import Task
+from jobs.catalog.names import checked_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def read_dataset(root: str) -> Dataset:
         )
     facts = storage.read_json(uri)
     tasks = {
-        name: Task(
+        checked_name(name, f"{uri}: the task"): Task(
             kind=task["kind"],
             classes=tuple(task.get("classes") or ()),
             range=tuple(task["range"]) if task.get("range") else None,
@@ -62,7 +63,7 @@ def read_dataset(root: str) -> Dataset:
     return Dataset(
         name=facts["name"],
         licence=facts.get("licence", ""),
-        manifest_hash=facts["manifest"],
+        manifest_hash=checked_name(facts["manifest"], f"{uri}: the manifest"),
         tasks=tasks,
         profile=tuple(facts.get("profile", ())),
     )

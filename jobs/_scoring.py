@@ -66,7 +66,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
     if text == UNTRAINED:
         return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
     uri = _bundle_folder(text, root)
-    facts = storage.read_json(storage.join(uri, "bundle.json"))
+    facts = _bundles.bundle_facts(uri)
     if facts.get("imported"):
         raise ConfigError(
             f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
@@ -137,7 +137,7 @@ class Scorer:
         self.speakers: list[Speaker] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
-            facts = storage.read_json(storage.join(bundle.uri, "bundle.json"))
+            facts = _bundles.bundle_facts(bundle.uri)
             self.fusion = Fusion.from_facts(facts)
             for run in self.fusion.rule.names:
                 base = storage.join(bundle.uri, "nets", run)

@@ -29,6 +29,7 @@ from jobs._people import groups_of
 from jobs._results import FIGURES
 from jobs._sides import Side, bundles_of, common, runs_of
 from jobs._tables import Grid
+from jobs.catalog.names import check_names, joined_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Config:
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
+        check_names(runs=self.runs, bundles=self.bundles, name=self.name)
         if len(self.runs) + len(self.bundles) < 2:
             raise ConfigError("name at least two of --runs and --bundles to compare")
         unknown = [name for name in self.metrics if name not in METRICS]
@@ -74,7 +76,7 @@ class Config:
     @property
     def title(self) -> str:
         """Name of the comparison's folder."""
-        return self.name or "-against-".join([*self.runs, *self.bundles])
+        return self.name or joined_name([*self.runs, *self.bundles], "-against-")
 
 
 @dataclass(frozen=True, kw_only=True)

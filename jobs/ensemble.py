@@ -32,6 +32,7 @@ from jobs._members import add_members
 from jobs._metadata import metadata_out_of_fold
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, held_out
+from jobs.catalog.names import check_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ class Config:
     """The Ray session, where there are trials."""
 
     def __post_init__(self) -> None:
+        check_names(name=self.name, runs=self.runs)
         if self.trials < 0 or (self.trials and self.rule != "auto"):
             raise ConfigError(
                 f"--trials {self.trials} --rule {self.rule}: trials are 0 or more, and search only "

@@ -37,6 +37,7 @@ from jobs._metadata import metadata_of_test
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, align
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
+from jobs.catalog.names import check_names, joined_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,14 @@ class Config:
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
+        check_names(bundle=self.bundle, runs=self.runs)
         if (self.bundle is None) == (len(self.runs) == 0):
             raise ConfigError("name either --bundle or --runs")
 
     @property
     def name(self) -> str:
         """Name of the evaluation."""
-        return self.bundle or "+".join(self.runs)
+        return self.bundle or joined_name(self.runs, "+")
 
 
 def main(config: Config) -> None:

@@ -25,6 +25,7 @@ from jobs._export import Selection, select, write_mmsa, write_npz
 from jobs._features import features_uri, publish_unit, published_units
 from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
+from jobs.catalog.names import check_names
 
 KNOWN_WIDTHS: Mapping[tuple[str, int], str] = {
     ("text", 300): "GloVe vectors",
@@ -81,6 +82,7 @@ class Import:
     """Licence of the features."""
 
     def __post_init__(self) -> None:
+        check_names(name=self.name)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
             raise ConfigError(f"name {self.name!r}: expected letters, digits and underscores")
         if self.name in ENCODERS:

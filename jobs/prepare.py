@@ -35,6 +35,7 @@ from jobs._cli import parse_config, take_config_flag
 from jobs._manifest import manifest_files, read_folds
 from jobs._packing import packed
 from jobs._rows import checked, clips_of, grouped, manifest_table, profile_fields, sources_of
+from jobs.catalog.names import checked_name
 from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
 from jobs.preparing.groups import Grouping
@@ -78,6 +79,8 @@ def main(config: Preparation) -> None:
     collected, grouping = grouped(_part(config.collect(), config.part), config)
     for note in collected.notes:
         print(readable(note))
+    for name in (*collected.tasks, *collected.folds):
+        checked_name(name, "the task or fold")
     rows = checked(collected)
     before = _before(root)
     stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)

@@ -24,6 +24,7 @@ from jobs._figures import with_interval
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
 from jobs._results import FIGURES, SILENT
 from jobs._sections import SECTIONS
+from jobs.catalog.names import check_names, joined_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Config:
     """A line in the results picture such as the best possible figure: its name and its height."""
 
     def __post_init__(self) -> None:
+        check_names(runs=self.runs, bundle=self.bundle)
         if not self.runs and self.bundle is None:
             raise ConfigError("nothing to report on: name --runs, a --bundle, or both")
         if self.resamples < 100 or self.worst < 0:
@@ -102,7 +104,7 @@ def show(evidence: Evidence) -> None:
 
 def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:
     """Pictures and tables first, the page last."""
-    name = config.bundle or "-".join(config.runs)[:80]
+    name = config.bundle or joined_name(config.runs, "-")
     folder = storage.absolute(config.out or storage.join(config.root, "reports", name))
     for section in sections:
         for title, png in section.pictures.items():

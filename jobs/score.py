@@ -39,6 +39,7 @@ from jobs._score_files import Files, found_files, show, write_out
 from jobs._scoring import Bundle, check_speakers, open_bundle, scorer
 from jobs._stream import decode_rows, stream
 from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
+from jobs.catalog.names import check_names
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -86,6 +87,7 @@ class Config:
     session: SessionConfig = field(default_factory=SessionConfig)
 
     def __post_init__(self) -> None:
+        check_names(name=self.name)
         if not self.clips and not self.root:
             raise ConfigError("score what? type: affuse score clip.mp4, or --root FOLDER")
         if self.out is not None and not self.out.endswith((".csv", ".jsonl", ".parquet")):

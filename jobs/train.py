@@ -34,6 +34,7 @@ from jobs._leaks import warn_of_leaks
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
+from jobs.catalog.names import check_names
 from jobs.training.speaker_norm import enrolment
 
 ELSEWHERE = (
@@ -129,6 +130,7 @@ class Config(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_names(run=self.run, folds=self.folds)
         if not self.inputs or not self.seeds:
             raise ConfigError("expected at least one of --inputs and one of --seeds")
         if len(set(self.seeds)) < len(self.seeds):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster import storage
 from cluster.errors import ConfigError
 from cluster.settings import nearest
 from encoders.media import Source
@@ -222,7 +221,7 @@ class Reading:
                 self.faults.append(f"{where}: several files go by this name: {_names(found)}")
             if not found and not self._files:
                 return {}  # a folder without media: a corpus of texts
-            return media(*found[0]) if found else media(storage.join(self._source, name))
+            return media(*found[0]) if found else media(self._below(name))
         film = None if video is None else self._source_of(video)
         sound = None if audio is None else self._source_of(audio)
         if sound is None and self._column("audio") is None:
@@ -235,7 +234,11 @@ class Reading:
             return Source(path)
         found = self._files.get(name_of(path) or "", [])
         whole = [place for key, place in found if name_of(key) == name_of(path)]
-        return whole[0] if len(whole) == 1 else Source(storage.join(self._source, path))
+        return whole[0] if len(whole) == 1 else Source(self._below(path))
+
+    def _below(self, path: str) -> str:
+        """A path of the table, which may lead elsewhere as an absolute one may."""
+        return f"{self._source.rstrip('/')}/{path.strip('/')}"
 
 
 def _by_key(files: Sequence[File]) -> dict[str, list[File]]:
