@@ -1,19 +1,25 @@
-"""Files of strangers as plain arrays: npz, npy, HDF5, pickles, CSV and Parquet; and finding them inside.
+"""Files of strangers as plain arrays: npz, npy, HDF5 and pickles; and finding arrays inside.
 
-Nothing is executed: npz is read without pickles, pickles through `jobs.interop.pickles`.
+Nothing is executed: npz is read without pickles, pickles through `jobs.interop.pickles`. An array is read
+when it is asked for, and only after what it declares has been compared with what is there.
 """
 
+import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import IO, Any
 
 import numpy as np
 
 from cluster import storage
-from cluster.errors import AffuseError, ConfigError
+from cluster.errors import AffuseError, ConfigError, TableError
 from cluster.settings import nearest
 from jobs.interop import pickles
+from jobs.interop.bounds import check_size
+from jobs.interop.cells import composed, text_of
 
 NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file", "video_id")
 """Where the clips' names are looked for, in this order, when nothing is said."""
@@ -21,57 +27,146 @@ NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file",
 SPLIT_KEYS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "test": "test"}
 """What files call their splits -> what they are."""
 
+BROKEN = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError)
+"""What the libraries raise of files that are cut short or are not what they say."""
 
-def read_mapping(file: str) -> dict[str, Any]:
-    """Every array of a file under its path, levels joined by slashes.
+
+class Arrays(Mapping[str, Any]):
+    """Every array of a file under its path, levels joined by slashes; read when it is asked for."""
+
+    def __init__(self, where: str, keys: Iterable[str], read: Callable[[str], Any]) -> None:
+        self._where, self._keys, self._read = where, dict.fromkeys(keys), read
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        try:
+            return self._read(key)
+        except AffuseError:
+            raise
+        except BROKEN as error:
+            raise TableError(f"{self._where}: {key!r} is not readable: {error}") from error
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@contextmanager
+def open_arrays(file: str) -> Iterator[Mapping[str, Any]]:
+    """The arrays of a file, for as long as it is open.
 
     Raises:
-        ConfigError: not a kind of file that is read here, or a broken one.
+        ConfigError: not a kind of file that is read here.
+        TableError: a broken one, or an array that declares more than there is.
         UnsafePickleError: a pickle asks for more than arrays and containers.
     """
-    suffix = Path(file).suffix.lower()
-    if suffix not in READERS:
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix not in OPENERS:
         raise ConfigError(
-            f"{file}: expected npz, npy, h5, hdf5, csd, csv, tsv, parquet, pkl or a folder"
+            f"{file}: expected npz, npy, h5, hdf5, csd, csv, tsv, jsonl, parquet, pkl or a folder"
         )
     with storage.local_copy(file) as path:
+        opened = OPENERS[suffix](path, file)
         try:
-            return READERS[suffix](path, file)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, AffuseError):
-                raise
-            raise ConfigError(f"{file}: not a readable {suffix} file: {error}") from error
+            content = next(opened)
+        except ConfigError as error:
+            raise TableError(str(error)) from error
+        except AffuseError:
+            raise
+        except BROKEN as error:
+            raise TableError(f"{file}: not a readable {suffix} file: {error}") from error
+        try:
+            yield content
+        finally:
+            opened.close()
 
 
-def _read_npz(path: str, _: str) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+def _open_npz(path: str, where: str) -> Iterator[Arrays]:
+    if not zipfile.is_zipfile(path):
+        raise TableError(f"{where}: not a readable .npz file: it is no zip")
+    with zipfile.ZipFile(path) as members, np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in members.namelist() if name.endswith(".npy")]
+        if len(set(names)) < len(names):
+            raise TableError(f"{where}: several of its arrays have one name")
+
+        def read(key: str) -> Any:
+            info = members.getinfo(f"{key}.npy")
+            with members.open(info) as member:
+                _check_declared(member, info.file_size, f"{where}: {key!r}")
+            return arrays[key]
+
+        yield Arrays(where, (name.removesuffix(".npy") for name in names), read)
 
 
-def _read_npy(path: str, _: str) -> dict[str, Any]:
-    return {"values": np.load(path, allow_pickle=False)}
+def _open_npy(path: str, where: str) -> Iterator[Arrays]:
+    def read(_: str) -> Any:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            _check_declared(file, size, where)
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
+
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+    yield Arrays(where, ["values"], read)
 
 
-def _read_pickle(path: str, where: str) -> dict[str, Any]:
+def _check_declared(file: IO[bytes], size: int, where: str) -> None:
+    """Compare the shape in the header of an npy with the bytes that follow it.
+
+    Raises:
+        TableError: it declares more than it holds, or more than fits into memory.
+    """
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        header = np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > size and not dtype.hasobject:
+        raise TableError(f"{where}: declares {declared:,} bytes and holds {size:,}")
+    check_size(declared, where)
+
+
+def _open_pickle(path: str, where: str) -> Iterator[Mapping[str, Any]]:
     content = pickles.load(path, where=where)
-    return _flat(content) if isinstance(content, Mapping) else {"values": content}
+    yield _flat(content) if isinstance(content, Mapping) else {"values": content}
 
 
-def _read_hdf5(path: str, _: str) -> dict[str, Any]:
+def _open_hdf5(path: str, where: str) -> Iterator[Arrays]:
     import h5py
 
-    found: dict[str, Any] = {}
+    found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            value = item[()]
-            if h5py.check_string_dtype(item.dtype) is not None:
-                value = item.asstr()[()]
-            found[name] = value
+            found.append(name)
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
-    return found
+
+        def read(key: str) -> Any:
+            dataset = file[key]
+            if dataset.external or dataset.is_virtual:
+                raise TableError(
+                    f"{where}: {key!r} takes its values from other files, which is never followed; "
+                    "copy it into a file that holds them"
+                )
+            if dataset.shape is None:
+                raise TableError(f"{where}: {key!r} holds nothing")
+            check_size(dataset.size * dataset.dtype.itemsize, f"{where}: {key!r}")
+            if h5py.check_string_dtype(dataset.dtype) is not None:
+                return dataset.asstr()[()]
+            return dataset[()]
+
+        yield Arrays(where, found, read)
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -85,35 +180,30 @@ def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-READERS: Mapping[str, Callable[[str, str], dict[str, Any]]] = {
-    ".csd": _read_hdf5,
-    ".h5": _read_hdf5,
-    ".hdf5": _read_hdf5,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".p": _read_pickle,
-    ".pickle": _read_pickle,
-    ".pkl": _read_pickle,
+OPENERS: Mapping[str, Callable[[str, str], Any]] = {
+    ".csd": _open_hdf5,
+    ".h5": _open_hdf5,
+    ".hdf5": _open_hdf5,
+    ".npy": _open_npy,
+    ".npz": _open_npz,
+    ".p": _open_pickle,
+    ".pickle": _open_pickle,
+    ".pkl": _open_pickle,
 }
 
 
-def read_columns(file: str) -> dict[str, list[Any]]:
-    """The columns of a CSV, TSV or Parquet file; spaces around the names are dropped."""
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
+def items_of(content: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    """An array or list, one item a clip.
 
-    if file.lower().endswith(".parquet"):
-        table = storage.read_table(file)
-    else:
-        options = pa_csv.ParseOptions(
-            delimiter="\t" if file.lower().endswith(".tsv") else ",", newlines_in_values=True
-        )
-        with storage.local_copy(file) as path:
-            try:
-                table = pa_csv.read_csv(path, parse_options=options)
-            except pa.ArrowInvalid as error:
-                raise ConfigError(f"{file}: not a readable table: {error}") from error
-    return {name.strip(): table[name].to_pylist() for name in table.column_names}
+    Raises:
+        TableError: a single value.
+    """
+    value = content[key]
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value  # type: ignore[return-value]
+    if isinstance(value, list | tuple):
+        return value
+    raise TableError(f"{where}: {key!r} is one value, expected one a clip")
 
 
 # ---- finding arrays inside
@@ -143,6 +233,14 @@ def beside(content: Mapping[str, Any], wanted: str, key: str, split: str | None)
     return next((choice for choice in reversed(choices) if choice in content), None)
 
 
+def find_names(
+    content: Mapping[str, Any], wanted: tuple[str, ...], key: str, split: str | None
+) -> tuple[str, ...]:
+    """The keys of the clips' names: those that are wanted, else the usual one; none where it lacks."""
+    usual = (name for name in NAME_KEYS if beside(content, name, key, split) is not None)
+    return wanted or next(((name,) for name in usual), ())
+
+
 def names_of(
     content: Mapping[str, Any],
     wanted: tuple[str, ...],
@@ -156,11 +254,10 @@ def names_of(
     """The clips' names beside an array of `count` rows; by position where there are none.
 
     Raises:
-        ConfigError: no such key, or another number of names than rows.
+        ConfigError: no such key.
+        TableError: another number of names than rows, or a row without a name.
     """
-    wanted = wanted or next(
-        ((name,) for name in NAME_KEYS if beside(content, name, key, split) is not None), ()
-    )
+    wanted = find_names(content, wanted, key, split)
     if not wanted:
         return [positional_name(split, index) for index in range(count)]
     columns = []
@@ -168,9 +265,14 @@ def names_of(
         found = beside(content, name, key, split)
         if found is None:
             raise ConfigError(f"{where}: no array {name!r}; {near(name, content)}")
-        column = [as_text(item) for item in content[found]]
+        column = [as_text(item) for item in items_of(content, found, where)]
         if len(column) != count:
-            raise ConfigError(f"{where}: {len(column)} names in {found!r}, {count} rows in {key!r}")
+            raise TableError(f"{where}: {len(column)} names in {found!r}, {count} rows in {key!r}")
+        nameless = [index for index, part in enumerate(column) if not part]
+        if nameless:
+            raise TableError(
+                f"{where}: {len(nameless)} rows of {found!r} are no name, first {nameless[0]}"
+            )
         columns.append(column)
     return [formatted(parts, name_format) for parts in zip(*columns, strict=True)]
 
@@ -190,14 +292,10 @@ def formatted(parts: Sequence[str], pattern: str) -> str:
 
 
 def as_text(item: Any) -> str:
-    """A name as text; MMSA writes lists of one, older files bytes."""
+    """A name or word as text, nothing as empty text; MMSA writes lists of one, older files bytes."""
     if isinstance(item, np.ndarray | list | tuple) and len(item) == 1:
         item = item[0]
-    if isinstance(item, bytes):
-        return item.decode("utf-8", "replace")
-    if isinstance(item, float | np.floating) and float(item).is_integer():
-        return str(int(item))
-    return str(item)
+    return composed(text_of(item) or "")
 
 
 def near(name: str, known: Mapping[str, Any]) -> str:

@@ -2,15 +2,14 @@
 
     npz, HDF5    arrays `clips x dim` or `clips x steps x dim`, or one array a clip under the clip's name
     npy          one array `clips x dim` or `clips x steps x dim`
-    CSV, Parquet one row a step, or one row a clip with a list column
+    tables       CSV, TSV, JSON lines, Parquet: one row a step, or one row a clip with a list column
     pickle       the above in dicts, also a level of splits (the layout of MMSA)
-    folder       one npy or csv a clip, the file's name is the clip's
+    folder       one npy or table a clip, the file's name is the clip's
 
 HDF5 groups of `features` and `intervals` (the layout of the CMU SDK) give the time of each step too.
 """
 
 import collections
-import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +19,21 @@ from typing import Any
 import numpy as np
 
 from cluster import storage
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, TableError
 from jobs._arrays import (
-    NAME_KEYS,
     as_text,
     beside,
-    formatted,
+    find_names,
+    items_of,
     names_of,
     near,
+    open_arrays,
     parts_of,
-    read_columns,
-    read_mapping,
 )
+from jobs.interop.cells import composed
+from jobs.interop.columns import meant
+from jobs.interop.feature_tables import features_of, names_in, stacked
+from jobs.interop.tables import SUFFIXES, Table, raise_faults, read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Layout:
     """Key of the number of real steps a clip; by default ``<array>_lengths`` where it is there."""
 
     columns: tuple[str, ...] = ()
-    """Columns of a CSV or Parquet file, wildcards allowed; by default all numbers."""
+    """Columns of a table, wildcards allowed; by default all numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class Ready:
 
     splits: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    named: bool = True
+    """Whether the file says whose the rows are; otherwise they are called by their places."""
 
     @property
     def dim(self) -> int:
@@ -94,7 +98,8 @@ def read_ready(file: str, layout: Layout) -> Ready:
     """Read named features from a file or folder.
 
     Raises:
-        ConfigError: a key that is not there (naming the nearest), or arrays that do not fit together.
+        ConfigError: a key that is not there, naming the nearest.
+        TableError: arrays that do not fit together, or a table with faults, all listed.
         UnsafePickleError: a pickle asks for more than arrays and containers.
     """
     if not storage.exists(file):
@@ -102,10 +107,11 @@ def read_ready(file: str, layout: Layout) -> Ready:
     suffix = Path(file).suffix.lower()
     if Path(file).is_dir():
         ready = _from_folder(Path(file), layout)
-    elif suffix in (".csv", ".tsv", ".parquet"):
-        ready = _from_table(read_columns(file), layout, where=file)
+    elif suffix in SUFFIXES:
+        ready = _from_table(read_table(file), layout)
     else:
-        ready = _from_mapping(read_mapping(file), layout, where=file)
+        with open_arrays(file) as content:
+            ready = _from_mapping(content, layout, where=file)
     return _checked(ready, where=file)
 
 
@@ -126,9 +132,11 @@ def _from_mapping(content: Mapping[str, Any], layout: Layout, *, where: str) -> 
     values: list[np.ndarray] = []
     splits: list[str | None] = []
     notes: list[str] = []
+    named = True
     for split, key in parts:
+        named = named and bool(find_names(content, layout.names, key, split))
         lengths = _lengths(content, layout, key, split, notes, where=where)
-        rows = _rows(content[key], lengths, where=f"{where}: {key}")
+        rows = _rows(content[key], lengths, notes, where=f"{where}: {key}")
         values += rows
         names += names_of(
             content, layout.names, layout.name_format, key, split, len(rows), where=where
@@ -140,6 +148,7 @@ def _from_mapping(content: Mapping[str, Any], layout: Layout, *, where: str) -> 
         columns=_column_names(content, layout.array, values),
         splits=tuple(splits),
         notes=tuple(dict.fromkeys(notes)),
+        named=named,
     )
 
 
@@ -160,54 +169,80 @@ def _lengths(
         return None
     if layout.lengths is None:
         notes.append(f"number of real steps from {found!r}")
-    numbers = np.asarray(content[found]).reshape(-1)
+    numbers = np.asarray(items_of(content, found, where)).reshape(-1)
     if numbers.dtype.kind not in "fiu":
-        raise ConfigError(f"{where}: lengths in {found!r} are {numbers.dtype}, expected numbers")
+        raise TableError(f"{where}: lengths in {found!r} are {numbers.dtype}, expected numbers")
+    if not np.isfinite(numbers).all() or (numbers < 0).any() or (numbers % 1 > 0).any():
+        raise TableError(f"{where}: lengths in {found!r} are not all whole numbers from 0 on")
     return numbers.astype(np.int64)
 
 
-def _rows(value: Any, lengths: np.ndarray | None, *, where: str) -> list[np.ndarray]:
+def _rows(
+    value: Any, lengths: np.ndarray | None, notes: list[str], *, where: str
+) -> list[np.ndarray]:
     """One float32 array `steps x dim` a clip."""
     if isinstance(value, np.ndarray) and value.dtype != object:
-        if value.ndim not in (1, 2, 3) or value.dtype.kind not in "fiub":
-            raise ConfigError(
+        if value.ndim not in (1, 2, 3) or value.dtype.kind not in "fiub" or not value.size:
+            raise TableError(
                 f"{where}: expected numbers, clips x dim or clips x steps x dim; "
                 f"came {value.dtype} of shape {value.shape}"
             )
+        if _are_token_ids(value):
+            raise TableError(
+                f"{where}: holds token ids, a mask and segments of a text model ({value.shape}), no "
+                "features; take the array of its embeddings"
+            )
         array = value.astype(np.float32)
         rows = list(array.reshape(len(array), -1, array.shape[-1] if array.ndim > 1 else 1))
-    else:
+    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         rows = [_two_dimensional(item, where=where) for item in value]
+    else:
+        raise TableError(f"{where}: expected numbers, came {type(value).__name__}")
     if lengths is not None:
         if len(lengths) != len(rows):
-            raise ConfigError(f"{where}: {len(lengths)} lengths, {len(rows)} clips")
+            raise TableError(f"{where}: {len(lengths)} lengths, {len(rows)} clips")
+        longer = sum(length > len(row) for row, length in zip(rows, lengths, strict=True))
+        if longer:
+            notes.append(f"{longer} lengths are above the number of steps; all steps are taken")
         rows = [row[: int(length)] for row, length in zip(rows, lengths, strict=True)]
     return rows
+
+
+def _are_token_ids(value: np.ndarray) -> bool:
+    """Whether an array `clips x 3 x length` is what a text model reads: ids, mask, segments."""
+    if value.ndim != 3 or value.shape[1] != 3:
+        return False
+    ids, mask, segments = (value[:, k] for k in range(3))
+    flags = all(np.isin(part, (0, 1)).all() for part in (mask, segments))
+    return bool(flags and (ids >= 0).all() and (ids % 1 == 0).all() and ids.max() > 1)
 
 
 def _two_dimensional(item: Any, *, where: str) -> np.ndarray:
     try:
         array = np.asarray(item, np.float32)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: expected numbers, came {type(item).__name__}") from error
+        raise TableError(f"{where}: expected numbers, came {type(item).__name__}") from error
     if array.ndim not in (1, 2):
-        raise ConfigError(f"{where}: expected steps x dim a clip, came shape {array.shape}")
-    return array.reshape(-1, array.shape[-1])
+        raise TableError(f"{where}: expected steps x dim a clip, came shape {array.shape}")
+    return array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, array.shape[-1])
 
 
 def _one_array_a_clip(content: Mapping[str, Any], prefix: str, *, where: str) -> Ready:
     """Keys are clips: arrays, or groups of `features` and `intervals`."""
-    inside = {key.removeprefix(prefix): v for key, v in content.items() if key.startswith(prefix)}
+    inside = {key.removeprefix(prefix): key for key in content if key.startswith(prefix)}
     grouped = {key.removesuffix("/features"): key for key in inside if key.endswith("/features")}
     keys = grouped or {key: key for key in inside}
     values, intervals = [], []
     for name, key in keys.items():
-        values.append(_two_dimensional(inside[key], where=f"{where}: {key}"))
+        values.append(_two_dimensional(content[inside[key]], where=f"{where}: {key}"))
         times = inside.get(f"{name}/intervals") if grouped else None
-        intervals.append(None if times is None else _two_dimensional(times, where=where))
+        intervals.append(None if times is None else _intervals(content[times], values[-1], where))
     if len({array.shape[1] for array in values}) > 1:
-        known = ", ".join(sorted(inside)[:12])
-        raise ConfigError(f"{where}: which array? type: --array KEY; there are: {known}")
+        widths = [f"{name} {array.shape[1]}" for name, array in zip(keys, values, strict=True)]
+        raise ConfigError(
+            f"{where}: which array? type: --array KEY; or, where each is a clip, give them one width "
+            f"(steps x dim); widths are: {', '.join(widths[:12])}"
+        )
     complete = [times for times in intervals if times is not None]
     return Ready(
         names=tuple(keys),
@@ -216,13 +251,20 @@ def _one_array_a_clip(content: Mapping[str, Any], prefix: str, *, where: str) ->
     )
 
 
+def _intervals(value: Any, steps: np.ndarray, where: str) -> np.ndarray:
+    times = _two_dimensional(value, where=where)
+    if times.shape != (len(steps), 2):
+        raise TableError(f"{where}: intervals of shape {times.shape}, expected ({len(steps)}, 2)")
+    return times
+
+
 def _column_names(
     content: Mapping[str, Any], array: str, values: Sequence[np.ndarray]
 ) -> tuple[str, ...]:
     """Names of the dimensions from ``<array>_names`` or ``<stem>_names``, where their number fits."""
     stems = [array, array.partition("_")[0]]
     for key in (f"{stem}_names" for stem in stems):
-        if key in content and values and len(content[key]) == values[0].shape[1]:
+        if key in content and values and np.shape(content[key]) == (values[0].shape[1],):
             return tuple(as_text(item) for item in content[key])
     return ()
 
@@ -230,81 +272,39 @@ def _column_names(
 # ---- tables and folders
 
 
-def _from_table(columns: Mapping[str, list[Any]], layout: Layout, *, where: str) -> Ready:
-    names = layout.names or next(((key,) for key in NAME_KEYS if key in columns), ())
-    if not names:
-        raise ConfigError(
-            f"{where}: which column names the clips? type: --names COLUMN; {near('name', columns)}"
-        )
-    for name in names:
-        if name not in columns:
-            raise ConfigError(f"{where}: no column {name!r}; {near(name, columns)}")
-    rows = zip(*(columns[name] for name in names), strict=True)
-    keys = [formatted([as_text(part) for part in row], layout.name_format) for row in rows]
+def _from_table(table: Table, layout: Layout) -> Ready:
+    names, keys = names_in(table, layout.names, layout.name_format)
     if layout.array is not None:
-        if layout.array not in columns:
-            raise ConfigError(f"{where}: no column {layout.array!r}; {near(layout.array, columns)}")
-        lists = [
-            _two_dimensional(item, where=f"{where}: {layout.array}")
-            for item in columns[layout.array]
-        ]
-        return Ready(names=tuple(keys), values=tuple(lists))
-    chosen = _chosen(columns, layout.columns, excluded=names, where=where)
-    matrix = np.array([columns[name] for name in chosen], np.float32).T
-    steps: dict[str, list[int]] = {}
-    for index, key in enumerate(keys):
-        steps.setdefault(key, []).append(index)
-    return Ready(
-        names=tuple(steps),
-        values=tuple(matrix[indices] for indices in steps.values()),
-        columns=tuple(chosen),
-    )
-
-
-def _chosen(
-    columns: Mapping[str, list[Any]],
-    patterns: Sequence[str],
-    *,
-    excluded: Sequence[str],
-    where: str,
-) -> list[str]:
-    """Columns that fit the patterns, in the file's order; without patterns all that hold numbers."""
-    numeric = [
-        name
-        for name, values in columns.items()
-        if name not in excluded
-        and all(isinstance(value, int | float | None) for value in values[:100])
-    ]
-    for pattern in patterns:
-        if not fnmatch.filter(columns, pattern):
-            raise ConfigError(f"{where}: no column {pattern!r}; {near(pattern, columns)}")
-    chosen = [
-        name
-        for name in numeric
-        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    ]
-    if not chosen:
-        raise ConfigError(f"{where}: no column of numbers among {', '.join(columns)}")
-    return chosen
+        if layout.array not in table.columns:
+            raise ConfigError(
+                f"{table.where}: no column {layout.array!r}; {meant(layout.array, table.columns)}"
+            )
+        raise_faults(table.faults, table.where)
+        column = table.columns[layout.array]
+        cells = column if isinstance(column, list) else column.to_pylist()
+        where = f"{table.where}: {layout.array}"
+        lists = [_two_dimensional(cell, where=where) for cell in cells]
+        return Ready(names=tuple(names), values=tuple(lists))
+    found = features_of(table, names, keys, layout.columns)
+    return Ready(**vars(found))
 
 
 def _from_folder(folder: Path, layout: Layout) -> Ready:
-    """One file a clip."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".npy", ".csv"))
+    """One file a clip: arrays, or tables that all have the same columns."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".npy", *SUFFIXES))
+    arrays = [path for path in files if path.suffix.lower() == ".npy"]
     if not files:
         raise ConfigError(f"{folder}: expected files NAME.npy or NAME.csv, one a clip")
-    values: list[np.ndarray] = []
-    columns: tuple[str, ...] = ()
-    for path in files:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            values.append(_two_dimensional(array, where=str(path)))
-        else:
-            table = read_columns(str(path))
-            chosen = _chosen(table, layout.columns, excluded=(), where=str(path))
-            values.append(np.array([table[name] for name in chosen], np.float32).T)
-            columns = tuple(chosen)
-    return Ready(names=tuple(path.stem for path in files), values=tuple(values), columns=columns)
+    if arrays and len(arrays) < len(files):
+        raise TableError(f"{folder}: holds arrays and tables; expected files of one kind")
+    if not arrays:
+        table, names = stacked([read_table(str(path)) for path in files], folder)
+        return Ready(**vars(features_of(table, names, (), layout.columns)))
+    values = []
+    for path in arrays:
+        with open_arrays(str(path)) as content:
+            values.append(_two_dimensional(content["values"], where=str(path)))
+    return Ready(names=tuple(composed(path.stem) for path in arrays), values=tuple(values))
 
 
 # ---- checks
@@ -312,12 +312,12 @@ def _from_folder(folder: Path, layout: Layout) -> Ready:
 
 def _checked(ready: Ready, *, where: str) -> Ready:
     if not ready.names:
-        raise ConfigError(f"{where}: no clips inside")
+        raise TableError(f"{where}: no clips inside")
     counts = collections.Counter(ready.names)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise ConfigError(f"{where}: {len(twice)} names stand there twice: {', '.join(twice[:10])}")
+        raise TableError(f"{where}: {len(twice)} names stand there twice: {', '.join(twice[:10])}")
     widths = sorted({array.shape[1] for array in ready.values})
     if len(widths) > 1 or widths == [0]:
-        raise ConfigError(f"{where}: expected one width for all clips, came {widths}")
+        raise TableError(f"{where}: expected one width for all clips, came {widths}")
     return ready

@@ -1,6 +1,6 @@
 """Bring ready-made features into a dataset, or take a dataset's features out for other tools.
 
-Reads:  npz, npy, HDF5, CSV, Parquet, pickles (arrays and containers only), folders with a file a clip
+Reads:  npz, npy, HDF5, pickles (arrays and containers only), CSV, TSV, JSON lines, Parquet, folders
 Writes: <root>/features/<name>-<content hash>/ (cluster.tables.FEATURES); export: one npz or pkl file
 
 Import:  affuse features import --root R --file au.npz --array au_mean --name au --modality video
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster import storage
+from cluster.console import readable
 from cluster.errors import ConfigError
 from cluster.tables import features as features_table
 from encoders import ENCODERS
@@ -26,6 +27,7 @@ from jobs._features import features_uri, publish_unit, published_units
 from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
 from jobs.catalog.names import check_names
+from jobs.interop.joining import check_named, match_names, source_of, without_labels
 
 KNOWN_WIDTHS: Mapping[tuple[str, int], str] = {
     ("text", 300): "GloVe vectors",
@@ -70,7 +72,7 @@ class Import:
     """Key of the number of real steps a clip; by default `<array>_lengths` where it is there."""
 
     columns: tuple[str, ...] = ()
-    """Columns of a CSV or Parquet file, wildcards allowed, e.g. `AU*_r`; by default all numbers."""
+    """Columns of a table, wildcards allowed, e.g. `AU*_r`; by default all numbers but index and labels."""
 
     padding: Literal["none", "zeros"] = "none"
     """zeros: leading and trailing steps of nothing but zeros are no steps."""
@@ -139,10 +141,13 @@ def import_features(config: Import) -> None:
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
     ready = read_ready(config.file, layout_of(config))
-    manifest = read_manifest(root, columns=["name"])["name"].to_pylist()
-    rows, said = matched(ready, config, manifest)
-    for note in [*ready.notes, *said, width_note(config.modality, ready.dim)]:
-        print(note)
+    table = read_manifest(root, columns=["name", *dataset.tasks])
+    manifest = table["name"].to_pylist()
+    check_named(ready, config.file, source_of(root))
+    rows, said = match_names(ready, config.rename, manifest, config.file)
+    ready, left_out = without_labels(ready, rows, table, list(dataset.tasks))
+    for note in [*ready.notes, *said, *left_out, width_note(config.modality, ready.dim)]:
+        print(readable(note))
     folder = f"{config.name}-{ready.content_hash}"
     uri = features_uri(root, folder)
     refs = units(root)
@@ -173,54 +178,6 @@ def layout_of(config: Import) -> Layout:
         lengths=config.lengths,
         columns=config.columns,
     )
-
-
-def matched(
-    ready: Ready, config: Import, manifest: Sequence[str]
-) -> tuple[dict[str, int], list[str]]:
-    """Clip's name -> row of the file, and what is to be said about it.
-
-    Raises:
-        ConfigError: the file names none of the manifest's clips.
-    """
-    names = list(ready.names)
-    for pattern, text in config.rename.items():
-        names = [re.sub(pattern, text, name) for name in names]
-    rows = {name: index for index, name in enumerate(names)}
-    if len(rows) < len(names):
-        raise ConfigError("rename makes one name of several; make the pattern narrower")
-    known = set(manifest)
-    said = []
-    if not known & set(rows):
-        first = common_first_fields(names, manifest)
-        renamed = (
-            {first[1] + name[len(first[0]) :]: row for name, row in rows.items()} if first else {}
-        )
-        if first is None or not set(renamed) <= known:
-            raise ConfigError(
-                f"{config.file} names none of the clips: it has {names[0]!r}, the manifest "
-                f"{manifest[0]!r}; type: --rename PATTERN=TEXT, or other --names"
-            )
-        rows = renamed
-        said.append(
-            f"names: {first[0]}... is {first[1]}... in the manifest; all {len(rows)} fit so"
-        )
-    extra = [name for name in rows if name not in known]
-    if extra:
-        some = ", ".join(extra[:10]) + (", ..." if len(extra) > 10 else "")
-        said.append(f"{len(extra)} names of the file are no clips of the manifest: {some}")
-    return rows, said
-
-
-def common_first_fields(names: Sequence[str], manifest: Sequence[str]) -> tuple[str, str] | None:
-    """The first dash-separated field of both sides, where each side has only one of it.
-
-    RAVDESS counts modalities there: 01-... is the audio-visual take of the sound 03-...
-    """
-    ours, theirs = ({name.partition("-")[0] for name in side} for side in (names, manifest))
-    if len(ours) != 1 or len(theirs) != 1 or not all("-" in name for name in names):
-        return None
-    return f"{ours.pop()}-", f"{theirs.pop()}-"
 
 
 def width_note(modality: str, dim: int) -> str:

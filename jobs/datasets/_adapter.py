@@ -202,10 +202,7 @@ def read_rows(uri: str) -> list[dict[str, Any]]:
     """
     table = read_table(storage.absolute(uri))
     raise_faults(table.faults, uri, LabelTableError)
-    columns = {
-        name: column if isinstance(column, list) else column.to_pylist()
-        for name, column in table.columns.items()
-    }
+    columns = {name: table.cells(name) for name in table.columns}
     return [{name: cells[k] for name, cells in columns.items()} for k in range(table.num_rows)]
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cluster import storage
-from cluster.errors import NotPreparedError
+from cluster.errors import LabelTableError, NotPreparedError
 from fusion.tasks import Task
-from jobs._arrays import SPLIT_KEYS, as_text, positional_name, read_mapping
+from jobs._arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
 from jobs.datasets._adapter import Collected, Label, Preparation, Row
 
 LABEL_KEYS = ("regression_labels", "labels", "label")
@@ -49,21 +49,37 @@ class Config(Preparation):
 
     def collect(self) -> Collected:
         """One clip a row of each split."""
-        content = read_mapping(storage.absolute(self.source))
         rows: list[Row] = []
         tasks: dict[str, Task] = {}
-        for key, part in splits_of(content):
-            columns = self._labels(part, tasks)
-            if not columns:
-                raise NotPreparedError(
-                    f"{self.source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
-                    f"came {', '.join(sorted(part))}"
-                )
-            rows += [_row(part, key, index, columns) for index in range(len(columns[self.task]))]
+        with open_arrays(storage.absolute(self.source)) as content:
+            for key, part in splits_of(content):
+                columns = self._labels(part, tasks)
+                if not columns:
+                    raise NotPreparedError(
+                        f"{self.source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
+                        f"came {', '.join(sorted({name.rpartition('/')[2] for name in content}))}"
+                    )
+                rows += self._rows(part, key, columns)
         name = self.source.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return Collected(
             name=self.dataset_name or name, licence=self.licence, tasks=tasks, rows=rows
         )
+
+    def _rows(
+        self, part: Mapping[str, Any], split: str | None, columns: Mapping[str, Sequence[Label]]
+    ) -> list[Row]:
+        """The clips of one split.
+
+        Raises:
+            LabelTableError: arrays of different length.
+        """
+        count = len(columns[self.task])
+        kept = {key: part[key] for key in ("id", "raw_text") if key in part}
+        sizes = {key: len(values) for key, values in {**columns, **kept}.items()}
+        if set(sizes.values()) != {count}:
+            each = ", ".join(f"{key} {size}" for key, size in sizes.items())
+            raise LabelTableError(f"{self.source}: {split or 'the file'} has rows of {each}")
+        return [_row(part, split, index, columns) for index in range(count)]
 
     def _labels(
         self, part: Mapping[str, Any], tasks: dict[str, Task]
@@ -80,21 +96,30 @@ class Config(Preparation):
                 tasks[f"{self.task}_{modality}"] = Task(kind="regression", range=self.range)
         words = [as_text(item) for item in part.get("annotations", ())]
         if words and not all(_is_number(word) for word in words):
-            columns["polarity"] = words
+            columns["polarity"] = [word or None for word in words]
             known = tasks["polarity"].classes if "polarity" in tasks else ()
-            tasks["polarity"] = Task(kind="classification", classes=tuple(sorted({*known, *words})))
+            classes = tuple(sorted({*known, *words} - {""}))
+            tasks["polarity"] = Task(kind="classification", classes=classes)
         return columns
 
 
 def splits_of(content: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
-    """(split as the file calls it, its arrays by key); one without where there is no such level."""
+    """(split as the file calls it, its arrays of one dimension); one without where there is no such level.
+
+    Features lie there too, and may be large: only what can say something of a clip is loaded.
+    """
     found: list[tuple[str | None, dict[str, Any]]] = []
     for key in SPLIT_KEYS:
         prefix = f"{key}/"
-        part = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
-        if part:
-            found.append((key, part))
-    return found or [(None, dict(content))]
+        names = [name.removeprefix(prefix) for name in content if name.startswith(prefix)]
+        if names:
+            found.append((key, {name: content[prefix + name] for name in names if _is_read(name)}))
+    return found or [(None, {name: content[name] for name in content if _is_read(name)})]
+
+
+def _is_read(name: str) -> bool:
+    labels = {f"{key}{suffix}" for key in LABEL_KEYS for suffix in ("", "_T", "_A", "_V")}
+    return name in labels | {"id", "raw_text", "annotations"}
 
 
 def _row(
@@ -102,7 +127,7 @@ def _row(
 ) -> Row:
     name = as_text(part["id"][index]) if "id" in part else positional_name(key, index)
     parts = re.fullmatch(r"(.+)\$_\$(\d+)", name)
-    text = as_text(part["raw_text"][index]).strip() if "raw_text" in part else ""
+    text = as_text(part["raw_text"][index]) if "raw_text" in part else ""
     return Row(
         name=name,
         text=text or None,
@@ -114,7 +139,10 @@ def _row(
 
 
 def _numbers(values: Any) -> list[Label]:
-    array = np.asarray(values, np.float64).reshape(len(values))
+    try:
+        array = np.asarray(values, np.float64).reshape(len(values))
+    except (TypeError, ValueError) as error:
+        raise LabelTableError(f"the labels are not one number a clip: {error}") from error
     return [None if np.isnan(value) else float(value) for value in array]
 
 

@@ -21,7 +21,7 @@ ALIASES: Mapping[str, str] = {
     "speaker": "actor actorid participant participantid person personid speakerid speakername spk "
     "subject subjectid who",
     "group": "filmid groupid videoid",
-    "split": "part partition subset",
+    "split": "partition subset",
     "fold": "foldid",
 }
 """What people call the columns that are read here, spelt as `plain` spells."""

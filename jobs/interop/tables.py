@@ -54,6 +54,11 @@ class Table:
     commas: bool = False
     """Whether its delimiter says that fractions stand behind commas."""
 
+    def cells(self, name: str) -> list[Any]:
+        """A column as it stands."""
+        column = self.columns[name]
+        return column if isinstance(column, list) else column.to_pylist()
+
     def texts(self, name: str) -> list[str | None]:
         """A column as text."""
         return texts(self.columns[name])

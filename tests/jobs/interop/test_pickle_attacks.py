@@ -181,11 +181,11 @@ class TestTheCommandLine:
         assert done.stderr.startswith("affuse features: evil.pkl: it ")
         assert len(done.stderr.splitlines()) == 1
 
-    def test_a_broken_pickle_is_exit_2(self, root, tmp_path, capsys):
+    def test_a_broken_pickle_is_exit_1(self, root, tmp_path, capsys):
         file = tmp_path / "broken.pkl"
         file.write_bytes(pickle.dumps({"x": np.zeros(3)})[:-5])
         words = ["features", "import", "--root", root, "--file", str(file), "--array", "x"]
-        assert run([*words, "--name", "x", "--modality", "video"]) == 2
+        assert run([*words, "--name", "x", "--modality", "video"]) == 1
         assert "broken.pkl: not a readable pickle" in capsys.readouterr().err
 
 
