@@ -8,7 +8,6 @@ is joined, the user's token is used. Workers import the packages of the same che
 import logging
 import os
 import platform
-import shutil
 import socket
 import sys
 import tempfile
@@ -17,24 +16,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cluster.errors import PlanError
+from cluster.joining import QUIET, join
+from cluster.session_folder import MAX_PARENT, session_folder
 from cluster.session_token import fresh_token
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-"""The folder that holds our four packages."""
-
-NOT_SHIPPED = (
-    ".git",
-    ".venv",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-    "tests",
-    "__pycache__",
-)
-"""What the working directory leaves behind when it travels to a cluster."""
+from cluster.shipping import CHECKOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +40,7 @@ class SessionConfig:
     """Shared memory of a local session [GB]; by default Ray's choice."""
 
     temp_dir: str | None = None
-    """Folder of a local session's sockets and logs; keep it short (a socket's path holds 107 bytes)."""
+    """Folder for the sockets, logs and spilled objects of a local session; by default /tmp."""
 
     dashboard: bool = False
     """Start Ray's dashboard on loopback (a local session only); it asks for RAY_AUTH_TOKEN."""
@@ -62,8 +48,11 @@ class SessionConfig:
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:
             raise ValueError(f"session.num_cpus: expected 1 or more, came {self.num_cpus}")
-        if self.temp_dir is not None and len(self.temp_dir) > 40:
-            raise ValueError(f"session.temp_dir: {self.temp_dir!r} is longer than 40 characters")
+        if len(parent := str(_parent(self))) > MAX_PARENT:
+            raise ValueError(
+                f"session.temp_dir: {parent} is longer than the {MAX_PARENT} characters that leave room "
+                "for the names of sockets"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +80,18 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
         yield
         return
     with ExitStack() as ends:
-        if cluster_address(config) is None:
-            # With a random one nobody could open the dashboard that was asked for.
+        address = cluster_address(config)
+        if address is not None:
+            ends.callback(ray.shutdown)
+            join(address)
+        else:
+            # With a random token nobody could open the dashboard that was asked for.
             chosen = os.environ.get("RAY_AUTH_TOKEN") if config.dashboard else None
             ends.enter_context(fresh_token(chosen))
-        temporary = _start(config)
-        if temporary is not None:
-            ends.callback(shutil.rmtree, temporary, ignore_errors=True)
-        ends.callback(ray.shutdown)
+            folder = ends.enter_context(session_folder(_parent(config)))
+            ends.callback(ray.shutdown)
+            with _muted_stderr():
+                _start(config, folder)
         _quiet_data()
         yield
 
@@ -181,46 +174,23 @@ def memory_available_gb() -> float:
     return free_gb
 
 
-def _start(config: SessionConfig) -> str | None:
-    """Start or join; returns the folder to delete at the end."""
+def _parent(config: SessionConfig) -> Path:
+    return Path(config.temp_dir or "/tmp").expanduser().absolute()
+
+
+def _start(config: SessionConfig, folder: Path) -> None:
     import ray
 
-    address = cluster_address(config)
-    common: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    if address is not None:
-        try:
-            ray.init(address=address, runtime_env=_runtime_env(), **common)
-        except (ConnectionError, RuntimeError) as error:
-            first = str(error).splitlines()[0]
-            raise PlanError(
-                f"no Ray cluster at {address}: {first}; type: ray status --address {address}"
-            ) from error
-        return None
-    temporary = tempfile.mkdtemp(prefix="af-", dir="/tmp") if config.temp_dir is None else None
-    store = None if config.object_store_gb is None else int(config.object_store_gb * 1e9)
-    with _muted_stderr():
-        _init_local(config, store, temporary, common)
-    return temporary
-
-
-def _init_local(
-    config: SessionConfig, store: int | None, temporary: str | None, common: dict[str, Any]
-) -> None:
-    import ray
-
+    store = config.object_store_gb
     ray.init(
         address="local",
         num_cpus=config.num_cpus or usable_cpus(),
         num_gpus=config.num_gpus,
-        object_store_memory=store,
+        object_store_memory=None if store is None else int(store * 1e9),
         include_dashboard=config.dashboard,
         dashboard_host="127.0.0.1",
-        _temp_dir=temporary or config.temp_dir,
-        **common,
+        _temp_dir=str(folder),
+        **QUIET,
     )
 
 
@@ -241,13 +211,6 @@ def _muted_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def _runtime_env() -> dict[str, Any] | None:
-    """Ship the checkout, unless the job was submitted with a working directory already."""
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        return None
-    return {"working_dir": str(CHECKOUT), "excludes": list(NOT_SHIPPED)}
 
 
 def _quiet_environment(*, local: bool) -> None:

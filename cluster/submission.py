@@ -1,8 +1,8 @@
 """Ship a job to a running Ray cluster through its Jobs API, and stay with it.
 
-What travels: the four packages and the project's metadata, never the rest of the checkout, plus the job's
-config as one JSON file. The cluster's machines install what the metadata asks for, unless their image has
-it already. A job runs once: whoever submitted it submits it again, and it does what is missing.
+What travels: the sources of the four packages and the job's config as one JSON file. The cluster's machines
+install what the metadata asks for, unless their image has it already. A job runs once: whoever submitted it
+submits it again, and it does what is missing.
 
 Ray runs whatever it is sent, so the Jobs port must never face a network without token authentication. The
 token is taken from a file or the environment, sent as a header, and never printed or put into the job.
@@ -15,10 +15,8 @@ import ipaddress
 import json
 import logging
 import re
-import shutil
 import tempfile
 import time
-import tomllib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.errors import ConfigError, SubmissionError
-from cluster.settings import nearest
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-SHIPPED = ("cluster", "encoders", "fusion", "jobs", "constraints.txt", "pyproject.toml")
-"""What a job needs of the checkout; data, tests, environments and secrets beside it stay here."""
+from cluster.shipping import project_metadata, stage
 
 CONFIG_FILE = "submitted.json"
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -40,7 +34,6 @@ PASSED_BY_RAY = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client prefers over the address it is given, in this order."""
 
 PROJECT = "affuse"
-EXTRA_OF_SCHEME = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +173,7 @@ def _check_version(address: str, version: str) -> None:
 
     ray = next(
         requirement
-        for requirement in map(Requirement, _metadata()["dependencies"])
+        for requirement in map(Requirement, project_metadata()["dependencies"])
         if requirement.name == "ray"
     )
     if not ray.specifier.contains(version, prereleases=True):
@@ -190,79 +183,7 @@ def _check_version(address: str, version: str) -> None:
         )
 
 
-# ---- what is sent
-
-
-def requirements(extras: Sequence[str] = (), *, checkout: Path = CHECKOUT) -> list[str]:
-    """What the cluster's machines have to install, from the project's own metadata.
-
-    Ray is left out: a job cannot change the Ray that runs it. Versions are those that were tested,
-    where the constraints file names them.
-
-    Raises:
-        ConfigError: an extra the project does not have; the nearest one is named.
-    """
-    from packaging.requirements import Requirement
-
-    project = _metadata(checkout)
-    optional = project["optional-dependencies"]
-    wanted = list(project["dependencies"])
-    for extra in extras:
-        if extra not in optional:
-            raise ConfigError(f"there is no extra {extra!r}; {nearest(extra, list(optional))}")
-        wanted += optional[extra]
-    pinned = _constraints(checkout)
-    found = []
-    for requirement in map(Requirement, dict.fromkeys(wanted)):
-        if requirement.name == "ray":
-            continue
-        version = pinned.get(_canonical(requirement.name))
-        marker = f" ; {requirement.marker}" if requirement.marker else ""
-        specifier = f"=={version}" if version else str(requirement.specifier)
-        found.append(f"{requirement.name}{_bracketed(requirement.extras)}{specifier}{marker}")
-    return found
-
-
-def _metadata(checkout: Path = CHECKOUT) -> dict[str, Any]:
-    with (checkout / "pyproject.toml").open("rb") as file:
-        project: dict[str, Any] = tomllib.load(file)["project"]
-    return project
-
-
-def _constraints(checkout: Path) -> dict[str, str]:
-    file = checkout / "constraints.txt"
-    if not file.is_file():
-        return {}
-    # A local version such as 2.13.0+cpu names this machine's build, not the cluster's.
-    pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#+]+)", file.read_text(), flags=re.MULTILINE)
-    return {_canonical(name): version for name, version in pairs}
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _bracketed(extras: set[str]) -> str:
-    return f"[{','.join(sorted(extras))}]" if extras else ""
-
-
-def extras_for(locations: Sequence[str]) -> list[str]:
-    """Extras that the schemes of some URIs need, such as `s3` for ``s3://``."""
-    schemes = {urlsplit(location).scheme for location in locations}
-    return sorted({EXTRA_OF_SCHEME[scheme] for scheme in schemes if scheme in EXTRA_OF_SCHEME})
-
-
-def stage(folder: Path, config: Mapping[str, Any], *, checkout: Path = CHECKOUT) -> Path:
-    """Copy what is shipped, and the job's config as `CONFIG_FILE`, into an empty folder."""
-    for name in SHIPPED:
-        source = checkout / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        elif source.is_file():
-            shutil.copy(source, folder / name)
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return folder
+# ---- the job
 
 
 def new_submission_id(job: str) -> str:
@@ -296,8 +217,10 @@ def submit(
         SubmissionError: the cluster refused it.
     """
     with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+        staged = stage(Path(folder))
+        (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         environment: dict[str, Any] = {
-            "working_dir": str(stage(Path(folder), config)),
+            "working_dir": str(staged),
             "env_vars": {"PYTHONUNBUFFERED": "1", **env},
         }
         if packages:

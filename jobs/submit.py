@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import settings, storage, submission
+from cluster import settings, shipping, storage, submission
 from cluster.errors import ConfigError
 from cluster.submission import Entrypoint
 
@@ -170,8 +170,8 @@ def send(client: Any, job: Job, config: Config) -> str:
     """Submit, saying what travels and what is installed."""
     packages: list[str] = []
     if config.pip:
-        extras = sorted({*config.extras, *submission.extras_for(job.locations)})
-        packages = submission.requirements(extras)
+        extras = sorted({*config.extras, *shipping.extras_for(job.locations)})
+        packages = shipping.requirements(extras)
         print(f"installing {len(packages)} requirements there (extras: {', '.join(extras)})")
     if not submission.is_loopback(config.address) and config.address.startswith("http://"):
         print("warning: http to another machine shows the token to the network; use a tunnel")

@@ -1,13 +1,11 @@
 """What travels to a cluster, which token opens it, and how a job is followed."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from packaging.requirements import Requirement
 
-from cluster import submission
+from cluster import shipping, submission
 from cluster.errors import ConfigError, SubmissionError
 from cluster.submission import Entrypoint
 
@@ -124,40 +122,6 @@ class TestAddress:
             submission.connect("http://127.0.0.1:9", None, {})
 
 
-class TestWhatIsInstalled:
-    def test_requirements_are_the_projects_own_without_ray(self):
-        names = {Requirement(line).name for line in submission.requirements()}
-        assert {"torch", "mlflow", "pyarrow"} <= names
-        assert "ray" not in names
-
-    def test_an_extra_adds_its_packages_and_a_wrong_one_names_the_nearest(self):
-        assert any(line.startswith("silero-vad") for line in submission.requirements(["offline"]))
-        with pytest.raises(ConfigError, match="did you mean 'offline'"):
-            submission.requirements(["ofline"])
-
-    def test_versions_are_the_tested_ones_without_this_machines_build(self, tmp_path):
-        (tmp_path / "pyproject.toml").write_text(
-            "[project]\n"
-            'dependencies = ["ray>=2", "torch>=2.6", "A_b[x]>=1; python_version > \'3\'", "free>=3"]\n'
-            "[project.optional-dependencies]\n"
-        )
-        (tmp_path / "constraints.txt").write_text("torch==2.13.0+cpu\na-b==1.5\n")
-        assert submission.requirements(checkout=tmp_path) == [
-            "torch==2.13.0",
-            'A_b[x]==1.5 ; python_version > "3"',
-            "free>=3",
-        ]
-
-    def test_a_checkout_without_constraints_keeps_its_ranges(self, tmp_path):
-        (tmp_path / "pyproject.toml").write_text(
-            '[project]\ndependencies = ["torch>=2.6"]\n[project.optional-dependencies]\n'
-        )
-        assert submission.requirements(checkout=tmp_path) == ["torch>=2.6"]
-
-    def test_the_scheme_of_a_root_brings_its_extra(self):
-        assert submission.extras_for(["s3://a/b", "gs://c", "/d", "file:///e"]) == ["gcs", "s3"]
-
-
 class TestWhatTravels:
     def submit(self, client, **changes):
         arguments = {
@@ -173,20 +137,9 @@ class TestWhatTravels:
         client = FakeClient()
         assert self.submit(client) == "affuse-x"
         tops = {file.split("/")[0] for file in client.shipped}
-        assert tops == {*submission.SHIPPED, submission.CONFIG_FILE}
+        assert tops == {*shipping.PACKAGES, *shipping.METADATA, submission.CONFIG_FILE}
         assert not [file for file in client.shipped if "__pycache__" in file or "/." in file]
         assert "jobs/submit.py" in client.shipped
-
-    def test_secrets_and_data_in_the_checkout_stay_here(self, tmp_path):
-        checkout = tmp_path / "checkout"
-        (checkout / "jobs" / "__pycache__").mkdir(parents=True)
-        for name in (".env", "data.npz", "jobs/a.py", "jobs/.secret", "jobs/__pycache__/a.pyc"):
-            (checkout / name).write_text("x")
-        (tmp_path / "stage").mkdir()
-        staged = submission.stage(tmp_path / "stage", {"root": "r"}, checkout=checkout)
-        files = sorted(str(f.relative_to(staged)) for f in staged.rglob("*") if f.is_file())
-        assert files == ["jobs/a.py", submission.CONFIG_FILE]
-        assert json.loads((staged / submission.CONFIG_FILE).read_text()) == {"root": "r"}
 
     def test_the_entrypoint_reads_the_config_and_the_environment_is_what_was_asked(self):
         client = FakeClient()

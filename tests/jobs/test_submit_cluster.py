@@ -64,7 +64,10 @@ def head():
     try:
         wait_for(dashboard, process, folder / "head.log")
         yield SimpleNamespace(
-            address=f"http://127.0.0.1:{dashboard}", token=str(token), home=folder
+            address=f"http://127.0.0.1:{dashboard}",
+            gcs=f"127.0.0.1:{port}",
+            token=str(token),
+            home=folder,
         )
     finally:
         # With --block, Ray ends its own processes when it is asked to; the group is for the stubborn.
@@ -119,6 +122,66 @@ class TestToken:
         out = submit(head, "--stop", "nobody", token=(), home=tmp_path)
         assert out.returncode == 1
         assert "there is no job 'nobody'" in out.stderr
+
+
+class TestJoining:
+    LOOK = """
+import os, pathlib, ray
+from cluster.session import SessionConfig, ray_session
+
+@ray.remote
+def look():
+    import jobs
+    here = pathlib.Path.cwd()
+    found = sorted(str(file.relative_to(here)) for file in here.rglob("*") if file.is_file())
+    return found, str(pathlib.Path(jobs.__file__).parent.parent)
+
+with ray_session(SessionConfig()):
+    found, sources = ray.get(look.remote())
+    print(*[name for name in found if "__pycache__" not in name], sep="\\n")
+    assert "runtime_resources" in sources, sources
+"""
+
+    def look(self, head, checkout, **more):
+        env = {"RAY_ADDRESS": head.gcs, "PYTHONPATH": str(checkout), **more}
+        return subprocess.run(
+            [sys.executable, "-c", self.LOOK],
+            capture_output=True,
+            text=True,
+            cwd=checkout,
+            env=alone(head.home, **env),
+            timeout=240,
+        )
+
+    def test_the_nodes_get_the_sources_and_nothing_that_lies_beside_them(self, head, tmp_path):
+        for name in ("cluster", "encoders", "fusion", "jobs"):
+            shutil.copytree(ROOT / name, tmp_path / name)
+        shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        for name in (
+            ".env",
+            "token",
+            "data/mine/patients.csv",
+            "runs/x",
+            "jobs/.env",
+            "jobs/t.csv",
+        ):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("secret")
+        out = self.look(head, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=head.token)
+        assert out.returncode == 0, out.stderr
+        found = out.stdout.split()
+        assert "jobs/encode.py" in found
+        assert "fusion/nets/_steps.c" in found
+        assert {name.partition("/")[0] for name in found} == {
+            "cluster", "encoders", "fusion", "jobs", "pyproject.toml"
+        }  # fmt: skip
+        assert all(name.endswith((".py", ".c", ".toml")) for name in found)
+
+    @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}])
+    def test_who_has_no_token_or_a_wrong_one_is_told_what_to_set(self, head, token):
+        out = self.look(head, ROOT, **token)
+        assert out.returncode == 1
+        assert f"RAY_ADDRESS={head.gcs} asks for its token; set RAY_AUTH_MODE=token" in out.stderr
 
 
 class TestJobs:
