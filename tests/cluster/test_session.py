@@ -1,17 +1,13 @@
 """A local session hears who has its token; it leaves the machine and the user's settings as they were."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from cluster import joining
-from cluster.errors import PlanError
 from cluster.session import SessionConfig, ray_session
 from cluster.session_token import SETTINGS
 
@@ -140,53 +136,11 @@ class TestToken:
         assert not [file for file in files if session.token.encode() in file.read_bytes()]
 
 
-class TestClusterThatIsNotThere:
-    @pytest.fixture
-    def silent(self):
-        """A port that takes whoever comes and never says a word."""
-        with socket.socket() as waiting:
-            waiting.bind(("", 0))
-            waiting.listen()
-            yield f"127.0.0.1:{waiting.getsockname()[1]}"
-
-    def refusal(self, **config):
-        began = time.monotonic()
-        with pytest.raises(PlanError) as caught, ray_session(SessionConfig(**config)):
-            pass
-        assert time.monotonic() - began < 30  # of the 90 s that Ray would take
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    @pytest.mark.parametrize("address", ["127.0.0.1:9", "nosuch.invalid:6379", "nonsense"])
-    def test_a_stale_address_of_the_environment_is_told_with_the_way_out(
-        self, address, monkeypatch
-    ):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        said = self.refusal()
-        assert said.startswith(f"RAY_ADDRESS={address}: ")
-        assert said.endswith(
-            "type: unset RAY_ADDRESS, or --session.address local, to run on this machine"
-        )
-
-    def test_one_that_accepts_and_never_answers_is_given_up(self, silent, monkeypatch):
-        monkeypatch.setattr(joining, "ANSWER_S", 2.0)
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        said = self.refusal(address=silent)
-        assert said.startswith(f"{silent}: no Ray cluster answers")
-        assert "leave --session.address out" in said
-
-    def test_the_url_of_a_dashboard_is_not_an_address(self, monkeypatch):
-        monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-        assert "nvalid address" in self.refusal()
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 class TestSessionsOfOneProcess:
     CODE = """
 import os, ray
-from cluster import joining
-from cluster.errors import PlanError
 from cluster.session import SessionConfig, ray_session
 seen = []
 for dashboard in (False, True, False):
