@@ -12,13 +12,24 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from cluster import storage
 from cluster.errors import ConfigError
 
 C = TypeVar("C")
+
+PLACE, NAME_OR_PLACE = "place", "name or place"
+Place = Annotated[str, PLACE]
+"""The type of a field that is a path or a URI: relative to where the command was typed."""
+
+NameOrPlace = Annotated[str, NAME_OR_PLACE]
+"""The same where it has a slash; else a name under the root."""
+
+MADE = "made"
+"""Beside the fields of a config that was written: the hashes of what was made by it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,6 +46,14 @@ _Loader.add_implicit_resolver(
 def to_mapping(config: Any) -> dict[str, Any]:
     """A config as plain JSON values."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values that mean the same from any folder: places are absolute.
+
+    What begins with `~` stays: it means the home of whoever reads it.
+    """
+    return _placed_fields(type(config), to_mapping(config))
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], *, where: str = "config") -> C:
@@ -88,6 +107,7 @@ def read_mapping(path: str) -> dict[str, Any]:
             raise ConfigError(f"--config {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path}: expected `field: value` lines, came {type(values)}")
+    values.pop(MADE, None)
     return values
 
 
@@ -140,6 +160,25 @@ def nearest(name: str, known: list[str]) -> str:
     """What to say about an unknown name: the nearest known one, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _placed_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: _placed(hints[name], value) for name, value in values.items()}
+
+
+def _placed(hint: Any, value: Any) -> Any:
+    """A plain value with the places in it made absolute, by the type of its field."""
+    if isinstance(value, list):
+        return [_placed(hint, item) for item in value]
+    if isinstance(value, dict) and dataclasses.is_dataclass(hint):
+        return _placed_fields(hint, value)  # type: ignore[arg-type]
+    for part in get_args(hint) if isinstance(value, str) else ():
+        is_place = part == PLACE or (part == NAME_OR_PLACE and "/" in value)
+        if is_place and value and not value.startswith("~"):
+            return storage.absolute(value)
+        value = _placed(part, value)
+    return value
 
 
 def _plain(value: Any) -> Any:

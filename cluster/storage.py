@@ -153,7 +153,12 @@ def publish_file(path: str, uri: str) -> None:
 
 def publish_json(value: object, uri: str) -> None:
     """Publish a JSON document, readable by people."""
-    publish_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode(), uri)
+    publish_bytes(json_bytes(value), uri)
+
+
+def json_bytes(value: object) -> bytes:
+    """A JSON document, readable by people."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def read_json(uri: str) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster import storage
 from cluster.errors import ConfigError
 from cluster.settings import nearest
 from fusion.tasks import Task
@@ -105,7 +104,7 @@ def padded(
     return out, lengths
 
 
-def write_mmsa(selection: Selection, uri: str) -> None:
+def mmsa_bytes(selection: Selection) -> bytes:
     """A pickle of the layout that MMSA and its family read: a dict by split.
 
     The keys of a split: `id`, `raw_text`, one array a modality (`text`, `audio`, `vision`), its
@@ -130,10 +129,10 @@ def write_mmsa(selection: Selection, uri: str) -> None:
             part[key] = array[rows]
             part[f"{key}_lengths"] = selection.lengths[modality][rows]
         content[split] = part
-    storage.publish_bytes(pickle.dumps(content, protocol=4), uri)
+    return pickle.dumps(content, protocol=4)
 
 
-def write_npz(selection: Selection, uri: str) -> None:
+def npz_bytes(selection: Selection) -> bytes:
     """Arrays `name`, `split`, `text`, `label`, and a modality's values and lengths; no pickles inside."""
     arrays: dict[str, np.ndarray] = {
         "name": np.array(selection.names),
@@ -151,7 +150,7 @@ def write_npz(selection: Selection, uri: str) -> None:
         arrays[f"{modality}_lengths"] = selection.lengths[modality]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    storage.publish_bytes(buffer.getvalue(), uri)
+    return buffer.getvalue()
 
 
 def number(label: object, task: Task) -> object:

@@ -176,7 +176,7 @@ def resolve_features(root: str, name: str) -> str:
     fitting = [
         folder
         for folder, facts in folders.items()
-        if facts.get("name") == plain and "view" not in facts
+        if facts.get("name") == plain and not {"view", "superseded"} & facts.keys()
     ]
     if (options := _options_of(name)) is not None:
         fitting = [f for f in fitting if dict(folders[f].get("options", {})) == options]

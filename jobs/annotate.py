@@ -3,16 +3,16 @@
 A clip that was scored in pieces (`name@12.0`) shows each piece's verdict from its second on.
 
 Reads:  a video file, and the scores of it (cluster.tables.SCORES: a Parquet file or a folder of them)
-Writes: <clip>.annotated.mp4 (H.264, the sound as AAC), in one step
+Writes: <clip>.annotated.mp4 (H.264, the sound as AAC) in one step, and <it>.config.json
 
 Laptop:  affuse annotate clip.mp4 --scores data/own/scores/first
 Choose:  affuse annotate clip.mp4 --scores scores.parquet --name dia0_utt3 --task emotion --out shown.mp4
 """
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,8 +21,9 @@ import tyro
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
-from cluster.settings import nearest
+from cluster.settings import Place, nearest
 from cluster.tables import SCORES
+from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 
 PALETTE = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7",
@@ -38,10 +39,10 @@ MAX_SIDE = 1920
 class Config:
     """Which film, whose scores, and what is shown."""
 
-    clip: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CLIP")]
+    clip: Annotated[Place, tyro.conf.Positional, tyro.conf.arg(metavar="CLIP")]
     """The video file."""
 
-    scores: str
+    scores: Place
     """Scores of it: a Parquet file, or a folder of them."""
 
     name: str | None = None
@@ -50,13 +51,16 @@ class Config:
     task: str | None = None
     """Task to show; by default the only one."""
 
-    out: str | None = None
+    out: Place | None = None
     """File to write; by default `<clip>.annotated.mp4` beside the clip."""
+
+    overwrite: bool = False
+    """Replace a film that an earlier run did not make; what is read is never replaced."""
 
     classes: int = 5
     """At most so many bars, the most probable classes first."""
 
-    font: str | None = None
+    font: Place | None = None
     """TrueType file for labels beyond Latin letters."""
 
     def __post_init__(self) -> None:
@@ -81,14 +85,16 @@ class Verdict:
 
 def main(config: Config) -> None:
     """Read the scores, draw them over every frame, publish the film."""
-    clip = storage.absolute(config.clip)
-    rows = scored_rows(read_scores(storage.absolute(config.scores)), config)
-    verdicts = verdicts_of(rows, config.classes)
+    clip, scores = storage.absolute(config.clip), storage.absolute(config.scores)
     out = storage.absolute(config.out or f"{clip.rsplit('.', 1)[0]}.annotated.mp4")
+    record = record_of(out)
+    check_outputs([out], record, sources=[clip, scores], overwrite=config.overwrite)
+    rows = scored_rows(read_scores(scores), config)
+    verdicts = verdicts_of(rows, config.classes)
     with storage.local_copy(clip) as path, tempfile.TemporaryDirectory() as folder:
-        drawn = os.path.join(folder, "film.mp4")
-        frames = write_film(path, drawn, verdicts, config.font)
-        storage.publish_file(drawn, out)
+        drawn = Path(folder, "film.mp4")
+        frames = write_film(path, str(drawn), verdicts, config.font)
+        publish_outputs(config, {out: drawn}, record)
     for verdict in verdicts:
         print(f"from {verdict.start_s:g} s: {verdict.title}")
     print(f"wrote {out}: {frames} frames")

@@ -23,6 +23,7 @@ from cluster import storage
 from cluster.errors import ConfigError, PlanError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.settings import Place
 from encoders.store import DEFAULT_STORE
 from jobs import encode
 from jobs._bench_encode import Alone, Whole, measure_alone, measure_whole
@@ -30,13 +31,14 @@ from jobs._bench_plain import Plain, measure_plain
 from jobs._choosing import chosen_work, models_gb
 from jobs._manifest import UnitRef, read_dataset, units
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
+from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
     """Rate of decode, of each model, and of the whole encode job; efficiency; memory."""
 
-    root: str
+    root: Place
     """Folder or URI of one dataset."""
 
     encoders: tuple[str, ...]
@@ -51,11 +53,14 @@ class EncodeConfig:
     rounds: int = 3
     """Measurements of each kind, in turn; medians are printed."""
 
-    store: str = DEFAULT_STORE
+    store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
 
-    json: str | None = None
+    json: Place | None = None
     """File for the figures as JSON."""
+
+    overwrite: bool = False
+    """Replace a file that an earlier run did not make; what is read is never replaced."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -75,6 +80,9 @@ def main(config: EncodeConfig) -> None:
     """Measure in turn, print the table, and write the JSON."""
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
+    out = None if config.json is None else storage.absolute(config.json)
+    if out is not None:
+        check_outputs([out], record_of(out), overwrite=config.overwrite)
     work = chosen_work(
         encode.Config(
             root=root,
@@ -106,9 +114,9 @@ def main(config: EncodeConfig) -> None:
     figures = summary(dataset.name, tasks, plan, alone, whole)
     figures["plain"] = beside(figures, measure_plain(job, tasks, plan))
     print(figures_table(figures))
-    if config.json is not None:
-        storage.publish_json(figures, storage.absolute(config.json))
-        print(f"wrote {config.json}")
+    if out is not None:
+        publish_outputs(config, {out: storage.json_bytes(figures)}, record_of(out))
+        print(f"wrote {out}")
 
 
 def measured_tasks(refs: Sequence[UnitRef], work: Work, clips: int) -> list[UnitTask]:

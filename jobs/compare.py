@@ -21,6 +21,7 @@ import numpy as np
 from cluster import console, settings, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
+from cluster.settings import Place
 from fusion.metrics import METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
@@ -30,13 +31,14 @@ from jobs._results import FIGURES
 from jobs._sides import Side, bundles_of, common, runs_of
 from jobs._tables import Grid
 from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.outputs import publish_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What is compared, and by which figures."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     runs: tuple[str, ...] = ()
@@ -211,10 +213,11 @@ def grid_of(
 def publish(config: Config, rows: Sequence[Row], grid: Grid, side: Side, groups: Groups) -> None:
     """The table twice, and all numbers."""
     base = comparison_uri(config)
+    publish_config(config, base)
     storage.publish_bytes(grid.csv().encode(), storage.join(base, "table.csv"))
     storage.publish_bytes(grid.latex().encode(), storage.join(base, "table.tex"))
     facts = {
-        "config": settings.to_mapping(config),
+        "config": settings.resolved(config),
         "num_clips": len(side.clip_id),
         "num_groups": groups.count,
         "rows": [_finite(asdict(row)) for row in rows],

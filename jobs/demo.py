@@ -21,6 +21,7 @@ from typing import Any
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig, ray_session
+from cluster.settings import Place
 from encoders.spec import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
@@ -68,7 +69,7 @@ SPACE: Mapping[str, Any] = {
 class Config:
     """Where the demo goes and which corpus it makes."""
 
-    root: str = "demo"
+    root: Place = "demo"
     """Local folder for everything."""
 
     seed: int = 0
@@ -77,7 +78,7 @@ class Config:
     clips: int = synthetic.MAX_CLIPS
     """How many clips are filmed, at most 240."""
 
-    store: str = DEFAULT_STORE
+    store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
 
     seeds: tuple[int, ...] = (0,)

@@ -28,6 +28,7 @@ from cluster import settings, storage
 from cluster.errors import AffuseError, ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.settings import Place
 from cluster.tracking import run_tracker
 from encoders.store import DEFAULT_STORE
 from jobs._calibration import Calibration, calibrated
@@ -51,13 +52,14 @@ from jobs._todo import (
     tasks_to_mend,
 )
 from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
+from jobs.catalog.outputs import publish_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Which encoders run over which dataset."""
 
-    root: str = ""
+    root: Place = ""
     """Folder or URI of one dataset."""
 
     encoders: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Config:
     views: int = 0
     """Augmented views of each clip outside the test split, for training (not of text)."""
 
-    store: str = DEFAULT_STORE
+    store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights (``affuse models`` fills it)."""
 
     list: bool = False
@@ -156,7 +158,7 @@ def recorded(
     folders = [item.folder for item, _ in table_uris(root, work)]
     digest = hashlib.sha256(" ".join(folders).encode()).hexdigest()[:12]
     base = storage.join(root, "encodings", digest)
-    storage.publish_json(settings.to_mapping(config), storage.join(base, "config.json"))
+    publish_config(config, base)
     passes: list[dict[str, float]] = []
     with run_tracker(root, base, enabled=config.tracking) as tracker:
         tags = {"affuse.manifest": dataset.manifest_hash, "affuse.features": " ".join(folders)}
@@ -245,7 +247,7 @@ def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> 
     for item, uri in table_uris(root, work):
         facts = item.facts() | {"manifest": dataset.manifest_hash}
         storage.publish_json(facts, storage.join(uri, "descriptor.json"))
-        storage.publish_json(settings.to_mapping(config), storage.join(uri, "config.json"))
+        publish_config(config, uri)
 
 
 def finish(

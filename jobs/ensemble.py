@@ -20,6 +20,7 @@ import pyarrow as pa
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
+from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
@@ -33,13 +34,14 @@ from jobs._metadata import metadata_out_of_fold
 from jobs._people import groups_of
 from jobs._predictions import HeldOut, held_out
 from jobs.catalog.names import check_names
+from jobs.catalog.outputs import publish_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Which members are fused, and how."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     runs: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ class Config:
     """Metric for whose sake labels are decided (class offsets or thresholds), e.g. macro_f1; probabilities
     stay as they are. By default the most probable class, and 0.5."""
 
-    imported: tuple[str, ...] = ()
+    imported: tuple[Place, ...] = ()
     """Predictions made elsewhere (Parquet, CSV or npz): further members."""
 
     num_folds: int = 5
@@ -240,7 +242,7 @@ def publish(
     base = _bundles.bundle_uri(config.root, config.name)
     used = [run for run in config.runs if run in shipped.rule.names]
     facts: Mapping[str, Any] = {
-        "config": settings.to_mapping(config),
+        "config": settings.resolved(config),
         "dataset": dataset.name,
         "manifest": dataset.manifest_hash,
         "task": name,
@@ -262,6 +264,7 @@ def publish(
         storage.join(base, "predictions.parquet"),
     )
     storage.publish_json(results.facts(), storage.join(base, "results.json"))
+    publish_config(config, base)
     _bundles.publish(config.root, config.name, facts)
 
 

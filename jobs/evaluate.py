@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
+from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
 from fusion.tasks import Task
@@ -38,13 +39,14 @@ from jobs._people import groups_of
 from jobs._predictions import HeldOut, align
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
 from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.outputs import publish_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What is looked at."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     bundle: str | None = None
@@ -91,6 +93,7 @@ def main(config: Config) -> None:
     )  # fmt: skip
     record_look(config, results)
     base = storage.join(config.root, "evaluations", config.name)
+    publish_config(config, base)
     storage.publish_table(
         test_predictions(config.name, name, held, scores), storage.join(base, "predictions.parquet")
     )
@@ -99,7 +102,7 @@ def main(config: Config) -> None:
     warn_of_leaks(config.root, inputs, (name,))
     storage.publish_json(
         {
-            "config": settings.to_mapping(config),
+            "config": settings.resolved(config),
             **results.facts(),
             "leaks": {folder: asdict(report) for folder, report in leaks.items()},
         },

@@ -1,7 +1,8 @@
 """Bring ready-made features into a dataset, or take a dataset's features out for other tools.
 
 Reads:  npz, npy, HDF5, pickles (arrays and containers only), CSV, TSV, JSON lines, Parquet, folders
-Writes: <root>/features/<name>-<content hash>/ (cluster.tables.FEATURES); export: one npz or pkl file
+Writes: <root>/features/<name>-<fingerprint>/ (cluster.tables.FEATURES); export: one npz or pkl file, and
+        <it>.config.json
 
 Import:  affuse features import --root R --file au.npz --array au_mean --name au --modality video
 Pickle:  affuse features import --root R --file aligned_50.pkl --array vision --name facet --modality video
@@ -19,14 +20,17 @@ import pyarrow as pa
 from cluster import storage
 from cluster.console import readable
 from cluster.errors import ConfigError
+from cluster.settings import Place
 from cluster.tables import features as features_table
 from encoders import ENCODERS
 from jobs._compacting import compact, former_uri, recall
-from jobs._export import Selection, select, write_mmsa, write_npz
+from jobs._export import Selection, mmsa_bytes, npz_bytes, select
 from jobs._features import features_uri, publish_unit, published_units
 from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
 from jobs.catalog.names import check_names
+from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
+from jobs.interop.imported import fingerprint, supersede
 from jobs.interop.joining import check_named, match_names, source_of, without_labels
 
 KNOWN_WIDTHS: Mapping[tuple[str, int], str] = {
@@ -44,10 +48,10 @@ KNOWN_WIDTHS: Mapping[tuple[str, int], str] = {
 class Import:
     """Read features of named clips from a file into a dataset."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
-    file: str
+    file: Place
     """The file, or a folder with one npy or csv a clip."""
 
     name: str
@@ -97,14 +101,17 @@ class Import:
 class Export:
     """Write features, labels and splits of a dataset into one file."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     inputs: Mapping[str, str]
     """Modality=TABLE, e.g. `text=minilm audio=egemaps video=au`; a table as `train --inputs` takes it."""
 
-    out: str
+    out: Place
     """A `.pkl` in the layout of MMSA (a dict by split), or an `.npz`."""
+
+    overwrite: bool = False
+    """Replace a file that an earlier run did not make; what is read is never replaced."""
 
     task: str | None = None
     """The task whose labels are written; by default the only one."""
@@ -137,7 +144,7 @@ def main(config: Import | Export) -> None:
 
 
 def import_features(config: Import) -> None:
-    """Publish the features of every unit that has none of this content yet."""
+    """Publish the features of every unit that has none of this file and these flags yet."""
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
     ready = read_ready(config.file, layout_of(config))
@@ -148,21 +155,27 @@ def import_features(config: Import) -> None:
     ready, left_out = without_labels(ready, rows, table, list(dataset.tasks))
     for note in [*ready.notes, *said, *left_out, width_note(config.modality, ready.dim)]:
         print(readable(note))
-    folder = f"{config.name}-{ready.content_hash}"
+    made_of = fingerprint(
+        ready, rows, modality=config.modality, padding=config.padding, hop_s=config.hop_s
+    )
+    folder = f"{config.name}-{made_of}"
     uri = features_uri(root, folder)
     refs = units(root)
     recall(uri, [ref.unit for ref in refs])
     done = published_units(uri)
     missing = [ref for ref in refs if ref.unit not in done]
-    if not missing:
-        print(f"nothing to do: {uri} has all {len(manifest)} clips")
-        return
     table = features_table(ready.dim, "float32")
     for ref in missing:
         clips = read_unit(ref).select(["clip_id", "name"])
         publish_unit(uri, ref.unit, table.conform(unit_rows(clips, rows, ready, config)))
-    facts = {**descriptor(config, ready), "manifest": dataset.manifest_hash}
+    facts = {**descriptor(config, ready, made_of), "manifest": dataset.manifest_hash}
     storage.publish_json(facts, storage.join(uri, "descriptor.json"))
+    publish_config(config, uri)
+    for older in supersede(root, folder):
+        print(f"{config.name} means {folder} from now on; the import before goes by {older}")
+    if not missing:
+        print(f"nothing to do: {uri} has all {len(manifest)} clips")
+        return
     compact(uri, [ref.unit for ref in refs], former=former_uri(uri))
     with_features = sum(name in rows for name in manifest)
     print(f"{with_features} of {len(manifest)} clips have features, the rest are status missing")
@@ -261,7 +274,7 @@ def lists(arrays: Sequence[np.ndarray], absent: pa.Array, *, dim: int | None = N
     return pa.ListArray.from_arrays(pa.array(offsets), inner, mask=absent)
 
 
-def descriptor(config: Import, ready: Ready) -> dict[str, Any]:
+def descriptor(config: Import, ready: Ready, made_of: str) -> dict[str, Any]:
     """The facts an encoder's `descriptor.json` has, for a table that no encoder made."""
     return {
         "name": config.name,
@@ -272,13 +285,17 @@ def descriptor(config: Import, ready: Ready) -> dict[str, Any]:
         "hop_s": config.hop_s,
         "dtype": "float32",
         "options": {},
-        "fingerprint": ready.content_hash,
+        "fingerprint": made_of,
         "upstream": [],
         "weights": [],
         "licence": config.licence,
         "side": {},
         "columns": list(ready.columns),
-        "imported": {"file": config.file.rstrip("/").rsplit("/", 1)[-1], "array": config.array},
+        "imported": {
+            "file": config.file.rstrip("/").rsplit("/", 1)[-1],
+            "array": config.array,
+            "content": ready.content_hash,
+        },
     }
 
 
@@ -287,12 +304,14 @@ def descriptor(config: Import, ready: Ready) -> dict[str, Any]:
 
 def export_features(config: Export) -> None:
     """Write the features of all clips and the labels of one task."""
+    out = storage.absolute(config.out)
+    record = record_of(out)
+    check_outputs([out], record, overwrite=config.overwrite)
     selection = select(
         storage.absolute(config.root), config.inputs, config.task, max_steps=config.max_steps
     )
-    write = write_mmsa if config.out.endswith(".pkl") else write_npz
-    out = storage.absolute(config.out)
-    write(selection, out)
+    as_bytes = mmsa_bytes if out.endswith(".pkl") else npz_bytes
+    publish_outputs(config, {out: as_bytes(selection)}, record)
     print(summary(selection))
     print(f"wrote {out}")
 

@@ -11,6 +11,7 @@ Cluster:  affuse models --store s3://bucket/weights --encoders wav2vec2_base
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.settings import Place
 from encoders import ENCODERS, TRANSCRIBERS, store
 from encoders.spec import Descriptor, EncoderSpec, Weights, describe, find
 
@@ -23,7 +24,7 @@ class Config:
     """Encoders and transcribers; empty means all whose weights travel inside packages (the offline
     stack)."""
 
-    store: str = store.DEFAULT_STORE
+    store: Place = store.DEFAULT_STORE
     """Folder or URI that holds the weights."""
 
     list: bool = False

@@ -36,6 +36,7 @@ from jobs._manifest import manifest_files, read_folds
 from jobs._packing import packed
 from jobs._rows import checked, clips_of, grouped, manifest_table, profile_fields, sources_of
 from jobs.catalog.names import checked_name
+from jobs.catalog.outputs import publish_config
 from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
 from jobs.preparing.groups import Grouping
@@ -189,8 +190,7 @@ def _publish(
                 writer.write_table(table.slice(start, length), row_group_size=length)
         storage.publish_bytes(buffer.getvalue(), storage.join(folder, f"part-{number:05d}.parquet"))
     name = type(config).__module__.rsplit(".", 1)[-1]
-    resolved = {"dataset": name, **settings.to_mapping(config)}
-    storage.publish_json(resolved, storage.join(folder, "config.json"))
+    publish_config(config, folder, dataset=name)
     publish_folds(root, folds, facts["manifest"], config.seed)
     storage.publish_json(facts, storage.join(root, "dataset.json"))
     print(f"wrote {folder}: {table.num_rows:,} clips in {len(groups):,} units")

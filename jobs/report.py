@@ -16,22 +16,24 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from cluster import console, settings, storage
+from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
+from cluster.settings import Place
 from jobs._evidence import Evidence, gather
 from jobs._figures import with_interval
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
 from jobs._results import FIGURES, SILENT
 from jobs._sections import SECTIONS
 from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.outputs import CONFIG, check_outputs, publish_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What is reported, and where to."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     runs: tuple[str, ...] = ()
@@ -43,8 +45,11 @@ class Config:
     task: str | None = None
     """Task to show; by default that of the bundle, or the dataset's first."""
 
-    out: str | None = None
+    out: Place | None = None
     """Folder of the report; by default reports/<bundle, or the runs> under the root."""
+
+    overwrite: bool = False
+    """Replace files of --out that an earlier run did not make; what is read is never replaced."""
 
     title: str | None = None
     """Heading of the report."""
@@ -71,6 +76,7 @@ class Config:
 
 def main(config: Config) -> str:
     """Gather, draw, write; returns where the HTML file is."""
+    check_folder(config, ["report.html"])
     evidence = gather(
         config.root,
         runs=config.runs,
@@ -104,18 +110,36 @@ def show(evidence: Evidence) -> None:
 
 def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:
     """Pictures and tables first, the page last."""
-    name = config.bundle or joined_name(config.runs, "-")
-    folder = storage.absolute(config.out or storage.join(config.root, "reports", name))
+    files: dict[str, bytes] = {}
     for section in sections:
-        for title, png in section.pictures.items():
-            storage.publish_bytes(png, storage.join(folder, f"{title}.png"))
+        files |= {f"{title}.png": png for title, png in section.pictures.items()}
         for grid in section.tables:
-            storage.publish_bytes(grid.csv().encode(), storage.join(folder, f"{grid.name}.csv"))
-            storage.publish_bytes(grid.latex().encode(), storage.join(folder, f"{grid.name}.tex"))
-    storage.publish_json(settings.to_mapping(config), storage.join(folder, "config.json"))
-    where = storage.join(folder, "report.html")
-    storage.publish_bytes(page(config, evidence, sections).encode(), where)
-    return where
+            files[f"{grid.name}.csv"] = grid.csv().encode()
+            files[f"{grid.name}.tex"] = grid.latex().encode()
+    files["report.html"] = page(config, evidence, sections).encode()
+    folder = folder_of(config)
+    check_folder(config, list(files))
+    contents = {storage.join(folder, name): content for name, content in files.items()}
+    publish_outputs(config, contents, storage.join(folder, CONFIG))
+    return storage.join(folder, "report.html")
+
+
+def folder_of(config: Config) -> str:
+    """Where the report goes."""
+    name = config.bundle or joined_name(config.runs, "-")
+    return storage.absolute(config.out or storage.join(config.root, "reports", name))
+
+
+def check_folder(config: Config, names: Sequence[str]) -> None:
+    """Refuse to replace files of a folder that was named; those under the root are the project's own.
+
+    Raises:
+        ConfigError: a file there was not made by an earlier report.
+    """
+    folder = folder_of(config)
+    files = [storage.join(folder, name) for name in names]
+    overwrite = config.overwrite or config.out is None
+    check_outputs(files, storage.join(folder, CONFIG), overwrite=overwrite)
 
 
 def page(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:

@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.csv
 import tyro
 
-from cluster import settings, storage
+from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.settings import NameOrPlace, Place
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
@@ -40,6 +41,7 @@ from jobs._scoring import Bundle, check_speakers, open_bundle, scorer
 from jobs._stream import decode_rows, stream
 from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.names import check_names
+from jobs.catalog.outputs import publish_config
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -49,19 +51,19 @@ FEW = 20
 class Config:
     """What is scored by which bundle."""
 
-    clips: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")] = ()
+    clips: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")] = ()
     """Files, folders and patterns such as ``calls/*.mp4``; without any, the dataset under --root."""
 
-    root: str = ""
+    root: Place = ""
     """Folder or URI of a dataset; a bundle's plain name is looked up under it."""
 
-    bundle: str = "face_expression"
+    bundle: NameOrPlace = "face_expression"
     """Bundle: a name under --root, a folder, or face_expression, which needs no training."""
 
     name: str | None = None
     """Name of the scores; by default the bundle's."""
 
-    out: str | None = None
+    out: Place | None = None
     """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
 
     source: Literal["auto", "clips", "features"] = "auto"
@@ -70,7 +72,7 @@ class Config:
     transcriber: str | None = None
     """Recogniser for clips without text, where the bundle brings none itself."""
 
-    store: str = DEFAULT_STORE
+    store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
 
     max_failed_share: float = 0.2
@@ -183,7 +185,7 @@ def claim(config: Config, bundle: Bundle, uri: str) -> None:
     if storage.exists(where) and storage.read_json(where) != made_with:
         raise ConfigError(f"{uri} was made with another bundle; type: --name OTHER")
     storage.publish_json(made_with, where)
-    storage.publish_json(settings.to_mapping(config), storage.join(uri, "config.json"))
+    publish_config(config, uri)
 
 
 def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bool:

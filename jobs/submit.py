@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster import settings, shipping, storage, submission
 from cluster.errors import ConfigError
+from cluster.settings import Place
 from cluster.submission import Entrypoint
 
 STAY_HERE = ("demo", "serve", "submit")
@@ -33,7 +34,7 @@ class Config:
     address: str = "http://127.0.0.1:8265"
     """URL of the cluster's dashboard; a tunnel keeps it off the network."""
 
-    token_path: str | None = None
+    token_path: Place | None = None
     """File with the cluster's token. Else RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
 
     follow: bool = True

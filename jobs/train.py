@@ -22,6 +22,7 @@ from typing import Any, Literal
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
+from cluster.settings import Place
 from cluster.tracking import run_tracker
 from fusion.bundle import Pool
 from fusion.nets import net_axis
@@ -35,6 +36,7 @@ from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
 from jobs.catalog.names import check_names
+from jobs.catalog.outputs import publish_config
 from jobs.training.speaker_norm import enrolment
 
 ELSEWHERE = (
@@ -48,7 +50,7 @@ ELSEWHERE = (
 class Config(Recipe):
     """Which net is trained on what, and how."""
 
-    root: str
+    root: Place
     """Folder or URI of the dataset."""
 
     inputs: tuple[str, ...]
@@ -119,7 +121,7 @@ class Config(Recipe):
     memory_gb: float = 4.0
     """Features above this size in all are memory-mapped, and never held in memory whole [GB]."""
 
-    cache: str = "~/.cache/affuse/feeding"
+    cache: Place = "~/.cache/affuse/feeding"
     """Folder for memory-mapped features."""
 
     tracking: bool = True
@@ -229,7 +231,7 @@ def claim(config: Config) -> None:
         different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
         reason = f"other {', '.join(different)}" if different else "another manifest or features"
         raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
-    storage.publish_json(mapping, uri)
+    publish_config(config, base)
     storage.publish_json(now, mark)
 
 

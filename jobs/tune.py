@@ -26,6 +26,7 @@ from cluster import console, settings, storage
 from cluster.console import Table
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.session import cluster_capacity, ray_session
+from cluster.settings import Place
 from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
 from jobs import train
@@ -37,6 +38,7 @@ from jobs._manifest import read_dataset
 from jobs._search import load_library, run_trials
 from jobs._selecting import held_trials, members_of, procedure
 from jobs._space import Space, default_space, read_space, with_values
+from jobs.catalog.outputs import publish_config
 
 ALSO_ELSEWHERE = (
     "ensemble",
@@ -54,7 +56,7 @@ ALSO_ELSEWHERE = (
 class Config(train.Config):
     """What is searched. A field of train is fixed unless the space names it."""
 
-    space: str | None = None
+    space: Place | None = None
     """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained."""
 
     trials: int = 50
@@ -160,7 +162,7 @@ def claim(config: Config, base: train.Config, space_values: Mapping[str, Any]) -
             "type another --run"
         )
     storage.publish_json(identity, mark)
-    storage.publish_json(mapping, storage.join(folder, "config.json"))
+    publish_config(dataclasses.replace(config, run=base.run), folder)
     storage.publish_json(space_values, storage.join(folder, "space.json"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
-from cluster.settings import nearest
+from cluster.settings import Place, nearest
 from cluster.tables import SPLITS
 from encoders.media import Source
 from encoders.spec import Word
@@ -91,7 +91,7 @@ class Collected:
 class Preparation:
     """Settings of `prepare` that do not depend on the dataset."""
 
-    root: str
+    root: Place
     """Folder or URI that receives the manifest and everything made of it."""
 
     split: str = ""

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from cluster import storage
 from cluster.errors import ConfigError, LabelTableError
-from cluster.settings import nearest
+from cluster.settings import Place, nearest
 from fusion.tasks import Kind, Task
 from jobs._arrays import SPLIT_KEYS, beside, near, open_arrays
 from jobs.datasets._adapter import Collected, Preparation, Row
@@ -25,7 +25,7 @@ from jobs.interop.columns import spelt_differently
 class Config(Preparation):
     """Labels in arrays (npz, HDF5, pickle), for clips whose features are ready."""
 
-    source: str
+    source: Place
     """The file."""
 
     tasks: Mapping[str, str] = field(default_factory=dict)

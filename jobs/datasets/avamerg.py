@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import LabelTableError, NotPreparedError
+from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.datasets._adapter import (
@@ -54,7 +55,7 @@ Key = tuple[int, int]
 class Config(Preparation):
     """AvaMERG: conversations with an empathic listener, 7 emotions, speaker profiles."""
 
-    source: str
+    source: Place
     """Folder or URI with the JSON lists and, below it, the media."""
 
     aliases: Mapping[str, str] = field(default_factory=dict)

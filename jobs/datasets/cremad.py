@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cluster.errors import NotPreparedError
+from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.datasets._adapter import (
@@ -52,7 +53,7 @@ TAKE = re.compile(rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(L
 class Config(Preparation):
     """CREMA-D: 7,442 clips of acted speech, 6 emotions, 91 actors."""
 
-    source: str
+    source: Place
     """Folder or URI below which its files lie."""
 
     def collect(self) -> Collected:

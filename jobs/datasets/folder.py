@@ -20,7 +20,7 @@ from typing import get_args
 
 from cluster import storage
 from cluster.errors import ConfigError
-from cluster.settings import nearest
+from cluster.settings import Place, nearest
 from encoders.media import Source
 from fusion.tasks import Kind
 from jobs.datasets._adapter import (
@@ -41,10 +41,10 @@ from jobs.interop.tables import read_table
 class Config(Preparation):
     """Media files of your own plus a table of labels."""
 
-    source: str
+    source: Place
     """Folder or URI of the media files."""
 
-    labels: str = ""
+    labels: Place = ""
     """Table with a row a clip; empty: every media file is a clip without labels."""
 
     dataset_name: str = ""

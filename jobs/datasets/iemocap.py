@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.datasets import _adapter as adapter
 from jobs.datasets._adapter import Collected, Preparation, Row, decoded, files_below
@@ -44,7 +45,7 @@ DIMENSIONS = ("valence", "arousal", "dominance")
 class Config(Preparation):
     """IEMOCAP: about 10,000 turns of ten actors in five sessions."""
 
-    source: str
+    source: Place
     """Folder or URI of the full release (it holds Session1 to Session5)."""
 
     scheme: Literal["four", "five", "six"] = "six"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cluster.errors import LabelTableError, NotPreparedError
+from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
 
@@ -31,7 +32,7 @@ Key = tuple[str, int, int]
 class Config(Preparation):
     """MELD: 13,708 utterances in 1,432 dialogues, 7 emotions, 3 sentiments."""
 
-    source: str
+    source: Place
     """Folder or URI with the CSV tables and, below it, the films."""
 
     def collect(self) -> Collected:

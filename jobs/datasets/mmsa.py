@@ -19,6 +19,7 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import LabelTableError, NotPreparedError
+from cluster.settings import Place
 from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
 from jobs.datasets._adapter import Collected, Label, Preparation, Row
@@ -32,7 +33,7 @@ UNIMODAL = {"T": "text", "A": "audio", "V": "video"}
 class Config(Preparation):
     """Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels."""
 
-    source: str
+    source: Place
     """The pickle; arrays and plain containers are read from it, nothing else."""
 
     task: str = "sentiment"

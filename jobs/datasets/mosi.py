@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
 
@@ -29,7 +30,7 @@ MODALITY_LABELS = {
 class Config(Preparation):
     """CMU-MOSI, CMU-MOSEI, CH-SIMS: utterances of opinion videos with sentiment scores."""
 
-    source: str
+    source: Place
     """Folder or URI with label.csv (or a Parquet table of utterances) and the films."""
 
     corpus: Literal["mosi", "mosei", "sims"] = "mosi"

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.errors import NotPreparedError
+from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.datasets._adapter import Collected, Preparation, Row, files_below, is_media
@@ -37,7 +38,7 @@ TAKE = re.compile(r"0[1-3]-0[12]-0[1-8]-0[12]-0[12]-0[12]-(0[1-9]|1\d|2[0-4])")
 class Config(Preparation):
     """RAVDESS: 1440 clips of acted speech, 8 emotions, 24 actors."""
 
-    source: str
+    source: Place
     """Folder or URI below which its files lie."""
 
     def collect(self) -> Collected:

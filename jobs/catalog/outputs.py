@@ -1,0 +1,126 @@
+"""What jobs write for people, with the resolved config beside it.
+
+A file that a person named may be there already and be anything, also the very source. It is replaced where
+its record says that it is an earlier output that nobody has changed, or where one is told so; a source never.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster import settings, storage
+from cluster.errors import ConfigError
+
+CONFIG = "config.json"
+
+Content = bytes | Path
+"""What becomes a file: its bytes, or a local file that is copied."""
+
+
+def publish_config(config: Any, folder: str, **more: object) -> None:
+    """The resolved config of an output, with absolute places: `--config` takes it from anywhere.
+
+    Args:
+        config: of the job.
+        folder: of the output.
+        more: further entries, such as the dataset of `prepare`.
+    """
+    facts = {**more, **settings.resolved(config)}
+    storage.publish_json(facts, storage.join(folder, CONFIG))
+
+
+def record_of(out: str) -> str:
+    """Where the config and the hash of a single file stand: beside it."""
+    return f"{out}.{CONFIG}"
+
+
+def check_outputs(
+    files: Iterable[str], record: str, *, sources: Iterable[str] = (), overwrite: bool = False
+) -> None:
+    """Refuse to write where something else is; before the work, and again before it is written.
+
+    Args:
+        files: paths or URIs to write.
+        record: as `publish_outputs` writes it.
+        sources: what the job reads.
+        overwrite: files that are no sources may be replaced.
+
+    Raises:
+        ConfigError: a file is a source, a folder, or was not made by an earlier run.
+    """
+    files, sources = list(files), list(sources)
+    for file in (*files, record):
+        if any(_same(file, source) for source in sources):
+            raise ConfigError(f"{file} is what is read; type another --out")
+        fs, path = storage.filesystem(file)
+        if fs.isdir(path):
+            raise ConfigError(f"{file} is a folder; type another --out")
+    made = None if overwrite else _made(record)
+    foreign = [file for file in files if made is not None and not _is_made(file, made)]
+    if made is not None and not made and storage.exists(record):
+        foreign.append(record)
+    if foreign:
+        raise ConfigError(
+            f"{foreign[0]} is there, and is not what an earlier run wrote; type another --out, or "
+            "--overwrite"
+        )
+
+
+def publish_outputs(config: Any, files: Mapping[str, Content], record: str) -> None:
+    """Write files, and before them their record: the resolved config and the hash of each.
+
+    The record also keeps the hashes of the files that it replaces, so that a run that ends between the
+    two leaves nothing that the next run takes for somebody else's.
+    """
+    before = _made(record)
+    made = {
+        file.rsplit("/", 1)[-1]: [_digest(content), *before.get(file.rsplit("/", 1)[-1], ())][:2]
+        for file, content in files.items()
+    }
+    facts = {**settings.resolved(config), settings.MADE: {**before, **made}}
+    storage.publish_json(facts, record)
+    for file, content in files.items():
+        if isinstance(content, bytes):
+            storage.publish_bytes(content, file)
+        else:
+            storage.publish_file(str(content), file)
+
+
+def _made(record: str) -> Mapping[str, list[str]]:
+    """File name -> hashes, of an earlier record; empty where there is none or another file."""
+    if not storage.exists(record):
+        return {}
+    try:
+        made = storage.read_json(record)[settings.MADE]
+        return {str(name): [str(digest) for digest in digests] for name, digests in made.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        return {}
+
+
+def _is_made(file: str, made: Mapping[str, list[str]]) -> bool:
+    if not storage.exists(file):
+        return True
+    hashes = made.get(file.rsplit("/", 1)[-1], ())
+    if not hashes:
+        return False
+    with storage.local_copy(file) as path:
+        return _digest(Path(path)) in hashes
+
+
+def _digest(content: Content) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _same(left: str, right: str) -> bool:
+    """Whether two places are one file, also by way of links."""
+    if storage.is_local(left) and storage.is_local(right):
+        paths = [storage.filesystem(each)[1] for each in (left, right)]
+        if all(map(os.path.exists, paths)):
+            return os.path.samefile(*paths)
+        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
+    return left == right

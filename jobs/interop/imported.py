@@ -1,0 +1,55 @@
+"""Tables of imported features: which one a name means, and what tells one import from another."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import storage
+from jobs._features import feature_folders, features_uri
+from jobs._ready import Ready
+
+
+def fingerprint(ready: Ready, rows: Mapping[str, int], **shape: object) -> str:
+    """Twelve hex digits over all that the rows of a table come from.
+
+    Args:
+        ready: the features of the file.
+        rows: name of a clip in the manifest -> its place in `ready`.
+        shape: flags that change rows, or what they mean: modality, padding, time from step to step.
+    """
+    names = list(ready.names)
+    for name, place in rows.items():
+        names[place] = name
+    renamed = dataclasses.replace(ready, names=tuple(names))
+    meaning = {"content": renamed.content_hash, "columns": list(ready.columns), **shape}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def supersede(root: str, folder: str) -> list[str]:
+    """Let a table's name mean it, and no more what the same content was imported as by other flags.
+
+    The older table stays, and goes by its folder: runs may have been trained on it. Other content of the same
+    name is left alone: a name that means both is refused where it is used.
+
+    Returns:
+        The folders that went by the name until now.
+    """
+    tables = feature_folders(root)
+    mine = tables.pop(folder)
+    older = []
+    for other, facts in tables.items():
+        if facts.get("name") != mine["name"] or content_of(facts) != content_of(mine):
+            continue
+        if "superseded" not in facts:
+            older.append(other)
+        uri = storage.join(features_uri(root, other), "descriptor.json")
+        storage.publish_json({**facts, "superseded": folder}, uri)
+    return older
+
+
+def content_of(facts: Mapping[str, Any]) -> str | None:
+    """The hash of what was imported, whatever the flags were; None of what an encoder made."""
+    imported = facts.get("imported")
+    return None if imported is None else imported.get("content", facts["fingerprint"])
