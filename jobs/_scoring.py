@@ -7,7 +7,6 @@ no training: the mean of the expression net's own 7 probabilities over the frame
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,124 +15,35 @@ import torch
 from torch import Tensor
 
 from cluster import storage, tables
-from cluster.errors import ConfigError, NotPreparedError
-from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import Descriptor, describe
 from fusion.bundle import Pool
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
-from fusion.nets import net_axis
 from fusion.tasks import Task
 from jobs import _bundles
+from jobs._features import features_uri
 from jobs._feeds import Clips, Store
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
+from jobs.scoring.bundle import Bundle, open_bundle
 from jobs.training.net_input import feed_of_card, make_store
-from jobs.training.speaker_norm import enrolment
 from jobs.training.stores import HeldTable
-
-UNTRAINED = "face_expression"
-"""The bundle that is there before anything is trained."""
-
-FEWEST_OF_SPEAKER = 8
-"""Clips of a speaker below which their own mean and spread mean nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """A bundle as a job needs it before any net is loaded."""
-
-    name: str
-    uri: str | None
-    """Its folder; None for the one that needs no training."""
-
-    encoders: tuple[Descriptor, ...]
-    transcriber: Descriptor | None
-    whole_dialogues: bool = False
-    """A net reads across the clips of a dialogue."""
-
-    clips_of_speaker: int = 0
-    """Clips that must be there of each speaker, where a net was trained on clips normalised by them."""
-
-
-def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
-    """A bundle by name (under the root), by folder, or the untrained one.
-
-    Raises:
-        NotPreparedError: there is no such bundle.
-        ConfigError: an encoder is not registered here, or is not the one it was trained with.
-    """
-    ear = None if transcriber is None else describe(transcriber)
-    if text == UNTRAINED:
-        return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
-    uri = _bundle_folder(text, root)
-    facts = _bundles.bundle_facts(uri)
-    if facts.get("imported"):
-        raise ConfigError(
-            f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
-            "other clips; type: affuse ensemble --runs ..."
-        )
-    fused = Fusion.from_facts(facts).rule.names
-    cards = [member["card"] for member in facts["members"] if member["run"] in fused]
-    found: dict[str, Descriptor] = {}
-    for card in cards:
-        for source in card["inputs"].values():
-            descriptor, heard = _descriptor(source)
-            found[descriptor.folder] = descriptor
-            ear = heard or ear
-    return Bundle(
-        name=facts["name"],
-        uri=uri,
-        encoders=tuple(found.values()),
-        transcriber=ear,
-        whole_dialogues=any(net_axis(card["net"]) == "dialogue" for card in cards),
-        clips_of_speaker=max(map(_clips_of_speaker, cards), default=0),
-    )
-
-
-def _clips_of_speaker(card: Mapping[str, Any]) -> int:
-    if card["normalise"] == "none":
-        return 0
-    return enrolment(card["normalise"]) or FEWEST_OF_SPEAKER
-
-
-def _bundle_folder(text: str, root: str) -> str:
-    if "/" in text:
-        uri = storage.absolute(text)
-        if not storage.exists(storage.join(uri, "bundle.json")):
-            raise NotPreparedError(f"{uri} holds no bundle.json; type: affuse ensemble --root ...")
-        return uri
-    if not root:
-        raise ConfigError(
-            f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
-        )
-    _bundles.read_bundle(root, text)  # names the nearest where there is none
-    return _bundles.bundle_uri(root, text)
-
-
-def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:
-    """The encoder that wrote a feature table, and the transcriber it read."""
-    if source["name"] not in ENCODERS:
-        raise ConfigError(
-            f"input {source['name']!r} was imported: no encoder makes it for other clips"
-        )
-    options = ",".join(f"{name}={value}" for name, value in source["options"].items())
-    text = f"{source['name']}:{options}" if options else source["name"]
-    for ear in (None, *map(describe, TRANSCRIBERS)):
-        upstream = () if ear is None else (ear.fingerprint,)
-        descriptor = describe(text, upstream=upstream)
-        if descriptor.fingerprint == source["fingerprint"]:
-            return descriptor, ear
-    raise ConfigError(
-        f"the bundle was trained on {source['features']}; here {source['name']} is "
-        f"{describe(text).folder}: other weights or another preprocessing"
-    )
 
 
 class Scorer:
-    """The loaded nets of a bundle."""
+    """The loaded nets of a bundle; on the CPU, also in an actor that holds a GPU.
 
-    def __init__(self, bundle: Bundle) -> None:
+    The plan gives a GPU's memory to the encoders. What is left for the nets is a unit's features.
+
+    Args:
+        bundle: what is loaded.
+        root: of the dataset, which knows the modality of imported inputs.
+    """
+
+    def __init__(self, bundle: Bundle, root: str = "") -> None:
         self.bundle = bundle
+        self._modality = {item.folder: str(item.spec.modality) for item in bundle.encoders}
+        for folder in bundle.imported:
+            facts = storage.read_json(features_uri(root, f"{folder}/descriptor.json"))
+            self._modality[folder] = facts["modality"]
         self.speakers: list[Speaker] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
@@ -193,7 +103,7 @@ class Scorer:
 
     def _states(self, features: Mapping[str, pa.Table], count: int) -> list[dict[str, Any]]:
         """Per clip: the modalities that were there, and what went wrong."""
-        modality = {item.folder: item.spec.modality for item in self.bundle.encoders}
+        modality = self._modality
         used: list[set[str]] = [set() for _ in range(count)]
         wrong: list[list[str]] = [[] for _ in range(count)]
         worst = ["ok"] * count
@@ -218,7 +128,7 @@ class Scorer:
 @functools.lru_cache(maxsize=2)
 def scorer(bundle_text: str, root: str, transcriber: str | None) -> Scorer:
     """This process's scorer of a bundle."""
-    return Scorer(open_bundle(bundle_text, root, transcriber))
+    return Scorer(open_bundle(bundle_text, root, transcriber), root)
 
 
 def _nothing(fact: Mapping[str, Any], task: str, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,20 +218,3 @@ def clips_without_labels(facts: Sequence[Mapping[str, Any]], name: str, task: Ta
         targets={name: target},
         known={name: torch.zeros(target.shape, dtype=torch.bool)},
     )
-
-
-def check_speakers(facts: Sequence[Mapping[str, Any]], fewest: int) -> None:
-    """Refuse normalisation by speaker where a speaker has too few clips.
-
-    Raises:
-        ConfigError: naming the first such speaker.
-    """
-    counts: dict[str, int] = {}
-    for fact in facts:
-        counts[str(fact["speaker"])] = counts.get(str(fact["speaker"]), 0) + 1
-    few = [name for name, count in counts.items() if count < fewest or name == "None"]
-    if few:
-        raise ConfigError(
-            f"the bundle removes each speaker's own mean: it needs {fewest} clips of everybody, "
-            f"{few[0]!r} has {counts[few[0]]}; use a bundle of normalise=none"
-        )

@@ -2,46 +2,51 @@
 
 A dataset's clips are scored from their features where all are there, else straight from the raw clips, in
 one stream that decodes, encodes and predicts and stores no features. Files need no manifest; up to 20 of
-them are scored in this process and printed as a table.
+them are scored in this process and printed as a table, more in a folder beside --out, where the same command
+goes on after a stop. Rows are in the order of names, numbers in them by their value.
 
 Reads:  <root>/manifest/, <root>/features/ or the media; <root>/bundles/<bundle>/
 Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files without a manifest
+        FILE.affuse/            while many files are scored
 
 Own video: affuse score clip.mp4 --bundle face_expression
 Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out scores.csv
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
 """
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-import pyarrow.csv
 import tyro
 
 from cluster import storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import NameOrPlace, Place
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
+from jobs._choosing import models_gb
 from jobs._compacting import compact
 from jobs._encoding import Workbench
-from jobs._features import features_uri, publish_unit, published_units, read_features
-from jobs._manifest import UnitRef, read_manifest, read_unit, units
+from jobs._features import check_complete, features_uri, published_units
+from jobs._manifest import UnitRef, units
 from jobs._progress import Progress
 from jobs._rescue import rescue
 from jobs._rows import checked, clips_of
-from jobs._score_files import Files, found_files, show, write_out
-from jobs._scoring import Bundle, check_speakers, open_bundle, scorer
+from jobs._score_files import Files, found_files, in_order, show, write_out
+from jobs._scoring import scorer
 from jobs._stream import decode_rows, stream
 from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
+from jobs.scoring import work_folder
+from jobs.scoring.bundle import Bundle, check_speakers, open_bundle
+from jobs.scoring.claim import claim, claim_of, command_of
+from jobs.scoring.stored import score_stored
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -109,49 +114,100 @@ def main(config: Config) -> None:
 
 
 def score_files(config: Config, bundle: Bundle) -> None:
-    """Few files here; many through the stream, by a manifest that is thrown away."""
+    """Few files here; many through the stream, in a folder beside --out that outlives a stop."""
+    bundle.refuse_raw()
     files = found_files(config.clips)
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
-    if len(files) <= FEW:
-        table = score_here(config, bundle, files)
-        show(table)
-    else:
-        with tempfile.TemporaryDirectory(prefix="af-score-") as root:
-            prepare.main(Files(root=root, files=tuple(files)))
-            bundle_text = config.bundle if bundle.uri is None else bundle.uri
-            score_dataset(replace(config, root=root, clips=(), bundle=bundle_text), bundle)
-            table = read_scores(root, config.name or bundle.name)
+    if len(files) > FEW:
+        score_many(config, bundle, files)
+        return
+    table = in_order(score_here(config, bundle, files))
+    show(table)
     if config.out is not None:
         write_out(table, config.out)
         print(f"wrote {config.out}: {table.num_rows} clips")
 
 
+def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
+    """Score files as a dataset of their own, which is gone when --out is written.
+
+    Raises:
+        ConfigError: the folder beside --out is of a command with other settings.
+    """
+    out = str(config.out)
+    root = work_folder.work_root(out)
+    made_with = claim_of(bundle, "clips", config.decoding)
+    again = command_of("score FILES", bundle=config.bundle, out="OTHER")
+    begun = work_folder.take_up(root, made_with, again)
+    how = "goes on" if begun else "works"
+    print(f"{len(files)} files: {how} in {root}; after a stop the same command goes on from there")
+    here = replace(
+        config,
+        root=root,
+        clips=(),
+        name=work_folder.SCORES,
+        bundle=config.bundle if bundle.uri is None else bundle.uri,
+        source="clips",
+    )
+    try:
+        prepare.main(Files(root=root, files=tuple(files)))
+        score_dataset(here, bundle)
+        table = in_order(read_scores(root, work_folder.SCORES))
+        if table.num_rows != len(files):
+            raise NotPreparedError(f"{root} holds scores of {table.num_rows} of {len(files)} files")
+    except (AffuseError, OSError):
+        # A twin that was faster has written the scores and takes the folder away.
+        if not (work_folder.is_leaving(root) and storage.exists(storage.absolute(out))):
+            raise
+        work_folder.put_away(root)
+        print(f"nothing left to do: another command has written {out}")
+        return
+    write_out(table, out)
+    work_folder.put_away(root)
+    print(f"wrote {out}: {table.num_rows} clips")
+
+
 def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
-    """Decode, encode and predict in this process; no Ray."""
+    """Decode, encode and predict in this process; no Ray, one decoded clip in memory at a time."""
     if bundle.clips_of_speaker:
-        check_speakers([{"speaker": None}], bundle.clips_of_speaker)
+        check_speakers(pa.chunked_array([[None] * len(files)]), bundle.clips_of_speaker)
     collected = Files(root="", files=tuple(files)).collect()
     sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
     stamps = _probing.stamps_of((source.uri for source in sources), 4)
     clips = clips_of(collected, stamps, _probing.probe_all(sources, stamps, {}, 1), None)
-    job, task = _job(config, bundle), _whole(bundle, len(clips))
+    job, task = _job(config, bundle), _whole(bundle, 1)
     bench = Workbench(job.work)
-    decoded, _ = decode_rows(job, task, clips)
-    result = bench.run(decoded, task.todo, transcribe=task.transcribe)
-    features = {job.work.descriptors[i].folder: table for i, table in result.features.items()}
+    parts = [encoded_alone(job, task, bench, clip) for clip in clips]
+    features = {
+        job.work.descriptors[index].folder: pa.concat_tables([part[index] for part in parts])
+        for index in task.todo
+    }
     return scorer(config.bundle, config.root, config.transcriber).scores(clips, features)
+
+
+def encoded_alone(
+    job: StreamJob, task: UnitTask, bench: Workbench, clip: Mapping[str, Any]
+) -> Mapping[int, pa.Table]:
+    """The features of one clip; its frames and sound are gone when they are made."""
+    decoded, _ = decode_rows(job, task, [clip])
+    return bench.run(decoded, task.todo, transcribe=task.transcribe).features
 
 
 def score_dataset(config: Config, bundle: Bundle) -> None:
     """Score the units of a dataset that have no scores yet.
 
     Raises:
-        ConfigError: scores of that name were made with another bundle, or the bundle needs features.
+        ConfigError: scores of that name were made otherwise, or the bundle needs features.
     """
     refs = units(config.root)
     uri = storage.join(config.root, "scores", config.name or bundle.name)
-    claim(config, bundle, uri)
+    again = command_of(
+        "score", root=config.root, bundle=config.bundle, transcriber=config.transcriber,
+        source=None if config.source == "auto" else config.source, name="OTHER",
+    )  # fmt: skip
+    claim(uri, claim_of(bundle, config.source, config.decoding), again)
+    publish_config(config, uri)
     done = published_units(uri)
     todo = [ref for ref in refs if ref.unit not in done]
     total = sum(ref.num_clips for ref in refs)
@@ -162,9 +218,10 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     print(f"{left} of {total} clips to score with {bundle.name}")
     if from_features(config, bundle, refs):
         print("source: stored features, because every clip has them")
-        score_features(config, bundle, refs, uri)
+        judge = scorer(config.bundle, config.root, config.transcriber)
+        score_stored(config.root, judge, refs, uri)
     else:
-        if bundle.clips_of_speaker or bundle.whole_dialogues:
+        if bundle.linked:
             names = " ".join(item.spec.name for item in bundle.encoders)
             raise ConfigError(
                 "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
@@ -176,79 +233,39 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     print(f"wrote {uri}: {total} clips")
 
 
-def claim(config: Config, bundle: Bundle, uri: str) -> None:
-    """Write what the scores are made with; refuse a name that stands for another bundle's."""
-    made_with = {"bundle": bundle.name, "facts": None}
-    if bundle.uri is not None:
-        made_with["facts"] = storage.read_json(storage.join(bundle.uri, "bundle.json"))
-    where = storage.join(uri, "bundle.json")
-    if storage.exists(where) and storage.read_json(where) != made_with:
-        raise ConfigError(f"{uri} was made with another bundle; type: --name OTHER")
-    storage.publish_json(made_with, where)
-    publish_config(config, uri)
-
-
 def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bool:
     """Whether stored features are read.
 
     Raises:
-        NotPreparedError: they were asked for and some are missing.
+        NotPreparedError: they were asked for, or nothing else can be read, and some are missing.
+        ConfigError: raw clips were asked for, and an input was imported.
     """
     if config.source == "clips":
+        bundle.refuse_raw()
         return False
-    wanted = {ref.unit for ref in refs}
-    lacking = [
-        item.folder
-        for item in bundle.encoders
-        if not wanted <= published_units(features_uri(config.root, item.folder))
-    ]
-    if lacking and config.source == "features":
-        raise NotPreparedError(
-            f"clips without features {', '.join(lacking)}; type: affuse encode --root {config.root}"
-        )
-    return not lacking
-
-
-def score_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef], uri: str) -> None:
-    """Score from stored features, a span of units at a time; all at once where a net needs that."""
-    fewest = bundle.clips_of_speaker
-    if fewest:
-        check_speakers(read_manifest(config.root, ["speaker"]).to_pylist(), fewest)
-    whole = fewest > 0 or bundle.whole_dialogues
-    judge = scorer(config.bundle, config.root, config.transcriber)
-    done = set() if whole else published_units(uri)
-    todo = [ref for ref in refs if ref.unit not in done]
-    step = len(todo) if whole else 64
-    with Progress(sum(ref.num_clips for ref in todo), label="score") as progress:
-        for start in range(0, len(todo), step):
-            span = todo[start : start + step]
-            rows = {ref.unit: read_unit(ref).to_pylist() for ref in span}
-            facts = [fact for unit in rows.values() for fact in unit]
-            ids = [fact["clip_id"] for fact in facts]
-            features = {
-                item.folder: read_features(config.root, item.folder, ids)
-                for item in bundle.encoders
-            }
-            for unit, part in by_unit(judge.scores(facts, features), rows):
-                publish_unit(uri, unit, part)
-            progress.add(len(facts), 0)
-
-
-def by_unit(
-    scores: pa.Table, rows: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Iterator[tuple[str, pa.Table]]:
-    """The scores cut into units again."""
-    place = {clip_id: i for i, clip_id in enumerate(scores["clip_id"].to_pylist())}
-    for unit, facts in rows.items():
-        yield unit, scores.take([place[fact["clip_id"]] for fact in facts])
+    for folder, name in bundle.imported.items():
+        if not storage.exists(features_uri(config.root, f"{folder}/descriptor.json")):
+            raise NotPreparedError(
+                f"the bundle reads the imported table {folder}, which is not under {config.root}/features; "
+                f"type: affuse features import --root {config.root} --name {name} --file FILE "
+                "--modality MODALITY"
+            )
+    try:
+        for folder in bundle.folders:
+            check_complete(config.root, folder, refs)
+    except NotPreparedError:
+        if config.source == "features" or bundle.imported:
+            raise
+        return False
+    return True
 
 
 def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
     """Decode, encode and predict in one stream."""
-    models = {item.folder: item.spec.memory_gb for item in bundle.encoders}
+    job = _job(config, bundle, uri)
+    models = models_gb(job.work)
     capacity = local_capacity(config.session)
     plan = None if capacity is None else plan_stream(models, capacity, config.workers)
-    job = _job(config, bundle, uri)
     with ray_session(config.session):
         capacity = capacity or cluster_capacity()
         plan = plan or plan_stream(models, capacity, config.workers)
@@ -270,9 +287,15 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
 
 
 def read_scores(root: str, name: str) -> pa.Table:
-    """The scores of a dataset."""
+    """The scores of a dataset.
+
+    Raises:
+        NotPreparedError: there are none of that name.
+    """
     uri = storage.join(root, "scores", name)
     files = storage.names(uri, ".parquet")
+    if not files:
+        raise NotPreparedError(f"{uri} holds no scores; type: affuse score --root {root}")
     return pa.concat_tables(
         [storage.read_table(storage.join(uri, f)).replace_schema_metadata(None) for f in files]
     )

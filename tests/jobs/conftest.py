@@ -1,9 +1,16 @@
 """A prepared dataset for the tests of jobs that train."""
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from encoders import ENCODERS, TRANSCRIBERS
+
+TOYS = str(Path(__file__).parent / "toys")
 
 spec = importlib.util.spec_from_file_location(
     "small_root", Path(__file__).with_name("small_root.py")
@@ -28,3 +35,20 @@ def write_views():
 def root(tmp_path) -> str:
     """A small prepared dataset."""
     return small_root.write_root(str(tmp_path / "small"))
+
+
+@pytest.fixture(scope="module")
+def toys():
+    """The toy encoders registered, here and in workers; a corpus and a bundle made for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOYS)
+        patch.setenv("PYTHONPATH", TOYS)
+        patch.setitem(ENCODERS, "toy_audio", "toy_audio")
+        patch.setitem(ENCODERS, "toy_text", "toy_text")
+        patch.setitem(TRANSCRIBERS, "toy_ear", "toy_ear")
+        yield SimpleNamespace(
+            corpus=importlib.import_module("toy_corpus"),
+            bundle=importlib.import_module("toy_bundle"),
+        )
+        for name in [name for name in sys.modules if name.startswith("toy_")]:
+            del sys.modules[name]

@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 
+import pyarrow as pa
 import pytest
 
 from cluster import storage
 from cluster.errors import ConfigError
 from jobs import compare, ensemble, report, train
 from jobs._bundles import nets_of_run
-from jobs._scoring import Bundle, _clips_of_speaker, check_speakers
+from jobs.scoring.bundle import Bundle, _clips_of_speaker, check_speakers
 
 HOWS = ("none", "speaker", "speaker:3")
 
@@ -91,7 +92,7 @@ def test_a_bundle_asks_for_as_many_clips_as_were_enrolled(made):
     ]
     assert [_clips_of_speaker(card) for card in cards] == [0, 8, 3]
     bundle = Bundle(name="b", uri=None, encoders=(), transcriber=None, clips_of_speaker=3)
-    few = [{"speaker": "ann"}] * 3 + [{"speaker": "bob"}] * 2
+    few = pa.chunked_array([["ann"] * 3 + ["bob"] * 2])
     check_speakers(few[:3], bundle.clips_of_speaker)
     with pytest.raises(ConfigError, match="needs 3 clips of everybody, 'bob' has 2"):
         check_speakers(few, bundle.clips_of_speaker)

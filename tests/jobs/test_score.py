@@ -1,95 +1,33 @@
 """Scoring: features and raw clips say the same, every clip has its row, strangers' files work too."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-import torch
 
-from cluster import storage, tables
+from cluster import tables
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
-from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import describe
-from fusion import bundle as nets
-from fusion.late import rule_class
-from fusion.late.calibration import Calibration
-from fusion.late.members import Members
-from fusion.tasks import Task
 from jobs import _bundles, encode, score
 from jobs.__main__ import run as affuse
 from jobs._scoring import Scorer, open_bundle
+from jobs.scoring import claim as claims
 
-TOYS = str(Path(__file__).parent / "toys")
 CLASSES = ("calm", "happy", "sad")
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TOYS)
-        patch.setenv("PYTHONPATH", TOYS)
-        patch.setitem(ENCODERS, "toy_audio", "toy_audio")
-        patch.setitem(ENCODERS, "toy_text", "toy_text")
-        patch.setitem(TRANSCRIBERS, "toy_ear", "toy_ear")
-        import toy_corpus
-
-        yield toy_corpus
-        for name in [name for name in sys.modules if name.startswith("toy_")]:
-            del sys.modules[name]
+def corpus(toys):
+    return toys.corpus
 
 
-def source(text, *, pool="mean"):
-    descriptor = describe(text)
-    return {
-        "features": descriptor.folder,
-        "name": descriptor.name,
-        "options": dict(descriptor.options),
-        "fingerprint": descriptor.fingerprint,
-        "pool": pool,
-    }
-
-
-def write_bundle(root, *, normalise="none", text="toy_text", classes=CLASSES):
-    """Two untrained nets, one for words and one for sound, fused by their mean."""
-    task = Task(kind="classification", classes=classes)
-    members = []
-    for seed, (run, name, encoder, dim) in enumerate(
-        [("words", "text", text, 3), ("voice", "audio", "toy_audio", 2)]
-    ):
-        card = nets.Card(
-            net="concat_mlp",
-            config={"hidden": 8},
-            tasks={"mood": task},
-            dims={name: dim},
-            inputs={name: source(encoder)},
-            pool="mean",
-            normalise=normalise,
-        )
-        torch.manual_seed(seed)
-        predictor = nets.build(card).eval()
-        folder = storage.join(_bundles.bundle_uri(str(root), "b"), "nets", run, "seed=0")
-        storage.publish_bytes(nets.to_bytes(predictor), storage.join(folder, "model.safetensors"))
-        storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
-        members.append({"run": run, "seeds": ["seed=0"], "card": card.to_json()})
-    rows = Members.from_logits(("words", "voice"), "classification", torch.zeros(2, 6, 3))
-    rule = rule_class("mean").fit(rule_class("mean").Config(), rows, torch.arange(6) % 3)
-    facts = {
-        "task": "mood",
-        "kind": "classification",
-        "classes": list(classes),
-        "range": None,
-        "rule": rule.state(),
-        "calibration": Calibration(method="none", kind="classification").state(),
-        "members": members,
-        "imported": [],
-    }
-    _bundles.publish(str(root), "b", facts)
+@pytest.fixture(scope="module")
+def write_bundle(toys):
+    return toys.bundle.write_bundle
 
 
 def config(root, **changes):
@@ -108,7 +46,9 @@ def scores(root, name):
 
 @pytest.mark.ray
 class TestADataset:
-    def test_raw_clips_and_stored_features_give_the_same_scores(self, corpus, tmp_path, capsys):
+    def test_raw_clips_and_stored_features_give_the_same_scores(
+        self, corpus, write_bundle, tmp_path, capsys
+    ):
         texts = ["so it is", None, "  ", *[f"words of {i}" for i in range(3, 10)]]
         corpus.write_corpus(tmp_path, 10, texts=texts)
         (tmp_path / "media" / "1.wav").unlink()
@@ -142,7 +82,7 @@ class TestADataset:
 
 
 class TestAScorer:
-    def test_a_clip_says_the_same_alone_and_among_others(self, corpus, tmp_path):
+    def test_a_clip_says_the_same_alone_and_among_others(self, corpus, write_bundle, tmp_path):
         corpus.write_corpus(tmp_path, 5)
         write_bundle(tmp_path)
         scorer = Scorer(open_bundle("b", str(tmp_path)))
@@ -157,7 +97,9 @@ class TestAScorer:
 
 
 class TestRefusals:
-    def test_an_encoder_that_is_not_the_one_of_training_is_refused(self, corpus, tmp_path):
+    def test_an_encoder_that_is_not_the_one_of_training_is_refused(
+        self, corpus, write_bundle, tmp_path
+    ):
         write_bundle(tmp_path)
         uri = Path(_bundles.bundle_uri(str(tmp_path), "b"), "bundle.json")
         facts = json.loads(uri.read_text())
@@ -166,18 +108,25 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="other weights or another preprocessing"):
             open_bundle("b", str(tmp_path))
 
-    def test_a_name_that_stands_for_another_bundle_is_refused(self, corpus, tmp_path):
+    def test_a_name_that_stands_for_another_bundle_is_refused(self, corpus, write_bundle, tmp_path):
         corpus.write_corpus(tmp_path, 4)
         write_bundle(tmp_path)
         bundle = open_bundle("b", str(tmp_path))
         uri = str(tmp_path / "scores" / "b")
-        score.claim(config(tmp_path), bundle, uri)
-        score.claim(config(tmp_path), bundle, uri)
-        write_bundle(tmp_path, text="toy_text:pool=mean")
-        with pytest.raises(ConfigError, match="type: --name OTHER"):
-            score.claim(config(tmp_path), open_bundle("b", str(tmp_path)), uri)
 
-    def test_a_bundle_that_needs_each_speakers_mean_refuses_single_files(self, corpus, tmp_path):
+        def claim(bundle):
+            made_with = claims.claim_of(bundle, "auto", score.DecodingConfig())
+            claims.claim(uri, made_with, "affuse score --name OTHER")
+
+        claim(bundle)
+        claim(bundle)
+        write_bundle(tmp_path, text="toy_text:pool=mean")
+        with pytest.raises(ConfigError, match="type: affuse score --name OTHER"):
+            claim(open_bundle("b", str(tmp_path)))
+
+    def test_a_bundle_that_needs_each_speakers_mean_refuses_single_files(
+        self, corpus, write_bundle, tmp_path
+    ):
         corpus.write_corpus(tmp_path, 1)
         write_bundle(tmp_path, normalise="speaker")
         with pytest.raises(ConfigError, match="needs 8 clips of everybody"):
@@ -216,7 +165,7 @@ class TestFiles:
         assert len(found) == 1 + name.endswith(".wav")
 
     def test_names_and_classes_that_look_like_markup_are_shown_letter_by_letter(
-        self, corpus, tmp_path, capsys
+        self, corpus, write_bundle, tmp_path, capsys
     ):
         corpus.write_corpus(tmp_path, 2)
         write_bundle(tmp_path, classes=("[/b]", "[happy]", ":smile:"))
@@ -232,7 +181,9 @@ class TestFiles:
             assert name in said.replace("\n", "")
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-    def test_scores_of_files_go_where_they_are_asked_to(self, corpus, tmp_path, suffix, capsys):
+    def test_scores_of_files_go_where_they_are_asked_to(
+        self, corpus, write_bundle, tmp_path, suffix, capsys
+    ):
         corpus.write_corpus(tmp_path, 3)
         (tmp_path / "media" / "3.wav").write_bytes(b"")
         write_bundle(tmp_path)
@@ -250,7 +201,7 @@ class TestFiles:
         else:
             tables.SCORES.check(pa.parquet.read_schema(pa.BufferReader(content)), where="out")
 
-    def test_many_files_want_a_place_to_go(self, corpus, tmp_path):
+    def test_many_files_want_a_place_to_go(self, corpus, write_bundle, tmp_path):
         corpus.write_corpus(tmp_path, 21)
         write_bundle(tmp_path)
         with pytest.raises(ConfigError, match=r"21 files: where to\?"):

@@ -1,0 +1,274 @@
+"""Scoring files: one decoded clip at a time, rows in the order of names, and work that outlives a kill."""
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import storage, tables
+from cluster.errors import ConfigError
+from cluster.resources import WorkersConfig
+from cluster.session import SessionConfig
+from jobs import score
+from jobs._score_files import in_order
+from jobs.scoring import claim as claims
+from jobs.scoring import work_folder
+from jobs.scoring.bundle import open_bundle
+
+TOYS = Path(__file__).parent.parent / "toys"
+
+
+def config(root, **changes):
+    return score.Config(
+        **{"root": str(root), "bundle": "b", **changes},
+        session=SessionConfig(num_cpus=2, num_gpus=0),
+        workers=WorkersConfig(gpus_per_actor=0),
+    )
+
+
+class TestFewFiles:
+    def test_one_decoded_clip_is_in_memory_at_a_time(self, toys, tmp_path, monkeypatch):
+        toys.corpus.write_corpus(tmp_path, 6)
+        toys.bundle.write_bundle(tmp_path)
+        files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
+        (tmp_path / "media" / "4.wav").write_bytes(b"broken")
+        seen, most = [], []
+        inner = score.decode_rows
+
+        def counted(*args):
+            decoded, needs = inner(*args)
+            gc.collect()
+            seen.extend(weakref.ref(item.clip) for item in decoded)
+            most.append(sum(clip() is not None for clip in seen))
+            return decoded, needs
+
+        monkeypatch.setattr(score, "decode_rows", counted)
+        bundle = open_bundle("b", str(tmp_path))
+        table = score.score_here(config(tmp_path), bundle, files)
+        assert max(most) == 1
+        assert len(most) == table.num_rows == 6
+        assert [row["status"] for row in table.to_pylist()].count("failed") == 1
+
+    def test_decoded_together_they_would_say_the_same(self, toys, tmp_path, monkeypatch):
+        toys.corpus.write_corpus(tmp_path, 6)
+        toys.bundle.write_bundle(tmp_path)
+        files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
+        bundle = open_bundle("b", str(tmp_path), "toy_ear")
+        options = config(tmp_path, transcriber="toy_ear")
+        alone = score.score_here(options, bundle, files)
+        job, task = score._job(options, bundle), score._whole(bundle, 6)
+        clips = [row for file in files for row in rows_of([file])]
+        decoded, _ = score.decode_rows(job, task, clips)
+        result = score.Workbench(job.work).run(decoded, task.todo, transcribe=True)
+        features = {job.work.descriptors[i].folder: t for i, t in result.features.items()}
+        together = score.scorer("b", str(tmp_path), "toy_ear").scores(clips, features)
+        assert alone.to_pylist() == together.to_pylist()
+
+
+def rows_of(files):
+    """Manifest rows of files, as `score_here` makes them."""
+    collected = score.Files(root="", files=tuple(files)).collect()
+    sources = [s for row in collected.rows for s in (row.video, row.audio) if s is not None]
+    stamps = score._probing.stamps_of((source.uri for source in sources), 1)
+    return score.clips_of(collected, stamps, score._probing.probe_all(sources, stamps, {}, 1), None)
+
+
+def scores_of(names):
+    rows = [
+        {
+            "clip_id": number, "name": name, "task": "mood", "label": ["calm"], "confidence": 1.0,
+            "probabilities": [("calm", 1.0)], "value": None, "modalities": ["audio"],
+            "status": "ok", "error": None,
+        }
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    return tables.SCORES.conform(pa.Table.from_pylist(rows, tables.SCORES.schema))
+
+
+class TestTheOrderOfRows:
+    def test_is_that_of_names_as_people_count(self):
+        names = ["b/1", "a 2/1", "a/10", "a/2", "a/B3", "a/b20", "a/1", "A/007", "a/3"]
+        found = in_order(scores_of(names))["name"].to_pylist()
+        assert found == ["a/1", "a/2", "a/3", "A/007", "a/10", "a/B3", "a/b20", "a 2/1", "b/1"]
+
+    @given(
+        st.lists(st.text(alphabet="aB/ 019._-", min_size=1, max_size=8), max_size=12, unique=True)
+    )
+    def test_does_not_depend_on_the_order_in_which_they_came(self, names):
+        def key(name):
+            parts = re.split(r"([0-9]+)", name.lower().replace("/", "\x01"))
+            return "".join(p.zfill(20) if p.isdigit() else p for p in parts), name
+
+        table = scores_of(names)
+        assert in_order(table)["name"].to_pylist() == sorted(names, key=key)
+        backwards = table.take(pa.array(range(len(names))[::-1], pa.int64()))
+        assert in_order(backwards)["clip_id"] == in_order(table)["clip_id"]
+
+    def test_holds_for_what_is_printed_and_written(self, toys, tmp_path, capsys):
+        toys.corpus.write_corpus(tmp_path, 12)
+        toys.bundle.write_bundle(tmp_path)
+        out = tmp_path / "s.jsonl"
+        score.main(config(tmp_path, clips=(str(tmp_path / "media"),), out=str(out)))
+        printed = re.findall(r"(\d+)\.wav", capsys.readouterr().out)
+        written = re.findall(r"(\d+)\.wav", out.read_text())
+        assert printed == written == [str(i) for i in range(12)]
+
+
+class TestTheFolderBesideOut:
+    def test_is_refused_where_it_holds_something_else(self, tmp_path):
+        root = work_folder.work_root(str(tmp_path / "s.csv"))
+        (tmp_path / "s.csv.affuse").mkdir()
+        (tmp_path / "s.csv.affuse" / "diary.txt").write_text("mine")
+        with pytest.raises(ConfigError, match="holds something else; type: affuse"):
+            work_folder.take_up(root, {"bundle": "b"}, "affuse score FILES --out OTHER")
+        assert (tmp_path / "s.csv.affuse" / "diary.txt").read_text() == "mine"
+
+    def test_of_other_settings_is_refused_and_stays(self, tmp_path):
+        root = work_folder.work_root(str(tmp_path / "s.csv"))
+        assert not work_folder.take_up(root, {"bundle": "b"}, "again")
+        assert work_folder.take_up(root, {"bundle": "b"}, "again")
+        with pytest.raises(ConfigError, match=r"bundle b, now c\); type: again"):
+            work_folder.take_up(root, {"bundle": "c"}, "again")
+        assert storage.exists(f"{work_folder.scores_uri(root)}/bundle.json")
+
+    def test_is_known_as_ours_at_every_moment_of_its_removal(self, tmp_path, monkeypatch):
+        root = work_folder.work_root(str(tmp_path / "s.csv"))
+        work_folder.take_up(root, {"bundle": "b"}, "again")
+        for number in range(5):
+            storage.publish_json({}, f"{root}/manifest/h/{number}.json")
+        from fsspec.implementations.local import LocalFileSystem
+
+        removed = LocalFileSystem.rm_file
+        for _ in range(7):
+            calls = iter([True, True])
+
+            def once(self, path, calls=calls):
+                if not next(calls, False):
+                    raise KeyboardInterrupt  # the process dies after a file or two
+                removed(self, path)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(LocalFileSystem, "rm_file", once)
+                try:
+                    work_folder.put_away(root)
+                    break
+                except KeyboardInterrupt:
+                    assert work_folder.take_up(root, {"bundle": "b"}, "again")
+        assert not Path(root).exists()
+
+    def test_an_object_store_will_do(self):
+        root = work_folder.work_root("memory://bucket/s.csv")
+        work_folder.take_up(root, {"bundle": "b"}, "again")
+        storage.publish_json({}, f"{root}/dataset.json")
+        work_folder.put_away(root)
+        assert not storage.names(root)
+
+
+CHANGES = {
+    "transcriber": {"transcriber": "toy_ear"},
+    "source": {"source": "clips"},
+    **{
+        f"decoding.{name}": {"decoding": score.DecodingConfig(**{name: 7.0})}
+        for name in ("time_limit_s", "time_limit_per_s", "memory_limit_gb", "max_decoded_gb")
+    },
+}
+
+
+class TestTheClaim:
+    @pytest.mark.parametrize("what", CHANGES)
+    def test_whatever_shapes_rows_is_in_it(self, toys, tmp_path, what):
+        toys.corpus.write_corpus(tmp_path, 4)
+        toys.bundle.write_bundle(tmp_path)
+        root = str(tmp_path)
+        plain = config(root)
+        bundle = open_bundle("b", root)
+        uri = storage.join(root, "scores", "b")
+        claims.claim(uri, claims.claim_of(bundle, plain.source, plain.decoding), "")
+        before = storage.read_bytes(f"{uri}/bundle.json")
+        with pytest.raises(ConfigError, match=what.replace(".", r"\.")) as refusal:
+            score.main(config(root, **CHANGES[what]))
+        assert "type: affuse score" in str(refusal.value)
+        assert "--name OTHER" in str(refusal.value)
+        assert storage.read_bytes(f"{uri}/bundle.json") == before
+
+    def test_every_field_of_decoding_is_in_it_or_known_to_shape_nothing(self, toys, tmp_path):
+        toys.bundle.write_bundle(tmp_path)
+        made_with = claims.claim_of(open_bundle("b", str(tmp_path)), "auto", score.DecodingConfig())
+        fields = set(score.DecodingConfig.__dataclass_fields__)
+        assert fields - set(made_with["decoding"]) == {"recycle_after"}
+
+
+def test_the_plan_counts_the_transcribers_memory(toys, tmp_path, monkeypatch):
+    toys.corpus.write_corpus(tmp_path, 4, texts=[None] * 4)
+    toys.bundle.write_bundle(tmp_path)
+    asked = {}
+
+    def plan(models, *_):
+        asked.update(models)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(score, "plan_stream", plan)
+    with pytest.raises(ConfigError, match="enough"):
+        score.main(config(tmp_path, transcriber="toy_ear"))
+    assert len(asked) == 3
+    assert sum(name.startswith("toy_ear") for name in asked) == 1
+
+
+def command(tmp_path, out, **environment):
+    """`affuse score FOLDER --out` in a process and session of its own."""
+    words = [
+        "score", str(tmp_path / "media"), "--bundle", str(tmp_path / "bundles" / "b"),
+        "--out", str(out), "--session.num-cpus", "2", "--session.num-gpus", "0",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, str(TOYS / "toy_corpus.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": f"{os.getcwd()}:{TOYS}", **environment},
+    )
+
+
+def until(condition, process, limit_s=240.0):
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+class TestManyFiles:
+    def test_a_killed_job_goes_on_where_it_was_and_twins_end_well(self, toys, tmp_path):
+        toys.corpus.write_corpus(tmp_path, 200, seconds=0.1)
+        toys.bundle.write_bundle(tmp_path)
+        out = tmp_path / "scores.jsonl"
+        units = Path(f"{out}.affuse") / "scores" / "files"
+        killed = command(tmp_path, out, TOY_SLEEP_S="0.15")
+        until(lambda: len(list(units.glob("*.parquet"))) >= 1, killed)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        there = {file: file.stat().st_mtime_ns for file in units.glob("*.parquet")}
+        assert not out.exists()
+
+        twins = [command(tmp_path, out, TOY_SLEEP_S="0.02") for _ in range(2)]
+        said = [twin.communicate(timeout=400)[0] for twin in twins]
+        assert [twin.returncode for twin in twins] == [0, 0], said
+        assert there
+        assert any("goes on in" in text for text in said)
+        assert all("200 of 200 clips to score" not in text for text in said)
+        names = re.findall(r"(\d+)\.wav", out.read_text())
+        assert names == [str(i) for i in range(200)]
+        assert not Path(f"{out}.affuse").exists()

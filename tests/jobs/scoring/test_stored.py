@@ -1,0 +1,343 @@
+"""Scoring stored features: linear in clips, bounded in memory, and the same scores as all at once."""
+
+from collections import Counter
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import storage, tables
+from cluster.errors import ConfigError, NotPreparedError
+from encoders.spec import describe
+from jobs import score
+from jobs.__main__ import run
+from jobs._features import features_uri, publish_unit, read_features, with_units
+from jobs._manifest import UnitRef, read_manifest, units
+from jobs._scoring import Scorer
+from jobs.scoring import stored
+from jobs.scoring.bundle import open_bundle
+from jobs.scoring.stored import spans
+
+DIMS = {"toy_text": 3, "toy_audio": 2}
+
+
+def features_of(clip_ids, dim, kind="float32", seed=0):
+    """FEATURES of some clips: one to four steps, noise that depends on the clip alone."""
+    values, valid = [], []
+    for clip in clip_ids:
+        draws = np.random.default_rng([seed, int(clip)])
+        steps = 1 + int(clip) % 4
+        values.append(draws.normal(size=(steps, dim)).astype(kind).tolist())
+        valid.append([True] * steps)
+    times = pa.array([[0.0] * len(v) for v in valid], pa.list_(pa.float32()))
+    element = tables.features(dim, kind).schema.field("values").type
+    columns = {
+        "clip_id": pa.array(clip_ids, pa.int64()),
+        "values": pa.array(values, element),
+        "step_start_s": times,
+        "step_end_s": times,
+        "valid": pa.array(valid, pa.list_(pa.bool_())),
+        "status": ["ok"] * len(values),
+        "error": pa.nulls(len(values), pa.string()),
+    }
+    return tables.features(dim, kind).conform(pa.table(columns))
+
+
+def write_table(root, encoder, files, *, group=6, listed=True):
+    """One feature table as some files of units, their row groups cut across units.
+
+    Args:
+        root: of a corpus.
+        encoder: toy_text or toy_audio.
+        files: units of each file, in its order.
+        group: rows of a row group.
+        listed: whether the files say which units they hold.
+    """
+    manifest = read_manifest(str(root), ["clip_id", "unit"])
+    descriptor = describe(encoder)
+    folder = features_uri(str(root), descriptor.folder)
+    for number, names in enumerate(files):
+        inside, parts = [], []
+        for unit in names:
+            ids = manifest.filter(pc.equal(manifest["unit"], unit))["clip_id"].to_pylist()
+            inside.append((unit, len(ids)))
+            parts.append(features_of(ids, DIMS[encoder], descriptor.spec.dtype, seed=len(encoder)))
+        table = pa.concat_tables(parts)
+        if listed:
+            table = with_units(table, inside)
+        storage.publish_table(table, f"{folder}/part-{number}.parquet", row_group_size=group)
+    storage.publish_json(descriptor.facts() | {"manifest": "h"}, f"{folder}/descriptor.json")
+
+
+def with_columns(root, **columns):
+    """Values of columns in the manifest, in its order."""
+    (file,) = (root / "manifest").glob("*/part-00000.parquet")
+    table = storage.read_table(str(file))
+    for name, values in columns.items():
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+    storage.publish_table(table, str(file), row_group_size=4)
+
+
+def scored(root, **options):
+    score.main(score.Config(root=str(root), bundle="b", source="features", **options))
+    table = score.read_scores(str(root), options.get("name", "b")).sort_by("clip_id")
+    return table.to_pylist()
+
+
+def all_at_once(root):
+    """The scores by one call on everything."""
+    scorer = Scorer(open_bundle("b", str(root)), str(root))
+    columns = ["clip_id", "name", "dialogue", "turn", "speaker", "group"]
+    facts = read_manifest(str(root), columns).to_pylist()
+    features = {f: read_features(str(root), f) for f in scorer.bundle.folders}
+    return scorer.scores(facts, features).to_pylist()
+
+
+def assert_equal(left, right):
+    assert [row["clip_id"] for row in left] == [row["clip_id"] for row in right]
+    for mine, theirs in zip(left, right, strict=True):
+        assert dict(mine["probabilities"]) == pytest.approx(dict(theirs["probabilities"]), abs=1e-6)
+        assert mine["label"] == theirs["label"]
+
+
+def shuffled(names):
+    """All tables gathered by an order that the manifest has no longer."""
+    return [np.random.default_rng(0).permutation(names).tolist()]
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """(file, row group) of feature tables -> how often it was read with its values."""
+    counts = Counter()
+    opened = storage.open_parquet
+
+    class Counted:
+        def __init__(self, uri):
+            self._uri, self._file = uri, opened(uri)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def _count(self, groups, columns):
+            if "/features/" in self._uri and (columns is None or "values" in columns):
+                counts.update((self._uri, group) for group in groups)
+
+        def read(self, columns=None):
+            self._count(range(self._file.num_row_groups), columns)
+            return self._file.read(columns=columns)
+
+        def read_row_group(self, group, columns=None):
+            self._count([group], columns)
+            return self._file.read_row_group(group, columns=columns)
+
+        def read_row_groups(self, groups, columns=None):
+            self._count(groups, columns)
+            return self._file.read_row_groups(groups, columns=columns)
+
+    monkeypatch.setattr(storage, "open_parquet", Counted)
+    return counts
+
+
+class TestReading:
+    @pytest.fixture
+    def root(self, toys, tmp_path):
+        """500 clips in 125 units, more than one span."""
+        toys.corpus.write_corpus(tmp_path, 500, seconds=0.01)
+        toys.bundle.write_bundle(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("text", "audio"),
+        [
+            (lambda names: [names], lambda names: [names]),
+            (lambda names: [names[0::2], names[1::2]], lambda names: [names[::-1]]),
+            (lambda names: [names[60:], names[:60]], lambda names: [names[i::2] for i in range(2)]),
+            (shuffled, shuffled),
+            (lambda names: [[name] for name in names[:9]] + [names[9:]], lambda names: [names]),
+        ],
+    )
+    def test_every_row_group_is_read_once_however_units_lie(self, root, reads, text, audio):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", text(names))
+        write_table(root, "toy_audio", audio(names))
+        rows = scored(root)
+        assert len(rows) == 500
+        assert set(reads.values()) == {1}
+        assert len({uri for uri, _ in reads}) == len(text(names)) + len(audio(names))
+        assert_equal(rows, all_at_once(root))
+
+    def test_files_that_list_no_units_are_read_once_by_their_clips(self, root, reads):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names], group=50)
+        write_table(root, "toy_audio", [names[:60], names[60:]], group=50, listed=False)
+        rows = scored(root)
+        assert set(reads.values()) == {1}
+        assert_equal(rows, all_at_once(root))
+
+    def test_no_more_clips_are_in_hand_than_a_span_holds(self, root, monkeypatch):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names])
+        write_table(root, "toy_audio", [names])
+        monkeypatch.setattr(stored, "SPAN_CLIPS", 40)
+        sizes = []
+        inner = Scorer.scores
+
+        def counted(self, facts, features):
+            sizes.append(len(facts))
+            assert {table.num_rows for table in features.values()} == {len(facts)}
+            return inner(self, facts, features)
+
+        monkeypatch.setattr(Scorer, "scores", counted)
+        scored(root)
+        assert sum(sizes) == 500
+        assert max(sizes) <= 40
+
+    def test_what_was_scored_before_a_stop_is_not_scored_again(self, root, monkeypatch, capsys):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names])
+        write_table(root, "toy_audio", [names])
+        monkeypatch.setattr(stored, "SPAN_CLIPS", 100)
+        published = []
+
+        def stops(uri, unit, table):
+            if len(published) == 60:
+                raise KeyboardInterrupt
+            published.append(unit)
+            publish_unit(uri, unit, table)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stored, "publish_unit", stops)
+            with pytest.raises(KeyboardInterrupt):
+                scored(root)
+        rows = scored(root)
+        assert "260 of 500 clips to score" in capsys.readouterr().out
+        assert_equal(rows, all_at_once(root))
+
+    def test_a_table_that_lacks_rows_is_refused_with_what_to_type(self, root):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names])
+        write_table(root, "toy_audio", [names[:-1]])
+        with pytest.raises(NotPreparedError, match=r"4 of 500 clips .* type: affuse encode"):
+            scored(root)
+
+
+class TestWhatBelongsTogether:
+    def test_a_net_over_dialogues_sees_each_of_them_whole(self, toys, tmp_path, monkeypatch):
+        toys.corpus.write_corpus(tmp_path, 120, seconds=0.01)
+        # Nine turns a dialogue, four clips a unit: dialogues and units straddle each other.
+        with_columns(
+            tmp_path,
+            dialogue=[f"d{i // 9}" if i < 100 else None for i in range(120)],
+            turn=[i % 9 for i in range(120)],
+        )
+        toys.bundle.write_bundle(tmp_path, net="sdt")
+        names = [ref.unit for ref in units(str(tmp_path))]
+        for encoder in DIMS:
+            write_table(tmp_path, encoder, [names])
+        monkeypatch.setattr(stored, "SPAN_CLIPS", 20)
+        rows = scored(tmp_path)
+        assert_equal(rows, all_at_once(tmp_path))
+
+    def test_statistics_of_a_speaker_are_over_all_of_their_clips(self, toys, tmp_path, monkeypatch):
+        toys.corpus.write_corpus(tmp_path, 120, seconds=0.01)
+        with_columns(tmp_path, speaker=[f"s{i // 16}" for i in range(120)])
+        toys.bundle.write_bundle(tmp_path, normalise="speaker")
+        names = [ref.unit for ref in units(str(tmp_path))]
+        for encoder in DIMS:
+            write_table(tmp_path, encoder, [names])
+        monkeypatch.setattr(stored, "SPAN_CLIPS", 20)
+        assert_equal(scored(tmp_path), all_at_once(tmp_path))
+
+    @given(
+        dialogues=st.lists(st.integers(0, 12) | st.none(), min_size=1, max_size=60),
+        unit_size=st.integers(1, 5),
+        done=st.sets(st.integers(0, 60)),
+        bound=st.integers(1, 25),
+    )
+    def test_spans_part_no_dialogue_and_miss_no_unit(self, dialogues, unit_size, done, bound):
+        unit = [f"u{row // unit_size}" for row in range(len(dialogues))]
+        names = list(dict.fromkeys(unit))
+        refs = [
+            UnitRef(unit=name, file="", row_group=0, num_clips=unit.count(name), cost=0)
+            for name in names
+        ]
+        values = pa.array([None if d is None else str(d) for d in dialogues], pa.string())
+        table = pa.table({"unit": unit, "dialogue": values})
+        finished = {f"u{number}" for number in done}
+        with (
+            mock.patch.object(stored, "read_manifest", return_value=table),
+            mock.patch.object(stored, "SPAN_CLIPS", bound),
+        ):
+            found = [*spans("", refs, finished, ["dialogue"])]
+        flat = [ref.unit for span in found for ref in span]
+        assert len(flat) == len(set(flat))
+        assert set(names) - finished <= set(flat)
+        span_of = {ref.unit: number for number, span in enumerate(found) for ref in span}
+        for dialogue in {d for d in dialogues if d is not None}:
+            of = {u for u, d in zip(unit, dialogues, strict=True) if d == dialogue}
+            assert len({span_of.get(u) for u in of}) == 1
+        # Without anything that links units a span is bounded, and nothing that is done is done again.
+        loose = [*spans("", refs, finished, [])]
+        assert {ref.unit for span in loose for ref in span} == set(names) - finished
+
+
+class TestImportedInputs:
+    def test_are_scored_where_all_are_there_and_refused_with_the_way_where_not(
+        self, toys, tmp_path, capsys
+    ):
+        toys.corpus.write_corpus(tmp_path, 24, seconds=0.01)
+        np.savez(
+            tmp_path / "loud.npz",
+            x=np.random.default_rng(0).normal(size=(24, 2)).astype(np.float32),
+            name=np.array([f"c{i}" for i in range(24)]),
+        )
+        root = str(tmp_path)
+        typed = [
+            "--file",
+            f"{root}/loud.npz",
+            "--array",
+            "x",
+            "--name",
+            "loud",
+            "--modality",
+            "audio",
+        ]
+        assert run(["features", "import", "--root", root, *typed]) == 0
+        (folder,) = storage.names(features_uri(root))
+        facts = storage.read_json(features_uri(root, f"{folder}/descriptor.json"))
+        sound = {
+            "features": folder, "name": "loud", "options": {}, "pool": "mean",
+            "fingerprint": facts.get("fingerprint"),
+        }  # fmt: skip
+        toys.bundle.write_bundle(tmp_path, sound=sound)
+        write_table(tmp_path, "toy_text", [[ref.unit for ref in units(root)]])
+        capsys.readouterr()
+        assert run(["score", "--root", root, "--bundle", "b", "--source", "features"]) == 0
+        rows = score.read_scores(root, "b").sort_by("clip_id").to_pylist()
+        assert_equal(rows, all_at_once(tmp_path))
+        assert {tuple(row["modalities"]) for row in rows} == {("audio", "text")}
+        assert run(["score", "--root", root, "--bundle", "b", "--name", "auto"]) == 0
+
+        capsys.readouterr()
+        assert (
+            run(["score", "--root", root, "--bundle", "b", "--name", "raw", "--source", "clips"])
+            == 2
+        )
+        assert "was imported: no encoder makes it for other clips" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="affuse features import"):
+            score.main(score.Config(clips=(str(tmp_path / "media"),), root=root, bundle="b"))
+        storage.remove(
+            features_uri(
+                root, f"{folder}/{storage.names(features_uri(root, folder), '.parquet')[0]}"
+            )
+        )
+        assert run(["score", "--root", root, "--bundle", "b", "--name", "less"]) == 1
+        assert "type: affuse features import" in capsys.readouterr().err
+        storage.remove(features_uri(root, f"{folder}/descriptor.json"))
+        assert run(["score", "--root", root, "--bundle", "b", "--name", "none"]) == 1
+        assert "--name loud --file FILE" in capsys.readouterr().err

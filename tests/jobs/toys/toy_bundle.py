@@ -1,0 +1,76 @@
+"""A bundle of two untrained nets over the toys, one for words and one for sound, fused by their mean."""
+
+import torch
+
+from cluster import storage
+from encoders.spec import describe
+from fusion import bundle as nets
+from fusion.late import rule_class
+from fusion.late.calibration import Calibration
+from fusion.late.members import Members
+from fusion.tasks import Task
+from jobs import _bundles
+
+CLASSES = ("calm", "happy", "sad")
+
+
+def source(text, *, pool="mean"):
+    """An input of a card."""
+    descriptor = describe(text)
+    return {
+        "features": descriptor.folder,
+        "name": descriptor.name,
+        "options": dict(descriptor.options),
+        "fingerprint": descriptor.fingerprint,
+        "pool": pool,
+    }
+
+
+def write_bundle(
+    root, *, normalise="none", text="toy_text", net="concat_mlp", sound=None, classes=CLASSES
+):
+    """The bundle `b` under a root.
+
+    Args:
+        root: of a dataset, or any folder.
+        normalise: of both nets.
+        text: encoder of the words.
+        net: of the words; lstm_dialogue and the like read whole dialogues.
+        classes: what it tells apart.
+        sound: facts of the input of sound, in place of those of toy_audio.
+    """
+    task = Task(kind="classification", classes=classes)
+    members = []
+    inputs = [("words", "text", source(text), 3, net)]
+    inputs.append(("voice", "audio", sound or source("toy_audio"), 2, "concat_mlp"))
+    for seed, (run, name, facts, dim, kind) in enumerate(inputs):
+        card = nets.Card(
+            net=kind,
+            config={"hidden": 8},
+            tasks={"mood": task},
+            dims={name: dim},
+            inputs={name: facts},
+            pool="mean",
+            normalise=normalise,
+        )
+        torch.manual_seed(seed)
+        predictor = nets.build(card).eval()
+        folder = storage.join(_bundles.bundle_uri(str(root), "b"), "nets", run, "seed=0")
+        storage.publish_bytes(nets.to_bytes(predictor), storage.join(folder, "model.safetensors"))
+        storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
+        members.append({"run": run, "seeds": ["seed=0"], "card": card.to_json()})
+    rows = Members.from_logits(
+        ("words", "voice"), "classification", torch.zeros(2, 6, len(classes))
+    )
+    rule = rule_class("mean").fit(rule_class("mean").Config(), rows, torch.arange(6) % len(classes))
+    facts = {
+        "task": "mood",
+        "kind": "classification",
+        "classes": list(classes),
+        "range": None,
+        "rule": rule.state(),
+        "calibration": Calibration(method="none", kind="classification").state(),
+        "members": members,
+        "imported": [],
+    }
+    _bundles.publish(str(root), "b", facts)
