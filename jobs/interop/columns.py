@@ -10,7 +10,7 @@ from cluster.settings import nearest
 MOST_NAMED = 20
 
 ALIASES: Mapping[str, str] = {
-    "name": "clip clipname file filename filepath id path utterance utteranceid utt uttid videoid",
+    "name": "clip clipid clipname file filename filepath id path utterance utteranceid utt uttid videoid",
     "video": "film movie videofile videoname videopath",
     "audio": "audiofile audioname audiopath sound wav wavfile",
     "text": "rawtext sentence transcript transcription utterance",

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.errors import ConfigError, LabelTableError
 from jobs import features, prepare
+from jobs.__main__ import run
 from jobs._features import read_features, resolve_features
 from jobs._manifest import read_dataset, read_manifest
 from jobs.datasets.arrays import Config
@@ -164,6 +165,82 @@ class TestRefusals:
         assert collected.faults == [
             f"row {row}: number: class 1; --classes names 0 to 0" for row in (2, 4)
         ]
+
+
+class TestWhatIsNoLabel:
+    """By the command line: unknown is never a class, what cannot be one is listed with its row."""
+
+    def prepare(self, tmp_path, capsys, *flags, **arrays):
+        names = np.array(["a", "b", "c", "d"])
+        np.savez(tmp_path / "y.npz", **{"name": names, **arrays})
+        root = tmp_path / "root"
+        words = ["--source", str(tmp_path / "y.npz"), "--root", str(root)]
+        status = run(["prepare", "arrays", *words, "--tasks", "y=classification", *flags])
+        said = capsys.readouterr()
+        rows = read_manifest(str(root)).to_pylist() if status == 0 else []
+        return status, said.out + said.err, [row["y"] for row in rows]
+
+    NAMED = ("--classes", "y=lo,mid,hi")
+
+    @pytest.mark.parametrize(
+        ("values", "flags", "expected"),
+        [
+            ([0.0, 1.0, np.nan, 2.0], NAMED, ["lo", "mid", None, "hi"]),
+            ([0.0, 1.0, np.nan, 2.0], (), ["0", "1", None, "2"]),
+            ([0, 1, -1, 2], (), ["0", "1", None, "2"]),
+            ([True, False, True, True], (), ["1", "0", "1", "1"]),
+            (["x", "y", "", "x "], (), ["x", "y", None, "x"]),
+            (["x", "nan", "NA", "y"], (), ["x", None, None, "y"]),
+            ([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], NAMED, ["lo", "mid", None, "hi"]),
+            ([[1, 0, 0], [np.nan] * 3, [0, 1, 0], [0, 0, 1]], NAMED, ["lo", None, "mid", "hi"]),
+            ([[0], [1], [2], [1]], NAMED, ["lo", "mid", "hi", "mid"]),
+        ],
+    )
+    def test_is_none(self, tmp_path, capsys, values, flags, expected):
+        status, _, found = self.prepare(tmp_path, capsys, *flags, y=np.array(values))
+        assert (status, found) == (0, expected)
+
+    @pytest.mark.parametrize(
+        ("values", "flags", "said"),
+        [
+            ([0.0, 0.7, 1.0, 2.5], NAMED, ["2 faults", "row 2: y 0.7;", "row 4: y 2.5;"]),
+            ([0.0, 0.7, 1.0, 2.0], (), ["row 2: y 0.7; expected the whole number of a class"]),
+            ([0, 1, 2, 3], NAMED, ["row 4: y: class 3; --classes names 0 to 2"]),
+            ([[1, 1, 0], [0, 1, 0], [0, 0.5, 0], [0, 0, 1]], NAMED, ["row 1: y", "row 3: y"]),
+            ([[1, 0], [0, 1], [1, 0], [1, 0]], NAMED, ["2 columns", "3 classes"]),
+            (["Happy", "happy", "sad", "sad"], (), ["'Happy' (1), 'happy' (1) differ only"]),
+            (np.zeros((4, 2, 2)), (), ["expected one label a clip"]),
+        ],
+    )
+    def test_is_listed(self, tmp_path, capsys, values, flags, said):
+        status, out, _ = self.prepare(tmp_path, capsys, *flags, y=np.array(values))
+        assert status == 1
+        assert all(part in out for part in said)
+        assert "Traceback" not in out
+
+    def test_facts_are_read_by_their_own_names_and_near_ones_are_asked_back(self, tmp_path, capsys):
+        facts = {"Speaker": np.array(["p", "p", "q", "q"]), "split": np.array(["train"] * 4)}
+        y = np.array(["x", "y", "x", "y"])
+        status, out, _ = self.prepare(tmp_path, capsys, y=y, x=np.ones((4, 2)), **facts)
+        assert status == 1
+        assert "array 'Speaker' is not read; did you mean 'speaker'?" in out
+        flags = ("--columns", "speaker=Speaker")
+        status, out, _ = self.prepare(tmp_path, capsys, *flags, y=y, x=np.ones((4, 2)), **facts)
+        assert status == 0
+        assert "not read: x" in out
+        assert "kept apart: 2 by speaker" in out
+
+    @pytest.mark.parametrize(
+        ("facts", "said"),
+        [
+            ({"turn": np.array(["0", "x", "1", "2"])}, "row 2: turn 'x'; expected a whole number"),
+            ({"split": np.array(["train", "Train", "test", ""])}, "row 2: split 'Train'"),
+            ({"fold": np.array([0, 1.5, 0, 1])}, "row 2: fold '1.5'"),
+        ],
+    )
+    def test_a_fact_that_is_none_is_listed(self, tmp_path, capsys, facts, said):
+        status, out, _ = self.prepare(tmp_path, capsys, y=np.array(["x", "y", "x", "y"]), **facts)
+        assert (status, said in out) == (1, True)
 
 
 class TestWholeWay:
