@@ -3,7 +3,7 @@
 A file holds one row a clip: the clip (`name` or `clip_id`), its `fold`, its `role` (`oof` or `valid`; rows
 of role train are never fitted on, rows of role test are refused) and its scores: one column a class named
 like the class, holding probabilities, or the same with the prefix `logit_`; for a regression one column
-`value`. Formats: Parquet, CSV, npz (one array a column). The member's name is the file's.
+`value`. Formats: Parquet, CSV, TSV, JSON lines, npz (one array a column). The member's name is the file's.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.late.members import Members
 from fusion.tasks import Task
 from jobs._manifest import read_manifest
 from jobs._predictions import HeldOut, MemberRows, align
+from jobs.interop.cells import composed
+from jobs.interop.prediction_tables import read_frame, score_columns
 
 SUSPICIOUS_GAP = 0.15
 """Share of right answers by which offered rows may exceed other rows before the member is refused."""
@@ -33,7 +34,8 @@ def add_members(
     """Join the members of some files to those of the runs.
 
     Raises:
-        ConfigError: a file lacks a column, or has rows twice.
+        TableError: a file lacks a column, or has cells that are not what they should be.
+        ConfigError: it has rows twice.
         TestSplitError: a file offers rows of role test.
         NotPreparedError: a file has clips that the manifest does not know.
     """
@@ -63,8 +65,7 @@ def rows_of(held: HeldOut) -> dict[str, MemberRows]:
 
 def imported(root: str, file: str, name: str, task: Task) -> MemberRows:
     """One file of predictions as a member; targets come from the manifest, never from the file."""
-    frame = read_frame(file)
-    check_columns(frame, file, task)
+    frame = read_frame(file, task)
     if (frame["role"] == "test").any():
         raise TestSplitError(f"{file}: rows of role test; an ensemble is never fitted on them")
     frame = with_targets(root, frame, file, name, task)
@@ -81,39 +82,6 @@ def imported(root: str, file: str, name: str, task: Task) -> MemberRows:
     )
 
 
-def read_frame(file: str) -> pd.DataFrame:
-    """The columns of a file.
-
-    Raises:
-        ConfigError: a format that is not offered.
-        NotPreparedError: there is no such file.
-    """
-    if file.endswith(".parquet"):
-        return storage.read_table(file).to_pandas()
-    if not storage.exists(file):
-        raise NotPreparedError(f"{file} is not there")
-    filesystem, path = storage.filesystem(file)
-    with filesystem.open(path, "rb") as stream:
-        if file.endswith(".csv"):
-            return pd.read_csv(stream)
-        if file.endswith(".npz"):
-            arrays = np.load(stream, allow_pickle=False)
-            return pd.DataFrame({key: list(arrays[key]) for key in arrays.files})
-    raise ConfigError(f"{file}: predictions come as .parquet, .csv or .npz")
-
-
-def check_columns(frame: pd.DataFrame, file: str, task: Task) -> None:
-    """Refuse a file that lacks a column, naming all that are missing."""
-    wanted = ["value"] if task.kind == "regression" else list(task.classes)
-    if task.kind != "regression" and all(f"logit_{c}" in frame for c in task.classes):
-        wanted = [f"logit_{c}" for c in task.classes]
-    missing = [column for column in ["fold", "role", *wanted] if column not in frame]
-    if "clip_id" not in frame and "name" not in frame:
-        missing.append("name (or clip_id)")
-    if missing:
-        raise ConfigError(f"{file}: columns {missing} are missing; came: {list(frame.columns)}")
-
-
 def with_targets(root: str, frame: pd.DataFrame, file: str, name: str, task: Task) -> pd.DataFrame:
     """Add `clip_id` and `target` from the manifest; rows without a target are left out.
 
@@ -123,6 +91,7 @@ def with_targets(root: str, frame: pd.DataFrame, file: str, name: str, task: Tas
     """
     manifest = read_manifest(root, columns=["clip_id", "name", name]).to_pandas()
     manifest = manifest.rename(columns={name: "_label"})
+    manifest["name"] = manifest["name"].map(composed)
     key = "clip_id" if "clip_id" in frame else "name"
     kept = [column for column in frame.columns if column not in ("clip_id", "name")]
     joined = frame[[key, *kept]].merge(manifest, on=key, how="left", indicator=True)
@@ -152,13 +121,12 @@ def as_numbers(label: object, task: Task) -> list[float]:
 
 def member_scores(frame: pd.DataFrame, task: Task) -> np.ndarray:
     """Scores as `Members` wants them [row outputs]."""
+    columns = score_columns(frame.columns, task)
     if task.kind == "regression":
-        return np.asarray(frame[["value"]].to_numpy(np.float64))
-    logits = [f"logit_{name}" for name in task.classes]
-    if all(column in frame for column in logits):
-        raw = torch.tensor(frame[logits].to_numpy(np.float64))
+        return np.asarray(frame[columns].to_numpy(np.float64))
+    raw = torch.tensor(frame[columns].to_numpy(np.float64))
+    if columns != list(task.classes):
         return Members.from_logits(["member"], task.kind, raw[None]).scores[0].numpy()
-    raw = torch.tensor(frame[list(task.classes)].to_numpy(np.float64))
     return Members.from_probabilities(["member"], task.kind, raw[None]).scores[0].numpy()
 
 

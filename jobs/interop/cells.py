@@ -126,7 +126,7 @@ def _number_text(cell: Any) -> str | None:
     if isinstance(cell, bool | np.bool_):
         return str(int(cell))
     if isinstance(cell, float):
-        return None if math.isnan(cell) else repr(cell)
+        return None if math.isnan(cell) else repr(float(cell))
     return text_of(cell)
 
 

@@ -26,6 +26,7 @@ FEW = 20
 HINT = re.compile(r"\A\ufeff?\"?sep=(.)\"?\r?\n")
 """The line by which Excel is told the delimiter."""
 
+NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 FRACTION = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -134,8 +135,8 @@ def _quote_fault(error: str, line: int, last: int) -> str:
 
 
 def _delimiter(text: str, usual: str) -> str:
-    """The delimiter under which most rows have one width; among equals the one of most columns."""
-    best, best_score = usual, (0.0, 0)
+    """The delimiter under which the first row is as wide as most, and most rows are of one width."""
+    best, best_score = usual, (False, 0.0, 0)
     with _wide_cells():
         for delimiter in sorted(DELIMITERS, key=lambda each: each != usual):
             sample = _sample(text, delimiter)
@@ -143,8 +144,9 @@ def _delimiter(text: str, usual: str) -> str:
             if width < 2:
                 continue
             share = sum(len(record.cells) == width for record in sample) / len(sample)
-            if (share, width) > best_score:
-                best, best_score = delimiter, (share, width)
+            score = (len(sample[0].cells) == width, share, width)
+            if score > best_score:
+                best, best_score = delimiter, score
     return best
 
 
@@ -185,7 +187,8 @@ def _header(records: Iterator[_Record], width: int, found: Delimited) -> list[st
         found.faults.append("is empty, expected a line of column names")
         return []
     last = before[-1] if before else None
-    if last is not None and last.comment and len(last.cells) == width > 1:
+    only_numbers = all(NUMBER.fullmatch(cell.strip()) for cell in record.cells)
+    if last is not None and last.comment and len(last.cells) == width and only_numbers:
         found.faults.append(f"line {last.line} begins with #: is it the header? take the # away")
     if before:
         plural = "line before it is" if len(before) == 1 else f"{len(before)} lines before it are"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster import storage, tables
-from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
 from fusion.late import rule_from_state
 from jobs import _bundles, _late, ensemble
 from jobs._predictions import predictions_uri, write_predictions
@@ -259,8 +259,25 @@ class TestImportedMembers:
         frame = self.frame(root)
         del frame["joy"]
         np.savez(file, **frame)
-        with pytest.raises(ConfigError, match=r"columns \['joy'\] are missing"):
+        with pytest.raises(TableError, match=r"columns \['joy'\] are missing"):
             run(root, runs=("voice",), imported=(str(file),))
+
+    def test_every_fault_of_a_file_is_listed(self, root, tmp_path):
+        import pandas as pd
+
+        frame = pd.DataFrame(self.frame(root)).astype(object)
+        frame.loc[0, "fold"], frame.loc[1, "role"] = 1.5, "OOF"
+        frame.loc[2, "joy"], frame.loc[3, "anger"], frame.loc[4, "name"] = "1,7", "nan", ""
+        frame.to_csv(tmp_path / "bad.csv", index=False)
+        with pytest.raises(TableError, match="5 faults") as caught:
+            run(root, runs=("voice",), imported=(str(tmp_path / "bad.csv"),))
+        for part in (
+            "row 1: fold '1.5'",
+            "row 2: role 'OOF'",
+            "row 3: joy '1,7'",
+            "row 4: anger 'nan'",
+        ):
+            assert part in str(caught.value)
 
     def test_a_member_that_trained_on_a_fold_it_offers_is_refused(self, root, tmp_path):
         frame = self.frame(root, quality=0.3)
