@@ -1,48 +1,14 @@
 """Which frames a policy sees, decided on timestamps before anything is decoded."""
 
 import bisect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import UInt8
 
+from encoders.decoding.display import Pixels
+from encoders.decoding.timeline import Timeline
 from encoders.spec import FramePolicy
-
-Pixels = UInt8[np.ndarray, "height width 3"]
-
-
-@dataclass
-class Timeline:
-    """Presentation times of the frames of a file or segment, in the stream's own ticks."""
-
-    ticks: list[int]
-    """Sorted, without duplicates."""
-
-    keys: dict[int, int]
-    """Those of key frames, in order -> where to seek for them (the decoding time)."""
-
-    tick_s: float
-    zero_s: float
-    """Where the clip's time 0 lies on the stream's clock [s]."""
-
-    limit_s: float = math.inf
-    """End of the segment, from the start of the clip [s]."""
-
-    damage: str | None = None
-
-    @property
-    def times_s(self) -> list[float]:
-        """From the start of the clip [s]."""
-        return [tick * self.tick_s - self.zero_s for tick in self.ticks]
-
-    @property
-    def end_s(self) -> float:
-        """End of the last frame, which lasts as long as the median one [s]."""
-        times = self.times_s
-        gap = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
-        return min(times[-1] + gap, self.limit_s)
 
 
 @dataclass
@@ -51,8 +17,8 @@ class Choice:
 
     indices: list[int]
     partial: str | None = None
-    size: int = 0
     kept: dict[int, Pixels] = field(default_factory=dict)
+    """Index -> the picture that was on screen then, small."""
 
 
 def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:

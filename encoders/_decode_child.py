@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -25,9 +24,6 @@ from encoders._read_audio import read_sound
 from encoders._read_frames import read_frames
 from encoders._sources import Source, is_machines, reason, staged
 from encoders.spec import FramePolicy
-
-FAULT_VARIABLE = "AFFUSE_TEST_CHILD_FAULT"
-"""For tests: JSON of part of a URI -> crash, hang or leak, done when such a source is asked for."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -60,7 +56,6 @@ def serve(request: Mapping[str, Any], shared: "Shared", threads: int, max_bytes:
     sources = {
         name: Source(*request[name]) for name in ("video", "audio") if request.get(name) is not None
     }
-    _misbehave(sources)
     if request["kind"] == "probe":
         return {"probe": vars(inspect(next(iter(sources.values()))))}
     answer: dict[str, Any] = {"faults": {}, "partial": {}, "ends_s": []}
@@ -166,20 +161,6 @@ def write_message(stream: BinaryIO, message: Any) -> None:
     body = json.dumps(message).encode()
     stream.write(len(body).to_bytes(4, "big") + body)
     stream.flush()
-
-
-def _misbehave(sources: Mapping[str, Source]) -> None:
-    faults = json.loads(os.environ.get(FAULT_VARIABLE, "{}"))
-    for part, fault in faults.items():
-        if not any(part in source.uri for source in sources.values()):
-            continue
-        if fault == "crash":
-            ctypes.string_at(0)
-        while fault == "hang":
-            time.sleep(60)
-        hoard = []
-        while fault == "leak":
-            hoard.append(bytearray(os.urandom(1 << 20) * 16))
 
 
 if __name__ == "__main__":

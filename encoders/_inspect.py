@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import av.error
 
 from cluster.errors import Fault, MediaError
@@ -18,6 +17,7 @@ from encoders._sources import (
     remote_fault,
     staged,
 )
+from encoders.decoding import display, tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,13 @@ class Probe:
     """What `prepare` learns of a file without decoding it."""
 
     duration_s: float | None
+    """Of what is there, whatever the header tells [s]."""
+
     has_video: bool
     has_audio: bool
     fps: float | None = None
     width: int | None = None
-    """As displayed, that is after rotation [px]."""
+    """As displayed: after rotation, in its proportions [px]."""
 
     height: int | None = None
     rotation: int = 0
@@ -48,11 +50,10 @@ def inspect(source: Source) -> Probe:
         MediaError: missing, empty, truncated before its index, or no media.
     """
     with _for_headers(source) as local, local.container() as container:
-        video = next((s for s in container.streams.video if not is_cover(s)), None)
-        audio = next(iter(container.streams.audio), None)
+        video = tracks.default_track(container, "video")
+        audio = tracks.default_track(container, "audio")
         if video is None and audio is None:
             raise MediaError(Fault.UNSUPPORTED, f"{source.uri}: has neither pictures nor sound")
-        duration_s = None if container.duration is None else container.duration / av.time_base
         facts: dict[str, Any] = {}
         if audio is not None:
             codec = audio.codec_context
@@ -63,43 +64,27 @@ def inspect(source: Source) -> Probe:
             facts |= {"channels": codec.channels or None}
         if video is not None:
             facts |= _picture_facts(container, video)
-        if duration_s is None:
-            duration_s = _last_packet_s(container)
+        duration_s = tracks.content_s(container, local)
     return Probe(
         duration_s=duration_s, has_video=video is not None, has_audio=audio is not None, **facts
     )
 
 
-def is_cover(stream: Any) -> bool:
-    """Whether a video stream is only the cover picture of a sound file."""
-    return bool(int(stream.disposition) & int(type(stream.disposition).attached_pic))
-
-
 def _picture_facts(container: Any, stream: Any) -> dict[str, Any]:
     codec = stream.codec_context
-    rotation = 0
+    rotation, matrix = 0, display.AS_STORED
     with contextlib.suppress(av.error.FFmpegError, StopIteration):
-        rotation = int(next(container.decode(stream)).rotation) % 360
-    turned = rotation in (90, 270)
+        frame = next(container.decode(stream))
+        rotation, matrix = int(frame.rotation) % 360, display.display_matrix(frame)
+    aspect = display.pixel_aspect(stream)
+    width, height = display.shown_size(codec.width, codec.height, aspect, matrix)
     return {
         "fps": None if stream.average_rate is None else float(stream.average_rate),
-        "width": codec.height if turned else codec.width,
-        "height": codec.width if turned else codec.height,
+        "width": width,
+        "height": height,
         "rotation": rotation,
         "video_codec": codec.codec.canonical_name,
     }
-
-
-def _last_packet_s(container: Any) -> float | None:
-    """Length of a file whose header does not tell it (a recorder that was stopped)."""
-    last = None
-    with contextlib.suppress(av.error.FFmpegError):
-        container.seek(0)
-        for packet in container.demux():
-            if packet.pts is not None:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                last = end if last is None else max(last, end)
-    return last
 
 
 @contextlib.contextmanager
@@ -133,4 +118,6 @@ class Remote(Local):
         import fsspec
 
         fs, path = fsspec.core.url_to_fs(self.path)
-        return fs.open(path, "rb", block_size=COPY_BYTES)
+        file = fs.open(path, "rb", block_size=COPY_BYTES)
+        file.seek(0)  # some file systems hand out one object for all readers
+        return file

@@ -16,8 +16,9 @@ import pytest
 import soundfile
 
 from cluster.errors import Fault, MediaError
-from encoders import _read_frames
+from encoders._read_frames import read_frames
 from encoders._sources import staged
+from encoders.decoding import pictures
 from encoders.media import ClipSource, Decoder, Source, probe
 from encoders.spec import FramePolicy, Needs
 
@@ -365,14 +366,14 @@ class TestSegments:
         path = write_clip(tmp_path / "long.mp4", seconds=60, options={"g": "50"})
         decoded = []
 
-        def counted(*arguments, original=_read_frames._decoded):
+        def counted(*arguments, original=pictures.Pictures._decoded):
             for tick, frame in original(*arguments):
                 decoded.append(tick)
                 yield tick, frame
 
-        monkeypatch.setattr(_read_frames, "_decoded", counted)
+        monkeypatch.setattr(pictures.Pictures, "_decoded", counted)
         with staged(Source(str(path))) as local:
-            _read_frames.read_frames(local, [FPS], 40.0, 42.0, 1 << 30, 1)
+            read_frames(local, [FPS], 40.0, 42.0, 1 << 30, 1)
         assert len(decoded) < 120  # two seconds, and at most a run of key frames before them
 
     def test_a_segment_behind_the_end_is_a_fault_of_its_clip(self, decoder, good):
@@ -479,13 +480,15 @@ class TestBadFiles:
 
 
 FAULTS = json.dumps({"crash": "crash", "hang": "hang", "leak": "leak"})
+FAULTY_CHILD = str(Path(__file__).parent / "faulty_child")
 
 
 class TestSupervision:
     @pytest.fixture
     def fragile(self, monkeypatch):
         """A decoder whose child crashes, hangs or leaks on sources of those names."""
-        monkeypatch.setenv("AFFUSE_TEST_CHILD_FAULT", FAULTS)
+        monkeypatch.setenv("FAULTS_BY_NAME", FAULTS)
+        monkeypatch.setenv("PYTHONPATH", FAULTY_CHILD)
         with Decoder(
             time_limit_s=2.5, time_limit_per_s=0.1, memory_limit_gb=0.5, attempts=1
         ) as decoder:
@@ -506,7 +509,8 @@ class TestSupervision:
         assert not fragile.decode(clip(good), NEEDS).faults
 
     def test_what_killed_a_child_is_tried_again_in_a_fresh_one(self, monkeypatch, good):
-        monkeypatch.setenv("AFFUSE_TEST_CHILD_FAULT", FAULTS)
+        monkeypatch.setenv("FAULTS_BY_NAME", FAULTS)
+        monkeypatch.setenv("PYTHONPATH", FAULTY_CHILD)
         with Decoder(attempts=2) as decoder:
             decoder.decode(clip(good), NEEDS)
             first = decoder.pid

@@ -17,6 +17,7 @@ from jobs._features import read_features, resolve_features
 from jobs._work import DecodingConfig
 
 TOYS = str(Path(__file__).parent / "toys")
+FAULTY_CHILD = str(Path(__file__).parents[1] / "encoders" / "faulty_child")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 ENCODER_NAMES = ("logmel_stats", "toy_video")
 FAULTS = {f"faulty/{name}": name for name in ("crash", "hang", "leak")}
@@ -28,8 +29,8 @@ def films(tmp_path_factory):
     """The toys and a Ray whose decoding children crash, hang or leak where a file's name says so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TOYS)
-        patch.setenv("PYTHONPATH", TOYS)
-        patch.setenv("AFFUSE_TEST_CHILD_FAULT", json.dumps(FAULTS))
+        patch.setenv("PYTHONPATH", os.pathsep.join([TOYS, FAULTY_CHILD]))
+        patch.setenv("FAULTS_BY_NAME", json.dumps(FAULTS))
         patch.setitem(ENCODERS, "toy_video", "toy_video")
         import toy_films
 

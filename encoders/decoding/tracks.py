@@ -1,0 +1,166 @@
+"""Which track a player plays, and how far a file's content reaches beside what its header tells."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import av
+import av.error
+
+from encoders._sources import Local
+
+TELL_THEIR_LENGTH = frozenset(
+    {
+        *("aiff", "asf", "au", "avi", "caf", "flac", "flv", "matroska,webm", "mp3"),
+        *("mov,mp4,m4a,3gp,3g2,mj2", "nut", "w64", "wav", "xwma"),
+    }
+)
+"""Containers whose header holds the length; of others FFmpeg guesses it from the last bytes or the rate."""
+
+ENDLESS_BYTES = 0x7FF00000
+"""A WAV that tells this much or more was written by a program that did not know its length."""
+
+MOST_CHUNKS = 64
+"""The samples of a WAV come after at most so many chunks of other things."""
+
+IN_PES = frozenset({"mpeg", "mpegts"})
+STAMPS_TO_SETTLE = 2
+"""Streams cut into parcels: behind a jump, frames have their own times from the second parcel on."""
+
+LEAST_SHORTFALL_S = 0.2
+MOST_SHORTFALL_S = 1.0
+SHORTFALL = 0.01
+"""A file is cut short where it ends before its header's length by this share, within those bounds."""
+
+Kind = Literal["audio", "video"]
+
+
+def default_track(container: Any, kind: Kind) -> Any | None:
+    """The track that is played: the first with the default mark, else the first; never a cover picture."""
+    streams = [s for s in getattr(container.streams, kind) if not is_cover(s)]
+    whole = [s for s in streams if not _marked(s, "hearing_impaired", "visual_impaired")] or streams
+    return next((s for s in whole if _marked(s, "default")), next(iter(whole), None))
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a video stream is only the cover picture of a sound file."""
+    return _marked(stream, "attached_pic")
+
+
+def zero_s(container: Any) -> float:
+    """Where the clock of the file starts [s]: the time of its first packet, which a player shows as 0."""
+    return float((container.start_time or 0) / av.time_base)
+
+
+def told_s(container: Any, local: Local) -> float | None:
+    """The length that the header tells [s]; None where it tells none."""
+    if container.duration is None or container.format.name not in TELL_THEIR_LENGTH:
+        return None
+    told: float = container.duration / av.time_base
+    if container.format.name == "wav":
+        return _wav_told_s(local)
+    if container.format.name == "mp3" and not _counts_frames(local):
+        return None
+    return told
+
+
+def shortfall(told: float | None, end_s: float | None) -> str | None:
+    """What to say of a file that ends at `end_s` though its header tells more; None where it does not."""
+    if told is None or end_s is None:
+        return None
+    slack = max(LEAST_SHORTFALL_S, min(SHORTFALL * told, MOST_SHORTFALL_S))
+    return f"cut short: ends at {end_s:.2f} s of {told:.2f} s" if end_s < told - slack else None
+
+
+class Packets:
+    """The packets of one track in file order; notes on the way how far all tracks of the file reach."""
+
+    def __init__(self, container: Any, stream: Any, *, jumped: bool = False) -> None:
+        self.container = container
+        self.stream = stream
+        self._unsettled = STAMPS_TO_SETTLE if jumped and container.format.name in IN_PES else 0
+        self.end_s: float | None = None
+        """End of the last packet that was seen of any track, from the file's first moment [s]."""
+
+        self.finished = False
+        """Whether the end of the file was reached."""
+
+    def __iter__(self) -> Iterator[Any]:
+        zero = zero_s(self.container)
+        streams = self.container.streams
+        played = {s.index for s in (*streams.video, *streams.audio) if not is_cover(s)}
+        for packet in self.container.demux():
+            if packet.size and packet.pts is not None and packet.stream_index in played:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero
+                self.end_s = end if self.end_s is None else max(self.end_s, end)
+            if packet.stream_index != self.stream.index:
+                continue
+            if self._unsettled and packet.size:
+                self._unsettled -= packet.pos is not None
+                if self._unsettled:
+                    continue
+            yield packet
+        self.finished = True
+
+
+def content_s(container: Any, local: Local) -> float | None:
+    """The length of what is in a file [s], whatever its header says; None where its packets have no times.
+
+    The last packets are looked at where the header tells a length; only where they are not there, or it
+    tells none, all of the file is passed through.
+    """
+    told = told_s(container, local)
+    played = (default_track(container, "video"), default_track(container, "audio"))
+    streams = [stream for stream in played if stream is not None]
+    if told is not None:
+        with contextlib.suppress(av.error.FFmpegError):
+            target = max(0.0, told - 2 * MOST_SHORTFALL_S) + zero_s(container)
+            container.seek(int(target * av.time_base), backward=True)
+            packets = Packets(container, streams[0])
+            for _ in packets:
+                pass
+            if packets.end_s is not None and shortfall(told, packets.end_s) is None:
+                return max(packets.end_s, told)
+    with local.container() as again:
+        packets = Packets(again, again.streams[streams[0].index])
+        with contextlib.suppress(av.error.FFmpegError):
+            for _ in packets:
+                pass
+    return packets.end_s
+
+
+def _wav_told_s(local: Local) -> float | None:
+    """The length by the size that the header of a WAV gives to its samples; FFmpeg tells what is there."""
+    rate = told = 0
+    position = 12
+    with contextlib.closing(local.binary()) as file:
+        for _ in range(MOST_CHUNKS):
+            file.seek(position)
+            head = file.read(20) or b""
+            size = int.from_bytes(head[4:8], "little")
+            if head[:4] == b"fmt ":
+                rate = int.from_bytes(head[16:20], "little")
+            elif head[:4] == b"data":
+                told = size
+                break
+            position += 8 + size + size % 2
+    return told / rate if rate and 0 < told < ENDLESS_BYTES else None
+
+
+def _marked(stream: Any, *names: str) -> bool:
+    kinds = type(stream.disposition)
+    return any(int(stream.disposition) & int(getattr(kinds, name)) for name in names)
+
+
+def _counts_frames(local: Local) -> bool:
+    """Whether an MP3 begins with a frame that tells how many follow."""
+    head = local.head(10)
+    start = 0
+    if head[:3] == b"ID3":
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+        )
+    with contextlib.closing(local.binary()) as file:
+        file.seek(start)
+        first = file.read(256) or b""
+    return any(sign in first for sign in (b"Xing", b"Info", b"VBRI"))
