@@ -7,6 +7,7 @@ kernel on Linux, by the end of its standard input elsewhere. Nothing but `encode
 
 import ctypes
 import ctypes.util
+import gc
 import json
 import os
 import resource
@@ -49,6 +50,7 @@ def main() -> None:
             detail = f"needs more than {memory_bytes / 2**30:.1f} GiB to decode"
             answer = {"fault": [Fault.TOO_LARGE.value, detail]}
         write_message(answers, answer)
+        gc.collect(1)  # files and frames hold each other; the next clip needs their memory
 
 
 def serve(request: Mapping[str, Any], shared: "Shared", threads: int, max_bytes: int) -> Any:

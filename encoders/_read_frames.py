@@ -4,6 +4,7 @@ The packets' timestamps are read first; the policies choose among them; only the
 jumps to the key frame before each wanted frame and leaves out the frames that no other builds on.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,15 +65,17 @@ def _fetch(
     film: Film, timeline: Timeline, wanted: Sequence[int], choices: Mapping[FramePolicy, Choice]
 ) -> dict[int, int]:
     """Hand every wanted frame to the policies that want it; index -> tick of what was on screen."""
-    pictures = Shown(film, timeline, wanted)
     aspect = display.pixel_aspect(film.stream)
+    matrix: display.Matrix | None = None
     shown: dict[int, int] = {}
-    for index in wanted:
-        found = pictures.at(index)
-        if found is not None:
-            shown[index] = found[0]
-            _keep(index, *display.shown(found[1], aspect), choices)
-    timeline.damage = pictures.damage
+    with contextlib.closing(Shown(film, timeline, wanted)) as pictures:
+        for index in wanted:
+            found = pictures.at(index)
+            if found is not None:
+                shown[index] = found[0]
+                matrix = matrix or display.display_matrix(found[1])
+                _keep(index, *display.shown(found[1], aspect, matrix), choices)
+        timeline.damage = pictures.damage
     return shown
 
 
@@ -126,5 +129,5 @@ def _same_shape(choice: Choice, index: int) -> Pixels:
     if image.shape == shape:
         return image
     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-    small = frame.reformat(width=shape[1], height=shape[0], interpolation="AREA")
+    small = frame.reformat(width=shape[1], height=shape[0], interpolation="AREA", threads=1)
     return small.to_ndarray()  # type: ignore[no-any-return]

@@ -17,7 +17,10 @@ AS_STORED: Matrix = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
 def display_matrix(frame: Any) -> Matrix:
-    """The nine numbers that place a stored picture on the screen; by default it stays as it is."""
+    """The nine numbers that place a stored picture on the screen; by default it stays as it is.
+
+    Afterwards the frame and its side data hold each other until the next collection: ask once a film.
+    """
     found = frame.side_data.get(Type.DISPLAYMATRIX)
     return AS_STORED if found is None else struct.unpack("=9i", bytes(found)[:36])
 
@@ -52,11 +55,11 @@ def shown_size(width: int, height: int, aspect: Fraction, matrix: Matrix) -> tup
     return (height, width) if is_turned(matrix) else (width, height)
 
 
-def shown(frame: Any, aspect: Fraction) -> tuple[Pixels, tuple[int, int]]:
+def shown(frame: Any, aspect: Fraction, matrix: Matrix) -> tuple[Pixels, tuple[int, int]]:
     """The picture upright, still with the pixels as stored, and its width and height on the screen."""
-    matrix = display_matrix(frame)
     size = shown_size(frame.width, frame.height, aspect, matrix)
-    return placed(frame.to_ndarray(format="rgb24"), matrix), size
+    # By default every frame starts threads of its own to change its colours.
+    return placed(frame.to_ndarray(format="rgb24", threads=1), matrix), size
 
 
 def resized(
@@ -77,5 +80,5 @@ def resized(
     if (wide, high) == (width, height):
         return image
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    small = frame.reformat(width=wide, height=high, interpolation="AREA")
+    small = frame.reformat(width=wide, height=high, interpolation="AREA", threads=1)
     return small.to_ndarray()  # type: ignore[no-any-return]

@@ -40,6 +40,11 @@ class Film:
         return self.stream.codec_context.name not in BUILDS_ON_ALL
 
     @property
+    def reorders(self) -> bool:
+        """Whether frames may come on screen in another order than they are stored in."""
+        return bool(getattr(self.stream.codec_context, "has_b_frames", True))
+
+    @property
     def first_tick(self) -> float:
         """Where the file's clock starts, in ticks of the picture track."""
         return tracks.zero_s(self.container) / float(self.stream.time_base)

@@ -36,6 +36,10 @@ class Pictures:
         self._next: Stamped | None = None
         self._started = False
 
+    def close(self) -> None:
+        """Let go of the frames at once: a waiting generator and its owner hold each other."""
+        self._frames, self._now, self._next = iter(()), None, None
+
     def at(self, index: int) -> Stamped | None:
         """The frame of the timeline's `index`, or the one that is on screen in its place; None: lost."""
         tick = self._timeline.ticks[index]

@@ -137,8 +137,8 @@ class _Track:
         except (av.error.FFmpegError, ValueError) as error:
             self.damage = f"damaged after {reached_s:.2f} s: {reason(error)}"
         if packets.finished:
-            told = tracks.told_s(self._container, self._local)
-            short = tracks.shortfall(told, max(reached_s, packets.end_s or 0.0))
+            end_s = max(reached_s, packets.end_s or 0.0)
+            short = tracks.cut_short(self._container, self._stream, self._local, end_s)
             self.damage = self.damage or short
 
     def placed(

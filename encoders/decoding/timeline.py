@@ -31,6 +31,8 @@ STEPS_BACK_S = (0.0, 2.0, 10.0, 60.0)
 LATE_S = 2.0
 """Frames are stored at most this long before earlier ones, where the file tells no decoding times."""
 
+UNTIMED = "frames without a time"
+
 FRAME_S = 0.04
 """Length of a frame where nothing tells it."""
 
@@ -93,11 +95,14 @@ class _Seen:
     def ticks(self) -> list[int]:
         return [pts for pts, _ in self.stamps if pts is not None]
 
-    def clock_fault(self, tick_s: float) -> str | None:
+    def clock_fault(self, tick_s: float, reorders: bool) -> str | None:
         """Why these times cannot be believed, if they cannot."""
         ticks = self.ticks
         if len(ticks) < len(self.stamps):
-            return "frames without a time"
+            return UNTIMED
+        ahead = {None if dts is None else pts - dts for pts, dts in self.stamps if pts is not None}
+        if reorders and len(ahead) == 1 and None not in ahead:
+            return UNTIMED  # they follow the order of decoding, not that of the screen
         if len(set(ticks)) < FEWEST_TIMES * len(ticks) and len(ticks) > 1:
             return "frames with the same time"
         order = [dts for _, dts in self.stamps if dts is not None]
@@ -114,7 +119,7 @@ def read_timeline(film: Film, start_s: float | None, end_s: float | None) -> Tim
     zero = file_zero + (start_s or 0.0)
     stop = math.inf if end_s is None else (file_zero + end_s) / tick_s
     seen = _scanned(film, zero / tick_s if start_s else None, stop)
-    fault = seen.clock_fault(tick_s)
+    fault = seen.clock_fault(tick_s, film.reorders)
     if fault is not None:
         seen = _passed(film.packets(), math.inf)
         return _counted(film, seen, fault, start_s or 0.0, end_s)
@@ -126,7 +131,7 @@ def read_timeline(film: Film, start_s: float | None, end_s: float | None) -> Tim
         ordered = ordered[max(0, bisect.bisect_right(ordered, zero / tick_s + 1e-6) - 1) :]
     ordered = ordered[: bisect.bisect_left(ordered, stop - 1e-6)]
     limit_s = math.inf if end_s is None else end_s - (start_s or 0.0)
-    damage = seen.damage or (_shortfall(film, seen) if seen.finished else None)
+    damage = seen.damage or _cut_short(film, seen)
     return Timeline(ordered, dict(sorted(seen.keys.items())), tick_s, zero, limit_s, damage)
 
 
@@ -175,14 +180,10 @@ def _without_lead(ordered: list[int], keys: dict[int, int]) -> list[int]:
     return ordered[bisect.bisect_left(ordered, min(keys)) :] if keys else ordered
 
 
-def _shortfall(film: Film, seen: _Seen) -> str | None:
-    """Why less is there than the header or the index tells."""
-    entries = getattr(film.stream, "index_entries", None)
-    if film.container.format.name.startswith("mov") and entries is not None and len(entries):
-        last = entries[len(entries) - 1]
-        if last.pos + last.size > film.local.size:
-            return f"cut short: ends after {len(seen.stamps)} of {len(entries)} frames"
-    return tracks.shortfall(tracks.told_s(film.container, film.local), seen.end_s)
+def _cut_short(film: Film, seen: _Seen) -> str | None:
+    if not seen.finished:
+        return None
+    return tracks.cut_short(film.container, film.stream, film.local, seen.end_s)
 
 
 def _counted(film: Film, seen: _Seen, fault: str, start_s: float, end_s: float | None) -> Timeline:
@@ -192,7 +193,7 @@ def _counted(film: Film, seen: _Seen, fault: str, start_s: float, end_s: float |
     order = sorted(dts for _, dts in seen.stamps if dts is not None)
     sound = len(order) == len(seen.stamps) and len(set(order)) == len(order)
     note = None
-    if not sound or fault != "frames without a time":
+    if not sound or fault != UNTIMED:
         gap = max(1, round(1 / (film.rate_hz * tick_s)))
         order = [round(zero / tick_s) + k * gap for k in range(len(seen.stamps))]
         note = f"{fault}: taken at {1 / (gap * tick_s):.4g} frames a second"
@@ -203,5 +204,5 @@ def _counted(film: Film, seen: _Seen, fault: str, start_s: float, end_s: float |
     if end_s is not None:
         high = bisect.bisect_left(order, (zero + end_s) / tick_s - 1e-6)
     limit_s = math.inf if end_s is None else end_s - start_s
-    damage = seen.damage or _shortfall(film, seen) or note
+    damage = seen.damage or _cut_short(film, seen) or note
     return Timeline(order[low:high], {}, tick_s, zero + start_s, limit_s, damage, low)

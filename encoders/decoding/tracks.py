@@ -8,6 +8,7 @@ import av
 import av.error
 
 from encoders._sources import Local
+from encoders.decoding.chunks import missing_bytes
 
 TELL_THEIR_LENGTH = frozenset(
     {
@@ -17,11 +18,8 @@ TELL_THEIR_LENGTH = frozenset(
 )
 """Containers whose header holds the length; of others FFmpeg guesses it from the last bytes or the rate."""
 
-ENDLESS_BYTES = 0x7FF00000
-"""A WAV that tells this much or more was written by a program that did not know its length."""
-
-MOST_CHUNKS = 64
-"""The samples of a WAV come after at most so many chunks of other things."""
+TELL_THEIR_END = frozenset({"flv", "matroska,webm"})
+"""Of these, the length counts from 0 and not from the first packet."""
 
 IN_PES = frozenset({"mpeg", "mpegts"})
 STAMPS_TO_SETTLE = 2
@@ -52,20 +50,35 @@ def zero_s(container: Any) -> float:
     return float((container.start_time or 0) / av.time_base)
 
 
-def told_s(container: Any, local: Local) -> float | None:
+def cut_short(container: Any, stream: Any, local: Local, end_s: float | None) -> str | None:
+    """What to say of a file that holds less than it tells of itself; None where all is there.
+
+    Args:
+        container: the open file.
+        stream: the track that was read.
+        local: its bytes.
+        end_s: where the last packet of all tracks ends, from the file's first moment [s].
+    """
+    entries = getattr(stream, "index_entries", None)
+    if container.format.name.startswith("mov") and entries is not None and len(entries):
+        last = entries[len(entries) - 1]
+        if last.pos + last.size > local.size:
+            return f"cut short: {local.size} of {last.pos + last.size} bytes are there"
+    return missing_bytes(local) or _shortfall(_told_s(container, local), end_s)
+
+
+def _told_s(container: Any, local: Local) -> float | None:
     """The length that the header tells [s]; None where it tells none."""
-    if container.duration is None or container.format.name not in TELL_THEIR_LENGTH:
+    name = container.format.name
+    if container.duration is None or name not in TELL_THEIR_LENGTH:
         return None
-    told: float = container.duration / av.time_base
-    if container.format.name == "wav":
-        return _wav_told_s(local)
-    if container.format.name == "mp3" and not _counts_frames(local):
+    if name == "mp3" and not _counts_frames(local):
         return None
-    return told
+    told = container.duration / av.time_base
+    return float(told - zero_s(container) if name in TELL_THEIR_END else told)
 
 
-def shortfall(told: float | None, end_s: float | None) -> str | None:
-    """What to say of a file that ends at `end_s` though its header tells more; None where it does not."""
+def _shortfall(told: float | None, end_s: float | None) -> str | None:
     if told is None or end_s is None:
         return None
     slack = max(LEAST_SHORTFALL_S, min(SHORTFALL * told, MOST_SHORTFALL_S))
@@ -109,7 +122,7 @@ def content_s(container: Any, local: Local) -> float | None:
     The last packets are looked at where the header tells a length; only where they are not there, or it
     tells none, all of the file is passed through.
     """
-    told = told_s(container, local)
+    told = _told_s(container, local)
     played = (default_track(container, "video"), default_track(container, "audio"))
     streams = [stream for stream in played if stream is not None]
     if told is not None:
@@ -119,7 +132,7 @@ def content_s(container: Any, local: Local) -> float | None:
             packets = Packets(container, streams[0])
             for _ in packets:
                 pass
-            if packets.end_s is not None and shortfall(told, packets.end_s) is None:
+            if packets.end_s is not None and _shortfall(told, packets.end_s) is None:
                 return max(packets.end_s, told)
     with local.container() as again:
         packets = Packets(again, again.streams[streams[0].index])
@@ -127,24 +140,6 @@ def content_s(container: Any, local: Local) -> float | None:
             for _ in packets:
                 pass
     return packets.end_s
-
-
-def _wav_told_s(local: Local) -> float | None:
-    """The length by the size that the header of a WAV gives to its samples; FFmpeg tells what is there."""
-    rate = told = 0
-    position = 12
-    with contextlib.closing(local.binary()) as file:
-        for _ in range(MOST_CHUNKS):
-            file.seek(position)
-            head = file.read(20) or b""
-            size = int.from_bytes(head[4:8], "little")
-            if head[:4] == b"fmt ":
-                rate = int.from_bytes(head[16:20], "little")
-            elif head[:4] == b"data":
-                told = size
-                break
-            position += 8 + size + size % 2
-    return told / rate if rate and 0 < told < ENDLESS_BYTES else None
 
 
 def _marked(stream: Any, *names: str) -> bool:
