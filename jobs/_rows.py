@@ -13,12 +13,12 @@ from cluster.errors import LabelTableError
 from cluster.settings import nearest
 from cluster.tables import MANIFEST
 from encoders.media import Probe, Source
-from encoders.spec import Word
 from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs.datasets._adapter import Collected, Label, Preparation, Row, clip_id
 from jobs.interop.tables import raise_faults
+from jobs.preparing import lengths
 from jobs.preparing.groups import Grouping, group_rows
 
 
@@ -63,6 +63,21 @@ def sources_of(rows: Sequence[Row]) -> list[Source]:
     return [source for row in rows for source in (row.video, row.audio) if source is not None]
 
 
+def measure(
+    collected: Collected,
+    stamps: Mapping[str, probing.Stamp],
+    probes: Mapping[str, probing.Outcome],
+) -> list[lengths.Measured]:
+    """Every row with the length of its files."""
+    measured = []
+    for row in collected.rows:
+        tracks = (("video", row.video), ("audio", row.audio))
+        known = [_track(source, kind, stamps, probes)[2] for kind, source in tracks]
+        whole_s = max((length for length in known if length is not None), default=None)
+        measured.append(lengths.Measured(row, whole_s))
+    return measured
+
+
 def clips_of(
     collected: Collected,
     stamps: Mapping[str, probing.Stamp],
@@ -71,14 +86,12 @@ def clips_of(
 ) -> list[units.Clip]:
     """One manifest row a clip, without its unit; `parent` is the name before long clips were cut."""
     clips = []
-    for row in collected.rows:
-        video, pixels, video_s = _track(row.video, "video", stamps, probes)
-        audio, _, audio_s = _track(row.audio, "audio", stamps, probes)
-        whole_s = max((s for s in (video_s, audio_s) if s is not None), default=None)
-        end_s = row.end_s if row.end_s is not None or row.start_s is None else whole_s
-        length = whole_s if end_s is None else end_s - (row.start_s or 0.0)
-        for piece in _pieces(replace(row, end_s=end_s), length, max_clip_s):
-            piece_s = length if piece.end_s is None else piece.end_s - (piece.start_s or 0.0)
+    for measured in measure(collected, stamps, probes):
+        row = measured.row
+        video, pixels, _ = _track(row.video, "video", stamps, probes)
+        audio, _, _ = _track(row.audio, "audio", stamps, probes)
+        for piece in lengths.pieces(measured, max_clip_s):
+            piece_s = lengths.Measured(piece, measured.whole_s).length_s
             clip = {
                 "clip_id": clip_id(piece.name),
                 "name": piece.name,
@@ -173,31 +186,3 @@ def _track(
     there = outcome.has_video if kind == "video" else outcome.has_audio
     pixels = (outcome.width or 0) * (outcome.height or 0)
     return (source if there else None), pixels, outcome.duration_s
-
-
-def _pieces(row: Row, length: float | None, max_clip_s: float | None) -> list[Row]:
-    """Successive pieces of a clip that is too long; its words go to the piece in which they start."""
-    if max_clip_s is None or length is None or length <= max_clip_s:
-        return [row]
-    count = math.ceil(length / max_clip_s - 1e-9)
-    pieces = []
-    for k in range(count):
-        start, end = k * max_clip_s, min(length, (k + 1) * max_clip_s)
-        words = None
-        if row.words is not None:
-            words = [
-                Word(word.text, word.start_s - start, min(word.end_s, end) - start)
-                for word in row.words
-                if start <= word.start_s < end
-            ]
-        pieces.append(
-            replace(
-                row,
-                name=f"{row.name}@{start:g}",
-                start_s=(row.start_s or 0.0) + start,
-                end_s=(row.start_s or 0.0) + end,
-                words=words,
-                text=row.text if words is None else " ".join(word.text for word in words),
-            )
-        )
-    return pieces

@@ -34,11 +34,20 @@ from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag
 from jobs._manifest import manifest_files, read_folds
 from jobs._packing import packed
-from jobs._rows import checked, clips_of, grouped, manifest_table, profile_fields, sources_of
+from jobs._rows import (
+    checked,
+    clips_of,
+    grouped,
+    manifest_table,
+    measure,
+    profile_fields,
+    sources_of,
+)
 from jobs.catalog.names import checked_name
 from jobs.catalog.outputs import publish_config
 from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
+from jobs.preparing import lengths
 from jobs.preparing.groups import Grouping
 from jobs.preparing.splitting import Folds, cut_folds, cut_splits, publish_folds
 
@@ -102,6 +111,8 @@ def main(config: Preparation) -> None:
     table = manifest_table(clips, collected)
     facts = _facts(table, collected, config)
     _summary(clips, collected, probes, grouping)
+    for note in lengths.notes(measure(collected, stamps, probes), config.max_clip_s):
+        print(readable(note))
     if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
         print(f"nothing to do: {root} holds these {len(clips):,} clips already")
         return

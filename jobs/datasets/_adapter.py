@@ -5,8 +5,10 @@ An adapter is a file with one class `Config(Preparation)`: its fields are the co
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster import storage
@@ -19,23 +21,17 @@ from fusion.tasks import Task
 from jobs.interop.encoding import decode_text
 from jobs.interop.tables import raise_faults, read_table
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"})
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".mkv",
-        ".mov",
-        ".webm",
-        ".avi",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".flv",
-        ".3gp",
-        ".wmv",
-    }
+_SOUNDS = (
+    "3ga aac ac3 adts aif aifc aiff amr ape au awb caf dff dsf dts eac3 flac gsm m4a m4b m4r mka "
+    "mlp mp2 mp3 mpa mpc oga ogg opus ra rf64 snd spx tak thd tta voc w64 wav weba wma wv"
 )
+_FILMS = (
+    "264 265 3g2 3gp amv asf avi divx dv f4v flv gif h264 hevc ivf m1v m2t m2ts m2v m4v mj2 mjpeg "
+    "mjpg mkv mov mp4 mpeg mpg mpv mts mxf nut ogm ogv qt rm rmvb tod ts vob webm wmv wtv y4m"
+)
+AUDIO_SUFFIXES = frozenset("." + name for name in _SOUNDS.split())
+VIDEO_SUFFIXES = frozenset("." + name for name in _FILMS.split())
+"""What FFmpeg opens and people record; other files are counted by `passed_over`, pictures among them."""
 
 Label = str | float | Sequence[float] | None
 
@@ -177,6 +173,20 @@ def media(name: str, source: Source | None = None) -> dict[str, Any]:
 def is_media(name: str) -> bool:
     """Whether a name has the suffix of a sound or film."""
     return "." in name and "." + name.rsplit(".", 1)[-1].lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES
+
+
+def passed_over(names: Sequence[str]) -> list[str]:
+    """One line that counts files which are not taken for media, by suffix; none where all are.
+
+    >>> passed_over(["a/notes.txt", "b/x.JPG", "b/y.jpg", "b/LICENSE"])
+    ['passed over, not taken for sound or film: 2 .jpg, 1 .txt, 1 without a suffix']
+    """
+    paths = [PurePosixPath(name) for name in names]
+    counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
+    if not counts:
+        return []
+    said = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common())
+    return [f"passed over, not taken for sound or film: {said}"]
 
 
 def files_below(folder: str) -> list[str]:

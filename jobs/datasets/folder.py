@@ -30,6 +30,7 @@ from jobs.datasets._adapter import (
     files_below,
     is_media,
     media,
+    passed_over,
 )
 from jobs.datasets._labelled import COLUMNS, File, Reading
 from jobs.datasets._shards import inside_parquet, inside_tar
@@ -88,13 +89,14 @@ class Config(Preparation):
     def collect(self) -> Collected:
         """One clip a row of the table, or a media file where there is no table."""
         source = storage.absolute(self.source)
-        files = _files(source, storage.absolute(self.labels) if self.labels else "")
+        files, others = _files(source, storage.absolute(self.labels) if self.labels else "")
         dataset = self.dataset_name or source.rstrip("/").rsplit("/", 1)[-1]
         if not self.labels:
             if self.tasks:
                 raise ConfigError("--tasks needs --labels: the table that holds those columns")
             rows = [Row(name=composed(name), **media(name, place)) for name, place in files]
-            return Collected(name=dataset, licence=self.licence, tasks={}, rows=rows)
+            notes = passed_over(others)
+            return Collected(name=dataset, licence=self.licence, tasks={}, rows=rows, notes=notes)
         reading = Reading(self, read_table(storage.absolute(self.labels)), source, files)
         return Collected(
             name=dataset,
@@ -103,13 +105,14 @@ class Config(Preparation):
             rows=reading.rows,
             folds={"table": reading.folds} if reading.folds else {},
             faults=reading.faults,
-            notes=reading.notes,
+            notes=[*reading.notes, *passed_over(others)],
         )
 
 
-def _files(source: str, labels: str) -> list[File]:
-    """Every media file below the source, and those inside its tars and Parquet files."""
+def _files(source: str, labels: str) -> tuple[list[File], list[str]]:
+    """Every media file below the source or inside its tars and Parquet files; and what else is there."""
     files: list[File] = []
+    others: list[str] = []
     for uri in files_below(source):
         if uri == labels:
             continue
@@ -119,4 +122,6 @@ def _files(source: str, labels: str) -> list[File]:
             files += inside_tar(uri)
         elif uri.endswith(".parquet"):
             files += inside_parquet(uri)
-    return files
+        else:
+            others.append(uri)
+    return files, others
