@@ -6,6 +6,7 @@
     |   +-- LabelTableError prepare found faults in the label table
     +-- SchemaError         a table on disk is not the one that was asked for
     +-- NotPreparedError    a job needs the output of an earlier job
+    |   +-- AbsentError     a file is not there, or not any more
     +-- PlanError           the plan does not fit the cluster
     +-- WeightsError        a model file cannot be had, or is not the one that was pinned
     +-- MissingExtraError   an optional dependency is not installed
@@ -45,6 +46,10 @@ class SchemaError(AffuseError):
 
 class NotPreparedError(AffuseError):
     """The output of an earlier job is missing; the message names the job to run."""
+
+
+class AbsentError(NotPreparedError):
+    """A file is not there; one that was listed has been gathered into another by another job."""
 
 
 class PlanError(AffuseError):

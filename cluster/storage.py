@@ -7,6 +7,8 @@ name exist?".
 """
 
 import contextlib
+import datetime
+import hashlib
 import io
 import json
 import os
@@ -14,13 +16,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import AbsentError, ConfigError
 
 
 def absolute(root: str) -> str:
@@ -85,13 +87,13 @@ def read_bytes(uri: str) -> bytes:
     """The content of a file.
 
     Raises:
-        NotPreparedError: there is no such file.
+        AbsentError: there is no such file.
     """
     fs, path = filesystem(uri)
     try:
         return bytes(fs.cat_file(path))
     except FileNotFoundError as error:
-        raise NotPreparedError(f"{uri} is not there") from error
+        raise AbsentError(f"{uri} is not there") from error
 
 
 @contextlib.contextmanager
@@ -99,10 +101,10 @@ def local_copy(uri: str) -> Iterator[str]:
     """The local path of a file; a remote one is copied for the while.
 
     Raises:
-        NotPreparedError: there is no such file.
+        AbsentError: there is no such file.
     """
     if not exists(uri):
-        raise NotPreparedError(f"{uri} is not there")
+        raise AbsentError(f"{uri} is not there")
     fs, path = filesystem(uri)
     if is_local(uri):
         yield path
@@ -132,6 +134,7 @@ def publish_bytes(content: bytes, uri: str) -> None:
         if os.path.exists(temporary):
             os.remove(temporary)
         raise
+    _sync_folder(folder)
 
 
 def publish_file(path: str, uri: str) -> None:
@@ -145,10 +148,23 @@ def publish_file(path: str, uri: str) -> None:
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
         shutil.copyfile(path, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the names in a folder last through a loss of power; some filesystems know no such thing."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def publish_json(value: object, uri: str) -> None:
@@ -177,7 +193,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     """Open a Parquet file for reading by row group or column.
 
     Raises:
-        NotPreparedError: there is no such file.
+        AbsentError: there is no such file.
     """
     fs, path = filesystem(uri)
     try:
@@ -185,7 +201,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
             return pq.ParquetFile(path, memory_map=True)
         return pq.ParquetFile(fs.open(path, "rb"))
     except FileNotFoundError as error:
-        raise NotPreparedError(f"{uri} is not there") from error
+        raise AbsentError(f"{uri} is not there") from error
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
@@ -213,7 +229,7 @@ def table_pieces(
         lean: read through a small buffer: of a row group larger than memory no more than a piece is held.
 
     Raises:
-        NotPreparedError: there is no such file.
+        AbsentError: there is no such file.
     """
     parquet = _open_lean(uri) if lean else open_parquet(uri)
     wanted = [(0, parquet.metadata.num_rows)] if ranges is None else ranges
@@ -245,19 +261,94 @@ def _open_lean(uri: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
     except FileNotFoundError as error:
-        raise NotPreparedError(f"{uri} is not there") from error
+        raise AbsentError(f"{uri} is not there") from error
+
+
+CHANGE_MARKS = (
+    "mtime",
+    "ETag",
+    "etag",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "updated",
+    "generation",
+    "md5Hash",
+    "content_md5",
+    "checksum",
+    "modified",
+    "created",
+)
+"""What filesystems call the time or the content of a version: disks, S3, Azure, GCS, HTTP, memory."""
+
+SAMPLE_BYTES = 65536
 
 
 def storage_facts(uri: str) -> Mapping[str, object]:
-    """Size and modification time of a source file, for the id of the unit that holds it.
+    """Size and mark of the present version of a file, for the key of what is made of it.
 
     Returns:
-        ``{"size": bytes, "mtime": text}``; an object store's ETag stands in for the time.
+        ``{"size": bytes, "mtime": text}``; on an object store the ETag, or whatever it has, stands in for
+        the time. Where a store has nothing of the kind, the hash of the first and last 64 KiB does.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     fs, path = filesystem(uri)
     info = fs.info(path)
-    stamp = info.get("mtime") or info.get("LastModified") or info.get("ETag") or ""
-    return {"size": int(info.get("size") or 0), "mtime": str(stamp)}
+    return _facts(info) or _sampled(fs, path, info)
+
+
+class FileStamp(NamedTuple):
+    """What changes when another file takes the name of one."""
+
+    size: int
+    mark: str
+    node: int | None
+
+
+def stamps(folder: str, suffix: str = "") -> dict[str, FileStamp]:
+    """Name of each file of a folder -> its stamp, sorted; one listing."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache()
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return {}
+    found = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: _stamp(entry) for entry in entries}
+    return {
+        name: stamp
+        for name, stamp in sorted(found.items())
+        if name.endswith(suffix) and not name.startswith(".")
+    }
+
+
+def stamp_of(uri: str) -> FileStamp | None:
+    """As `stamps` gives it for one file; None where it is gone."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(os.path.dirname(path))
+    try:
+        return _stamp(fs.info(path))
+    except FileNotFoundError:
+        return None
+
+
+def _stamp(info: Mapping[str, Any]) -> FileStamp:
+    # A file that is renamed into place has a node of its own, whatever the clock says.
+    mark = (_facts(info) or {}).get("mtime", "")
+    return FileStamp(int(info.get("size") or 0), str(mark), info.get("ino"))
+
+
+def _facts(info: Mapping[str, Any]) -> dict[str, object] | None:
+    """Size and mark of a version; None where the filesystem has no mark."""
+    mark = next((info[name] for name in CHANGE_MARKS if info.get(name)), None)
+    if isinstance(mark, datetime.datetime):
+        mark = mark.timestamp()  # a listing and a single look may give it in different types
+    return None if mark is None else {"size": int(info.get("size") or 0), "mtime": str(mark)}
+
+
+def _sampled(fs: Any, path: str, info: Mapping[str, Any]) -> dict[str, object]:
+    size = int(info.get("size") or 0)
+    ends = [(0, min(size, SAMPLE_BYTES)), (max(0, size - SAMPLE_BYTES), size)]
+    digest = hashlib.sha256(b"".join(bytes(fs.cat_file(path, *each)) for each in ends))
+    return {"size": size, "mtime": f"sample {digest.hexdigest()[:16]}"}

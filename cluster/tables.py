@@ -85,15 +85,22 @@ class Table:
             metadata[f"affuse.{name}".encode()] = json.dumps(value, sort_keys=True).encode()
         return cast.replace_schema_metadata(metadata)
 
-    def check(self, schema: pa.Schema, *, where: str) -> None:
+    def check(self, schema: pa.Schema, *, where: str, renew: str = "") -> None:
         """Refuse a file whose footer names another table.
 
+        Args:
+            schema: of the file.
+            where: its name.
+            renew: the command that writes an older version anew.
+
         Raises:
-            SchemaError: naming the file, what it is and what was expected.
+            SchemaError: naming the file, what it is, what was expected and what to type.
         """
         tag = (schema.metadata or {}).get(SCHEMA_KEY, b"no affuse table").decode()
         if tag != self.tag:
-            raise SchemaError(f"{where}: is {tag}, expected {self.tag}")
+            older = renew and tag.startswith(f"{self.name}/")
+            hint = f"; type: {renew}" if older else ""
+            raise SchemaError(f"{where}: is {tag}, expected {self.tag}{hint}")
 
 
 def footer_of(schema: pa.Schema) -> dict[str, object]:
@@ -105,9 +112,20 @@ def footer_of(schema: pa.Schema) -> dict[str, object]:
     }
 
 
+KEY_PARTS = ("sound", "heard", "picture", "text", "words", "past", "around", "split", "people")
+"""What the rows of a unit may depend on, each a hash over its clips, the same in all rows of a unit.
+
+sound, picture: the source, its size and time of change or ETag, and the segment. heard: the sound of those
+clips alone that have no text, which a transcriber reads. text, words: of the clips. past, around: the texts
+before, or before and after them, in their dialogues' order. split: which are of the test split. people:
+dialogue, turn and speaker. The key of a unit in a table is the hash of the parts that its encoder reads.
+"""
+
+KEYS = pa.struct([(part, pa.string()) for part in KEY_PARTS])
+
 MANIFEST = Table(
     name="MANIFEST",
-    version=1,
+    version=2,
     key=("clip_id",),
     open_ended=True,  # one column per task (string, float64 or list<float64>), `profile` struct
     schema=pa.schema(
@@ -128,6 +146,11 @@ MANIFEST = Table(
             ("group", pa.string()),
             ("split", pa.string()),
             ("cost", pa.float64()),
+            ("keys", KEYS),
+            # Texts of the dialogue's turns that stand in other units, in order: in the first row of a
+            # dialogue in a unit, null where the unit holds the whole dialogue.
+            ("before", pa.list_(pa.string())),
+            ("after", pa.list_(pa.string())),
         ]
     ),
 )

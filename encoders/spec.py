@@ -138,6 +138,9 @@ class Descriptor:
     view: View | None = None
     """The augmented view of every clip that it sees; None: the clip itself."""
 
+    transcribes: bool = False
+    """Whether it writes down what is said in clips that have no text."""
+
     @property
     def base(self) -> "Descriptor":
         """The same encoder of the clips themselves: its model serves all views."""
@@ -198,6 +201,25 @@ class Descriptor:
     def reads_text(self) -> bool:
         """Whether what was said, and when, changes its values: those of a transcriber then do too."""
         return self.spec.modality == "text" or self.options["pool"] == "words"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What its rows depend on of the clips and their dialogues: parts of `cluster.tables.KEY_PARTS`."""
+        if self.transcribes:
+            return ("heard",)
+        parts = {"audio": ["sound"], "text": ["text", "words"], "video": ["picture"]}
+        context = {"past": ["past"], "both": ["around"]}
+        return (
+            *parts[self.spec.modality],
+            *context.get(str(self.options.get("context", "none")), []),
+            *(
+                ["words"]
+                if self.options["pool"] == "words" and self.spec.modality != "text"
+                else []
+            ),
+            *(["heard"] if self.upstream else []),
+            *(["split"] if self.view is not None else []),
+        )
 
     @property
     def finds_faces(self) -> bool:
@@ -261,6 +283,7 @@ class Descriptor:
             "options": dict(self.options),
             "fingerprint": self.fingerprint,
             "upstream": list(self.upstream),
+            "reads": list(self.reads),
             "weights": [vars(weights) for weights in self.weights],
             "licence": self.spec.licence,
             "side": dict(self.spec.side),
@@ -318,7 +341,9 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
         raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
     _check_weights(text, spec, options)
     options["weights"] = stamped(str(options["weights"]))
-    descriptor = Descriptor(spec=spec, options=options, upstream=upstream)
+    descriptor = Descriptor(
+        spec=spec, options=options, upstream=upstream, transcribes=name in TRANSCRIBERS
+    )
     _ = descriptor.layers  # refuses a bad index now, not on a worker
     return descriptor
 

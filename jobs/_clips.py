@@ -15,6 +15,7 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from encoders.media import ClipSource, Decoded, Source
 from encoders.spec import Clip, FramePolicy, Frames, Modality, Needs, Word
+from jobs.preparing.keys import CONTEXT_TEXTS, in_turn
 
 
 def pack(decoded: Sequence[Decoded], needs: Needs) -> pa.Buffer:
@@ -129,9 +130,11 @@ def source_of(row: Mapping[str, Any]) -> ClipSource:
 
 
 def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The manifest rows of a unit, each with the texts before and after it in its dialogue.
+    """The manifest rows of a unit, each with the nearest texts before and after it in its dialogue.
 
-    A unit never cuts a dialogue, so its rows hold the whole of it. A clip without a dialogue has no context.
+    A unit holds whole dialogues; of one that is too long for that, the first row brings the texts of the
+    turns in other units, so that a context does not depend on where the cut fell. A clip without a dialogue
+    has no context.
     """
     dialogues: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -139,12 +142,14 @@ def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             dialogues.setdefault(row["dialogue"], []).append(row)
     context = {}
     for turns in dialogues.values():
-        turns.sort(key=lambda row: (row["turn"] if row["turn"] is not None else -1, row["name"]))
-        texts = [row["text"] for row in turns]
-        for place, row in enumerate(turns):
-            before = tuple(text for text in texts[:place] if text)
-            after = tuple(text for text in texts[place + 1 :] if text)
-            context[row["clip_id"]] = (before, after)
+        first = [text for row in turns for text in row.get("before") or ()]
+        last = [text for row in turns for text in row.get("after") or ()]
+        ordered = in_turn(turns)
+        texts = [*first, *(row["text"] for row in ordered), *last]
+        for place, row in enumerate(ordered, start=len(first)):
+            before = [text for text in texts[:place] if text][-CONTEXT_TEXTS:]
+            after = [text for text in texts[place + 1 :] if text][:CONTEXT_TEXTS]
+            context[row["clip_id"]] = (tuple(before), tuple(after))
     return [{**row, "context": context.get(row["clip_id"], ((), ()))} for row in rows]
 
 

@@ -1,160 +1,269 @@
 """Unit files gathered to large ones that hold the present manifest's rows and no others.
 
-Clips that were moved, changed or left out belong to units that the manifest no longer has. Their rows would
-stand in a table beside the new ones, and who reads its files without us would see those clips twice. They
-are not deleted: a root may be prepared again as it was (a narrower manifest, then the wide one), other
+Clips that were moved, changed or left out make versions that the manifest no longer asks for. Their rows
+would stand in a table beside the new ones, and who reads its files without us would see those clips twice.
+They are not deleted: a root may be prepared again as it was (a narrower manifest, then the wide one), other
 manifests' runs name their hash, and features cost GPU hours. So they are moved to `<root>/former/`, which no
-reader of a table opens, and come back from there when their units are wanted again.
+reader of a table opens, and come back from there when they are wanted again.
+
+Several jobs may do this on one table at once, each killed at any moment, without a lock. Three rules hold:
+a file is removed only by who listed it, and after its rows were published in a file whose name nobody can
+have listed before, or stand in a listed one that every job would read in its place; a unit's own file is
+removed only while it is still the one that was listed; `former/` gives its rows up only to a table. So the
+newest file with a version is removed by nobody.
 """
 
-import hashlib
+import functools
 import io
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import storage
-from jobs._features import (
+from cluster.errors import AbsentError
+from cluster.unit_tables import (
+    ATTEMPTS,
     PART,
-    UnitIndex,
+    Files,
     UnitRows,
+    Version,
+    best_of,
     by_file,
-    first_of,
-    publish_unit,
-    published_units,
-    with_units,
+    failures,
+    locate,
+    mended,
+    rows_at,
+    unmoved,
+    with_versions,
 )
+
+TARGET_MB = 256.0
+ROWS_A_GROUP = 1024
+
+MOST_ROUNDS = 2
+"""A second look finds what twins wrote at the same time; what comes later is gathered by the next job."""
 
 
 def former_uri(table_uri: str) -> str:
-    """Where the rows of units that left the manifest are kept, of `<root>/<kind>/<folder>`."""
+    """Where the rows of versions that left the manifest are kept, of `<root>/<kind>/<folder>`."""
     root, kind, folder = table_uri.rstrip("/").rsplit("/", 2)
     return storage.join(root, "former", kind, folder)
 
 
-def recall(table_uri: str, current: Collection[str]) -> int:
-    """Publish again what is kept of units that are in the manifest again.
+def recall(table_uri: str, current: Collection[Version]) -> int:
+    """Take back what is kept of versions that are wanted again.
 
     Returns:
-        How many units.
+        How many versions the table did not have, or only with failed rows.
     """
-    former = UnitIndex(former_uri(table_uri))
-    back = [unit for unit in current if unit in former]
-    wanted = set(back) - (published_units(table_uri) if back else set())
-    for unit in back:
-        if unit in wanted:
-            publish_unit(table_uri, unit, former.read(unit))
+    return unmoved(lambda: _recalled(table_uri, former_uri(table_uri), current))
+
+
+def _recalled(table_uri: str, former: str, current: Collection[Version]) -> int:
+    old = _listed(former)
+    back = [version for version in old.best if version in current]
+    if not back:
+        return 0
+    here = locate(table_uri)
+    wanted = [version for version in back if version not in here or here[version].failed]
+    for group in _groups(wanted, old, TARGET_MB * 1e6):
+        _write_part(table_uri, group, old)
+    touched = {name for name, inside in old.files.items() if not inside.keys().isdisjoint(back)}
+    _rewrite(old, touched, without=current)
     return len(wanted)
 
 
 def compact(
     table_uri: str,
-    order: Sequence[str],
+    wanted: Callable[[], Sequence[Version]],
     *,
     former: str | None = None,
-    target_mb: float = 256.0,
+    target_mb: float = TARGET_MB,
     least_mb: float = 128.0,
 ) -> list[str]:
     """Gather unit files (and files smaller than `least_mb`) into files of about `target_mb`.
 
-    Afterwards the folder holds every published unit of `order` once, and nothing else. Killed at any
-    moment it leaves every unit readable: the large file appears first, then others go, those that may
-    hold older rows of a unit before its own file.
+    Afterwards the folder holds every published version that is wanted once, and nothing else. Killed at any
+    moment it leaves every version readable. Where other jobs gather the same table it is begun anew, a few
+    times, and left to them at last.
 
     Args:
         table_uri: folder of the table.
-        order: units of the manifest, in its order.
-        former: folder for the rows of all other units; None: they go.
+        wanted: gives the versions of the present manifest, in its order; asked again before anything goes.
+        former: folder for the rows of all other versions; None: they go.
         target_mb: size of a large file [MB].
         least_mb: files below this size are gathered again [MB].
 
     Returns:
         Names of the files written.
     """
-    inside = by_file(table_uri)  # an imported file lists no units, and is left alone
-    where = first_of(inside)
-    rank = {unit: index for index, unit in enumerate(order)}
-
-    def clean(name: str) -> bool:
-        """Whether it is a gathered file whose units are all current and stand nowhere newer."""
-        uri = storage.join(table_uri, name)
-        return name.startswith(PART) and all(
-            unit in rank and where[unit].uri == uri for unit in inside[name]
-        )
-
-    if all(map(clean, inside)):
-        return []
-    sizes = {name: _size(storage.join(table_uri, name)) for name in inside}
-    settled = {name for name in sizes if clean(name) and sizes[name] >= least_mb * 1e6}
-    kept = {unit for name in settled for unit in inside[name]}
-    loose = {unit: at for unit, at in where.items() if unit not in kept}
-    gone = sorted(unit for unit in loose if unit not in rank)
-    if former is not None:
-        for group in _groups(gone, loose, sizes, target_mb * 1e6):
-            _write_part(former, group, loose)
-    in_order = sorted((unit for unit in loose if unit in rank), key=rank.__getitem__)
-    written = [
-        _write_part(table_uri, group, loose)
-        for group in _groups(in_order, loose, sizes, target_mb * 1e6)
-    ]
-    for name in sorted(sizes, key=lambda name: not name.startswith(PART)):
-        if name not in settled and name not in written:
-            storage.remove(storage.join(table_uri, name))
+    written: list[str] = []
+    rounds = 0
+    for _ in range(ATTEMPTS):
+        try:
+            again = _compacted(table_uri, wanted, former, target_mb * 1e6, least_mb * 1e6)
+        except (AbsentError, FileNotFoundError, _ManifestChangedError):
+            continue
+        written += again
+        rounds += 1
+        if not again or rounds == MOST_ROUNDS:
+            break
     return written
 
 
-def _size(uri: str) -> int:
-    fs, path = storage.filesystem(uri)
-    return int(fs.size(path))
+class _ManifestChangedError(Exception):
+    """`prepare` ran while a table was read."""
 
 
-def _groups(
-    in_order: Sequence[str],
-    loose: Mapping[str, UnitRows],
-    sizes: Mapping[str, int],
+def _compacted(
+    table_uri: str,
+    wanted: Callable[[], Sequence[Version]],
+    former: str | None,
     target: float,
-) -> Iterator[list[str]]:
-    """Cut the units into files of about `target` bytes; a shared file's bytes count by rows."""
-    rows: dict[str, int] = {}
-    for at in loose.values():
-        rows[at.uri] = max(rows.get(at.uri, 0), at.start + at.count)
-    group: list[str] = []
+    least: float,
+) -> list[str]:
+    order = wanted()
+    rank = {version: index for index, version in enumerate(order)}
+    there = _listed(table_uri)
+
+    def clean(name: str) -> bool:
+        """Whether it is a gathered file whose versions are all current and stand in no other file's stead."""
+        return name.startswith(PART) and all(
+            version in rank and there.best[version].name == name and not there.mendable(version)
+            for version in there.files[name]
+        )
+
+    if all(map(clean, there.files)):
+        return []
+    settled = {name for name in there.files if clean(name) and there.stamps[name].size >= least}
+    loose = [version for version, at in there.best.items() if at.name not in settled]
+    gone = sorted(version for version in loose if version not in rank)
+    if gone and wanted() != order:
+        raise _ManifestChangedError
+    if former is not None and gone:
+        for group in _groups(gone, there, target):
+            _write_part(former, group, there)
+        _drop_doubles(former)
+    kept = sorted((version for version in loose if version in rank), key=rank.__getitem__)
+    written = [_write_part(table_uri, group, there) for group in _groups(kept, there, target)]
+    if gone and wanted() != order:
+        raise _ManifestChangedError
+    there.remove(there.files.keys() - settled)
+    return written
+
+
+def _drop_doubles(former: str) -> None:
+    """Leave one copy of each version in a folder, e.g. after a gathering that was killed half way."""
+    there = _listed(former)
+    doubled = {
+        name
+        for name, inside in there.files.items()
+        if any(there.best[version].name != name for version in inside)
+    }
+    _rewrite(there, doubled)
+
+
+def _rewrite(
+    there: "_Listing", names: Collection[str], without: Collection[Version] = frozenset()
+) -> None:
+    """Put files in order: what is read from them goes into new ones, but for some versions."""
+    rest = [v for v, at in there.best.items() if at.name in names and v not in without]
+    for group in _groups(rest, there, TARGET_MB * 1e6):
+        _write_part(there.uri, group, there)
+    there.remove(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """The unit and gathered files of a folder as they were at one moment; others are left alone."""
+
+    uri: str
+    files: Files
+    best: Mapping[Version, UnitRows]
+    stamps: Mapping[str, storage.FileStamp]
+
+    @functools.cached_property
+    def copies(self) -> Mapping[Version, list[UnitRows]]:
+        """All rows of a version, those to read first."""
+        found: dict[Version, list[UnitRows]] = {}
+        for inside in self.files.values():
+            for version, at in inside.items():
+                found.setdefault(version, []).append(at)
+        return {version: sorted(rows, key=lambda at: at.rank) for version, rows in found.items()}
+
+    def mendable(self, version: Version) -> bool:
+        """Whether rows that have failed in the best copy may be whole in another."""
+        return self.best[version].failed > 0 and len(self.copies[version]) > 1
+
+    def remove(self, names: Collection[str]) -> None:
+        """Delete files that are still those that were listed; gathered ones first, which may be older."""
+        for name in sorted(names, key=lambda name: (not name.startswith(PART), name)):
+            uri = storage.join(self.uri, name)
+            if storage.stamp_of(uri) == self.stamps[name]:
+                storage.remove(uri)
+
+
+def _listed(uri: str) -> _Listing:
+    stamps = storage.stamps(uri, ".parquet")
+    files = {name: inside for name, inside in by_file(uri, stamps).items() if inside}
+    return _Listing(uri=uri, files=files, best=best_of(files), stamps=stamps)
+
+
+def _groups(in_order: Sequence[Version], there: _Listing, target: float) -> Iterator[list[Version]]:
+    """Cut the versions into files of about `target` bytes; a shared file's bytes count by rows."""
+    group: list[Version] = []
     total = 0.0
-    for unit in in_order:
-        at = loose[unit]
-        share = sizes[at.uri.rsplit("/", 1)[-1]] * at.count / max(1, rows[at.uri])
+    for version in in_order:
+        at = there.best[version]
+        rows = sum(other.count for other in there.files[at.name].values())
+        share = there.stamps[at.name].size * at.count / max(1, rows)
         if group and total + share > target:
             yield group
             group, total = [], 0.0
-        group.append(unit)
+        group.append(version)
         total += share
     if group:
         yield group
 
 
-def _write_part(table_uri: str, group: Sequence[str], loose: Mapping[str, UnitRows]) -> str:
-    """One file of several units, finished in memory and published in one step."""
-    inside = [(unit, loose[unit].count) for unit in group]
-    digest = hashlib.sha256(json.dumps(inside).encode()).hexdigest()[:16]
-    name = f"{PART}{digest}.parquet"
-    first = storage.open_parquet(loose[group[0]].uri).schema_arrow
-    schema = with_units(first.empty_table(), inside).schema
+def _write_part(folder: str, group: Sequence[Version], there: _Listing) -> str:
+    """One file of several versions, finished in memory and published in one step under a new name."""
+    name = f"{PART}{uuid.uuid4().hex[:16]}.parquet"
+    merged = {
+        version: _merged(there.copies[version]) for version in group if there.mendable(version)
+    }
+    inside = [
+        (v, there.best[v].count, failures(merged[v]) if v in merged else there.best[v].failed)
+        for v in group
+    ]
+    first = storage.open_parquet(there.best[group[0]].uri).schema_arrow
+    schema = with_versions(first.empty_table(), inside).schema
     buffer = io.BytesIO()
     cached: tuple[str, pa.Table] | None = None
     pending: list[pa.Table] = []
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        for unit in group:
-            at = loose[unit]
+        for version in group:
+            at = there.best[version]
             if cached is None or cached[0] != at.uri:
                 cached = (at.uri, storage.read_table(at.uri))
-            rows = cached[1].slice(at.start, at.count).replace_schema_metadata(schema.metadata)
-            pending.append(rows)
-            if sum(table.num_rows for table in pending) >= 1024:
+            rows = merged.get(version, cached[1].slice(at.start, at.count))
+            pending.append(rows.replace_schema_metadata(schema.metadata))
+            if sum(table.num_rows for table in pending) >= ROWS_A_GROUP:
                 writer.write_table(pa.concat_tables(pending))
                 pending = []
         if pending:
             writer.write_table(pa.concat_tables(pending))
-    storage.publish_bytes(buffer.getvalue(), storage.join(table_uri, name))
+    storage.publish_bytes(buffer.getvalue(), storage.join(folder, name))
     return name
+
+
+def _merged(copies: Sequence[UnitRows]) -> pa.Table:
+    """The rows of a version; one that has failed is taken from a copy in which it has not."""
+    rows = rows_at(copies[0])
+    for other in map(rows_at, copies[1:]):
+        rows = mended(rows, other.filter(pc.not_equal(other["status"], "failed")))
+    return rows

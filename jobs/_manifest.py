@@ -4,14 +4,18 @@
 unit a row group; `<root>/folds/<name>.parquet` says which fold a clip is in.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.tables import FOLDS, MANIFEST
+from cluster.unit_tables import Version
 from fusion.tasks import Task
 from jobs.catalog.names import checked_name
 
@@ -38,6 +42,20 @@ class UnitRef:
     num_clips: int
     cost: float
     """Estimated seconds of work."""
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Part of `cluster.tables.KEY_PARTS` -> its hash over the unit's clips."""
+
+    def version(self, reads: Sequence[str], *more: str) -> Version:
+        """The unit as a table has it whose rows depend on some parts.
+
+        Args:
+            reads: the parts.
+            more: what else they depend on.
+        """
+        meaning = [[part, self.keys.get(part)] for part in reads]
+        text = json.dumps([meaning, *more])
+        return Version(self.unit, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def read_dataset(root: str) -> Dataset:
@@ -82,8 +100,7 @@ def read_manifest(root: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All clips of the present manifest, in the order of their units."""
     parts = []
     for file in manifest_files(root):
-        parquet = storage.open_parquet(file)
-        MANIFEST.check(parquet.schema_arrow, where=file)
+        parquet = _opened(root, file)
         parts.append(parquet.read(columns=None if columns is None else list(columns)))
     return pa.concat_tables(parts)
 
@@ -92,8 +109,8 @@ def units(root: str) -> list[UnitRef]:
     """The units of the present manifest, in order."""
     found = []
     for file in manifest_files(root):
-        parquet = storage.open_parquet(file)
-        rows = parquet.read(columns=["unit", "cost"])
+        parquet = _opened(root, file)
+        rows = parquet.read(columns=["unit", "cost", "keys"])
         start = 0
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
@@ -105,10 +122,20 @@ def units(root: str) -> list[UnitRef]:
                     row_group=group,
                     num_clips=count,
                     cost=float(sum(cost or 0.0 for cost in part["cost"].to_pylist())),
+                    keys={k: v for k, v in (part["keys"][0].as_py() or {}).items() if v},
                 )
             )
             start += count
     return found
+
+
+def _opened(root: str, file: str) -> pq.ParquetFile:
+    """A file of the manifest; one of an older version is refused with the command that renews it."""
+    parquet = storage.open_parquet(file)
+    config = f"{file.rsplit('/', 1)[0]}/config.json"
+    renew = f"affuse prepare --config {config} --root {root}"
+    MANIFEST.check(parquet.schema_arrow, where=file, renew=renew)
+    return parquet
 
 
 def read_unit(ref: UnitRef) -> pa.Table:

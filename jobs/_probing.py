@@ -8,6 +8,7 @@ Reads and writes: <root>/probes.parquet, a row a file; <root>/probes/ while a jo
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import queue
@@ -20,7 +21,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster import console, storage
-from cluster.errors import MediaError, NotPreparedError
+from cluster.errors import AffuseError, MediaError, NotPreparedError
 from encoders.media import Decoder, Probe, Source
 
 Item = TypeVar("Item")
@@ -43,22 +44,46 @@ PROBE_TYPES = {
 }
 Stamp = Mapping[str, object] | None
 
+WAITS_S = (0.5, 2.0, 8.0)
+"""Before a storage that did not answer is asked again [s]."""
+
+NEVER_THERE = frozenset({errno.EACCES, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM})
+"""What a disk says of names that no file can be read by."""
+
 PIECE, PIECE_S = 1000, 10.0
 """A piece of probes is kept after so many files, or so long [s], whichever comes first."""
 
 
 def stamps_of(uris: Iterable[str], workers: int) -> dict[str, Stamp]:
-    """Size and time of change of every file; None where there is none."""
+    """Size and time of change of every file; None where there is none.
 
-    def stamp(uri: str) -> Stamp:
+    Raises:
+        AffuseError: the storage did not answer, also when asked again: "not there" would make other keys,
+            and every feature of the file would be made anew.
+    """
+    unique = sorted(set(uris))
+    found = dict(_in_threads(lambda: nullcontext(_stamp), unique, workers))
+    return {uri: found[number] for number, uri in enumerate(unique)}
+
+
+def _stamp(uri: str) -> Stamp:
+    fault: OSError | None = None
+    for wait_s in (0.0, *WAITS_S):
+        time.sleep(wait_s)
         try:
             return storage.storage_facts(uri)
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
-
-    unique = sorted(set(uris))
-    found = dict(_in_threads(lambda: nullcontext(stamp), unique, workers))
-    return {uri: found[number] for number, uri in enumerate(unique)}
+        except OSError as error:
+            if storage.is_local(uri) and error.errno in NEVER_THERE:
+                return None
+            fault = error
+            if isinstance(error, PermissionError):
+                break
+    raise AffuseError(
+        f"{uri}: the storage does not say whether it is there ({fault}); nothing was written; "
+        "type the same command again"
+    )
 
 
 def probe_all(

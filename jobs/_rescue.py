@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
 from cluster.resources import Plan
+from cluster.unit_tables import UnitIndex
 from jobs._clips import source_of, undecoded
 from jobs._encoding import UnitResult
-from jobs._features import UnitIndex
 from jobs._result_rows import feature_table, transcript_table
 from jobs._stream import UnitEncoder, decode_rows, publish, rows_of
 from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld

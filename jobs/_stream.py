@@ -23,11 +23,12 @@ import pyarrow as pa
 
 from cluster.errors import AffuseError, MediaError
 from cluster.resources import Plan
+from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
 from jobs._clips import buffers, pack, source_of, undecoded, unpack, with_context
 from jobs._encoding import UnitResult, Workbench
-from jobs._features import UnitIndex, features_uri, mended, publish_unit, transcripts_uri
+from jobs._features import features_uri, transcripts_uri
 from jobs._manifest import read_unit
 from jobs._memory import private_mb, release_memory
 from jobs._result_rows import failed_clips
@@ -179,9 +180,10 @@ class UnitEncoder:
         transcripts = None
         transcriber = self.job.work.transcriber
         if transcriber is not None and not task.transcribe and reads_text(self.job.work, task):
-            if self._transcripts is None or task.ref.unit not in self._transcripts:
+            version = task.ref.version(transcriber.reads)
+            if self._transcripts is None or version not in self._transcripts:
                 self._transcripts = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
-            transcripts = self._transcripts.read(task.ref.unit)
+            transcripts = self._transcripts.read(version)
         return self.bench.run(
             decoded,
             task.todo,
@@ -248,28 +250,34 @@ def publish(
     """
     if job.scoring is not None:
         scores = score_unit(job.scoring, job.work, task, result, facts)
-        publish_unit(job.scoring.uri, task.ref.unit, scores)
+        publish_unit(job.scoring.uri, task.ref.version(job.scoring.reads), scores)
         return failed_clips([scores])
+    tables = [(job.work.descriptors[index], table) for index, table in result.features.items()]
     if result.transcripts is not None:
         assert job.work.transcriber is not None
-        uri = transcripts_uri(job.root, job.work.transcriber.folder)
-        publish_unit(uri, task.ref.unit, _with_kept(uri, task, result.transcripts, published))
-    for index, table in result.features.items():
-        uri = features_uri(job.root, job.work.descriptors[index].folder)
-        publish_unit(uri, task.ref.unit, _with_kept(uri, task, table, published))
+        tables.insert(0, (job.work.transcriber, result.transcripts))
+    for item, table in tables:
+        folder = transcripts_uri if item is job.work.transcriber else features_uri
+        uri, version = folder(job.root, item.folder), task.ref.version(item.reads)
+        if task.mend:
+            _publish_mended(uri, version, task, table, published)
+        else:
+            publish_unit(uri, version, table)
     return result.failed
 
 
-def _with_kept(
-    uri: str, task: UnitTask, table: pa.Table, published: dict[str, UnitIndex]
-) -> pa.Table:
-    """The rows of a unit: what is there and has not failed, and what was done again."""
-    if not task.mend:
-        return table
-    if uri not in published:
+def _publish_mended(
+    uri: str, version: Version, task: UnitTask, table: pa.Table, published: dict[str, UnitIndex]
+) -> None:
+    """Publish what is there and has not failed together with what was done again."""
+    if uri not in published or version not in published[uri]:
         published[uri] = UnitIndex(uri)
-    there = task.ref.unit in published[uri]
-    return mended(published[uri].read(task.ref.unit), table) if there else table
+    if version in published[uri]:
+        rows = mended(published[uri].read(version), table)
+        publish_unit(uri, version, rows, mended=True)
+    elif not task.clips:
+        publish_unit(uri, version, table)
+    # Else the other rows of the unit have left since: the next start finds that they are missing.
 
 
 def score_unit(

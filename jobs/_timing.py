@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
+from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
 from jobs._clips import pack, unpack
 from jobs._encoding import Workbench
-from jobs._features import UnitIndex, transcripts_uri
+from jobs._features import transcripts_uri
 from jobs._memory import private_mb
 from jobs._stream import decode_rows, rows_of, worker_device
 from jobs._work import StreamJob, UnitTask, job_needs
@@ -227,8 +228,8 @@ class Models:
         if transcriber is None or task.transcribe:
             return None
         index = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
-        units = {item.task.ref.unit for item in drawn}
-        found = [index.read(unit).replace_schema_metadata(None) for unit in units if unit in index]
+        heard = {item.task.ref.version(transcriber.reads) for item in drawn}
+        found = [index.read(each).replace_schema_metadata(None) for each in heard if each in index]
         return pa.concat_tables(found) if found else None
 
 

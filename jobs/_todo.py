@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cluster.unit_tables import failed_rows, published
 from encoders.spec import Descriptor
 from jobs._compacting import recall
-from jobs._features import failed_rows, features_uri, published_units, transcripts_uri
+from jobs._features import features_uri, transcripts_uri
 from jobs._manifest import UnitRef
 from jobs._work import UnitTask, Work
 
@@ -19,24 +20,27 @@ def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
 
 
 def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
-    """Units with at least one table that has no file for them."""
-    done = [published_units(features_uri(root, item.folder)) for item in work.descriptors]
-    heard: set[str] | None = None
-    if work.transcriber is not None:
-        heard = published_units(transcripts_uri(root, work.transcriber.folder))
+    """Units with at least one table that has no file for their present version."""
+    done = [published(features_uri(root, item.folder)) for item in work.descriptors]
+    ear = work.transcriber
+    heard = set() if ear is None else published(transcripts_uri(root, ear.folder))
     tasks = []
     for ref in refs:
-        todo = tuple(i for i, units_done in enumerate(done) if ref.unit not in units_done)
-        transcribe = heard is not None and ref.unit not in heard
+        todo = tuple(
+            i for i, item in enumerate(work.descriptors) if ref.version(item.reads) not in done[i]
+        )
+        transcribe = ear is not None and ref.version(ear.reads) not in heard
         if todo or transcribe:
             tasks.append(UnitTask(ref=ref, todo=todo, transcribe=transcribe))
     return tasks
 
 
 def recall_former(root: str, work: Work, refs: Sequence[UnitRef]) -> None:
-    """Take back what an earlier command encoded of units that left the manifest and are there again."""
-    current = [ref.unit for ref in refs]
-    back = max(recall(uri, current) for _, uri in table_uris(root, work))
+    """Take back what an earlier command encoded of versions that left the manifest and are there again."""
+    back = max(
+        recall(uri, {ref.version(item.reads) for ref in refs})
+        for item, uri in table_uris(root, work)
+    )
     if back:
         print(f"{back} units that had left the manifest are there again, and their rows with them")
 
@@ -45,8 +49,10 @@ def tasks_to_mend(
     root: str, work: Work, refs: Sequence[UnitRef], missing: Sequence[UnitTask]
 ) -> list[UnitTask]:
     """What is missing, and the clips with failed rows in tables that are there."""
-    current = {ref.unit for ref in refs}
-    failed = {item.folder: failed_rows(uri, current) for item, uri in table_uris(root, work)}
+    failed = {
+        item.folder: failed_rows(uri, {ref.version(item.reads) for ref in refs})
+        for item, uri in table_uris(root, work)
+    }
     lacking = {task.ref.unit: task for task in missing}
     tasks, count = [], 0
     for ref in refs:

@@ -1,9 +1,11 @@
 """Units of work and groups: what is cut once and stays as it is when clips are added."""
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from jobs.preparing.keys import in_turn
 
 UNKNOWN_CLIP_S = 5.0
 """Length assumed where a file could not be probed, to fill units."""
@@ -13,54 +15,61 @@ SOUND_COST = 0.01
 PICTURE_COST = 0.02
 """Rough seconds of decoding per second of sound, and per second of 640 x 360 picture."""
 
+LONGEST = 8
+"""A dialogue of so many times the clips or seconds of a unit is still one unit; a longer one is cut."""
+
 Clip = dict[str, Any]
-Stamps = Mapping[str, Mapping[str, object] | None]
-"""Source URI -> its size and time of change, None where there is no such file."""
 
 
-def unit_id(clips: Sequence[Clip], stamps: Stamps) -> str:
-    """The hash of the clips of a unit and of all that is read of them."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        facts = {key: clip[key] for key in ("clip_id", "text", "words", "start_s", "end_s")}
-        sources = [clip["video"], clip["audio"]]
-        changes = [None if source is None else stamps.get(source["uri"]) for source in sources]
-        line = json.dumps([facts, sources, changes], sort_keys=True, default=str)
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()[:16]
+def unit_id(clip_ids: Iterable[int]) -> str:
+    """The hash of the clips that a unit holds, in order, and of nothing else."""
+    text = " ".join(str(clip_id) for clip_id in clip_ids)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cut(
     clips: Sequence[Clip],
-    stamps: Stamps,
-    present: Mapping[str, Sequence[int]],
+    present: Iterable[Sequence[int]],
     *,
     most_clips: int,
     most_s: float,
 ) -> list[Clip]:
     """Give every clip its unit, and put them in the order of their units.
 
-    A unit that is there already and whose clips have not changed stays; what is left over is cut anew,
-    along the shards, and never across a dialogue or a shard.
+    A unit that is there already stays while its clips are there and its dialogues whole; what is left over
+    is cut anew, along the shards. No unit holds a part of a dialogue, but for dialogues that are longer than
+    `LONGEST` units: these are cut between turns.
 
     Args:
         clips: manifest rows.
-        stamps: size and time of change of every source.
-        present: units of the manifest before -> their clip ids in order.
+        present: the clip ids, in order, of each unit of the manifest before.
         most_clips: clips a unit may hold.
-        most_s: media it may hold [s]; a single longer clip is a unit by itself.
+        most_s: media it may hold [s]; a single longer clip, or dialogue, is a unit by itself.
     """
     by_id = {clip["clip_id"]: clip for clip in clips}
-    kept: dict[str, list[Clip]] = {}
-    for unit, ids in present.items():
+    turns = Counter(clip["dialogue"] for clip in clips)
+    kept: list[list[Clip]] = []
+    for ids in present:
         members = [by_id[key] for key in ids if key in by_id]
-        if len(members) == len(ids) and unit_id(members, stamps) == unit:
-            kept[unit] = members
-    settled = {clip["clip_id"] for members in kept.values() for clip in members}
-    rest = _in_reading_order([clip for clip in clips if clip["clip_id"] not in settled])
-    for members in _filled(rest, most_clips, most_s):
-        kept[unit_id(members, stamps)] = members
-    return [{**clip, "unit": unit} for unit, members in kept.items() for clip in members]
+        if len(members) == len(ids) and _stays(members, turns):
+            kept.append(members)
+    settled = {clip["clip_id"] for members in kept for clip in members}
+    rest = [clip for clip in clips if clip["clip_id"] not in settled]
+    kept += _filled(_blocks(rest), most_clips, most_s)
+    return [
+        {**clip, "unit": unit}
+        for members in kept
+        for unit in [unit_id(clip["clip_id"] for clip in members)]
+        for clip in members
+    ]
+
+
+def _stays(members: Sequence[Clip], turns: Mapping[str, int]) -> bool:
+    """Whether a unit holds whole dialogues, and of one shard where it holds several."""
+    inside = Counter(clip["dialogue"] for clip in members if clip["dialogue"] is not None)
+    whole = all(count == turns[name] for name, count in inside.items())
+    one = len(inside) == 1 and len(members) == sum(inside.values())
+    return whole and (one or len({_shards(clip) for clip in members}) == 1)
 
 
 def media_s(clip: Clip) -> float:
@@ -115,35 +124,46 @@ def _draw(seed: int, group: str) -> str:
     return hashlib.sha256(f"{seed}/{group}".encode()).hexdigest()
 
 
-def _filled(clips: Iterable[Clip], most_clips: int, most_s: float) -> Iterable[list[Clip]]:
+def _filled(
+    blocks: Iterable[Sequence[Clip]], most_clips: int, most_s: float
+) -> Iterator[list[Clip]]:
+    """Units of whole blocks; a block that is too long even by itself is cut between its clips."""
     unit: list[Clip] = []
     length_s, border = 0.0, None
-    for clip in clips:
-        clip_s = media_s(clip)
-        here = (clip["dialogue"], _shard(clip["video"]), _shard(clip["audio"]))
-        if unit and (here != border or len(unit) == most_clips or length_s + clip_s > most_s):
+    for block in blocks:
+        block_s = sum(map(media_s, block))
+        too_long = len(block) > LONGEST * most_clips or block_s > LONGEST * most_s
+        if len(block) > 1 and too_long:
+            if unit:
+                yield unit
+            unit, length_s, border = [], 0.0, None
+            yield from _filled(([clip] for clip in in_turn(block)), most_clips, most_s)
+            continue
+        here = {_shards(clip) for clip in block}
+        full = len(unit) + len(block) > most_clips or length_s + block_s > most_s
+        if unit and (full or here != border or len(here) > 1):
             yield unit
             unit, length_s = [], 0.0
         border = here
-        unit.append(clip)
-        length_s += clip_s
+        unit += block
+        length_s += block_s
     if unit:
         yield unit
 
 
-def _in_reading_order(clips: Sequence[Clip]) -> list[Clip]:
-    """Shard by shard and in each by offset, dialogues together; loose files as they come."""
-    first: dict[object, int] = {}
+def _blocks(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """What must not be cut, dialogues and single clips: shard by shard and in each by offset.
+
+    Loose files come as they are given, the clips of a dialogue with the first of them.
+    """
+    blocks: dict[object, list[tuple[tuple[str, int, int], Clip]]] = {}
     for index, clip in enumerate(clips):
-        first.setdefault((_place(clip)[0], clip["dialogue"] or index), index)
-
-    def key(item: tuple[int, Clip]) -> tuple[str, int, int, int]:
-        index, clip = item
-        shard, offset = _place(clip)
-        together = first[shard, clip["dialogue"] or index] if clip["dialogue"] or not shard else 0
-        return shard, together, offset, index
-
-    return [clip for _, clip in sorted(enumerate(clips), key=key)]
+        block = blocks.setdefault(index if clip["dialogue"] is None else clip["dialogue"], [])
+        block.append(((*_place(clip), index), clip))
+    for block in blocks.values():
+        block.sort(key=lambda item: item[0])
+    in_order = sorted(blocks.values(), key=lambda block: block[0][0])
+    return [[clip for _, clip in block] for block in in_order]
 
 
 def _place(clip: Clip) -> tuple[str, int]:
@@ -153,6 +173,9 @@ def _place(clip: Clip) -> tuple[str, int]:
     return "", 0
 
 
-def _shard(source: Mapping[str, Any] | None) -> str | None:
-    """The file that many clips share; None for a file of its own."""
-    return source["uri"] if source is not None and source["offset"] is not None else None
+def _shards(clip: Clip) -> tuple[str | None, ...]:
+    """The files that a clip's video and audio share with many others; None for a file of its own."""
+    return tuple(
+        source["uri"] if source is not None and source["offset"] is not None else None
+        for source in (clip["video"], clip["audio"])
+    )

@@ -85,6 +85,9 @@ class Scoring:
     uri: str
     """Folder of the scores."""
 
+    reads: tuple[str, ...] = ()
+    """What the scores depend on of the clips."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamJob:
@@ -134,8 +137,8 @@ def withheld(facts: Sequence[Mapping[str, Any]]) -> frozenset[int]:
 
 
 def reads_text(work: Work, task: UnitTask) -> bool:
-    """Whether an encoder that is to do reads words."""
-    return any(work.descriptors[index].spec.modality == "text" for index in task.todo)
+    """Whether an encoder that is to do reads what was said."""
+    return any(work.descriptors[index].reads_text for index in task.todo)
 
 
 def dump(tasks: Sequence[UnitTask]) -> str:

@@ -18,6 +18,7 @@ One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --
 Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base clip_vit
 """
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import Place
 from cluster.tracking import run_tracker
+from cluster.unit_tables import Version
+from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import chosen_work, encoder_table, models_gb
@@ -122,7 +125,7 @@ def main(config: Config) -> None:
         tasks = tasks_to_mend(root, work, refs, tasks)
     if not tasks:
         print(f"nothing to do: all {_clips(refs)} clips of {dataset.name} are encoded")
-        finish(config, root, dataset, refs, work)
+        finish(config, root, work)
         return
     say_todo(refs, tasks, dataset)
     models = models_gb(work)
@@ -137,7 +140,7 @@ def main(config: Config) -> None:
             plan = plan or plan_stream(models, capacity, config.workers)
             print("\n".join(plan.lines()), flush=True)
             figures += run_passes(config, root, work, tasks, plan, capacity)
-        finish(config, root, dataset, refs, work)
+        finish(config, root, work)
 
 
 def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Dataset) -> None:
@@ -250,30 +253,30 @@ def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> 
         publish_config(config, uri)
 
 
-def finish(
-    config: Config, root: str, dataset: Dataset, refs: Sequence[UnitRef], work: Work
-) -> None:
+def finish(config: Config, root: str, work: Work) -> None:
     """Compact, check that every clip has one row, and name what was written.
 
+    The manifest is read again: where `prepare` ran meanwhile, clips may have come that have no rows yet.
+
     Raises:
-        AffuseError: a clip has no row or several.
+        NotPreparedError: a clip has no row.
     """
-    describe_tables(config, root, dataset, work)
-    for _, uri in table_uris(root, work):
-        compact(uri, [ref.unit for ref in refs], former=former_uri(uri))
+    describe_tables(config, root, read_dataset(root), work)
+    for table, uri in table_uris(root, work):
+        compact(uri, functools.partial(_wanted, root, table), former=former_uri(uri))
     for item in work.descriptors:
-        table = read_features(root, item.folder, columns=["clip_id", "status"])
-        ids = table["clip_id"].unique()
-        if not table.num_rows == len(ids) == _clips(refs):
-            raise AffuseError(
-                f"{item.folder}: {table.num_rows} rows, {len(ids)} clips; expected {_clips(refs)}"
-            )
-        counts = {v["values"]: v["counts"] for v in table["status"].value_counts().to_pylist()}
+        states = read_features(root, item.folder, columns=["status"])["status"].value_counts()
+        counts = {entry["values"]: entry["counts"] for entry in states.to_pylist()}
         said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         seen = "" if item.view is None else f" (view {item.view.number})"
         print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:
         print(f"wrote {transcripts_uri(root, work.transcriber.folder)}")
+
+
+def _wanted(root: str, table: Descriptor) -> list[Version]:
+    """What a table should hold by the manifest of this moment, in its order."""
+    return [ref.version(table.reads) for ref in units(root)]
 
 
 def _clips(refs: Sequence[UnitRef]) -> int:

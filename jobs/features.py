@@ -22,10 +22,11 @@ from cluster.console import readable
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from cluster.tables import features as features_table
+from cluster.unit_tables import publish_unit, published
 from encoders import ENCODERS
 from jobs._compacting import compact, former_uri, recall
 from jobs._export import Selection, mmsa_bytes, npz_bytes, select
-from jobs._features import features_uri, publish_unit, published_units
+from jobs._features import features_uri
 from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
 from jobs.catalog.names import check_names
@@ -161,13 +162,13 @@ def import_features(config: Import) -> None:
     folder = f"{config.name}-{made_of}"
     uri = features_uri(root, folder)
     refs = units(root)
-    recall(uri, [ref.unit for ref in refs])
-    done = published_units(uri)
-    missing = [ref for ref in refs if ref.unit not in done]
+    recall(uri, {ref.version(()) for ref in refs})
+    done = published(uri)
+    missing = [ref for ref in refs if ref.version(()) not in done]
     table = features_table(ready.dim, "float32")
     for ref in missing:
         clips = read_unit(ref).select(["clip_id", "name"])
-        publish_unit(uri, ref.unit, table.conform(unit_rows(clips, rows, ready, config)))
+        publish_unit(uri, ref.version(()), table.conform(unit_rows(clips, rows, ready, config)))
     facts = {**descriptor(config, ready, made_of), "manifest": dataset.manifest_hash}
     storage.publish_json(facts, storage.join(uri, "descriptor.json"))
     publish_config(config, uri)
@@ -176,7 +177,7 @@ def import_features(config: Import) -> None:
     if not missing:
         print(f"nothing to do: {uri} has all {len(manifest)} clips")
         return
-    compact(uri, [ref.unit for ref in refs], former=former_uri(uri))
+    compact(uri, lambda: [ref.version(()) for ref in units(root)], former=former_uri(uri))
     with_features = sum(name in rows for name in manifest)
     print(f"{with_features} of {len(manifest)} clips have features, the rest are status missing")
     print(f"wrote {uri}")
@@ -287,6 +288,7 @@ def descriptor(config: Import, ready: Ready, made_of: str) -> dict[str, Any]:
         "options": {},
         "fingerprint": made_of,
         "upstream": [],
+        "reads": [],
         "weights": [],
         "licence": config.licence,
         "side": {},

@@ -49,6 +49,7 @@ from jobs.datasets import DATASETS
 from jobs.datasets._adapter import Collected, Preparation
 from jobs.preparing import lengths
 from jobs.preparing.groups import Grouping
+from jobs.preparing.keys import keyed
 from jobs.preparing.splitting import Folds, cut_folds, cut_splits, publish_folds
 
 UNITS_PER_FILE = 2048
@@ -105,8 +106,9 @@ def main(config: Preparation) -> None:
     clips = clips_of(collected, stamps, probes, config.max_clip_s)
     clips = cut_splits(clips, config, grouping, before.config, before.splits)
     clips = units.cut(
-        clips, stamps, before.units, most_clips=config.unit_clips, most_s=config.unit_s
+        clips, before.units.values(), most_clips=config.unit_clips, most_s=config.unit_s
     )
+    clips = keyed(clips, stamps)
     folds = cut_folds(clips, collected, config, grouping, root)
     table = manifest_table(clips, collected)
     facts = _facts(table, collected, config)

@@ -26,13 +26,14 @@ from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import NameOrPlace, Place
+from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import models_gb
 from jobs._compacting import compact
 from jobs._encoding import Workbench
-from jobs._features import check_complete, features_uri, published_units
+from jobs._features import current_rows, features_uri
 from jobs._manifest import UnitRef, units
 from jobs._progress import Progress
 from jobs._rescue import rescue
@@ -47,6 +48,7 @@ from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.stored import score_stored
+from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -208,15 +210,17 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     )  # fmt: skip
     claim(uri, claim_of(bundle, config.source, config.decoding), again)
     publish_config(config, uri)
-    done = published_units(uri)
-    todo = [ref for ref in refs if ref.unit not in done]
+    describe_scores(uri, bundle)
+    versions = versions_of(config.root, bundle, refs)
+    done = published(uri)
+    todo = [ref for ref in refs if versions[ref.unit] not in done]
     total = sum(ref.num_clips for ref in refs)
     if not todo:
         print(f"nothing to do: all {total} clips are scored in {uri}")
         return
     left = sum(ref.num_clips for ref in todo)
     print(f"{left} of {total} clips to score with {bundle.name}")
-    if from_features(config, bundle, refs):
+    if from_features(config, bundle):
         print("source: stored features, because every clip has them")
         judge = scorer(config.bundle, config.root, config.transcriber)
         score_stored(config.root, judge, refs, uri)
@@ -229,11 +233,11 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
             )
         print("source: raw clips; no features are stored")
         score_clips(config, bundle, todo, uri)
-    compact(uri, [ref.unit for ref in refs])
+    compact(uri, lambda: [*versions_of(config.root, bundle, units(config.root)).values()])
     print(f"wrote {uri}: {total} clips")
 
 
-def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bool:
+def from_features(config: Config, bundle: Bundle) -> bool:
     """Whether stored features are read.
 
     Raises:
@@ -252,7 +256,7 @@ def from_features(config: Config, bundle: Bundle, refs: Sequence[UnitRef]) -> bo
             )
     try:
         for folder in bundle.folders:
-            check_complete(config.root, folder, refs)
+            current_rows(config.root, folder)
     except NotPreparedError:
         if config.source == "features" or bundle.imported:
             raise
@@ -281,24 +285,10 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
         with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
             for report in stream(job, tasks, plan):
                 progress.add(report.num_clips, report.failed)
-            done = published_units(uri)
-            for report in rescue(job, [t for t in tasks if t.ref.unit not in done], plan):
+            done, reads = published(uri), reads_of(bundle)
+            lost = [task for task in tasks if task.ref.version(reads) not in done]
+            for report in rescue(job, lost, plan):
                 progress.add(report.num_clips, report.failed)
-
-
-def read_scores(root: str, name: str) -> pa.Table:
-    """The scores of a dataset.
-
-    Raises:
-        NotPreparedError: there are none of that name.
-    """
-    uri = storage.join(root, "scores", name)
-    files = storage.names(uri, ".parquet")
-    if not files:
-        raise NotPreparedError(f"{uri} holds no scores; type: affuse score --root {root}")
-    return pa.concat_tables(
-        [storage.read_table(storage.join(uri, f)).replace_schema_metadata(None) for f in files]
-    )
 
 
 def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
@@ -311,7 +301,11 @@ def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
         work=Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store),
         decoding=config.decoding,
         scoring=Scoring(
-            bundle=config.bundle, root=config.root, transcriber=config.transcriber, uri=uri
+            bundle=config.bundle,
+            root=config.root,
+            transcriber=config.transcriber,
+            uri=uri,
+            reads=reads_of(bundle),
         ),
         stall_limit_s=config.stall_limit_s,
     )

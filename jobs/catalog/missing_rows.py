@@ -8,28 +8,32 @@ from cluster.errors import NotPreparedError
 
 
 def rows_missing(
-    root: str, folder: str, lacking: int, total: int, note: str = ""
+    root: str, table_uri: str, lacking: int, total: int, note: str = ""
 ) -> NotPreparedError:
-    """The refusal to read a feature table that has no row for some clips of the manifest.
+    """The refusal to read a table that has no row for some clips of the manifest.
 
     Args:
         root: the dataset.
-        folder: of the table, below ``features/``.
+        table_uri: folder of the table.
         lacking: clips of the manifest without a row.
         total: clips of the manifest.
         note: what else is known, put in parentheses.
     """
-    uri = storage.join(root, "features", folder, "descriptor.json")
+    uri = storage.join(table_uri, "descriptor.json")
+    folder = table_uri.rsplit("/", 1)[-1]
     facts = storage.read_json(uri) if storage.exists(uri) else {"name": folder.rpartition("-")[0]}
     said = f" ({note})" if note else ""
     return NotPreparedError(
-        f"{lacking} of {total} clips have no row in {root}/features/{folder}{said}; "
-        f"type: {command_of(root, facts)}"
+        f"{lacking} of {total} clips have no row in {table_uri}{said}; type: {command_of(root, facts)}"
     )
 
 
 def command_of(root: str, facts: Mapping[str, Any]) -> str:
     """The command that fills the table of a `descriptor.json`."""
+    from encoders import TRANSCRIBERS
+
+    if facts["name"] in TRANSCRIBERS:
+        return f"affuse encode --root {root} --transcriber {typed(facts)}"
     if "imported" in facts:
         source = facts["imported"]
         array = f" --array {source['array']}" if source.get("array") else ""

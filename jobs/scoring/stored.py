@@ -21,19 +21,21 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cluster import storage
-from cluster.errors import NotPreparedError
-from jobs._features import (
+from cluster.errors import AbsentError, NotPreparedError
+from cluster.unit_tables import (
     UnitRows,
+    best_of,
     by_file,
-    features_uri,
-    first_of,
     publish_unit,
-    published_units,
+    published,
+    unmoved,
 )
+from jobs._features import features_uri, reads_of
 from jobs._manifest import UnitRef, read_manifest
 from jobs._progress import Progress
 from jobs._scoring import Scorer
 from jobs.scoring.bundle import check_speakers
+from jobs.scoring.versions import versions_of
 
 SPAN_CLIPS = 1024
 """Clips of a span, where one unit or dialogue does not hold more."""
@@ -65,7 +67,9 @@ def score_stored(root: str, judge: Scorer, refs: Sequence[UnitRef], uri: str) ->
     stored = {folder: UnitTable(root, folder) for folder in bundle.folders}
     facts = StoredFacts()
     ordered = reading_order(refs, [*stored.values()])
-    parts = [*spans(root, ordered, published_units(uri), bundle.linked)]
+    versions, there = versions_of(root, bundle, refs), published(uri)
+    done = {unit for unit, version in versions.items() if version in there}
+    parts = [*spans(root, ordered, done, bundle.linked)]
     with Progress(sum(map(_clips, parts)), label="score") as progress:
         for part in parts:
             rows = {ref.unit: facts.read(ref).to_pylist() for ref in part}
@@ -76,7 +80,7 @@ def score_stored(root: str, judge: Scorer, refs: Sequence[UnitRef], uri: str) ->
             }
             clips = [clip for unit in rows.values() for clip in unit]
             for unit, scores in by_unit(judge.scores(clips, features), ids):
-                publish_unit(uri, unit, scores)
+                publish_unit(uri, versions[unit], scores)
             progress.add(len(clips), 0)
 
 
@@ -112,27 +116,33 @@ class UnitTable:
 
     def __init__(self, root: str, folder: str) -> None:
         self._uri = features_uri(root, folder)
-        inside = by_file(self._uri)
-        self._where = first_of(inside)
-        self._alone = {
-            storage.join(self._uri, name) for name, units in inside.items() if len(units) == 1
-        }
-        names = storage.names(self._uri, ".parquet")
-        self._unlisted = [storage.join(self._uri, name) for name in names if name not in inside]
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._reads = reads_of(self._uri)
         self._open: Callable[[str], tuple[pq.ParquetFile, np.ndarray]] = lru_cache(OPEN_FILES)(
             _opened
         )
+        self._locate()
+
+    def _locate(self) -> None:
+        inside = unmoved(lambda: by_file(self._uri))
+        self._where = best_of(inside)
+        self._alone = {
+            storage.join(self._uri, name) for name, units in inside.items() if len(units) == 1
+        }
+        self._unlisted = [storage.join(self._uri, name) for name in inside if not inside[name]]
+        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         self._loose: _Loose | None = None
+
+    def _at(self, ref: UnitRef) -> UnitRows | None:
+        return self._where.get(ref.version(self._reads))
 
     def place(self, ref: UnitRef) -> tuple[str, int]:
         """Where a unit stands; in this order every row group of this table is read once."""
-        at = self._where.get(ref.unit)
+        at = self._at(ref)
         return ("", 0) if at is None else (at.uri, at.start)
 
     def groups(self, ref: UnitRef) -> list[tuple[str, int]]:
         """Row groups that hold a unit; none of a file with one unit, which is read once in any order."""
-        at = self._where.get(ref.unit)
+        at = self._at(ref)
         if at is None or at.uri in self._alone:
             return []
         return [(at.uri, group) for group in self._span(at)]
@@ -147,9 +157,16 @@ class UnitTable:
         Raises:
             NotPreparedError: a clip has no row any more; all had when the job began.
         """
-        at = self._where.get(ref.unit)
+        return unmoved(lambda: self._read(ref, clip_ids))
+
+    def _read(self, ref: UnitRef, clip_ids: np.ndarray) -> pa.Table:
+        at = self._at(ref)
         if at is not None:
-            return self._range(at)
+            try:
+                return self._range(at)
+            except (AbsentError, FileNotFoundError):  # another job has gathered the file
+                self._locate()
+                raise
         if self._loose is None:
             self._loose = _Loose(self._unlisted)
         parts = [

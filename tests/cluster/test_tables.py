@@ -49,7 +49,7 @@ def test_a_feature_of_another_width_is_refused():
 
 def test_a_reader_refuses_another_table_by_name():
     schema = tables.FOLDS.conform(pa.table(ROW)).schema
-    with pytest.raises(SchemaError, match=r"x\.parquet: is FOLDS/1, expected MANIFEST/1"):
+    with pytest.raises(SchemaError, match=r"x\.parquet: is FOLDS/1, expected MANIFEST/2"):
         tables.MANIFEST.check(schema, where="x.parquet")
     with pytest.raises(SchemaError, match="is no affuse table"):
         tables.FOLDS.check(pa.schema([]), where="x.parquet")

@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import storage, tables
-from jobs._compacting import compact, former_uri, recall
-from jobs._features import (
+from cluster.unit_tables import (
     UnitIndex,
+    Version,
     failed_rows,
     locate,
     mended,
     publish_unit,
-    published_units,
+    published,
 )
+from jobs import _compacting
+from jobs._compacting import former_uri
 
 READERS = {
     "pandas": lambda files: pd.concat(map(pd.read_parquet, files))["clip_id"].tolist(),
@@ -48,12 +50,28 @@ def rows(ids, value=1.0, failed=()):
     return tables.features(2, "float32").conform(table)
 
 
+def v(unit, key="k"):
+    return Version(unit, key)
+
+
+def versions(*units):
+    return {v(unit) for unit in units}
+
+
+def compact(uri, order, **changes):
+    return _compacting.compact(uri, lambda: list(map(v, order)), **changes)
+
+
+def recall(uri, units):
+    return _compacting.recall(uri, versions(*units))
+
+
 @pytest.fixture
 def uri(tmp_path):
     """A table of three units of four clips, gathered into one file."""
     uri = str(tmp_path / "features" / "voice-abc")
     for number in range(3):
-        publish_unit(uri, f"u{number}", rows(range(4 * number, 4 * number + 4)))
+        publish_unit(uri, v(f"u{number}"), rows(range(4 * number, 4 * number + 4)))
     compact(uri, ["u0", "u1", "u2"])
     return uri
 
@@ -64,12 +82,12 @@ def raw(uri, reader="DuckDB"):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_clips_of_a_moved_file_are_read_once(uri, reader):
-    publish_unit(uri, "u1moved", rows(range(4, 8), value=2.0))
+    publish_unit(uri, v("u1moved"), rows(range(4, 8), value=2.0))
     assert raw(uri, reader) == sorted([*range(12), *range(4, 8)])
     compact(uri, ["u0", "u1moved", "u2"], former=former_uri(uri))
     assert raw(uri, reader) == list(range(12))
-    assert published_units(uri) == {"u0", "u1moved", "u2"}
-    moved = UnitIndex(uri).read("u1moved")["values"].to_pylist()
+    assert published(uri) == versions("u0", "u1moved", "u2")
+    moved = UnitIndex(uri).read(v("u1moved"))["values"].to_pylist()
     assert moved[0][0] == [2.0, 4.0]
 
 
@@ -77,7 +95,7 @@ def test_a_unit_of_a_large_file_is_read_by_its_row_groups_alone(tmp_path, monkey
     uri = str(tmp_path / "features" / "large-1")
     order = [f"u{number:02d}" for number in range(40)]
     for number, unit in enumerate(order):
-        publish_unit(uri, unit, rows(range(64 * number, 64 * number + 64)))
+        publish_unit(uri, v(unit), rows(range(64 * number, 64 * number + 64)))
     compact(uri, order)
     (file,) = Path(uri).glob("*.parquet")
     assert pq.ParquetFile(file).num_row_groups == 3
@@ -91,7 +109,7 @@ def test_a_unit_of_a_large_file_is_read_by_its_row_groups_alone(tmp_path, monkey
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
     for number, unit in enumerate(order):
         expected = list(range(64 * number, 64 * number + 64))
-        assert index.read(unit)["clip_id"].to_pylist() == expected
+        assert index.read(v(unit))["clip_id"].to_pylist() == expected
     assert max(read) <= 2
 
 
@@ -101,7 +119,7 @@ def test_without_a_new_unit_clips_that_left_go_too(uri):
 
 
 def test_what_left_is_kept_apart_and_comes_back_with_its_manifest(uri):
-    before = UnitIndex(uri).read("u1")
+    before = UnitIndex(uri).read(v("u1"))
     compact(uri, ["u0", "u2"], former=former_uri(uri))
     assert raw(uri) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert raw(former_uri(uri)) == [4, 5, 6, 7]
@@ -110,7 +128,7 @@ def test_what_left_is_kept_apart_and_comes_back_with_its_manifest(uri):
     assert recall(uri, ["u0", "u1", "u2"]) == 0
     compact(uri, ["u0", "u1", "u2"], former=former_uri(uri))
     assert raw(uri) == list(range(12))
-    assert UnitIndex(uri).read("u1").equals(before)
+    assert UnitIndex(uri).read(v("u1")).equals(before)
 
 
 def test_a_table_that_is_in_order_is_left_alone(uri):
@@ -124,7 +142,7 @@ def test_a_table_that_is_in_order_is_left_alone(uri):
 def test_large_files_without_a_stale_row_are_not_written_again(uri):
     (large,) = Path(uri).glob("*.parquet")
     before = large.stat().st_mtime_ns
-    publish_unit(uri, "u3", rows(range(12, 16)))
+    publish_unit(uri, v("u3"), rows(range(12, 16)))
     compact(uri, ["u0", "u1", "u2", "u3"], least_mb=0.0)
     assert large.stat().st_mtime_ns == before
     assert raw(uri) == list(range(16))
@@ -135,7 +153,7 @@ def test_large_files_without_a_stale_row_are_not_written_again(uri):
 
 def test_files_of_other_kinds_are_left_alone(uri):
     pq.write_table(rows([90, 91]), Path(uri) / "imported.parquet")
-    publish_unit(uri, "u3", rows(range(12, 16)))
+    publish_unit(uri, v("u3"), rows(range(12, 16)))
     compact(uri, ["u0", "u1", "u2", "u3"])
     assert raw(uri) == [*range(16), 90, 91]
 
@@ -146,9 +164,9 @@ class TestKilledHalfWay:
     ORDER = ("u0", "u1moved", "u2", "u3")
 
     def prepare(self, uri):
-        publish_unit(uri, "u1moved", rows(range(4, 8), value=2.0))
-        publish_unit(uri, "u3", rows(range(12, 16)))
-        publish_unit(uri, "u2", rows(range(8, 12), value=3.0))  # mends the gathered one
+        publish_unit(uri, v("u1moved"), rows(range(4, 8), value=2.0))
+        publish_unit(uri, v("u3"), rows(range(12, 16)))
+        publish_unit(uri, v("u2"), rows(range(8, 12), value=3.0))  # mends the gathered one
 
     def kill_after(self, monkeypatch, steps):
         """The storage fails at one of its changes; how many there are."""
@@ -183,7 +201,7 @@ class TestKilledHalfWay:
 
     def assert_rows(self, uri):
         index = UnitIndex(uri)
-        firsts = {unit: index.read(unit)["values"][0].as_py()[0][0] for unit in self.ORDER}
+        firsts = {unit: index.read(v(unit))["values"][0].as_py()[0][0] for unit in self.ORDER}
         assert firsts == {"u0": 1.0, "u1moved": 2.0, "u2": 3.0, "u3": 1.0}
 
     def test_these_are_all_its_steps(self, uri, monkeypatch):
@@ -195,9 +213,9 @@ class TestKilledHalfWay:
 
 class TestMending:
     def test_failed_rows_are_found_by_unit(self, uri):
-        publish_unit(uri, "u3", rows(range(12, 16), failed={13, 15}))
-        publish_unit(uri, "gone", rows([50], failed={50}))
-        assert failed_rows(uri, {"u0", "u3"}) == {"u3": {13, 15}}
+        publish_unit(uri, v("u3"), rows(range(12, 16), failed={13, 15}))
+        publish_unit(uri, v("gone"), rows([50], failed={50}))
+        assert failed_rows(uri, versions("u0", "u3")) == {"u3": {13, 15}}
 
     def test_only_failed_rows_that_were_done_again_change(self):
         before = rows(range(4), failed={1, 2})
@@ -210,12 +228,12 @@ class TestMending:
             assert after.slice(number, 1).equals(before.slice(number, 1))
 
     def test_a_unit_of_its_own_file_counts_over_a_gathered_one(self, uri):
-        publish_unit(uri, "u1", rows(range(4, 8), value=9.0))
-        assert locate(uri)["u1"].uri.endswith("/u1.parquet")
-        assert UnitIndex(uri).read("u1")["values"][0].as_py()[0][0] == 9.0
+        publish_unit(uri, v("u1"), rows(range(4, 8), value=9.0))
+        assert locate(uri)[v("u1")].uri.endswith("/u1-k.parquet")
+        assert UnitIndex(uri).read(v("u1"))["values"][0].as_py()[0][0] == 9.0
         compact(uri, ["u0", "u1", "u2"])
         assert raw(uri) == list(range(12))
-        assert UnitIndex(uri).read("u1")["values"][0].as_py()[0][0] == 9.0
+        assert UnitIndex(uri).read(v("u1"))["values"][0].as_py()[0][0] == 9.0
 
 
 def test_half_precision_survives_gathering_bit_by_bit(tmp_path):
@@ -225,11 +243,11 @@ def test_half_precision_survives_gathering_bit_by_bit(tmp_path):
     table = rows(range(4)).set_column(
         1, "values", pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int32()), flat)
     )
-    publish_unit(uri, "u0", table)
-    publish_unit(uri, "u1", mended(table, table))
+    publish_unit(uri, v("u0"), table)
+    publish_unit(uri, v("u1"), mended(table, table))
     compact(uri, ["u0", "u1"])
     for unit in ("u0", "u1"):
-        found = np.array(UnitIndex(uri).read(unit)["values"].to_pylist(), np.float16)
+        found = np.array(UnitIndex(uri).read(v(unit))["values"].to_pylist(), np.float16)
         assert found.reshape(4, 6).tobytes() == values.tobytes()
 
 

@@ -11,13 +11,13 @@ import pytest
 from cluster.errors import ConfigError, PlanError, TooManyFailuresError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
+from cluster.unit_tables import locate
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import _stream, encode
 from jobs._choosing import encoder_table
 from jobs._features import (
     feature_folders,
     features_uri,
-    locate,
     read_features,
     resolve_features,
     transcripts_uri,
@@ -103,7 +103,7 @@ class TestOneRowAClip:
         uri = features_uri(str(encoded), resolve_features(str(encoded), "toy_text"))
         (file,) = Path(uri).glob("*.parquet")
         inside = json.loads(pq.read_schema(file).metadata[b"affuse.units"])
-        assert [count for _, count in inside] == [4, 4, 4, 4, 4, 2]
+        assert [count for _, _, count, _ in inside] == [4, 4, 4, 4, 4, 2]
         assert len(locate(uri)) == 6
 
     def test_the_descriptor_and_the_config_stand_beside_the_table(self, encoded):

@@ -27,6 +27,9 @@ def prepare(root: str) -> None:
             "group": ["s", "s", "t"],
             "split": ["train", "train", "test"],
             "cost": [1.0, 2.0, 3.0],
+            "keys": pa.nulls(3, tables.KEYS),
+            "before": pa.nulls(3, pa.list_(pa.string())),
+            "after": pa.nulls(3, pa.list_(pa.string())),
             "mood": ["low", "high", "low"],
         }
     )
@@ -74,5 +77,5 @@ def test_a_file_of_another_table_is_refused(tmp_path):
     prepare(str(tmp_path))
     stray = tables.FOLDS.conform(pa.table({"clip_id": [1], "fold": [0]}))
     storage.publish_table(stray, storage.join(str(tmp_path), "manifest", "h", "part-1.parquet"))
-    with pytest.raises(SchemaError, match="is FOLDS/1, expected MANIFEST/1"):
+    with pytest.raises(SchemaError, match="is FOLDS/1, expected MANIFEST/2"):
         manifest.read_manifest(str(tmp_path))

@@ -101,12 +101,12 @@ class TestManifest:
         of_speaker = {(row["speaker"], folds.get(row["clip_id"])) for row in rows}
         assert len(of_speaker) == 4
 
-    def test_no_unit_holds_more_clips_or_seconds_than_allowed_or_two_dialogues(self, corpus):
+    def test_a_dialogue_longer_than_a_unit_is_a_unit_by_itself(self, corpus):
         rows = [{**row, "dialogue": f"d{k // 6}"} for k, row in enumerate(rows_of(12))]
         write_labels(corpus / "labels.csv", rows)
         prepared(corpus, "--unit-clips", "4", "--columns", "group=name")
         sizes = [ref.num_clips for ref in manifest.units(str(corpus / "root"))]
-        assert sizes == [4, 2, 4, 2]
+        assert sizes == [6, 6]
 
     def test_long_clips_are_cut_at_the_given_length(self, corpus):
         rows = prepared(corpus, "--max-clip-s", "0.2")
@@ -154,12 +154,16 @@ class TestRunningAgain:
         assert len(new) == 20
         assert not {row["unit"] for row in new[12:]} & {row["unit"] for row in old}
 
-    def test_a_changed_file_changes_its_unit_alone(self, corpus):
+    def test_a_changed_file_leaves_the_units_and_changes_the_key_of_its_sound_alone(self, corpus):
         old = prepared(corpus, "--unit-clips", "4")
         write_sound(corpus / "clips" / "clip05.wav", seconds=0.7)
         new = {row["name"]: row for row in prepared(corpus, "--unit-clips", "4")}
-        changed = {row["name"] for row in old if new[row["name"]]["unit"] != row["unit"]}
+        assert {new[row["name"]]["unit"] == row["unit"] for row in old} == {True}
+        changed = {row["name"] for row in old if new[row["name"]]["keys"] != row["keys"]}
         assert changed == {"clip04", "clip05", "clip06", "clip07"}
+        before = next(row["keys"] for row in old if row["name"] == "clip05")
+        after = new["clip05"]["keys"]
+        assert {part for part in after if after[part] != before[part]} == {"sound", "heard", "text"}
         assert new["clip05"]["duration_s"] == 0.7
 
     def test_the_published_config_is_accepted_back(self, corpus):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
+from cluster.unit_tables import publish_unit, with_versions
 from encoders.spec import describe
 from jobs import score
 from jobs.__main__ import run
-from jobs._features import features_uri, publish_unit, read_features, with_units
+from jobs._features import features_uri, read_features
 from jobs._manifest import UnitRef, read_manifest, units
 from jobs._scoring import Scorer
 from jobs.scoring import stored
@@ -59,16 +60,17 @@ def write_table(root, encoder, files, *, group=6, listed=True):
     """
     manifest = read_manifest(str(root), ["clip_id", "unit"])
     descriptor = describe(encoder)
+    versions = {ref.unit: ref.version(descriptor.reads) for ref in units(str(root))}
     folder = features_uri(str(root), descriptor.folder)
     for number, names in enumerate(files):
         inside, parts = [], []
         for unit in names:
             ids = manifest.filter(pc.equal(manifest["unit"], unit))["clip_id"].to_pylist()
-            inside.append((unit, len(ids)))
+            inside.append((versions[unit], len(ids), 0))
             parts.append(features_of(ids, DIMS[encoder], descriptor.spec.dtype, seed=len(encoder)))
         table = pa.concat_tables(parts)
         if listed:
-            table = with_units(table, inside)
+            table = with_versions(table, inside)
         storage.publish_table(table, f"{folder}/part-{number}.parquet", row_group_size=group)
     storage.publish_json(descriptor.facts() | {"manifest": "h"}, f"{folder}/descriptor.json")
 

@@ -1,0 +1,59 @@
+"""Which scores of a unit are current: what they follow from, of its clips or of all."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from cluster import storage
+from cluster.errors import NotPreparedError
+from cluster.unit_tables import Version, locate, ranges_of, unmoved
+from jobs._manifest import UnitRef, read_dataset, units
+from jobs.scoring.bundle import Bundle
+
+DESCRIPTOR = "descriptor.json"
+
+
+def reads_of(bundle: Bundle) -> tuple[str, ...]:
+    """What the scores of a clip depend on, parts of `cluster.tables.KEY_PARTS`."""
+    readers = [*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])]
+    return tuple(sorted({"people", *(part for item in readers for part in item.reads)}))
+
+
+def versions_of(root: str, bundle: Bundle, refs: Sequence[UnitRef]) -> dict[str, Version]:
+    """Unit -> its scores as they follow from what is read; of linked clips from the whole manifest."""
+    reads = reads_of(bundle)
+    more = [read_dataset(root).manifest_hash] if bundle.linked else []
+    return {ref.unit: ref.version(reads, *more) for ref in refs}
+
+
+def describe_scores(uri: str, bundle: Bundle) -> None:
+    """Write beside the scores what they depend on."""
+    facts = {"reads": reads_of(bundle), "linked": list(bundle.linked)}
+    storage.publish_json(facts, storage.join(uri, DESCRIPTOR))
+
+
+def read_scores(root: str, name: str) -> pa.Table:
+    """The current scores of a dataset, one row a clip and task.
+
+    Raises:
+        NotPreparedError: there are none of that name, or none of this manifest.
+    """
+    uri = storage.join(root, "scores", name)
+    where = storage.join(uri, DESCRIPTOR)
+    facts = storage.read_json(where) if storage.exists(where) else {"reads": [], "linked": []}
+    more = [read_dataset(root).manifest_hash] if facts["linked"] else []
+    versions = [ref.version(facts["reads"], *more) for ref in units(root)]
+
+    def read() -> list[pa.Table]:
+        found = locate(uri)
+        there = [version for version in versions if version in found]
+        return [
+            storage.read_table(file).slice(start, count).replace_schema_metadata(None)
+            for file, ranges in ranges_of(found, there)
+            for start, count in ranges
+        ]
+
+    tables = unmoved(read)
+    if not tables:
+        raise NotPreparedError(f"{uri} holds no scores; type: affuse score --root {root}")
+    return pa.concat_tables(tables)
