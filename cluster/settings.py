@@ -158,6 +158,9 @@ def replace_at(config: C, path: str, value: Any) -> C:
 
 def nearest(name: str, known: list[str]) -> str:
     """What to say about an unknown name: the nearest known one, or all of them."""
+    same = [each for each in known if each.casefold() == name.casefold()]
+    if same:
+        return f"did you mean {same[0]!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 

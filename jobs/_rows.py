@@ -39,6 +39,9 @@ def checked(collected: Collected) -> Sequence[Row]:
     faults = list(collected.faults)
     ids: dict[int, Row] = {}
     for row in collected.rows:
+        if any(_is_no_text(word) for word in _words_of(row)):
+            faults.append(f"{row.name}: holds bytes that are no text; rename it, or mend the table")
+            continue
         other = ids.setdefault(clip_id(row.name), row)
         if other is not row:
             same = other.name == row.name
@@ -138,6 +141,23 @@ def manifest_table(clips: Sequence[units.Clip], collected: Collected) -> pa.Tabl
 def profile_fields(collected: Collected) -> list[str]:
     """Names of all profile fields that occur."""
     return sorted({name for row in collected.rows for name in row.profile})
+
+
+def _words_of(row: Row) -> list[str | None]:
+    """All text of a row that the manifest stores."""
+    uris = [source.uri for source in (row.video, row.audio) if source is not None]
+    labels = [label for label in row.labels.values() if isinstance(label, str)]
+    said = [row.name, row.text, row.speaker, row.dialogue, row.group]
+    return [*said, *uris, *labels, *row.profile.values()]
+
+
+def _is_no_text(word: str | None) -> bool:
+    """Whether it holds halves of letters, as names of files whose bytes are no UTF-8 do."""
+    try:
+        (word or "").encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _label_fault(label: Label, task: Task) -> str | None:

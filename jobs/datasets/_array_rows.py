@@ -8,7 +8,7 @@ import numpy as np
 from cluster.errors import LabelTableError
 from jobs._arrays import SPLIT_KEYS, as_text, beside, items_of, names_of, near
 from jobs.datasets._adapter import Label, Row
-from jobs.interop.cells import NOT_A_NUMBER, NOTHING, numbers
+from jobs.interop.cells import NOT_A_NUMBER, NOTHING, is_whole, numbers
 from jobs.interop.columns import asked_back, near_roles, unread_note
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Part:
     def _whole(self, role: str, values: Sequence[Any]) -> list[int | None]:
         found = numbers([as_text(value) for value in values])
         numbered: list[int | None] = []
-        for index, (number, nothing) in enumerate(zip(found.values, found.missing, strict=True)):
-            fits = np.isfinite(number) and number % 1 == 0
+        cells = zip(found.values, found.missing, is_whole(found.values), strict=True)
+        for index, (number, nothing, fits) in enumerate(cells):
             if not nothing and not fits:
                 self._fault(index, f"{role} {as_text(values[index])!r}; expected a whole number")
             numbered.append(int(number) if fits and not nothing else None)

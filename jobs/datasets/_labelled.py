@@ -14,7 +14,7 @@ from encoders.media import Source
 from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS
 from jobs.datasets._adapter import Label, Row, media
-from jobs.interop.cells import name_of
+from jobs.interop.cells import is_whole, name_of
 from jobs.interop.columns import (
     alike,
     asked_back,
@@ -122,7 +122,7 @@ class Reading:
         found = self._table.numbers(column)
         wrong = ~found.missing & ~np.isfinite(found.values)
         if whole:
-            wrong |= np.nan_to_num(found.values, posinf=0, neginf=0) % 1 > 0
+            wrong |= ~found.missing & ~is_whole(found.values)
         expected = f"expected a {'whole ' * whole}number, or nothing where none is known"
         if found.doubtful:
             expected += "; write thousands without commas, or fractions behind points"

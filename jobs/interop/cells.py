@@ -122,6 +122,12 @@ def numbers(column: Column, *, commas: bool = False) -> Numbers:
     return Numbers(values=values, missing=missing, wrong=np.zeros(len(values), bool), commas=False)
 
 
+def is_whole(values: np.ndarray) -> np.ndarray:
+    """Which numbers are whole, and small enough to be so exactly."""
+    near = np.abs(np.nan_to_num(values, nan=0.5, posinf=0.5, neginf=0.5))
+    return np.asarray((near < 2**53) & (near % 1 == 0))
+
+
 def _number_text(cell: Any) -> str | None:
     if isinstance(cell, bool | np.bool_):
         return str(int(cell))

@@ -18,7 +18,7 @@ ALIASES: Mapping[str, str] = {
     "end_s": "end endsec endseconds endtime stop",
     "dialogue": "conversation conversationid dialog dialogid dialogueid",
     "turn": "turnid turnno turnnumber uttno utteranceid utteranceno",
-    "speaker": "actor actorid participant participantid person personid speakerid speakername spk "
+    "speaker": "actor actorid participant participantid person personid respondent speakerid speakername spk "
     "subject subjectid who",
     "group": "filmid groupid videoid",
     "split": "partition subset",

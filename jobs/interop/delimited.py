@@ -152,12 +152,12 @@ def _delimiter(text: str, usual: str) -> str:
 
 def _sample(text: str, delimiter: str) -> list[_Record]:
     records = _records(text, delimiter, 1, quotes=True)
-    wanted = (r for r in records if not r.blank and not r.comment)
+    wanted = (r for r in records if r.fault or not (r.blank or r.comment))
     return list(islice(wanted, SAMPLE_ROWS))
 
 
 def _usual_width(sample: Sequence[_Record]) -> int:
-    widths = Counter(len(record.cells) for record in sample)
+    widths = Counter(len(record.cells) for record in sample if not record.fault)
     return min(widths, key=lambda width: (-widths[width], width), default=0)
 
 

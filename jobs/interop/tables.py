@@ -30,6 +30,9 @@ SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET)
 TEXT_OVERHEAD = 4
 """A text in memory takes about so many times its bytes on disk while it is read."""
 
+CELL = 64
+"""Bytes that a cell takes at least when it is an object of Python."""
+
 MOST_LISTED = 1000
 """Faults beyond this many are counted, not listed."""
 
@@ -95,15 +98,21 @@ def read_table(uri: str) -> Table:
     if suffix in PARQUET:
         return _parquet(uri)
     with storage.local_copy(uri) as path:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            check_size(size * TEXT_OVERHEAD, uri)
-            file.seek(0)
-            text, encoding = decode_text(file.read(), where=uri)
+        text, encoding = decode_text(_content(path, uri), where=uri)
     table = _json(text, uri) if suffix in JSON_LINES else _delimited(text, uri, suffix)
     if encoding is not None:
         table.notes.insert(0, f"read as {encoding}")
     return table
+
+
+def _content(path: str, where: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            check_size(file.seek(0, 2) * TEXT_OVERHEAD, where)
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        raise TableError(f"{where}: is no readable file: {error.strerror}") from error
 
 
 def raise_faults(faults: Sequence[str], what: str, kind: type[TableError] = TableError) -> None:
@@ -197,7 +206,7 @@ class _Pairs(list[tuple[str, Any]]):
 def _parsed(text: str, where: str, faults: list[str]) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_Pairs)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         faults.append(f"{where}: not JSON: {error}" if where else f"not JSON: {error}")
         return None
 
@@ -241,7 +250,7 @@ class _ParquetColumns(Mapping[str, Column]):
             for group in range(metadata.num_row_groups)
             for k in wanted
         )
-        check_size(size, f"{self._uri}: column {name!r}")
+        check_size(max(size, metadata.num_rows * CELL), f"{self._uri}: column {name!r}")
         try:
             return self._parquet.read(columns=[plain])[plain]
         except (pa.ArrowException, OSError, KeyError) as error:

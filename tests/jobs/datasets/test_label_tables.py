@@ -266,12 +266,31 @@ class TestFaults:
             (b'{"name": "a", "name": "b"}', "l.jsonl", "'name' stands twice"),
             (b'name,mood\na,"x\nb,y\n', "l.csv", "a quote is opened and never closed"),
             (b"c1,0.5,3\nc2,0.25,4\n", "l.csv", "holds the number 0.5"),
+            (b"# name,mood\n1,2\n3,4\n", "l.csv", "begins with #: is it the header?"),
+            (b'{"name": "\\ud800", "mood": "x"}', "l.jsonl", "holds bytes that are no text"),
+            (b'{"name": "a", "mood": "\\udfff"}', "l.jsonl", "holds bytes that are no text"),
+            (b'{"name": "a", "mood": "x", "turn": ' + b"9" * 5000 + b"}", "l.jsonl", "not JSON"),
+            (b"name,mood,turn\na,x,1e300\n", "l.csv", "turn '1e300'; expected a whole number"),
+            (b"[" * 100_000, "l.json", "not JSON"),
+            (b"name,mood\na,x\x00y\n", "l.csv", "UTF-16"),
         ],
     )
     def test_a_file_that_is_no_table(self, prepare, content, name, said):
         status, out, _ = prepare(content, *TASK, name=name)
         assert status == 1
         assert said in out
+
+    def test_a_folder_in_its_place(self, tmp_path, capsys):
+        words = [
+            "--source",
+            str(tmp_path),
+            "--labels",
+            str(tmp_path),
+            "--root",
+            str(tmp_path / "r"),
+        ]
+        assert run(["prepare", "folder", *words, *TASK]) == 1
+        assert "is no readable file" in capsys.readouterr().err
 
     def test_twins_in_parquet(self, prepare, tmp_path):
         twins = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["name", "mood", "mood"])
