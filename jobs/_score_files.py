@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
+from jobs._tables import harmless
 from jobs.datasets._adapter import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -32,9 +34,36 @@ class Files(Preparation):
     files: tuple[str, ...]
 
     def collect(self) -> Collected:
-        """One row a file, named by its path."""
-        rows = [Row(name=file, **media(file)) for file in self.files]
+        """One row a file."""
+        names = names_of(self.files)
+        rows = [Row(name=names[file], **media(file)) for file in self.files]
         return Collected(name="files", licence="not stated", tasks={}, rows=rows)
+
+
+def names_of(files: Sequence[str]) -> dict[str, str]:
+    """File -> what its clip is called: its name without the ending, and as many folders as tell it apart.
+
+    >>> names_of(["/a/x.mp4", "/b/x.mp4", "/b/y.mp4"])
+    {'/b/y.mp4': 'y', '/a/x.mp4': 'a/x', '/b/x.mp4': 'b/x'}
+    """
+    stems = {file: _stem(file) for file in files}
+    shared = Counter(stems.values())
+    parts = {file: (stem if shared[stem] == 1 else file).split("/") for file, stem in stems.items()}
+    names: dict[str, str] = {}
+    count = 0
+    while len(names) < len(parts):
+        count += 1
+        left = {f: "/".join(p[-count:]) for f, p in parts.items() if f not in names}
+        often = Counter(left.values())
+        names |= {
+            f: name for f, name in left.items() if often[name] == 1 or name == "/".join(parts[f])
+        }
+    return names
+
+
+def _stem(file: str) -> str:
+    folder, slash, name = file.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
 def found_files(texts: Sequence[str]) -> list[str]:
@@ -82,8 +111,8 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.take(order)
 
 
-def write_out(table: pa.Table, out: str) -> None:
-    """One file for people or programs; in CSV every class has its column."""
+def file_bytes(table: pa.Table, out: str) -> bytes:
+    """Scores as a file for people or programs; in CSV a class is a column, and no cell is a formula."""
     rows = table.to_pylist()
     for row in rows:
         row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])
@@ -102,8 +131,9 @@ def write_out(table: pa.Table, out: str) -> None:
             | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
             for row in rows
         ]
-        pa.csv.write_csv(pa.Table.from_pylist(flat), buffer)
-    storage.publish_bytes(buffer.getvalue(), storage.absolute(out))
+        cells = [{k: harmless(v) if isinstance(v, str) else v for k, v in r.items()} for r in flat]
+        pa.csv.write_csv(pa.Table.from_pylist(cells), buffer)
+    return buffer.getvalue()
 
 
 def show(table: pa.Table) -> None:
@@ -117,7 +147,7 @@ def show(table: pa.Table) -> None:
             "-" if row["value"] is None else f"{row['value']:.2f}"
         )
         grid.add_row(
-            row["name"].rsplit("/", 1)[-1],
+            row["name"],
             verdict,
             "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
             ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),

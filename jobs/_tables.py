@@ -6,6 +6,7 @@ Everything user-made (clip names, classes, runs) passes through here and is esca
 import csv
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,11 @@ LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
 }  # fmt: skip
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, also in full width."""
+
+FIGURE = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)( \[[-+\d., einfa]+\])?")
+"""A number, alone or with its interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,8 @@ class Grid:
         """Comma-separated; a text that a spreadsheet would take for a formula gets a quote in front."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows([[_harmless(cell) for cell in row] for row in self.rows])
+        writer.writerow(map(harmless, self.header))
+        writer.writerows([[harmless(cell) for cell in row] for row in self.rows])
         return text.getvalue()
 
     def latex(self) -> str:
@@ -80,11 +85,12 @@ def latex(text: str) -> str:
     return "".join(LATEX_SPECIAL.get(letter, letter) for letter in text)
 
 
-def _harmless(cell: str) -> str:
-    if not cell.startswith(FORMULA_STARTS):
+def harmless(cell: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: other people's text gets a quote.
+
+    >>> harmless("=HYPERLINK(1)"), harmless("-0.5 [-1.0, 0.1]")
+    ("'=HYPERLINK(1)", '-0.5 [-1.0, 0.1]')
+    """
+    if not cell.startswith(FORMULA_STARTS) or FIGURE.fullmatch(cell):
         return cell
-    try:
-        float(cell.split(" ")[0])
-    except ValueError:
-        return f"'{cell}"
-    return cell
+    return f"'{cell}"

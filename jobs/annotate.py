@@ -130,11 +130,12 @@ def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:
         ConfigError: no such clip or task; the nearest is named.
     """
     rows = table.to_pylist()
-    file = config.clip.rstrip("/").rsplit("/", 1)[-1]
-    wanted = [config.name] if config.name else [file, file.rsplit(".", 1)[0]]
-    found = [row for row in rows if piece_of(row["name"])[0] in wanted or row["name"] in wanted]
+    wanted = [config.name] if config.name else names_of_clip(storage.absolute(config.clip))
+    known = sorted({row["name"] for row in rows})
+    there = {part for name in known for part in (name, piece_of(name)[0])}
+    name = next((name for name in wanted if name in there), None)
+    found = [row for row in rows if name in (row["name"], piece_of(row["name"])[0])]
     if not found:
-        known = sorted({row["name"] for row in rows})
         raise ConfigError(
             f"the scores have no clip {wanted[-1]!r}; {nearest(wanted[-1], known[:200])}; type: --name"
         )
@@ -144,6 +145,14 @@ def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:
         raise ConfigError(f"which task? type: --task NAME; scored are: {', '.join(tasks)}")
     chosen = [row for row in found if row["task"] == task]
     return sorted(chosen, key=lambda row: piece_of(row["name"])[1])
+
+
+def names_of_clip(uri: str) -> list[str]:
+    """What scores may call a file: its name with or without ending and folders, the longest first."""
+    whole = uri.split("/")
+    stem = [*whole[:-1], whole[-1].rsplit(".", 1)[0]]
+    tails = range(len(whole))
+    return ["/".join(parts[count:]) for count in tails for parts in (whole, stem)]
 
 
 def piece_of(name: str) -> tuple[str, float]:

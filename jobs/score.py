@@ -6,7 +6,8 @@ them are scored in this process and printed as a table, more in a folder beside 
 goes on after a stop. Rows are in the order of names, numbers in them by their value.
 
 Reads:  <root>/manifest/, <root>/features/ or the media; <root>/bundles/<bundle>/
-Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files without a manifest
+Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files without a manifest,
+        with FILE.config.json
         FILE.affuse/            while many files are scored
 
 Own video: affuse score clip.mp4 --bundle face_expression
@@ -38,12 +39,12 @@ from jobs._manifest import UnitRef, units
 from jobs._progress import Progress
 from jobs._rescue import rescue
 from jobs._rows import checked, clips_of
-from jobs._score_files import Files, found_files, in_order, show, write_out
+from jobs._score_files import Files, file_bytes, found_files, in_order, show
 from jobs._scoring import scorer
 from jobs._stream import decode_rows, stream
 from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.names import check_names
-from jobs.catalog.outputs import publish_config
+from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
@@ -73,6 +74,9 @@ class Config:
     out: Place | None = None
     """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
 
+    overwrite: bool = False
+    """Replace an --out that an earlier run did not make; what is read is never replaced."""
+
     source: Literal["auto", "clips", "features"] = "auto"
     """Of a dataset: score raw clips or stored features; auto takes features where all are there."""
 
@@ -101,6 +105,13 @@ class Config:
             raise ConfigError("score what? type: affuse score clip.mp4, or --root FOLDER")
         if self.out is not None and not self.out.endswith((".csv", ".jsonl", ".parquet")):
             raise ConfigError(f"--out {self.out}: expected a name in .csv, .jsonl or .parquet")
+        if self.out is not None and not self.clips:
+            raise ConfigError(
+                f"--out {self.out} is for files without a manifest; the scores of a dataset are Parquet "
+                f"files below {self.root}/scores/{self.name or 'BUNDLE'}: leave --out away"
+            )
+        if self.source == "features" and self.clips:
+            raise ConfigError("--source features: files have none; leave it away")
 
 
 def main(config: Config) -> None:
@@ -121,14 +132,29 @@ def score_files(config: Config, bundle: Bundle) -> None:
     files = found_files(config.clips)
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
+    check_out(config, files)
     if len(files) > FEW:
         score_many(config, bundle, files)
         return
     table = in_order(score_here(config, bundle, files))
     show(table)
     if config.out is not None:
-        write_out(table, config.out)
-        print(f"wrote {config.out}: {table.num_rows} clips")
+        write_out(config, files, table)
+
+
+def check_out(config: Config, files: Sequence[str]) -> None:
+    """Refuse an --out that is one of the files, or was not made by an earlier run."""
+    if config.out is not None:
+        out = storage.absolute(config.out)
+        check_outputs([out], record_of(out), sources=files, overwrite=config.overwrite)
+
+
+def write_out(config: Config, files: Sequence[str], table: pa.Table) -> None:
+    """The scores as --out, and beside it what they were made with."""
+    check_out(config, files)
+    out = storage.absolute(str(config.out))
+    publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
+    print(f"wrote {out}: {table.num_rows} clips")
 
 
 def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
@@ -165,9 +191,8 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         work_folder.put_away(root)
         print(f"nothing left to do: another command has written {out}")
         return
-    write_out(table, out)
+    write_out(config, files, table)
     work_folder.put_away(root)
-    print(f"wrote {out}: {table.num_rows} clips")
 
 
 def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:

@@ -52,9 +52,9 @@ def check_outputs(
     """
     files, sources = list(files), list(sources)
     for file in (*files, record):
-        if any(_same(file, source) for source in sources):
-            raise ConfigError(f"{file} is what is read; type another --out")
         fs, path = storage.filesystem(file)
+        if fs.exists(path) and any(_same(file, source) for source in sources):
+            raise ConfigError(f"{file} is what is read; type another --out")
         if fs.isdir(path):
             raise ConfigError(f"{file} is a folder; type another --out")
     made = None if overwrite else _made(record)
@@ -120,7 +120,5 @@ def _same(left: str, right: str) -> bool:
     """Whether two places are one file, also by way of links."""
     if storage.is_local(left) and storage.is_local(right):
         paths = [storage.filesystem(each)[1] for each in (left, right)]
-        if all(map(os.path.exists, paths)):
-            return os.path.samefile(*paths)
-        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
+        return all(map(os.path.exists, paths)) and os.path.samefile(*paths)
     return left == right

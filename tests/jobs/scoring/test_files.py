@@ -119,8 +119,8 @@ class TestTheOrderOfRows:
         toys.bundle.write_bundle(tmp_path)
         out = tmp_path / "s.jsonl"
         score.main(config(tmp_path, clips=(str(tmp_path / "media"),), out=str(out)))
-        printed = re.findall(r"(\d+)\.wav", capsys.readouterr().out)
-        written = re.findall(r"(\d+)\.wav", out.read_text())
+        printed = re.findall(r"^. (\d+) ", capsys.readouterr().out, re.MULTILINE)
+        written = re.findall(r'"name": "(\d+)"', out.read_text())
         assert printed == written == [str(i) for i in range(12)]
 
 
