@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import AbsentError, ConfigError
+from cluster.redaction import redacted
 
 
 def absolute(root: str) -> str:
@@ -168,13 +169,13 @@ def _sync_folder(folder: str) -> None:
 
 
 def publish_json(value: object, uri: str) -> None:
-    """Publish a JSON document, readable by people."""
+    """Publish a JSON document, readable by people; URIs lose their secrets."""
     publish_bytes(json_bytes(value), uri)
 
 
 def json_bytes(value: object) -> bytes:
-    """A JSON document, readable by people."""
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    """A JSON document, readable by people; URIs lose their secrets."""
+    return (json.dumps(redacted(value), indent=2, sort_keys=True) + "\n").encode()
 
 
 def read_json(uri: str) -> Any:

@@ -3,27 +3,26 @@
 Only the driver of a job opens a tracker; workers and trials never import MLflow. The store is an sqlite file
 under a local root, with the artefacts beside it, unless MLFLOW_TRACKING_URI names a server. The run's id
 stands in `mlflow.json` in the run's folder, so that a job that was killed goes on in the same MLflow run.
-Everything is sent in batches: one metric a request costs 25 ms.
+A server that is away, wrong or silent costs one warning: the job goes on without it.
 """
 
-import logging
-import math
-import os
+import hashlib
+import importlib
 import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import storage
-from cluster.errors import ConfigError
+from cluster.mlflow_store import Guard, Store, quiet_mlflow, tracking_uri
+from cluster.redaction import redacted
 
-MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
-"""What one request may hold, by MLflow's protocol."""
+T = TypeVar("T")
 
-MAX_PARAM_LENGTH = 6000
 VERSIONS = ("mlflow", "numpy", "pyarrow", "ray", "torch", "transformers")
+LAST_WORD_S = 2.0
+"""How long the end of a stopped job waits for a server."""
 
 
 @contextmanager
@@ -44,11 +43,12 @@ def run_tracker(
     if not enabled:
         yield Tracker(None, folder)
         return
-    tracker = Tracker(_Store.shared(root), folder, parent=parent)
+    root = storage.absolute(root)
+    tracker = Tracker(Projection(root, tracking_uri(root)), folder, parent=parent)
     try:
         yield tracker
     except KeyboardInterrupt:
-        tracker.end("KILLED")
+        tracker.end("KILLED", within_s=LAST_WORD_S)
         raise
     except BaseException:
         tracker.end("FAILED")
@@ -56,13 +56,25 @@ def run_tracker(
     tracker.end("FINISHED")
 
 
+class Projection:
+    """A store and the guard of its calls; the store is None where it could not be opened."""
+
+    def __init__(self, root: str, uri: str) -> None:
+        self.guard = Guard(uri)
+        self.place = hashlib.sha256(redacted(uri).encode()).hexdigest()[:16]
+        quiet_mlflow()
+        # It takes many seconds, which are not the server's.
+        importlib.import_module("mlflow.tracking")
+        self.store = self.guard(lambda: Store.shared(root, uri))
+
+
 class Tracker:
-    """Writes one run. Without a store every call does nothing."""
+    """Writes one run. Without a projection every call does nothing."""
 
     def __init__(
-        self, store: "_Store | None", folder: str, *, parent: "Tracker | None" = None
+        self, projection: Projection | None, folder: str, *, parent: "Tracker | None" = None
     ) -> None:
-        self._store = store
+        self._projection = projection
         self._folder = folder
         self._parent = parent
         self.run_id: str | None = None
@@ -83,25 +95,30 @@ class Tracker:
             kind: the job.
             tags: further facts (dataset and feature fingerprints, ...).
         """
-        if self._store is None:
+        if self._projection is None:
             return
         facts = {"affuse.job": kind, "affuse.folder": self._folder, **versions(), **(tags or {})}
         if self._parent is not None and self._parent.run_id is not None:
             facts["mlflow.parentRunId"] = self._parent.run_id
-        uri = storage.join(self._folder, "mlflow.json")
-        if storage.exists(uri):
-            known = storage.read_json(uri)
-            if self._store.resume(known):
-                self.run_id = known["run_id"]
-                return
-        self.run_id = self._store.create(name, facts)
-        self._store.params(self.run_id, flat(params))
-        storage.publish_json({"run_id": self.run_id, "tracking_uri": self._store.uri}, uri)
+        uri, place = storage.join(self._folder, "mlflow.json"), self._projection.place
+        known = storage.read_json(uri) if storage.exists(uri) else {}
+        before = known.get("run_id") if known.get("store") == place else None
+
+        def opened(store: Store) -> str:
+            if before is not None and store.resume(before):
+                return str(before)
+            run_id = store.create(name, facts)
+            store.write(run_id, params=flat(params))
+            return run_id
+
+        self.run_id = self._call(opened)
+        if self.run_id is not None and self.run_id != before:
+            storage.publish_json({"run_id": self.run_id, "store": place}, uri)
 
     def metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Numbers by step: each record is ``{"step": n, name: value, ...}``; NaN is left out."""
-        if self._store is not None and self.run_id is not None:
-            self._store.metrics(self.run_id, records)
+        if (run_id := self.run_id) is not None:
+            self._call(lambda store: store.write(run_id, metrics=records))
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = ()) -> None:
         """Project a finished run: its epochs, its figures, its small files.
@@ -110,7 +127,7 @@ class Tracker:
             summary: as in `summary.json`; the means of its roles become metrics.
             history: records with fold, seed and epoch.
         """
-        if self._store is None or self.run_id is None:
+        if (run_id := self.run_id) is None:
             return
         records = []
         for record in history:
@@ -129,7 +146,7 @@ class Tracker:
         tags = {
             f"affuse.{key}": str(summary[key]) for key in ("manifest", "inputs") if key in summary
         }
-        self._store.tags(self.run_id, tags)
+        self._call(lambda store: store.write(run_id, tags=tags))
         self.artefacts(("config.json", "summary.json", "history.jsonl"))
 
     def child(
@@ -143,133 +160,43 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Record a nested run that is over, in two requests."""
-        if self._store is None or self.run_id is None:
+        if (parent := self.run_id) is None:
             return
-        facts = {"affuse.folder": folder, "mlflow.parentRunId": self.run_id, **(tags or {})}
-        run_id = self._store.create(name, facts)
-        self._store.whole(run_id, flat(params), metrics)
-        self._store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        facts = {"affuse.folder": folder, "mlflow.parentRunId": parent, **(tags or {})}
+
+        def record(store: Store) -> None:
+            run_id = store.create(name, facts)
+            store.write(run_id, params=flat(params), metrics=[{"step": 0, **metrics}])
+            store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+        self._call(record)
 
     def artefacts(self, names: Sequence[str]) -> None:
         """Copy small files of the run's folder."""
-        if self._store is None or self.run_id is None:
+        if (run_id := self.run_id) is None:
             return
-        for name in names:
-            uri = storage.join(self._folder, name)
-            if storage.exists(uri):
-                text = storage.read_bytes(uri).decode()
-                self._store.client.log_text(self.run_id, text, name)
+        uris = {name: storage.join(self._folder, name) for name in names}
+        texts = {
+            name: redacted(storage.read_bytes(uri).decode(errors="replace"))
+            for name, uri in uris.items()
+            if storage.exists(uri)
+        }
 
-    def end(self, status: str) -> None:
+        def copy(store: Store) -> None:
+            for name, text in texts.items():
+                store.client.log_text(run_id, text, name)
+
+        self._call(copy)
+
+    def end(self, status: str, *, within_s: float | None = None) -> None:
         """Close the run; a later resume opens it again."""
-        if self._store is not None and self.run_id is not None:
-            self._store.client.set_terminated(self.run_id, status)
+        if (run_id := self.run_id) is not None:
+            self._call(lambda store: store.client.set_terminated(run_id, status), within_s)
 
-
-class _Store:
-    """One MLflow experiment; opened once a process."""
-
-    _open: dict[tuple[str, str], "_Store"] = {}  # noqa: RUF012
-
-    def __init__(self, root: str, uri: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow.tracking import MlflowClient
-
-        self.uri = uri
-        self.client = MlflowClient(tracking_uri=uri)
-        name = root.rstrip("/").rsplit("/", 1)[-1]
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            self.experiment = experiment.experiment_id
-        else:
-            local = uri.startswith("sqlite:")
-            location = storage.join(root, "mlflow") if local else None
-            self.experiment = self.client.create_experiment(name, artifact_location=location)
-
-    @classmethod
-    def shared(cls, root: str) -> "_Store":
-        """The store of a root."""
-        root = storage.absolute(root)
-        key = (root, tracking_uri(root))
-        if key not in cls._open:
-            cls._open[key] = cls(*key)
-        return cls._open[key]
-
-    def resume(self, known: Mapping[str, str]) -> bool:
-        """Open a run again; False where it is of another store or was deleted."""
-        if known.get("tracking_uri") != self.uri:
-            return False
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(known["run_id"])
-        except MlflowException:
-            return False
-        if run.info.lifecycle_stage != "active":
-            return False
-        self.client.update_run(known["run_id"], status="RUNNING")
-        return True
-
-    def create(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags))
-        return str(run.info.run_id)
-
-    def params(self, run_id: str, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
-        entities = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in params.items()]
-        for start in range(0, len(entities), MAX_PARAMS):
-            self.client.log_batch(run_id, params=entities[start : start + MAX_PARAMS])
-
-    def whole(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric, Param
-
-        now = int(time.time() * 1000)
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)],
-            params=[Param(k, v[:MAX_PARAM_LENGTH]) for k, v in params.items()][:MAX_PARAMS],
-        )
-
-    def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        entities = [RunTag(key, value) for key, value in tags.items()]
-        self.client.log_batch(run_id, tags=entities[:MAX_TAGS])
-
-    def metrics(self, run_id: str, records: Sequence[Mapping[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        entities = [
-            Metric(name, float(value), now, int(record["step"]))
-            for record in records
-            for name, value in record.items()
-            if name != "step" and math.isfinite(value)
-        ]
-        for start in range(0, len(entities), MAX_METRICS):
-            self.client.log_batch(run_id, metrics=entities[start : start + MAX_METRICS])
-
-
-def tracking_uri(root: str) -> str:
-    """Where runs of a root are recorded.
-
-    Raises:
-        ConfigError: a remote root without MLFLOW_TRACKING_URI; an sqlite file beside it would silently
-            become a folder of this machine.
-    """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
-    if not storage.is_local(root):
-        raise ConfigError(
-            f"{root} is remote: set MLFLOW_TRACKING_URI to a tracking server, or type --no-tracking"
-        )
-    path = storage.filesystem(storage.absolute(root))[1]
-    os.makedirs(path, exist_ok=True)
-    return f"sqlite:///{path}/mlflow.db"
+    def _call(self, act: Callable[[Store], T], within_s: float | None = None) -> T | None:
+        if self._projection is None or (store := self._projection.store) is None:
+            return None
+        return self._projection.guard(lambda: act(store), within_s=within_s)
 
 
 def versions() -> dict[str, str]:

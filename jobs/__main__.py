@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster.errors import AffuseError, ConfigError
+from cluster.redaction import redacted
 from jobs import JOBS
 
 
@@ -77,7 +78,7 @@ def _fail(name: str, message: str, status: int) -> int:
     from cluster.console import readable
 
     job = f" {name}" if name in JOBS else ""
-    print(readable(f"affuse{job}: {message}"), file=sys.stderr)
+    print(readable(redacted(f"affuse{job}: {message}")), file=sys.stderr)
     return status
 
 

@@ -1,13 +1,22 @@
 """MLflow shows what a run's folder says, written by one process, and goes on in the same run."""
 
+import json
+import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cluster import storage, tracking
+from cluster import mlflow_store, storage, tracking
 from cluster.errors import ConfigError
+from cluster.mlflow_store import taken
 from cluster.tracking import run_tracker
 
 HISTORY = [
@@ -25,6 +34,18 @@ SUMMARY = {
 def root(tmp_path_factory) -> str:
     """One store for all tests: making it costs seconds."""
     return str(tmp_path_factory.mktemp("tracked"))
+
+
+@pytest.fixture
+def made(root, tmp_path):
+    """A database that is made already, for another root."""
+    record(root, "made")
+
+    def copy(folder):
+        shutil.copy(f"{root}/mlflow.db", folder)
+        return str(folder)
+
+    return copy
 
 
 def record(root: str, run: str, **kwargs):
@@ -108,3 +129,156 @@ class TestWhere:
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert out.stdout.strip() == "False", out.stderr
+
+
+class TestNames:
+    @given(st.text(max_size=300))
+    def test_mlflow_takes_whatever_name_becomes_of_any_text(self, text):
+        from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+        for name in (text, f"oof/{text}/accuracy", text * 3):
+            _validate_metric_name(taken(name))
+            _validate_param_name(taken(name))
+            assert len(taken(name)) <= 250
+
+    @pytest.mark.parametrize(
+        "name", ["oof/emotion/accuracy", "fold0/seed0/train/loss", "lr", "ü 1.x"]
+    )
+    def test_a_plain_name_stays(self, name):
+        assert taken(name) == name
+
+    def test_two_names_stay_two(self):
+        assert (
+            len({taken(name) for name in ("a?", "a!", "a_", "a/?", "a/!", "../a", "/a", "a")}) == 8
+        )
+
+    @pytest.mark.parametrize("name", ["my%20data?v2", "a b ü", "x#y;z", "[1]"])
+    def test_a_root_of_any_name_ends_no_job(self, made, tmp_path, name, capsys):
+        root = tmp_path / name
+        root.mkdir()
+        made(root)
+        with run_tracker(str(root), f"{root}/runs/r") as tracker:
+            tracker.start("r", {"a": 1}, kind="train")
+            tracker.metrics([{"step": 0, "how do you feel? (1)/f1": 0.5, "": 1.0, "x" * 400: 2.0}])
+        warned = capsys.readouterr().err
+        assert warned.count("warning") == ("?" in name)
+        assert (tracker.run_id is None) == ("?" in name)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """A web server that is no MLflow."""
+
+    status, body = 200, b"<html>hello</html>"
+
+    def do_GET(self):
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments):
+        pass
+
+
+class TestServerThatFails:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr(mlflow_store, "ANSWER_S", 3.0)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    @pytest.fixture
+    def server(self):
+        with HTTPServer(("127.0.0.1", 0), _Answers) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    @pytest.fixture
+    def silent(self):
+        with socket.socket() as waiting:
+            waiting.bind(("127.0.0.1", 0))
+            waiting.listen(50)
+            yield f"http://ann:hunter2@127.0.0.1:{waiting.getsockname()[1]}"
+
+    def job(self, tmp_path):
+        """All that a job asks of a tracker; the seconds it took."""
+        began = time.monotonic()
+        root = str(tmp_path)
+        with run_tracker(root, f"{root}/runs/r") as tracker:
+            tracker.start("r", {"a": 1}, kind="train")
+            tracker.metrics([{"step": 0, "x": 1.0}])
+            tracker.child(f"{root}/runs/r/1", "c", {}, {"x": 1.0})
+            tracker.finish(SUMMARY, HISTORY)
+            tracker.artefacts(["config.json"])
+        return time.monotonic() - began
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "http://127.0.0.1:9", "http://ann:hunter2@127.0.0.1:9", "nonsense://x?token=hunter2",
+            "postgresql://ann:hunter2@127.0.0.1:9/runs", "sqlite:////dev/null/x.db?password=hunter2",
+        ],
+    )  # fmt: skip
+    def test_one_that_is_away_costs_one_warning_without_the_secret(
+        self, uri, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert self.job(tmp_path) < 20
+        said = capsys.readouterr().err
+        assert said.count("warning: MLflow at ") == 1
+        assert "--no-tracking" in said
+        assert "hunter2" not in said
+        assert not list(tmp_path.rglob("mlflow.json"))
+
+    def test_one_that_is_something_else_costs_one_warning(
+        self, server, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        assert self.job(tmp_path) < 20
+        assert capsys.readouterr().err.count("warning: MLflow at ") == 1
+
+    def test_one_that_never_answers_costs_one_warning_in_all(
+        self, silent, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", silent)
+        assert self.job(tmp_path) < 20
+        said = capsys.readouterr().err
+        assert said.count("warning: MLflow at ") == 1
+        assert "no answer in 3 s" in said
+        assert "hunter2" not in said
+
+    def test_one_that_dies_in_the_middle_costs_one_warning(
+        self, made, tmp_path, monkeypatch, capsys
+    ):
+        root = made(tmp_path)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        with run_tracker(root, f"{root}/runs/r") as tracker:
+            tracker.start("r", {"a": 1}, kind="train")
+            for name in ("log_batch", "set_terminated", "create_run"):
+                monkeypatch.setattr(tracker._projection.store.client, name, self.gone)
+            for step in range(5):
+                tracker.metrics([{"step": step, "x": 1.0}])
+            tracker.child(f"{root}/runs/r/1", "c", {}, {"x": 1.0})
+        assert capsys.readouterr().err.count("warning: MLflow at ") == 1
+
+    def gone(self, *arguments, **more):
+        raise ConnectionError("the server went away")
+
+
+class TestSecrets:
+    def test_nothing_that_is_recorded_holds_a_password(self, made, tmp_path, monkeypatch):
+        root = made(tmp_path)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db?timeout=7")
+        secret = "s3://KEY:hunter2@bucket/x"
+        with run_tracker(root, f"{root}/runs/r") as tracker:
+            storage.publish_json({"root": secret}, f"{root}/runs/r/config.json")
+            tracker.start("r", {"root": secret}, kind="train", tags={"affuse.source": secret})
+            tracker.artefacts(["config.json"])
+        mark = json.loads(Path(root, "runs/r/mlflow.json").read_text())
+        assert set(mark) == {"run_id", "store"}
+        assert "timeout" not in json.dumps(mark)
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert len(files) >= 4
+        assert not [file for file in files if b"hunter2" in file.read_bytes()]
