@@ -1,6 +1,8 @@
 """A unit's id says which clips it holds; its keys say what was read of them, part by part."""
 
 import csv
+import errno
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from cluster import storage, tables
 from encoders.spec import View, describe
+from jobs import _probing
 from jobs import _units as units
 from jobs.__main__ import run
 from jobs._clips import with_context
@@ -222,6 +225,41 @@ class TestUnitsAndDialogues:
                                 most_clips=most, most_s=1e9), {})  # fmt: skip
         keys = {row["clip_id"]: (row["unit"], row["keys"]) for row in done}
         assert {row["clip_id"]: (row["unit"], row["keys"]) for row in again} == keys
+
+
+class TestAStorageThatDoesNotAnswer:
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch):
+        monkeypatch.setattr(_probing, "WAITS_S", (0.0, 0.0))
+
+    def throttled(self, monkeypatch, times):
+        """The first questions for each file are turned away."""
+        asked = Counter()
+        plain = storage.storage_facts
+
+        def facts(uri):
+            asked[uri] += 1
+            if asked[uri] <= times:
+                raise OSError(errno.EBUSY, "SlowDown: please reduce your request rate")
+            return plain(uri)
+
+        monkeypatch.setattr(storage, "storage_facts", facts)
+
+    def test_is_asked_again_and_the_keys_are_the_same(self, corpus, monkeypatch):
+        _, rows = corpus
+        before = prepared(corpus, rows)
+        self.throttled(monkeypatch, 2)
+        assert prepared(corpus, rows) == before
+
+    def test_stops_prepare_before_anything_is_written(self, corpus, monkeypatch, capsys):
+        folder, rows = corpus
+        before = prepared(corpus, rows)
+        self.throttled(monkeypatch, 99)
+        flags = ["--labels", str(folder / "labels.csv"), "--root", str(folder / "root")]
+        assert run(["prepare", "folder", "--source", str(folder / "clips"), *flags]) == 1
+        assert "nothing was written; type the same command again" in capsys.readouterr().err
+        again = read_manifest(str(folder / "root")).to_pylist()
+        assert {row["name"]: row for row in again} == before
 
 
 class TestOlderLayouts:
