@@ -9,6 +9,7 @@ Laptop:  affuse annotate clip.mp4 --scores data/own/scores/first
 Choose:  affuse annotate clip.mp4 --scores scores.parquet --name dia0_utt3 --task emotion --out shown.mp4
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,12 @@ def read_scores(uri: str) -> pa.Table:
     """
     files = [uri]
     if not uri.endswith(".parquet"):
+        scores, name = os.path.split(uri.rstrip("/"))
+        root = os.path.dirname(scores)
+        if storage.exists(f"{root}/dataset.json") and storage.exists(f"{uri}/descriptor.json"):
+            from jobs.scoring import versions  # heavy: it knows bundles
+
+            return versions.read_scores(root, name)  # only the current ones, each once
         files = [storage.join(uri, name) for name in storage.names(uri, ".parquet")]
     if not files:
         raise NotPreparedError(f"{uri} holds no scores; type: affuse score ... first")
