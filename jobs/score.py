@@ -35,7 +35,7 @@ from jobs._choosing import models_gb
 from jobs._compacting import compact
 from jobs._encoding import Workbench
 from jobs._features import current_rows, features_uri
-from jobs._manifest import UnitRef, units
+from jobs._manifest import UnitRef, read_manifest, units
 from jobs._progress import Progress
 from jobs._rescue import rescue
 from jobs._rows import checked, clips_of
@@ -130,6 +130,8 @@ def score_files(config: Config, bundle: Bundle) -> None:
     """Few files here; many through the stream, in a folder beside --out that outlives a stop."""
     bundle.refuse_raw()
     files = found_files(config.clips)
+    if bundle.clips_of_speaker:
+        check_speakers(pa.chunked_array([[None] * len(files)]), bundle.clips_of_speaker)
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
     check_out(config, files)
@@ -197,8 +199,6 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
 
 def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
     """Decode, encode and predict in this process; no Ray, one decoded clip in memory at a time."""
-    if bundle.clips_of_speaker:
-        check_speakers(pa.chunked_array([[None] * len(files)]), bundle.clips_of_speaker)
     collected = Files(root="", files=tuple(files)).collect()
     sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
     stamps = _probing.stamps_of((source.uri for source in sources), 4)
@@ -227,7 +227,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     Raises:
         ConfigError: scores of that name were made otherwise, or the bundle needs features.
     """
-    refs = units(config.root)
+    refs, bundle = units(config.root), as_needed(config.root, bundle)
     uri = storage.join(config.root, "scores", config.name or bundle.name)
     again = command_of(
         "score", root=config.root, bundle=config.bundle, transcriber=config.transcriber,
@@ -248,7 +248,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     if from_features(config, bundle):
         print("source: stored features, because every clip has them")
         judge = scorer(config.bundle, config.root, config.transcriber)
-        score_stored(config.root, judge, refs, uri)
+        score_stored(config.root, bundle, judge, refs, uri)
     else:
         if bundle.linked:
             names = " ".join(item.spec.name for item in bundle.encoders)
@@ -287,6 +287,14 @@ def from_features(config: Config, bundle: Bundle) -> bool:
             raise
         return False
     return True
+
+
+def as_needed(root: str, bundle: Bundle) -> Bundle:
+    """The bundle, asking for no whole dialogues where no clip is in one."""
+    if bundle.whole_dialogues:
+        dialogues = read_manifest(root, ["dialogue"])["dialogue"]
+        return replace(bundle, whole_dialogues=dialogues.null_count < len(dialogues))
+    return bundle
 
 
 def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:

@@ -34,7 +34,7 @@ from jobs._features import features_uri, reads_of
 from jobs._manifest import UnitRef, read_manifest
 from jobs._progress import Progress
 from jobs._scoring import Scorer
-from jobs.scoring.bundle import check_speakers
+from jobs.scoring.bundle import Bundle, check_speakers
 from jobs.scoring.versions import versions_of
 
 SPAN_CLIPS = 1024
@@ -49,19 +49,21 @@ UNREAD = ("step_start_s", "step_end_s")
 """Columns that no net reads."""
 
 
-def score_stored(root: str, judge: Scorer, refs: Sequence[UnitRef], uri: str) -> None:
+def score_stored(
+    root: str, bundle: Bundle, judge: Scorer, refs: Sequence[UnitRef], uri: str
+) -> None:
     """Score units from stored features, some at a time; whole dialogues or speakers where nets need them.
 
     Args:
         root: the dataset.
-        judge: the loaded bundle.
+        bundle: what is to be scored together.
+        judge: the bundle loaded.
         refs: all units of the manifest; those that are published are left out.
         uri: folder of the scores.
 
     Raises:
         ConfigError: somebody has fewer clips than the bundle needs of everybody.
     """
-    bundle = judge.bundle
     if bundle.clips_of_speaker:
         check_speakers(read_manifest(root, ["speaker"])["speaker"], bundle.clips_of_speaker)
     stored = {folder: UnitTable(root, folder) for folder in bundle.folders}

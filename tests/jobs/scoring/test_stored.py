@@ -245,6 +245,21 @@ class TestWhatBelongsTogether:
         rows = scored(tmp_path)
         assert_equal(rows, all_at_once(tmp_path))
 
+    def test_a_stream_is_refused_where_there_are_dialogues_and_taken_where_none(
+        self, toys, tmp_path, monkeypatch, capsys
+    ):
+        toys.corpus.write_corpus(tmp_path, 8, seconds=0.01)
+        toys.bundle.write_bundle(tmp_path, net="sdt")
+        streamed = []
+        monkeypatch.setattr(score, "score_clips", lambda *given: streamed.append(given))
+        command = ["score", "--root", str(tmp_path), "--bundle", "b", "--source", "clips"]
+        assert run(command) == 0
+        assert len(streamed) == 1
+        with_columns(tmp_path, dialogue=["d0"] * 8)
+        assert run(command) == 2
+        assert "type first: affuse encode" in capsys.readouterr().err
+        assert len(streamed) == 1
+
     def test_statistics_of_a_speaker_are_over_all_of_their_clips(self, toys, tmp_path, monkeypatch):
         toys.corpus.write_corpus(tmp_path, 120, seconds=0.01)
         with_columns(tmp_path, speaker=[f"s{i // 16}" for i in range(120)])
