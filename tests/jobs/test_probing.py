@@ -24,9 +24,19 @@ SOUND = Probe(
 )  # fmt: skip
 
 SCRIPT = """
-import contextlib, os, sys, time
+import contextlib, os, signal, sys, time
+from encoders.media import Decoder
 from jobs import _probing
 from jobs.__main__ import main
+
+probe = Decoder.probe
+
+def stopped(decoder, source):
+    if source.uri.endswith("hangs.wav"):
+        os.kill(decoder._ready().process.pid, signal.SIGSTOP)
+    return probe(decoder, source)
+
+Decoder.probe = stopped
 
 _probing.PIECE = int(os.environ["PIECE"])
 if log := os.environ.get("LOG"):
@@ -77,10 +87,10 @@ def lines(log):
     return log.read_text().splitlines() if log.exists() else []
 
 
-def write_sounds(folder, count):
+def write_sounds(folder, names):
     folder.mkdir()
-    for number in range(count):
-        with wave.open(str(folder / f"s{number}.wav"), "wb") as file:
+    for name in names:
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(8000)
@@ -115,6 +125,16 @@ class TestAPrepareThatIsKilled:
         assert prepare(tmp_path, piece=piece, log=log).wait(120) == 0
         assert Counter(lines(log)) == looks
 
+    def test_keeps_what_it_has_when_it_is_stopped_by_the_keyboard(self, tmp_path):
+        def stopped():
+            with _probing._kept(str(tmp_path)) as keep:
+                keep("a", SOUND)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            stopped()
+        assert _probing.read_probes(str(tmp_path)) == {"a": SOUND}
+
     def test_two_jobs_on_one_root_lose_no_probe_of_each_other(self, tmp_path):
         root = str(tmp_path)
         for name in ("a", "b", "c"):
@@ -128,11 +148,9 @@ class TestAPrepareThatIsKilled:
         assert not storage.names(storage.join(root, "probes"))
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no file that hangs whoever opens it")
 class TestCtrlC:
     def test_is_obeyed_while_a_file_hangs_and_loses_nothing(self, tmp_path):
-        write_sounds(tmp_path / "clips", 12)
-        os.mkfifo(tmp_path / "clips" / "hangs.wav")
+        write_sounds(tmp_path / "clips", ["hangs", *map(str, range(12))])
         process = prepare(tmp_path, piece=1)
         pieces = tmp_path / "root" / "probes"
         until(lambda: pieces.exists() and len(list(pieces.glob("*.parquet"))) >= 12)
