@@ -35,7 +35,7 @@ from jobs._choosing import models_gb
 from jobs._compacting import compact
 from jobs._encoding import Workbench
 from jobs._features import current_rows, features_uri
-from jobs._manifest import UnitRef, read_manifest, units
+from jobs._manifest import UnitRef, units
 from jobs._progress import Progress
 from jobs._rescue import rescue
 from jobs._rows import checked, clips_of
@@ -46,7 +46,7 @@ from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.scoring import work_folder
-from jobs.scoring.bundle import Bundle, check_speakers, open_bundle
+from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
@@ -176,6 +176,7 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         config,
         root=root,
         clips=(),
+        out=None,
         name=work_folder.SCORES,
         bundle=config.bundle if bundle.uri is None else bundle.uri,
         source="clips",
@@ -287,14 +288,6 @@ def from_features(config: Config, bundle: Bundle) -> bool:
             raise
         return False
     return True
-
-
-def as_needed(root: str, bundle: Bundle) -> Bundle:
-    """The bundle, asking for no whole dialogues where no clip is in one."""
-    if bundle.whole_dialogues:
-        dialogues = read_manifest(root, ["dialogue"])["dialogue"]
-        return replace(bundle, whole_dialogues=dialogues.null_count < len(dialogues))
-    return bundle
 
 
 def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:

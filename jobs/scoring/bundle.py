@@ -1,7 +1,7 @@
 """A bundle as a job needs it before any net is loaded: what it reads, and what it asks of the clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
 from fusion.nets import net_axis
 from jobs import _bundles
+from jobs._manifest import read_manifest
 from jobs._speaking import Fusion
 from jobs.training.speaker_norm import enrolment
 
@@ -139,6 +140,14 @@ def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | Non
         f"the bundle was trained on {source['features']}; here {source['name']} is "
         f"{describe(text).folder}: other weights or another preprocessing"
     )
+
+
+def as_needed(root: str, bundle: Bundle) -> Bundle:
+    """The bundle, asking for no whole dialogues where no clip is in one."""
+    if bundle.whole_dialogues:
+        dialogues = read_manifest(root, ["dialogue"])["dialogue"]
+        return replace(bundle, whole_dialogues=dialogues.null_count < len(dialogues))
+    return bundle
 
 
 def check_speakers(speakers: pa.ChunkedArray, fewest: int) -> None:

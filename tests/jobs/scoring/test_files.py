@@ -1,6 +1,8 @@
 """Scoring files: one decoded clip at a time, rows in the order of names, and work that outlives a kill."""
 
+import dataclasses
 import gc
+import json
 import os
 import re
 import signal
@@ -19,8 +21,10 @@ from cluster import storage, tables
 from cluster.errors import ConfigError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
-from jobs import score
+from jobs import _stream, score
+from jobs._cli import parse
 from jobs._score_files import in_order
+from jobs._work import facts_of
 from jobs.scoring import claim as claims
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import open_bundle
@@ -248,12 +252,57 @@ def until(condition, process, limit_s=240.0):
         time.sleep(0.05)
 
 
+def without_ray(config, bundle, todo, uri):
+    """What the stream does with units, in this process."""
+    job = score._job(config, bundle, uri)
+    bench = score.Workbench(job.work)
+    for ref in todo:
+        task = dataclasses.replace(score._whole(bundle, ref.num_clips), ref=ref)
+        rows = _stream.rows_of(task)
+        decoded, _ = _stream.decode_rows(job, task, rows)
+        result = bench.run(decoded, task.todo, transcribe=task.transcribe)
+        _stream.publish(job, task, result, facts_of(rows), {})
+
+
+@pytest.mark.parametrize("net", ["concat_mlp", "sdt"])
+def test_many_files_go_on_after_a_stop_and_leave_only_their_scores(
+    toys, tmp_path, monkeypatch, capsys, net
+):
+    toys.corpus.write_corpus(tmp_path, 70, seconds=0.05)
+    toys.bundle.write_bundle(tmp_path, net=net)  # sdt is of dialogues; these files are in none
+    out = tmp_path / "scores.jsonl"
+
+    def stops(config, bundle, todo, uri):
+        without_ray(config, bundle, todo[:1], uri)
+        raise KeyboardInterrupt
+
+    words = ["score", str(tmp_path / "media"), "--bundle", str(tmp_path / "bundles/b")]
+    words += ["--out", str(out)]
+    monkeypatch.setattr(score, "score_clips", stops)
+    with pytest.raises(KeyboardInterrupt):
+        main_of(words)
+    assert not out.exists()
+    monkeypatch.setattr(score, "score_clips", without_ray)
+    main_of(words)
+    said = capsys.readouterr().out
+    assert re.search(r"\b6 of 70 clips to score", said) or re.search(r"\b64 of 70 clips", said)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["name"] for row in rows] == [str(i) for i in range(70)]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert not Path(f"{out}.affuse").exists()
+
+
+def main_of(words):
+    """The job's main with a config from the command line."""
+    score.main(parse("score", score, words[1:]))
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 class TestManyFiles:
     def test_a_killed_job_goes_on_where_it_was_and_twins_end_well(self, toys, tmp_path):
         toys.corpus.write_corpus(tmp_path, 200, seconds=0.1)
-        toys.bundle.write_bundle(tmp_path)
+        toys.bundle.write_bundle(tmp_path, net="sdt")  # of dialogues; these files are in none
         out = tmp_path / "scores.jsonl"
         units = Path(f"{out}.affuse") / "scores" / "files"
         killed = command(tmp_path, out, TOY_SLEEP_S="0.15")
@@ -269,6 +318,6 @@ class TestManyFiles:
         assert there
         assert any("goes on in" in text for text in said)
         assert all("200 of 200 clips to score" not in text for text in said)
-        names = re.findall(r"(\d+)\.wav", out.read_text())
+        names = [json.loads(line)["name"] for line in out.read_text().splitlines()]
         assert names == [str(i) for i in range(200)]
         assert not Path(f"{out}.affuse").exists()
