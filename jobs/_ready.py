@@ -219,7 +219,11 @@ def _are_token_ids(value: np.ndarray) -> bool:
 
 def _two_dimensional(item: Any, *, where: str) -> np.ndarray:
     try:
-        array = np.asarray(item, np.float32)
+        array = np.asarray(item)
+        words = array.dtype.kind == "O" and any(isinstance(v, str | bytes) for v in array.flat)
+        if words or array.dtype.kind not in "fiubO":
+            raise TypeError
+        array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise TableError(f"{where}: expected numbers, came {type(item).__name__}") from error
     if array.ndim not in (1, 2):

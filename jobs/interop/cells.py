@@ -141,15 +141,16 @@ def _from_text(cells: pa.Array, *, commas: bool) -> Numbers:
     missing = np.asarray(pc.is_in(cells, pa.array(["", *NOTHING], cells.type)))
     not_finite = np.asarray(pc.is_in(cells, pa.array(NOT_A_NUMBER, cells.type)))
     right = np.asarray(pc.match_substring_regex(cells, NUMBER))
-    behind = np.asarray(pc.match_substring_regex(cells, COMMA))
-    with_comma = behind & ~right
     found = doubtful = False
-    if with_comma.any() and (behind | missing | not_finite).all():
-        thousands = np.asarray(pc.match_substring_regex(cells, THOUSANDS))
-        doubtful = not commas and not (with_comma & ~thousands).any()
-        found = not doubtful
-    if found:
-        cells, right = pc.replace_substring(cells, ",", "."), behind
+    if not (right | missing | not_finite).all():
+        behind = np.asarray(pc.match_substring_regex(cells, COMMA))
+        with_comma = behind & ~right
+        if with_comma.any() and (behind | missing | not_finite).all():
+            thousands = np.asarray(pc.match_substring_regex(cells, THOUSANDS))
+            doubtful = not commas and not (with_comma & ~thousands).any()
+            found = not doubtful
+        if found:
+            cells, right = pc.replace_substring(cells, ",", "."), behind
     values = np.full(len(cells), np.nan)
     chosen = np.flatnonzero(right)
     values[chosen] = np.asarray(cells.take(pa.array(chosen)).cast(pa.float64()))

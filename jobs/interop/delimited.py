@@ -8,7 +8,6 @@ import io
 import re
 import sys
 import unicodedata
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLE_ROWS = 200
+SAMPLE_LETTERS = 4_000_000
 CHUNK_ROWS = 20_000
 FEW = 20
 """As many rows of a wrong width are named one by one."""
@@ -40,8 +40,7 @@ class Delimited:
     columns: list[pa.ChunkedArray]
     """large_string, one a column of the header."""
 
-    lines: "array[int]"
-    """Line of each row, from 1."""
+    num_rows: int = 0
 
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -83,10 +82,9 @@ def read_delimited(text: str, *, suffix: str) -> Delimited:
     with _wide_cells():
         found = _read(text, delimiter, start_line, quotes=True)
         if delimiter == "\t" and any("quote" in fault for fault in found.faults):
+            # Tables between tabs are often written without a thought of quotes.
             plain = _read(text, delimiter, start_line, quotes=False)
-            if (
-                not plain.faults
-            ):  # tables between tabs are often written without a thought of quotes
+            if not plain.faults:
                 plain.notes.insert(0, "quotes are read as they stand")
                 found = plain
     found.notes[:0] = notes
@@ -151,9 +149,11 @@ def _delimiter(text: str, usual: str) -> str:
 
 
 def _sample(text: str, delimiter: str) -> list[_Record]:
-    records = _records(text, delimiter, 1, quotes=True)
+    records = _records(text[:SAMPLE_LETTERS], delimiter, 1, quotes=True)
     wanted = (r for r in records if r.fault or not (r.blank or r.comment))
-    return list(islice(wanted, SAMPLE_ROWS))
+    sample = list(islice(wanted, SAMPLE_ROWS))
+    whole = len(text) <= SAMPLE_LETTERS or len(sample) < 2
+    return sample if whole else sample[:-1]  # the last may be cut
 
 
 def _usual_width(sample: Sequence[_Record]) -> int:
@@ -164,7 +164,7 @@ def _usual_width(sample: Sequence[_Record]) -> int:
 def _read(text: str, delimiter: str, start_line: int, *, quotes: bool) -> Delimited:
     width = _usual_width(_sample(text, delimiter))
     records = _records(text, delimiter, start_line, quotes=quotes)
-    found = Delimited(header=[], columns=[], lines=array("q"))
+    found = Delimited(header=[], columns=[])
     found.header = _header(records, width, found)
     _rows(records, found)
     return found
@@ -212,19 +212,17 @@ def _rows(records: Iterator[_Record], found: Delimited) -> None:
     chunks: list[list[pa.Array]] = []
     for record in records:
         cells = record.cells
+        beyond = [cell for cell in cells[width:] if cell.strip()]
         if record.fault:
             found.faults.append(record.fault)
         elif record.blank:
             empty += len(cells) > 1
-        elif len(cells) > width and not any(cell.strip() for cell in cells[width:]):
-            trimmed += 1
-            chunk.append(cells[:width])
-            found.lines.append(record.line)
-        elif len(cells) != width:
+        elif len(cells) < width or beyond:
             wrong[len(cells)].append(record.line)
         else:
-            chunk.append(cells)
-            found.lines.append(record.line)
+            trimmed += len(cells) > width
+            chunk.append(cells[:width])
+            found.num_rows += 1
         if len(chunk) == CHUNK_ROWS:
             chunks.append(_arrow(chunk))
             chunk = []
@@ -234,9 +232,9 @@ def _rows(records: Iterator[_Record], found: Delimited) -> None:
     found.columns = [pa.chunked_array([part[k] for part in parts], kind) for k in range(width)]
     found.faults += _width_faults(wrong, width)
     if empty:
-        found.notes.append(f"{empty} rows of empty cells are passed over")
+        found.notes.append(f"rows of empty cells, passed over: {empty}")
     if trimmed:
-        found.notes.append(f"{trimmed} rows end with empty cells beyond the header")
+        found.notes.append(f"rows that end with empty cells beyond the header: {trimmed}")
 
 
 def _arrow(rows: list[list[str]]) -> list[pa.Array]:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,9 @@ def features_of(
     rows_of: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         rows_of.setdefault(name, []).append(index)
+    position, first = np.zeros((2, len(names)), np.int64)
+    for rows in rows_of.values():
+        position[rows], first[rows] = np.arange(len(rows)), rows[0]
     columns: dict[str, np.ndarray] = {}
     unread: list[str] = []
     for name in table.columns:
@@ -128,7 +131,7 @@ def features_of(
         values = _numbers(table, name, wanted=wanted)
         if values is None:
             unread.append(f"{name} (no numbers)")
-        elif not wanted and _is_index(name, values, rows_of.values()):
+        elif not wanted and _is_index(name, values, position, first):
             unread.append(f"{name} (an index)")
         else:
             columns[name] = values
@@ -175,14 +178,22 @@ def _numbers(table: Table, name: str, *, wanted: bool) -> np.ndarray | None:
     return found.values.astype(np.float32)
 
 
-def _is_index(name: str, values: np.ndarray, clips: Iterable[Sequence[int]]) -> bool:
-    """Whether a column counts the rows, or the steps of each clip, or is called as indices are."""
+def _is_index(name: str, values: np.ndarray, position: np.ndarray, first: np.ndarray) -> bool:
+    """Whether a column counts the rows, or the steps of each clip, or is called as indices are.
+
+    Args:
+        name: of the column.
+        values: its numbers [row].
+        position: of each row among those of its clip, from 0 [row].
+        first: the first row of its clip [row].
+    """
     if INDEX_NAME.fullmatch(name):
         return True
-    steps = [values[rows] for rows in clips]
-    per_clip = max(map(len, steps), default=0) >= FEWEST_COUNTED and all(map(_counts, steps))
-    return (len(values) >= FEWEST_COUNTED and _counts(values)) or per_clip
-
-
-def _counts(values: np.ndarray) -> bool:
-    return bool(values[0] in (0, 1) and (values == values[0] + np.arange(len(values))).all())
+    rows = np.arange(len(values))
+    counted = [(rows, np.zeros_like(rows))]  # over all rows, from 0 or 1
+    if len(rows) and position.max() + 1 >= FEWEST_COUNTED:
+        counted.append((position, first))  # over the steps of each clip
+    return len(rows) >= FEWEST_COUNTED and any(
+        bool(np.isin(values[start], (0, 1)).all() and (values - values[start] == place).all())
+        for place, start in counted
+    )

@@ -27,7 +27,7 @@ JSON_LINES = (".json", ".jsonl", ".ndjson")
 DELIMITED = (".csv", ".tab", ".tsv", ".txt")
 SUFFIXES = (*DELIMITED, *JSON_LINES, *PARQUET)
 
-TEXT_OVERHEAD = 4
+TEXT_OVERHEAD = 8
 """A text in memory takes about so many times its bytes on disk while it is read."""
 
 CELL = 64
@@ -151,7 +151,7 @@ def _delimited(text: str, where: str, suffix: str) -> Table:
     return Table(
         where=where,
         columns=columns,
-        num_rows=len(found.lines),
+        num_rows=found.num_rows,
         notes=found.notes,
         faults=[*twins(found.header), *found.faults],
         commas=any("semicolons" in note for note in found.notes),
