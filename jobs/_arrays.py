@@ -34,14 +34,28 @@ BROKEN = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.
 class Arrays(Mapping[str, Any]):
     """Every array of a file under its path, levels joined by slashes; read when it is asked for."""
 
-    def __init__(self, where: str, keys: Iterable[str], read: Callable[[str], Any]) -> None:
-        self._where, self._keys, self._read = where, dict.fromkeys(keys), read
+    def __init__(
+        self,
+        where: str,
+        keys: Iterable[str],
+        read: Callable[[str], Any],
+        shape: Callable[[str], tuple[int, ...] | None],
+    ) -> None:
+        self._where, self._keys, self._read, self._shape = where, dict.fromkeys(keys), read, shape
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._keys:
             raise KeyError(key)
+        return self._guarded(self._read, key)
+
+    def shape(self, key: str) -> tuple[int, ...] | None:
+        """The shape that an array declares, without reading it."""
+        shape: tuple[int, ...] | None = self._guarded(self._shape, key)
+        return shape
+
+    def _guarded(self, read: Callable[[str], Any], key: str) -> Any:
         try:
-            return self._read(key)
+            return read(key)
         except AffuseError:
             raise
         except BROKEN as error:
@@ -95,31 +109,36 @@ def _open_npz(path: str, where: str) -> Iterator[Arrays]:
         if len(set(names)) < len(names):
             raise TableError(f"{where}: several of its arrays have one name")
 
-        def read(key: str) -> Any:
+        def shape(key: str) -> tuple[int, ...]:
             info = members.getinfo(f"{key}.npy")
             with members.open(info) as member:
-                _check_declared(member, info.file_size, f"{where}: {key!r}")
+                return _check_declared(member, info.file_size, f"{where}: {key!r}")
+
+        def read(key: str) -> Any:
+            shape(key)
             return arrays[key]
 
-        yield Arrays(where, (name.removesuffix(".npy") for name in names), read)
+        yield Arrays(where, (name.removesuffix(".npy") for name in names), read, shape)
 
 
 def _open_npy(path: str, where: str) -> Iterator[Arrays]:
-    def read(_: str) -> Any:
+    def shape(_: str) -> tuple[int, ...]:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
-            _check_declared(file, size, where)
-            file.seek(0)
-            return np.load(file, allow_pickle=False)
+            return _check_declared(file, size, where)
+
+    def read(key: str) -> Any:
+        shape(key)
+        return np.load(path, allow_pickle=False)
 
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)
-    yield Arrays(where, ["values"], read)
+    yield Arrays(where, ["values"], read, shape)
 
 
-def _check_declared(file: IO[bytes], size: int, where: str) -> None:
-    """Compare the shape in the header of an npy with the bytes that follow it.
+def _check_declared(file: IO[bytes], size: int, where: str) -> tuple[int, ...]:
+    """The shape in the header of an npy, compared with the bytes that follow it.
 
     Raises:
         TableError: it declares more than it holds, or more than fits into memory.
@@ -133,6 +152,7 @@ def _check_declared(file: IO[bytes], size: int, where: str) -> None:
     if declared > size and not dtype.hasobject:
         raise TableError(f"{where}: declares {declared:,} bytes and holds {size:,}")
     check_size(declared, where)
+    return tuple(shape)
 
 
 def _open_pickle(path: str, where: str) -> Iterator[Mapping[str, Any]]:
@@ -166,7 +186,7 @@ def _open_hdf5(path: str, where: str) -> Iterator[Arrays]:
                 return dataset.asstr()[()]
             return dataset[()]
 
-        yield Arrays(where, found, read)
+        yield Arrays(where, found, read, lambda key: file[key].shape)
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -190,6 +210,17 @@ OPENERS: Mapping[str, Callable[[str, str], Any]] = {
     ".pickle": _open_pickle,
     ".pkl": _open_pickle,
 }
+
+
+def holds_one_each(content: Mapping[str, Any], key: str, count: int) -> bool:
+    """Whether an array or list has one value for each of so many clips; a large one is not read for it."""
+    if isinstance(content, Arrays):
+        return content.shape(key) == (count,)
+    value = content[key]
+    if isinstance(value, np.ndarray):
+        return bool(value.shape == (count,))
+    single = isinstance(value, list | tuple) and len(value) == count
+    return single and not any(isinstance(item, np.ndarray | list | tuple) for item in value)
 
 
 def items_of(content: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:

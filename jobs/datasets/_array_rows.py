@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import LabelTableError
-from jobs._arrays import SPLIT_KEYS, as_text, beside, items_of, names_of, near
+from jobs._arrays import (
+    SPLIT_KEYS,
+    as_text,
+    beside,
+    find_names,
+    holds_one_each,
+    items_of,
+    names_of,
+    near,
+)
 from jobs.datasets._adapter import Label, Row
 from jobs.interop.cells import NOT_A_NUMBER, NOTHING, is_whole, numbers
 from jobs.interop.columns import asked_back, near_roles, unread_note
@@ -74,10 +83,9 @@ class Part:
             if values is not None:
                 used.add(key or role)
                 found[role] = values
-        usual = (*self._config.names, "name", "names", "id", "ids")
-        prefix = f"{self._split}/"
-        own = {key.removeprefix(prefix) for key in self._content}
-        unread = [key for key in own if key not in used and key not in usual]
+        used |= {*find_names(self._content, self._config.names, anchor, self._split)}
+        own = {key.removeprefix(f"{self._split}/") for key in self._content}
+        unread = [key for key in own if key not in used]
         free = [role for role in ROLES if role not in found]
         near = near_roles([key for key in unread if key not in self._config.as_is], free)
         single = {
@@ -91,11 +99,9 @@ class Part:
     def _by_default(self, role: str, anchor: str) -> Sequence[Any] | None:
         """An array by the role's own name, if it has one value a clip."""
         key = beside(self._content, role, anchor, self._split)
-        if key is None:
+        if key is None or not holds_one_each(self._content, key, self._count):
             return None
-        values: Any = self._content[key]  # may be a single value
-        single = isinstance(values, np.ndarray | list | tuple)
-        return values if single and _as_array(values).shape == (self._count,) else None
+        return items_of(self._content, key, self._config.source)
 
     def _column(self, key: str) -> Sequence[Any]:
         values = column_of(self._content, key, self._split, self._config.source)
