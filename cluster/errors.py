@@ -14,6 +14,7 @@
     +-- MachineError        a machine fails (full disk, spoilt device); no clip is to blame for it
     +-- StorageError        nothing can be written: disk full, read-only, no permission
     +-- TooManyFailuresError  the share of failed clips passed the configured limit
+    +-- DivergedError       training left the finite numbers; the net is not kept
     +-- TestSplitError      something other than `evaluate` asked for test rows
     +-- SubmissionError     a cluster refused a job
 
@@ -123,6 +124,10 @@ class StorageError(AffuseError):
 
 class TooManyFailuresError(AffuseError):
     """More clips failed than the job was told to accept."""
+
+
+class DivergedError(AffuseError):
+    """A loss, a weight or a prediction of a net in training is not finite."""
 
 
 class TestSplitError(AffuseError):

@@ -88,15 +88,19 @@ def typed_fields(kind: type[Any], values: Mapping[str, Any], *, where: str) -> d
     return arguments
 
 
-def read_mapping(path: str) -> dict[str, Any]:
+def read_mapping(path: str, *, flag: str = "--config") -> dict[str, Any]:
     """Read a YAML or JSON file of config fields.
+
+    Args:
+        path: the file.
+        flag: where it was named, for what the user is told.
 
     Raises:
         ConfigError: no such file, or not a mapping.
     """
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"--config {path}: there is no such file")
+        raise ConfigError(f"{flag} {path}: there is no such file")
     text = file.read_text()
     try:
         values = json.loads(text)  # YAML reads most of JSON, but not its surrogate pairs
@@ -104,9 +108,9 @@ def read_mapping(path: str) -> dict[str, Any]:
         try:
             values = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--config {path}: not YAML: {error}") from error
+            raise ConfigError(f"{flag} {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"--config {path}: expected `field: value` lines, came {type(values)}")
+        raise ConfigError(f"{flag} {path}: expected `field: value` lines, came {type(values)}")
     values.pop(MADE, None)
     return values
 

@@ -84,6 +84,14 @@ def remove(uri: str) -> None:
         return
 
 
+def remove_tree(uri: str) -> None:
+    """Delete a folder and all below it; an absent one is fine."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
 def read_bytes(uri: str) -> bytes:
     """The content of a file.
 

@@ -9,89 +9,19 @@ again, and a run that was killed and goes on from its last epoch ends with the w
 Shapes: batch, time, row, outputs.
 """
 
-import io
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch import Tensor
 
-from fusion._objective import Objective, balanced_weights
-from fusion._optimiser import optimiser_of, schedule_of, schedule_state
-from fusion.augment import Side, augment, mixup
-from fusion.batch import Batch, Output
-from fusion.bundle import Predictor, state_copy
-from fusion.metrics import metric
-from fusion.ordering import epoch_steps, generator_of, seed_of, share_of
-from fusion.predicting import figures, joined, predict
+from fusion._trainer import Trainer
+from fusion.bundle import Predictor
+from fusion.outcome import Fitted, NotFiniteError
 from fusion.recipe import Recipe
+from fusion.rows import Feed, ViewFeed
 from fusion.tasks import Task
+from fusion.workers import Group
 
-
-@runtime_checkable
-class Feed(Protocol):
-    """Rows of a data set by index; a row is a clip or a dialogue, as the net takes it."""
-
-    @property
-    def lengths(self) -> Tensor:
-        """int64 [row]: steps in time."""
-
-    def batch(self, rows: Tensor) -> Batch:
-        """Rows as one batch, with targets."""
-
-    def targets(self, rows: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Targets and which of them are known, without reading any feature."""
-
-
-@runtime_checkable
-class ViewFeed(Feed, Protocol):
-    """A feed whose rows can be seen otherwise; only training rows ever are."""
-
-    @property
-    def num_views(self) -> int:
-        """Views besides the original."""
-
-    def seen(self, rows: Tensor, views: Tensor) -> Batch:
-        """Rows as one batch, each in its view [row]; 0 is the original, and what has no views stays it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """The workers that train together, and this one among them."""
-
-    rank: int = 0
-    world: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @classmethod
-    def joined(cls, device: torch.device | str = "cpu") -> "Group":
-        """The initialised process group of torch, or a worker alone."""
-        if not dist.is_initialized():
-            return cls(device=torch.device(device))
-        rank, world = dist.get_rank(), dist.get_world_size()
-        return cls(rank=rank, world=world, device=torch.device(device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """What came of it."""
-
-    predictor: Predictor
-    """With the weights of the best epoch, in eval mode."""
-
-    best_epoch: int
-    """Counted from 1."""
-
-    history: list[dict[str, float]]
-    """One record an epoch."""
-
-    stopped: bool
-    """A callback asked to stop."""
-
+__all__ = ["Feed", "Fitted", "Group", "NotFiniteError", "OnEpoch", "ViewFeed", "fit"]
 
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], bool]
 """(record of the epoch, function that gives the state to go on from) -> True to stop."""
@@ -109,6 +39,7 @@ def fit(
     group: Group | None = None,
     resume: bytes | None = None,
     on_epoch: OnEpoch | None = None,
+    last_epoch: int | None = None,
 ) -> Fitted:
     """Train until `epochs` or until `monitor` stops getting better.
 
@@ -123,290 +54,20 @@ def fit(
         group: the workers; by default this one alone.
         resume: the state an `on_epoch` gave, to go on after that epoch.
         on_epoch: called after each epoch on every worker, with equal records.
+        last_epoch: the last one, where the recipe (and its schedule) would go on.
 
     Raises:
         ValueError: no training rows, or a recipe that does not suit the tasks.
+        NotFiniteError: a loss, weight or prediction that is not finite; nothing of it is kept as best.
     """
     if len(train) == 0:
         raise ValueError("there are no training rows")
-    trainer = _Trainer(predictor, feed, tasks, train, valid, recipe, seed, group or Group())
+    trainer = Trainer(predictor, feed, tasks, train, valid, recipe, seed, group or Group())
     if resume is not None:
         trainer.load(resume)
     stopped = False
-    while not trainer.done and not stopped:
+    # Asked before an epoch and not after it: a state to go on from may be that of the last one.
+    while not (stopped or trainer.done or trainer.epoch == last_epoch):
         record = trainer.run_epoch()
         stopped = on_epoch is not None and on_epoch(record, trainer.state)
     return trainer.finish(stopped=stopped)
-
-
-class _Trainer:
-    """The state between two epochs."""
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        feed: Feed,
-        tasks: Mapping[str, Task],
-        train: Tensor,
-        valid: Tensor,
-        recipe: Recipe,
-        seed: int,
-        group: Group,
-    ) -> None:
-        self.predictor, self.feed, self.tasks = predictor.to(group.device), feed, dict(tasks)
-        self.train, self.valid = train, valid
-        self.recipe, self.seed, self.group = recipe, seed, group
-        self.first = next(iter(self.tasks))
-        self.objective = self._objective()
-        if recipe.mixup and (predictor.axis != "clip" or predictor.net.reads_targets):
-            raise ValueError(
-                "mixup takes a net of clips whose own losses read no targets; set mixup to 0"
-            )
-        self.chances = self._chances() if recipe.balanced else None
-        self.train_row = torch.full((len(feed.lengths),), -1)
-        self.train_row[train] = torch.arange(len(train))
-        self.net = self._distributed()
-        self.optimiser = optimiser_of(predictor.net, recipe)
-        num_steps = recipe.epochs * -(-len(train) // recipe.batch_size)
-        self.schedule = schedule_of(self.optimiser, recipe, num_steps)
-        half = recipe.precision == "float16"
-        self.grad_scaler = torch.amp.GradScaler(group.device.type, enabled=half)
-        self.epoch = 0
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch = 0
-        self.best_score = float("inf")
-        self.history: list[dict[str, float]] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether the last epoch was run, or the figures stopped getting better."""
-        patience = self.recipe.patience
-        stale = patience > 0 and len(self.valid) > 0 and self.epoch - self.best_epoch >= patience
-        return self.epoch >= self.recipe.epochs or stale
-
-    def run_epoch(self) -> dict[str, float]:
-        """One pass over the training part, then the figures on valid rows."""
-        rank, device = self.group.rank, self.group.device
-        torch.manual_seed(seed_of("epoch", self.seed, self.epoch, rank))
-        self.draws = generator_of("augment", self.seed, self.epoch, rank, device=device)
-        self.views = self._views()
-        steps = epoch_steps(
-            self.train,
-            self.feed.lengths[self.train],
-            step_rows=self.recipe.batch_size,
-            seed=self.seed,
-            epoch=self.epoch,
-            chances=self.chances,
-        )
-        self.predictor.train()
-        loss = self._summed(torch.stack([self._step(rows) for rows in steps]).mean())
-        self.epoch += 1
-        lr = float(self.optimiser.param_groups[0]["lr"])
-        record = {"epoch": float(self.epoch), "lr": lr, "train/loss": float(loss)}
-        record.update(self._validate())
-        self._judge(record)
-        self.history.append(record)
-        return record
-
-    def _step(self, rows: Tensor) -> Tensor:
-        """One update; this worker's share of its loss."""
-        mine, real = share_of(rows, rank=self.group.rank, world=self.group.world)
-        passes = min(self.recipe.passes, len(mine))
-        parts = zip(mine.tensor_split(passes), real.tensor_split(passes), strict=True)
-        steps = [self._sides(self._batch(part, weight)) for part, weight in parts]
-        coupled = passes > 1 or self.group.world > 1
-        totals = [self._totals(side) if coupled else None for side in zip(*steps, strict=True)]
-        self.optimiser.zero_grad(set_to_none=True)
-        shown = torch.zeros((), device=self.group.device)
-        for index, sides in enumerate(steps):
-            with self._held_back(index < passes - 1):
-                with self._autocast():
-                    output: Output = self.net(sides[0].batch)
-                losses = [
-                    side.share * self.objective(output, side.batch, total)
-                    for side, total in zip(sides, totals, strict=True)
-                ]
-                loss = torch.stack(losses).sum()
-                # The group averages gradients; the loss is a sum over its workers.
-                torch.autograd.backward(self.grad_scaler.scale(loss * self.group.world))
-            shown += loss.detach()
-        self.grad_scaler.unscale_(self.optimiser)
-        if self.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self.predictor.net.parameters(), self.recipe.clip_norm)
-        self.grad_scaler.step(self.optimiser)
-        self.grad_scaler.update()
-        if isinstance(self.schedule, LambdaLR):
-            self.schedule.step()
-        return shown
-
-    def _batch(self, rows: Tensor, weight: Tensor) -> Batch:
-        """Scaled and augmented rows on the device; `weight` is zero for rows that only fill up."""
-        device = self.group.device
-        batch = self._rows(rows).to(device)
-        with torch.no_grad():
-            batch = self.predictor.scaler(batch)
-        weights = weight.to(device)
-        if batch.steps is not None:
-            weights = weights.unsqueeze(1) * batch.steps
-        if batch.weights is not None:
-            weights = weights * batch.weights
-        return augment(
-            replace(batch, weights=weights, index=self.train_row[rows].to(device)),
-            modality_dropout=self.recipe.modality_dropout,
-            feature_noise=self.recipe.feature_noise,
-            generator=self.draws,
-        )
-
-    def _views(self) -> Tensor | None:
-        """The view of each row in this epoch, the same on every worker; None where there are no views."""
-        if not isinstance(self.feed, ViewFeed) or self.feed.num_views == 0:
-            return None
-        generator = generator_of("views", self.seed, self.epoch)
-        count = len(self.feed.lengths)
-        return torch.randint(self.feed.num_views + 1, (count,), generator=generator)
-
-    def _rows(self, rows: Tensor) -> Batch:
-        """Training rows as they are seen in this epoch."""
-        if self.views is None or not isinstance(self.feed, ViewFeed):
-            return self.feed.batch(rows)
-        return self.feed.seen(rows, self.views[rows])
-
-    def _sides(self, batch: Batch) -> tuple[Side, ...]:
-        """What the net sees, and each set of targets that its logits are held against."""
-        if not self.recipe.mixup:
-            return (Side(batch=batch, share=1.0),)
-        return mixup(batch, alpha=self.recipe.mixup, generator=self.draws)
-
-    def _totals(self, sides: tuple[Side, ...]) -> dict[str, Tensor]:
-        """Total weights of a step over all workers, in one message."""
-        totals = self.objective.totals([side.batch for side in sides])
-        summed = self._summed(torch.stack(list(totals.values())).float())
-        return dict(zip(totals, summed, strict=True))
-
-    def _validate(self) -> dict[str, float]:
-        """Figures on the valid rows, equal on every worker."""
-        if len(self.valid) == 0:
-            return {}
-        group = self.group
-        if group.world > 1:
-            for buffer in self.predictor.buffers():
-                dist.broadcast(buffer, 0)
-        mine = self.valid[group.rank :: group.world]
-        size = 4 * self.recipe.batch_size
-        got = predict(self.predictor, self.feed, mine, batch_size=size, device=group.device)
-        got = joined(got, group.world)
-        found = figures(got, self.tasks, extra=self.recipe.monitor)
-        loss = self.objective.of_rows(got)
-        return {"valid/loss": loss, **{f"valid/{name}": value for name, value in found.items()}}
-
-    def _judge(self, record: Mapping[str, float]) -> None:
-        """Remember the epoch if it is the best so far, or if nothing chooses."""
-        monitor, score = self.recipe.monitor, 0.0
-        chosen = len(self.valid) == 0 or self.recipe.patience == 0
-        if len(self.valid):
-            name = "valid/loss" if monitor == "loss" else f"valid/{self.first}/{monitor}"
-            score = record[name] if monitor == "loss" else metric(monitor).loss(record[name])
-        if chosen or score < self.best_score or not self.best:
-            self.best_score, self.best_epoch = score, self.epoch
-            self.best = state_copy(self.predictor)
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(score)
-
-    def state(self) -> bytes:
-        """All that the next epoch depends on."""
-        content = {
-            "epoch": self.epoch,
-            "now": self.predictor.state_dict(),
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "best_score": self.best_score,
-            "history": self.history,
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": {} if self.schedule is None else schedule_state(self.schedule),
-            "grad_scaler": self.grad_scaler.state_dict(),
-        }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        return buffer.getvalue()
-
-    def load(self, content: bytes) -> None:
-        """Go on from a state; nothing in it is executed."""
-        device = self.group.device
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        self.predictor.load_state_dict(state["now"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        self.grad_scaler.load_state_dict(state["grad_scaler"])
-        self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
-        self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
-
-    def finish(self, *, stopped: bool) -> Fitted:
-        """The weights of the best epoch."""
-        self.predictor.load_state_dict(self.best)
-        return Fitted(
-            predictor=self.predictor.eval(),
-            best_epoch=self.best_epoch,
-            history=self.history,
-            stopped=stopped,
-        )
-
-    def _objective(self) -> Objective:
-        recipe = self.recipe
-        weights = {}
-        if recipe.class_weights:
-            weights = {
-                name: self._balance(name)
-                for name, task in self.tasks.items()
-                if task.kind == "classification"
-            }
-        return Objective(
-            self.tasks,
-            loss=recipe.loss,
-            options=recipe.loss_options,
-            shares=recipe.task_weights,
-            label_smoothing=recipe.label_smoothing,
-            class_weights=weights,
-            device=self.group.device,
-        )
-
-    def _balance(self, name: str) -> Tensor:
-        targets, known = self.feed.targets(self.train)
-        return balanced_weights(targets[name], known[name], self.tasks[name].outputs)
-
-    def _chances(self) -> Tensor:
-        """Chance of each training row, so that every class comes equally often."""
-        targets, known = self.feed.targets(self.train)
-        target = targets[self.first]
-        if self.tasks[self.first].kind != "classification" or target.ndim != 1:
-            raise ValueError(
-                "balanced sampling takes a net of clips whose first task is a classification; "
-                "use class_weights"
-            )
-        return torch.where(known[self.first], self._balance(self.first)[target.clamp(min=0)], 0.0)
-
-    def _distributed(self) -> nn.Module:
-        if self.group.world == 1:
-            return self.predictor.net
-        device = self.group.device
-        return nn.parallel.DistributedDataParallel(
-            self.predictor.net,
-            device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=True,
-        )
-
-    def _summed(self, value: Tensor) -> Tensor:
-        if self.group.world > 1:
-            dist.all_reduce(value)
-        return value
-
-    def _held_back(self, hold: bool) -> AbstractContextManager[Any]:
-        """Gradients travel once a step, with its last part."""
-        if hold and isinstance(self.net, nn.parallel.DistributedDataParallel):
-            return self.net.no_sync()
-        return nullcontext()
-
-    def _autocast(self) -> torch.autocast:
-        kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
-        low = self.recipe.precision != "float32"
-        return torch.autocast(self.group.device.type, dtype=kind, enabled=low)

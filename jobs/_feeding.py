@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
@@ -30,6 +28,7 @@ from jobs._manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.training.mapped import Budget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
 from jobs.training.stores import StoredTable, has_one_step
+from jobs.training.targets import check_finite, encode_targets
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class Library:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.dataset = read_dataset(request.root)
-        self.tasks = _tasks(self.dataset, request.tasks)
+        self.tasks = tasks_of(self.dataset, request.tasks)
         self.clips = read_clips(request, self.tasks)
         self.folders = feature_folders(request.root)
         if request.views and not any(
@@ -262,6 +261,8 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
             )
         fold = np.array([of_clip[clip] for clip in clip_id.tolist()], np.int64)
     encoded = {name: encode_targets(table[name], task) for name, task in tasks.items()}
+    for name, (target, known) in encoded.items():
+        check_finite(name, target, known, clip_id)
 
     def plain(name: str) -> np.ndarray:
         return np.array(table[name].to_pylist(), dtype=object)
@@ -291,34 +292,12 @@ def checked(clips: Clips, *, test: bool) -> Clips:
     return clips
 
 
-def encode_targets(column: pa.ChunkedArray, task: Task) -> tuple[Tensor, Tensor]:
-    """A task column as (targets, known).
+def tasks_of(dataset: Dataset, names: Sequence[str]) -> dict[str, Task]:
+    """Some tasks of a dataset; all where none is named.
 
     Raises:
-        ConfigError: a class that the task does not have, or a list of another length.
+        ConfigError: an unknown one, naming the nearest.
     """
-    values = column.to_pylist()
-    if task.kind == "regression":
-        numbers = torch.tensor([float("nan") if v is None else float(v) for v in values])
-        known = ~numbers.isnan()
-        return numbers.nan_to_num(), known
-    if task.kind == "classification":
-        code = {name: index for index, name in enumerate(task.classes)}
-        strange = {str(v) for v in values if v is not None and v not in code}
-        if strange:
-            raise ConfigError(f"classes {sorted(strange)} are none of {list(task.classes)}")
-        known = torch.tensor([v is not None for v in values], dtype=torch.bool)
-        return torch.tensor([0 if v is None else code[v] for v in values]), known
-    width = len(task.classes)
-    if any(v is not None and len(v) != width for v in values):
-        raise ConfigError(f"a multi-label target has not {width} numbers: {list(task.classes)}")
-    empty = [None] * width
-    rows = [[float("nan") if x is None else float(x) for x in (v or empty)] for v in values]
-    labels = torch.tensor(rows).reshape(len(values), width)
-    return labels.nan_to_num(), ~labels.isnan()
-
-
-def _tasks(dataset: Dataset, names: Sequence[str]) -> dict[str, Task]:
     known = list(dataset.tasks)
     for name in names:
         if name not in known:

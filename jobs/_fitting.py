@@ -9,7 +9,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cluster import settings, storage
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DivergedError
 from fusion import bundle
 from fusion.bundle import Card, Predictor
 from fusion.nets import NETS, net_config
@@ -27,10 +27,11 @@ from fusion.ordering import seed_of
 from fusion.predicting import Predicted, joined, predict
 from fusion.recipe import Recipe
 from fusion.scaling import Scaler
-from fusion.training import Fitted, Group, OnEpoch, fit
+from fusion.training import Fitted, Group, NotFiniteError, OnEpoch, fit
 from jobs._feeding import Data
 from jobs._feeds import Clips
-from jobs._predictions import predictions_uri, write_predictions
+from jobs._predictions import write_predictions
+from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)
 
@@ -48,108 +49,15 @@ class NetChoice:
     share: float = 1.0
     """Of the training groups [0..1]."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Clips by role, as masks; every clip has at most one."""
-
-    train: np.ndarray
-    valid: np.ndarray
-    oof: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One net to train."""
-
-    seed: int
-    fold: int | None
-    """None: the refit on all rows."""
-
-    def folder(self, root: str, run: str) -> str:
-        """Where it is published."""
-        fold = "refit" if self.fold is None else f"fold={self.fold}"
-        return storage.join(root, "runs", run, fold, f"seed={self.seed}")
-
-    def commit(self, root: str, run: str) -> str:
-        """The file whose existence means that the part is done."""
-        if self.fold is None:
-            return storage.join(self.folder(root, run), "model.safetensors")
-        return predictions_uri(root, run, self.fold, self.seed)
-
-    @property
-    def title(self) -> str:
-        """How progress names it."""
-        return f"{'refit' if self.fold is None else f'fold {self.fold}'} seed {self.seed}"
-
-
-def split_of(
-    clips: Clips, part: Part, *, valid_share: float, has_folds: bool, share: float = 1.0
-) -> Split:
-    """Roles of the clips in one part.
-
-    With folds the part's fold is held out and some groups of the rest choose the epoch; each seed draws its
-    own, so that the seeds of a fold together see all of its rows. A valid share of 0 keeps nobody back: the
-    net trains on all of the rest and its last epoch counts. Without folds the valid split chooses (or,
-    where the dataset has none, some groups of the rest, the same for every seed).
-
-    A share leaves out training groups, and with folds groups that choose the epoch; judged rows stay.
-    """
-    split = _whole_split(clips, part, valid_share, has_folds)
-    if share == 1.0:
-        return split
-    order = seed_of("share", "refit" if part.fold is None else part.fold, part.seed)
-    train = share_of_groups(clips, split.train, share, order)
-    valid = share_of_groups(clips, split.valid, share, order) if has_folds else split.valid
-    return Split(train=train, valid=valid, oof=split.oof)
-
-
-def _whole_split(clips: Clips, part: Part, valid_share: float, has_folds: bool) -> Split:
-    nobody = np.zeros(len(clips), bool)
-    if part.fold is None:
-        return Split(train=~nobody, valid=nobody, oof=nobody)
-    if has_folds:
-        oof = clips.fold == part.fold
-        if valid_share == 0:
-            return Split(train=~oof, valid=nobody, oof=oof)
-        valid = some_groups(clips, ~oof, valid_share, seed_of("inner", part.fold, part.seed))
-        return Split(train=~oof & ~valid, valid=valid, oof=oof)
-    valid = clips.split == "valid"
-    if not valid.any():
-        valid = some_groups(clips, ~nobody, valid_share, seed_of("inner"))
-    return Split(train=~valid, valid=valid, oof=nobody)
-
-
-def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Whole groups drawn at random until they hold a share of the rows.
-
-    Raises:
-        ConfigError: there is only one group.
-    """
-    group = _groups(clips)
-    names, counts = np.unique(group[among], return_counts=True)
-    if len(names) < 2:
-        raise ConfigError(
-            f"the rows to train on are all of one group ({names.tolist()}): nothing is left to "
-            "choose the epoch by"
+    def split(self, clips: Clips, part: Part) -> Split:
+        """Roles of the clips in one part."""
+        return split_of(
+            clips,
+            part,
+            valid_share=self.valid_share,
+            has_folds=self.has_folds,
+            share=self.share,
         )
-    order = np.random.default_rng(seed).permutation(len(names))
-    wanted = max(1, int(np.searchsorted(counts[order].cumsum(), share * counts.sum()) + 1))
-    return among & np.isin(group, names[order[: min(wanted, len(names) - 1)]])
-
-
-def share_of_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The first groups of a random order, at least one; those of a smaller share are among them."""
-    group = _groups(clips)
-    names = np.unique(group[among])
-    order = np.random.default_rng(seed).permutation(len(names))
-    return among & np.isin(group, names[order[: max(1, round(share * len(names)))]])
-
-
-def _groups(clips: Clips) -> np.ndarray:
-    """Name of each clip's group; a clip without one stands for itself."""
-    pairs = zip(clips.group, clips.clip_id, strict=True)
-    return np.array([f"clip {clip}" if name is None else str(name) for name, clip in pairs])
 
 
 def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Predictor:
@@ -192,6 +100,16 @@ class Trained:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """Where a training goes on from, who hears of its epochs, and where it ends."""
+
+    resume: bytes | None = None
+    on_epoch: OnEpoch | None = None
+    last_epoch: int | None = None
+    """Of a refit: the epoch that its folds found best."""
+
+
 def train_part(
     choice: NetChoice,
     data: Data,
@@ -199,24 +117,18 @@ def train_part(
     recipe: Recipe,
     *,
     group: Group | None = None,
-    resume: bytes | None = None,
-    on_epoch: OnEpoch | None = None,
+    course: Course | None = None,
     roles: tuple[str, ...] = ("train", "valid", "oof"),
 ) -> Trained:
     """Train one net and predict the rows of the wanted roles.
 
     Raises:
         ConfigError: a net that takes another axis, or a choice that does not suit the data.
+        DivergedError: a loss, weight or prediction is not finite.
     """
     start = time.monotonic()
-    group = group or Group()
-    split = split_of(
-        data.clips,
-        part,
-        valid_share=choice.valid_share,
-        has_folds=choice.has_folds,
-        share=choice.share,
-    )
+    group, course = group or Group(), course or Course()
+    split = choice.split(data.clips, part)
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid", "oof")}
     try:
         predictor = new_predictor(choice, data, rows["train"], part.seed)
@@ -229,9 +141,12 @@ def train_part(
             recipe=recipe,
             seed=part.seed,
             group=group,
-            resume=resume,
-            on_epoch=on_epoch,
+            resume=course.resume,
+            on_epoch=course.on_epoch,
+            last_epoch=course.last_epoch,
         )
+    except NotFiniteError as error:
+        raise diverged(choice, part, error) from error
     except ValueError as error:
         raise ConfigError(f"{choice.net}, {part.title}: {error}") from error
     found = {}
@@ -240,16 +155,21 @@ def train_part(
             mine = rows[role][group.rank :: group.world]
             got = predict(fitted.predictor, data.feed, mine, batch_size=256, device=group.device)
             found[role] = joined(got, group.world)
+            if not all(bool(logits.isfinite().all()) for logits in found[role].logits.values()):
+                best = fitted.best_epoch
+                reason = NotFiniteError(
+                    best, fitted.history[best - 1]["lr"], f"a prediction of {role} rows"
+                )
+                raise diverged(choice, part, reason)
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
 
 
-def until(epoch: int) -> OnEpoch:
-    """Stops a refit after the epoch that its folds found best."""
-
-    def stop(record: dict[str, float], _state: Callable[[], bytes]) -> bool:
-        return record["epoch"] >= epoch
-
-    return stop
+def diverged(choice: NetChoice, part: Part, reason: NotFiniteError) -> DivergedError:
+    """What the user is told of a net that left the finite numbers, and what to type."""
+    return DivergedError(
+        f"{choice.net}, {part.title}: training diverged, {reason}; nothing of this net is kept; "
+        f"type a smaller --lr, e.g. {reason.lr / 10:g}, another --clip-norm, or --precision float32"
+    )
 
 
 def publish_part(root: str, run: str, trained: Trained, data: Data, card: Card) -> None:
@@ -264,7 +184,7 @@ def publish_part(root: str, run: str, trained: Trained, data: Data, card: Card) 
     if part.fold is not None:
         table = predictions_table(run, part, trained.roles, data)
         write_predictions(root, run, part.fold, part.seed, table)
-    storage.remove(storage.join(folder, "checkpoint.pt"))
+    storage.remove(part.checkpoint(root, run))
 
 
 def predictions_table(run: str, part: Part, roles: Mapping[str, Predicted], data: Data) -> pa.Table:
@@ -287,7 +207,7 @@ def predictions_table(run: str, part: Part, roles: Mapping[str, Predicted], data
             said = has_input[torch.from_numpy(rows)].tolist()
             columns = {
                 "clip_id": data.clips.clip_id[rows],
-                "run": pa.array([run] * len(rows)),
+                "run": pa.array([run] * len(rows), pa.string()),
                 "split": pa.array(data.clips.split[rows].tolist(), pa.string()),
                 "fold": pa.array([part.fold] * len(rows), pa.int64()),
                 "seed": pa.array([part.seed] * len(rows), pa.int64()),

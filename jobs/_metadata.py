@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from fusion.tasks import Task
-from jobs._feeding import encode_targets
 from jobs._manifest import read_dataset, read_manifest
 from jobs._predictions import HeldOut
+from jobs.training.targets import encode_targets
 
 LENGTH, CURVE = "length", "length squared"
 MODALITIES = ("video", "audio", "text")

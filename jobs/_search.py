@@ -10,8 +10,8 @@ from cluster.session import cluster_capacity
 from fusion.nets import net_axis
 from jobs import train
 from jobs._feeding import Library
-from jobs._fitting import Part
 from jobs._space import Space
+from jobs.training.parts import Part
 
 if TYPE_CHECKING:
     from jobs.tune import Config

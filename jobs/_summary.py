@@ -15,7 +15,6 @@ from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._fitting import Part
 from jobs._predictions import (
     as_target,
     matrix,
@@ -24,6 +23,7 @@ from jobs._predictions import (
     with_priors,
 )
 from jobs._results import FIGURES
+from jobs.training.parts import Part
 
 
 def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
@@ -185,16 +185,17 @@ def show(summary: Mapping[str, Any]) -> None:
     table.add_column("mean of seeds", justify="right")
     table.add_column("majority", justify="right")
     judged = summary["judged"]
-    for task, (clips, _) in summary["rows"][judged].items():
+    rows = summary["rows"].get(judged, {})  # none has a label
+    for task, (clips, _) in rows.items():
         counts = [str(summary["rows"][role][task][0]) for role in columns]
         table.add_row(f"{task}/n", *counts, str(clips), str(clips))
-    for name in summary["roles"][judged]:
+    for name in summary["roles"].get(judged, {}):
         cells = [_cell(summary["roles"][role].get(name)) for role in columns]
         base = summary["majority"].get(name)
         mean = summary["averaged"].get(name, float("nan"))
         table.add_row(name, *cells, f"{mean:.3f}", "-" if base is None else f"{base:.3f}")
     console.show(table)
-    for task, (clips, own) in summary["rows"][judged].items():
+    for task, (clips, own) in rows.items():
         if own < clips:
             console.show(
                 f"{task}: {clips - own} of {clips} {judged} clips have none of the inputs; the prior of "

@@ -7,6 +7,7 @@ gets a file in `<root>/runs/<run>/trials/`; a search that was killed reads these
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -29,15 +30,16 @@ from fusion.predicting import SHOWN, judged
 from fusion.training import Group
 from jobs import _fitting, train
 from jobs._feeding import Library
-from jobs._fitting import Part, Trained
+from jobs._fitting import Trained
 from jobs._ledger import STATES, Record, frozen, trial_uri
 from jobs._space import Space, with_values
+from jobs.training.parts import Part
 
 RUNGS = (1, 3, 9)
 """Folds after which a trial may be stopped."""
 
 WORST = 1e9
-"""The score of a trial that could not be trained; finite, because Tune compares it."""
+"""The score of a trial that diverged or could not be trained; finite, because Tune compares it."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -91,6 +93,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 )
         except AffuseError as error:
             return {"score": WORST, "done": True, "error": str(error), **self._facts("failed")}
+        figures = self._figures()
+        score = self.score.loss(figures.get(self.score.name, math.nan))
+        if not math.isfinite(score):
+            reason = f"{self.score.name} has no value on the rows that fold {self.at} is judged by"
+            return {"score": WORST, "done": True, "error": reason, **self._facts("failed")}
         self.at += 1
         done = self.at == len(self.parts)
         if done:
@@ -101,9 +108,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             ]
             table = PREDICTIONS.conform(pa.concat_tables(tables))
             storage.publish_table(table, trial_uri(self.base, self.trial["number"], ".parquet"))
-        figures = self._figures()
         return {
-            "score": self.score.loss(figures[self.score.name]),
+            "score": score,
             "done": done,
             "figures": figures,
             **self._facts("finished" if done else "pruned"),
@@ -120,9 +126,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         for item in self.trained:
             for predicted in item.roles.values():
                 prediction, target = judged(predicted, name, task)
-                for each in shown:
-                    value = metric(each)(prediction, target) if len(target) else float("nan")
-                    found.setdefault(each, []).append(value)
+                for each in shown if len(target) else ():
+                    found.setdefault(each, []).append(metric(each)(prediction, target))
         return {each: sum(values) / len(values) for each, values in sorted(found.items())}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

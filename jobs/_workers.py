@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cluster import settings, storage
-from cluster.errors import PlanError
+from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.recipe import Recipe
 from fusion.training import Group, OnEpoch
 from jobs import _fitting
 from jobs._feeding import Data, load
-from jobs._fitting import Part
+from jobs._fitting import Course
+from jobs.catalog import run_names
+from jobs.training.parts import Part
 
 if TYPE_CHECKING:
     from jobs.train import Config
+
+
+LOOK_S = 0.5
+"""Between two looks at what other workers have published [s]."""
 
 
 def launch(config: "Config") -> None:
@@ -34,7 +40,7 @@ def launch(config: "Config") -> None:
         train_all(settings.to_mapping(config))
         return
     with ray_session(config.session):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchTrainer
 
         capacity = cluster_capacity()
@@ -60,7 +66,12 @@ def launch(config: "Config") -> None:
                 failure_config=FailureConfig(max_failures=config.max_failures),
             ),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        except WorkerGroupError as error:
+            # What one worker refuses all refuse; the user is told the reason, not the tracebacks.
+            reasons = map(_ours, error.worker_failures.values())
+            raise next(filter(None, reasons), error) from error
         if storage.is_local(state):
             shutil.rmtree(state, ignore_errors=True)
 
@@ -73,12 +84,32 @@ def train_all(values: Mapping[str, Any]) -> None:
     group = _group()
     data = load(train.request_of(config))
     parts = train.parts_of(config)
-    if config.spread == "parts":
-        parts = parts[group.rank :: group.world]
-        group = Group(device=group.device)
-    todo = _agreed(train.missing(config, parts), group)
-    for part in todo:
-        _train_one(config, data, part, group)
+    folds = [part for part in parts if part.fold is not None]
+    refits = [part for part in parts if part.fold is None]
+    for some in (folds, refits):
+        mine, own = some, group
+        if config.spread == "parts":
+            mine, own = some[group.rank :: group.world], Group(device=group.device)
+        for part in _agreed(train.missing(config, mine), own):
+            _train_one(config, data, part, own)
+        # A refit takes its last epoch from all folds: also from those that another worker trains.
+        _wait_for(config, some)
+
+
+def _ours(failure: BaseException | None) -> AffuseError | None:
+    """The error of our own that a worker failed with, however Ray has wrapped it."""
+    while failure is not None and not isinstance(failure, AffuseError):
+        inside = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None)
+        failure = inside or failure.__cause__
+    return failure
+
+
+def _wait_for(config: "Config", parts: list[Part]) -> None:
+    """Return once all parts are published, by whichever worker; a worker that dies ends the others too."""
+    from jobs import train
+
+    while train.missing(config, parts):
+        time.sleep(LOOK_S)
 
 
 def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
@@ -88,16 +119,26 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
     run = str(config.run)
     choice = train.choice_of(config)
     recipe: Recipe = config
-    checkpoint = storage.join(part.folder(config.root, run), "checkpoint.pt")
-    on_epoch = saving(checkpoint, config.checkpoint_s, group)
+    checkpoint = part.checkpoint(config.root, run)
+    last_epoch = None
     if part.fold is None:
         folds = [p for p in train.parts_of(config) if p.fold is not None]
-        epoch = _fitting.median_epoch(config.root, run, folds)
-        on_epoch = both(on_epoch, _fitting.until(epoch))
-    resume = storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None
-    trained = _fitting.train_part(
-        choice, data, part, recipe, group=group, resume=resume, on_epoch=on_epoch
+        last_epoch = _fitting.median_epoch(config.root, run, folds)
+    base = train.run_uri(config)
+    own = run_names.owner(base)
+    course = Course(
+        resume=storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None,
+        on_epoch=saving(
+            checkpoint, config.checkpoint_s, group, lambda: run_names.check_owner(base, own)
+        ),
+        last_epoch=last_epoch,
     )
+    try:
+        trained = _fitting.train_part(choice, data, part, recipe, group=group, course=course)
+    except DivergedError:
+        # From here on it would diverge again.
+        storage.remove(checkpoint)
+        raise
     facts = {
         "run": run,
         "fold": part.fold,
@@ -108,6 +149,7 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
         "manifest": data.dataset.manifest_hash,
     }
     if group.rank == 0:
+        run_names.check_owner(base, own)
         card = _fitting.card_of(choice, data, facts)
         _fitting.publish_part(config.root, run, trained, data, card)
         print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
@@ -115,28 +157,26 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
         torch.distributed.barrier()
 
 
-def saving(uri: str, every_s: float, group: Group) -> OnEpoch:
-    """Writes the state at the end of an epoch, by the first worker, at most every so many seconds."""
+def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) -> OnEpoch:
+    """Writes the state at the end of an epoch, by the first worker, at most every so many seconds.
+
+    Args:
+        uri: of the state.
+        every_s: between two of them [s].
+        group: the workers.
+        check: called before each.
+    """
     last = time.monotonic()
 
     def save(_record: dict[str, float], state: Callable[[], bytes]) -> bool:
         nonlocal last
         if group.rank == 0 and time.monotonic() - last >= every_s:
+            check()
             storage.publish_bytes(state(), uri)
             last = time.monotonic()
         return False
 
     return save
-
-
-def both(first: OnEpoch, second: OnEpoch) -> OnEpoch:
-    """Calls two callbacks; either may stop."""
-
-    def call(record: dict[str, float], state: Callable[[], bytes]) -> bool:
-        stop = first(record, state)
-        return second(record, state) or stop
-
-    return call
 
 
 def _group() -> Group:

@@ -29,14 +29,17 @@ from fusion.nets import net_axis
 from fusion.recipe import Recipe
 from jobs import _fitting
 from jobs._features import resolve_features
-from jobs._feeding import Request
-from jobs._fitting import NetChoice, Part
+from jobs._feeding import Request, read_clips, tasks_of
+from jobs._fitting import NetChoice
 from jobs._leaks import warn_of_leaks
 from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
+from jobs.catalog.run_names import free, holds_results, owner
+from jobs.training.labels import check_labels
+from jobs.training.parts import Part
 from jobs.training.speaker_norm import enrolment
 
 ELSEWHERE = (
@@ -156,13 +159,15 @@ def main(config: Config) -> None:
     """Train what is missing of a run, then sum it up."""
     start = time.monotonic()
     config = resolved(config)
-    claim(config)
+    check_name(config)
     parts = parts_of(config)
     todo = missing(config, parts)
     base = run_uri(config)
     if not todo and storage.exists(storage.join(base, "summary.json")):
         print(f"nothing to do: {base} is complete")
         return
+    check_rows(config)
+    claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:
@@ -187,7 +192,7 @@ def quietly(values: Mapping[str, Any]) -> str:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         main(config)
     summary = storage.read_json(storage.join(run_uri(config), "summary.json"))
-    figures = summary["roles"][summary["judged"]]
+    figures = summary["roles"].get(summary["judged"], {})
     text = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in list(figures.items())[:2])
     return f"{config.run}: {text}"
 
@@ -217,22 +222,38 @@ def identity(config: Config, more: Mapping[str, Any] | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def claim(config: Config) -> None:
-    """Write config.json, or find one that means the same.
+def check_name(config: Config) -> None:
+    """Refuse the name of a run of another config or another manifest that came to something.
 
     Raises:
-        ConfigError: the name belongs to a run of another config or another manifest.
+        ConfigError: naming what is different.
     """
+    base, mapping = run_uri(config), settings.to_mapping(config)
+    if owner(base) in (None, {"identity": identity(config)}):
+        return
+    if not holds_results(base):
+        free(base)
+        return
+    before = storage.read_json(storage.join(base, "config.json"))
+    different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
+    reason = f"other {', '.join(different)}" if different else "another manifest or features"
+    raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
+
+
+def claim(config: Config) -> None:
+    """Write config.json and what the run is recognised by: from here on it has its name."""
     base = run_uri(config)
-    uri, mark = storage.join(base, "config.json"), storage.join(base, "identity.json")
-    now, mapping = {"identity": identity(config)}, settings.to_mapping(config)
-    if storage.exists(mark) and storage.read_json(mark) != now:
-        before = storage.read_json(uri)
-        different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
-        reason = f"other {', '.join(different)}" if different else "another manifest or features"
-        raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
     publish_config(config, base)
-    storage.publish_json(now, mark)
+    storage.publish_json({"identity": identity(config)}, storage.join(base, "identity.json"))
+
+
+def check_rows(config: Config) -> None:
+    """Refuse labels that nothing can be learned from, before features are read."""
+    request, choice = request_of(config), choice_of(config)
+    tasks = tasks_of(read_dataset(config.root), config.tasks)
+    clips = read_clips(request, tasks)
+    splits = [(part, choice.split(clips, part)) for part in parts_of(config)]
+    check_labels(clips, tasks, splits)
 
 
 def run_uri(config: Config) -> str:
@@ -295,6 +316,9 @@ def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> No
     base = run_uri(config)
     lines = [json.dumps(record, sort_keys=True) + "\n" for record in histories(config, parts)]
     storage.publish_bytes("".join(lines).encode(), storage.join(base, "history.jsonl"))
+    for part in parts:
+        # Of a part that was killed between its last file and this.
+        storage.remove(part.checkpoint(config.root, str(config.run)))
     storage.publish_json(summary, storage.join(base, "summary.json"))
 
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from cluster import console, settings, storage
 from cluster.console import Table
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.session import cluster_capacity, ray_session
 from cluster.settings import Place
 from cluster.tracking import Tracker, run_tracker
@@ -39,6 +39,7 @@ from jobs._search import load_library, run_trials
 from jobs._selecting import held_trials, members_of, procedure
 from jobs._space import Space, default_space, read_space, with_values
 from jobs.catalog.outputs import publish_config
+from jobs.catalog.run_names import free
 
 ALSO_ELSEWHERE = (
     "ensemble",
@@ -109,6 +110,7 @@ def main(config: Config) -> None:
     space_values = space_of(config)
     base = base_of(config, space_values)
     space = read_space(space_values, base)
+    train.check_rows(base)
     claim(config, base, space_values)
     print(f"run {base.run}: {len(space.dimensions)} dimensions")
     folder = train.run_uri(base)
@@ -128,7 +130,7 @@ def main(config: Config) -> None:
 def space_of(config: Config) -> dict[str, Any]:
     """The space of the file, or the default one."""
     if config.space is not None:
-        return settings.read_mapping(config.space)
+        return settings.read_mapping(config.space, flag="--space")
     tasks = read_dataset(config.root).tasks
     kinds = [task.kind for name, task in tasks.items() if name in (config.tasks or tasks)]
     return default_space(config, kinds)
@@ -156,6 +158,7 @@ def claim(config: Config, base: train.Config, space_values: Mapping[str, Any]) -
     same = {k: v for k, v in mapping.items() if k not in (*train.ELSEWHERE, *ALSO_ELSEWHERE)}
     identity = {"config": {**same, "space": space_values}, "identity": train.identity(base)}
     mark = storage.join(folder, "identity.json")
+    free(folder)
     if storage.exists(mark) and storage.read_json(mark) != identity:
         raise ConfigError(
             f"run {base.run!r} is there already, as another search or of another manifest; "
@@ -210,7 +213,7 @@ def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
         f"{base.run}-{number:05d}": with_values(base, by_number[number].values)
         for number in numbers
     }
-    train_members(config, base, members)
+    members = train_members(config, base, members)
     return {
         "run": base.run,
         "kind": "tune",
@@ -219,36 +222,56 @@ def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
         "best": dataclasses.asdict(best),
         "members": [
             {"run": name, "score": scores[number], "values": dict(by_number[number].values)}
-            for name, number in zip(members, numbers, strict=True)
+            for number in numbers
+            if (name := f"{base.run}-{number:05d}") in members
         ],
         "importance": shares,
         "procedure": judged_procedure(config, base, finished),
     }
 
 
-def train_members(config: Config, base: train.Config, members: Mapping[str, train.Config]) -> None:
+def train_members(
+    config: Config, base: train.Config, members: Mapping[str, train.Config]
+) -> dict[str, train.Config]:
     """Train the kept configurations with all member seeds, several at a time.
 
     The seeds of the search give the nets of the search again, bit by bit.
+
+    Returns:
+        Those that could be trained: with a seed that the search has not seen a net may diverge.
+
+    Raises:
+        AffuseError: that of the last member, where none could be trained.
     """
     seeds = tuple(dict.fromkeys([*base.seeds, *config.member_seeds]))
-    todo = [
-        dataclasses.replace(chosen, run=name, seeds=seeds, tracking=False, workers=0)
-        for name, chosen in members.items()
-    ]
-    todo = [one for one in todo if not train.is_complete(one)]
+    chosen = {
+        name: dataclasses.replace(each, run=name, seeds=seeds, tracking=False, workers=0)
+        for name, each in members.items()
+    }
+    todo = {name: one for name, one in chosen.items() if not train.is_complete(one)}
     if not todo:
-        return
+        return dict(members)
     print(f"{len(todo)} members to train with seeds {list(seeds)}")
+    failed: dict[str, AffuseError] = {}
     with ray_session(config.session):
         import ray
 
         gpus = config.gpu_share if cluster_capacity().gpus else 0.0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train.quietly)
-        waiting = [task.remote(settings.to_mapping(one)) for one in todo]
+        waiting = {task.remote(settings.to_mapping(one)): name for name, one in todo.items()}
         while waiting:
-            ready, waiting = ray.wait(waiting)
-            print(f"  {ray.get(ready[0])}, {len(waiting)} left", flush=True)
+            (ready,), _ = ray.wait(list(waiting))
+            name = waiting.pop(ready)
+            try:
+                print(f"  {ray.get(ready)}, {len(waiting)} left", flush=True)
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, AffuseError):
+                    raise
+                failed[name] = error.cause
+                print(f"  {name} is left out: {error.cause}, {len(waiting)} left", flush=True)
+    if len(failed) == len(members):
+        raise next(iter(failed.values()))
+    return {name: one for name, one in members.items() if name not in failed}
 
 
 def judged_procedure(

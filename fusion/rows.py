@@ -1,0 +1,35 @@
+"""What training asks of a data set: rows by index."""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fusion.batch import Batch
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Rows of a data set by index; a row is a clip or a dialogue, as the net takes it."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [row]: steps in time."""
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Rows as one batch, with targets."""
+
+    def targets(self, rows: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Targets and which of them are known, without reading any feature."""
+
+
+@runtime_checkable
+class ViewFeed(Feed, Protocol):
+    """A feed whose rows can be seen otherwise; only training rows ever are."""
+
+    @property
+    def num_views(self) -> int:
+        """Views besides the original."""
+
+    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+        """Rows as one batch, each in its view [row]; 0 is the original, and what has no views stays it."""

@@ -1,0 +1,51 @@
+"""Names of runs: a start that failed before it came to anything leaves its name free."""
+
+from typing import Any
+
+from cluster import storage
+from cluster.errors import ConfigError
+
+RESULTS = {"checkpoint.pt", "model.safetensors", "predictions.parquet"}
+"""Files of a part that somebody may want to keep."""
+
+
+def holds_results(run_uri: str) -> bool:
+    """Whether a net, predictions, a state to go on from or a trial of a search lies under a run's folder."""
+    for name in storage.names(run_uri):
+        folder = storage.join(run_uri, name)
+        if name == "trials" and storage.names(folder, ".json"):
+            return True
+        if name == "refit" or name.startswith("fold="):
+            seeds = (storage.join(folder, seed) for seed in storage.names(folder))
+            if any(RESULTS.intersection(storage.names(seed)) for seed in seeds):
+                return True
+    return False
+
+
+def free(run_uri: str) -> None:
+    """Remove what a start without results left behind."""
+    if not holds_results(run_uri):
+        storage.remove_tree(run_uri)
+
+
+def owner(run_uri: str) -> Any:
+    """Whose the name of a run is at the moment: what its last start recognises it by; None: nobody's."""
+    mark = storage.join(run_uri, "identity.json")
+    return storage.read_json(mark) if storage.exists(mark) else None
+
+
+def check_owner(run_uri: str, own: Any) -> None:
+    """Refuse to write into a run whose name another start has taken meanwhile.
+
+    Args:
+        run_uri: folder of the run.
+        own: its `owner` when this start began.
+
+    Raises:
+        ConfigError: the name is another's.
+    """
+    if owner(run_uri) != own:
+        raise ConfigError(
+            f"{run_uri} was started anew with another config, and this start stops; type another --run "
+            "for one of the two"
+        )

@@ -1,0 +1,87 @@
+"""Labels that nothing can be learned from are refused or said, before a net is trained."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cluster import storage
+from jobs.__main__ import run as affuse
+
+
+def label(root: str, task: str, of_clip) -> None:
+    """Write the labels of a task anew; `of_clip` gets the clip's number from 0 and its label."""
+    for path in sorted(Path(root, "manifest", "abc").glob("*.parquet")):
+        table = storage.read_table(str(path))
+        pairs = zip(table["clip_id"].to_pylist(), table[task].to_pylist(), strict=True)
+        values = pa.array([of_clip(clip - 100, old) for clip, old in pairs], table[task].type)
+        table = table.set_column(table.column_names.index(task), task, values)
+        storage.publish_table(table, str(path))
+
+
+def train(root: str, *more: str) -> int:
+    return affuse(
+        [
+            "train", "--root", root, "--inputs", "voice", "--pool", "mean", "--epochs", "2",
+            "--run", "r", "--no-tracking", *more,
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("folds", [(), ("--folds", "speaker")])
+@pytest.mark.parametrize(("task", "value"), [("emotion", "glad"), ("arousal", 0.5)])
+def test_a_task_of_one_answer_is_refused_with_what_to_type(root, folds, task, value, capsys):
+    label(root, task, lambda _clip, _old: value)
+    assert train(root, *folds) == 2
+    line = capsys.readouterr().err
+    assert f"task '{task}': all labels of the rows to train on are {value!r}" in line
+    assert "type other --tasks" in line
+    other = {"emotion": "arousal", "arousal": "emotion"}[task]
+    assert train(root, *folds, "--tasks", other) == 0
+
+
+@pytest.mark.parametrize("job", ["train", "tune"])
+def test_the_search_refuses_it_too(root, job, capsys):
+    label(root, "emotion", lambda _clip, _old: "sad")
+    assert affuse([job, "--root", root, "--inputs", "voice", "--no-tracking"]) == 2
+    assert "there is nothing to tell apart" in capsys.readouterr().err
+
+
+def test_a_fold_whose_training_rows_have_one_class_is_named(root, capsys):
+    # Speakers 1 and 4 are fold 1: without them only one class is left.
+    label(root, "emotion", lambda clip, old: old if clip // 8 % 3 == 1 else "calm")
+    assert train(root, "--folds", "speaker", "--tasks", "emotion") == 0
+    said = capsys.readouterr().out
+    assert "warning: fold 1 seed 0: all its training rows have 'calm' as label of 'emotion'" in said
+    assert "fold 0 seed 0: all its" not in said
+
+
+def test_a_fold_without_a_label_to_train_on_is_refused(root, capsys):
+    label(root, "emotion", lambda clip, old: old if clip // 8 % 3 == 1 else None)
+    assert train(root, "--folds", "speaker", "--tasks", "emotion", "--valid-share", "0") == 2
+    assert "fold 1 seed 0: none of its 32 training rows has a label of emotion" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_held_out_fold_without_any_label_is_trained_around(root):
+    label(root, "emotion", lambda clip, old: None if clip // 8 % 3 == 1 else old)
+    assert train(root, "--folds", "speaker", "--tasks", "emotion") == 0
+    summary = storage.read_json(f"{root}/runs/r/summary.json")
+    assert summary["roles"]["oof"]["emotion/accuracy"]["mean"] > 0
+
+
+def test_a_valid_split_without_any_label_says_that_the_last_epoch_counts(root, capsys):
+    label(root, "emotion", lambda clip, old: None if 40 <= clip < 48 else old)
+    assert train(root, "--tasks", "emotion") == 0
+    assert "its last epoch counts" in capsys.readouterr().out
+    card = storage.read_json(f"{root}/runs/r/fold=0/seed=0/model.json")
+    assert card["facts"]["best_epoch"] == 2
+
+
+def test_people_without_labels_do_not_choose_the_epoch(root):
+    label(root, "emotion", lambda clip, old: old if clip // 8 % 2 == 0 or clip >= 40 else None)
+    assert train(root, "--folds", "speaker", "--tasks", "emotion") == 0
+    for path in Path(root, "runs/r").rglob("predictions.parquet"):
+        roles = storage.read_table(str(path))["role"].to_pylist()
+        assert roles.count("valid") > 0

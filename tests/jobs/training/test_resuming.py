@@ -1,0 +1,162 @@
+"""A run that was stopped at any moment ends with the weights of an undisturbed one."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster import storage
+from jobs import train
+from jobs.__main__ import run as affuse
+from jobs.catalog import run_names
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it, as nothing catches a kill."""
+
+
+def config(root: str, **changes) -> train.Config:
+    plain = train.Config(
+        root=root, inputs=("voice", "face"), net_options={"hidden": 8}, pool="mean", run="r",
+        epochs=12, patience=2, lr=1e-1, folds="speaker", checkpoint_s=0.0, tracking=False,
+    )  # fmt: skip
+    return dataclasses.replace(plain, **changes)
+
+
+def content(root: str, run: str = "r") -> dict[str, bytes]:
+    base = Path(root, "runs", run)
+    return {
+        str(path.relative_to(base)): path.read_bytes()
+        for name in ("model.safetensors", "history.jsonl")
+        for path in base.rglob(name)
+    }
+
+
+def kill_after(monkeypatch, wanted: str, count: int) -> None:
+    """The process ends right after the so-manieth write below a folder."""
+    publish, seen = storage.publish_bytes, []
+
+    def publish_and_die(content: bytes, uri: str) -> None:
+        publish(content, uri)
+        if wanted in uri:
+            seen.append(uri)
+            if len(seen) == count:
+                raise Killed(uri)
+
+    monkeypatch.setattr(storage, "publish_bytes", publish_and_die)
+
+
+@pytest.mark.parametrize("schedule", ["constant", pytest.param("cosine", marks=pytest.mark.slow)])
+def test_a_refit_killed_after_any_of_its_writes_has_the_weights_of_an_undisturbed_one(
+    write_root, tmp_path, schedule
+):
+    whole = write_root(str(tmp_path / "whole"))
+    train.main(config(whole, schedule=schedule))
+    expected = content(whole)
+    epochs = len(expected["refit/seed=0/history.jsonl"].splitlines())
+    assert 1 < epochs < 12
+    root = write_root(str(tmp_path / "killed"))
+    train.main(config(root, schedule=schedule, refit=False))
+    # A checkpoint an epoch, then the three files of which the last is the commit.
+    for count in (1, epochs, epochs + 1, epochs + 2, epochs + 3):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, "/refit/", count)
+            with pytest.raises(Killed):
+                train.main(config(root, schedule=schedule))
+        train.main(config(root, schedule=schedule))
+        assert content(root) == expected, count
+        assert not list(Path(root).rglob("checkpoint.pt"))
+        storage.remove_tree(f"{root}/runs/r/refit")
+        os.remove(f"{root}/runs/r/summary.json")
+
+
+@pytest.mark.slow
+def test_a_fold_killed_after_any_of_its_writes_has_the_weights_of_an_undisturbed_one(
+    write_root, tmp_path
+):
+    whole = write_root(str(tmp_path / "whole"))
+    train.main(config(whole, folds=None, epochs=4))
+    expected = content(whole)
+    epochs = len(expected["fold=0/seed=0/history.jsonl"].splitlines())
+    root = write_root(str(tmp_path / "killed"))
+    for count in range(1, epochs + 5):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, "/fold=0/", count)
+            with pytest.raises(Killed):
+                train.main(config(root, folds=None, epochs=4))
+        train.main(config(root, folds=None, epochs=4))
+        assert content(root) == expected, count
+        storage.remove_tree(f"{root}/runs/r")
+
+
+class TestNames:
+    """A start that came to nothing leaves its name free."""
+
+    def start(self, root: str, *more: str) -> int:
+        return affuse(
+            [
+                "train", "--root", root, "--inputs", "voice", "--pool", "mean", "--epochs", "2",
+                "--run", "first", "--no-tracking", *more,
+            ]
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ("--folds", "speakr"),
+            ("--tasks", "emotoin"),
+            ("--pca", "audio=99"),
+            ("--normalise", "speaker:3", "--views", "1"),
+            ("--loss-options", "gamma=2"),
+            ("--lr-factors", "nothing=1"),
+            ("--balanced", "--tasks", "arousal"),
+            ("--lr", "1e30"),
+        ],
+        ids=lambda flags: flags[0],
+    )
+    def test_whatever_was_refused(self, root, wrong, capsys):
+        assert self.start(root, *wrong) in (1, 2)
+        assert self.start(root, "--folds", "speaker") == 0, capsys.readouterr().err
+        found = storage.read_json(f"{root}/runs/first/config.json")
+        assert found["folds"] == "speaker"
+
+    def test_features_that_were_not_there(self, root):
+        folder = Path(root, "features", "voice-1", "rows.parquet")
+        table = storage.read_table(str(folder))
+        storage.publish_table(table.slice(0, 30), str(folder))
+        assert self.start(root) == 1
+        storage.publish_table(table, str(folder))
+        assert self.start(root, "--lr", "0.01") == 0
+
+    @pytest.mark.parametrize("kept", ["checkpoint.pt", "model.safetensors", "predictions.parquet"])
+    def test_what_came_to_something_keeps_its_name(self, root, kept, capsys):
+        assert self.start(root) == 0
+        part = Path(root, "runs/first/fold=0/seed=0")
+        weights = (part / "model.safetensors").read_bytes()
+        for path in part.iterdir():
+            path.unlink()
+        (part / kept).write_bytes(weights)
+        before = (part / kept).read_bytes()
+        assert self.start(root, "--lr", "0.01") == 2
+        assert "run 'first' is there already, with other lr" in capsys.readouterr().err
+        assert (part / kept).read_bytes() == before
+
+    def test_a_start_whose_name_was_taken_meanwhile_writes_nothing_more(self, root, monkeypatch):
+        claim = train.claim
+
+        def claim_and_lose(one: train.Config) -> None:
+            claim(one)
+            storage.publish_json({"identity": "another"}, f"{root}/runs/first/identity.json")
+
+        monkeypatch.setattr(train, "claim", claim_and_lose)
+        # The worker asks when it begins; the name is lost after that.
+        owner, asked = run_names.owner, []
+
+        def owned(uri: str):
+            asked.append(uri)
+            return {"identity": "mine"} if len(asked) == 1 else owner(uri)
+
+        monkeypatch.setattr(run_names, "owner", owned)
+        assert self.start(root) == 2
+        assert not list(Path(root, "runs").rglob("*.safetensors"))
