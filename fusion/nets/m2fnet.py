@@ -16,6 +16,7 @@ re-implementation: relu(FC(relu([attended; T]))).
 Shapes: batch, time (utterances), feature, hidden, outputs.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -48,6 +49,9 @@ class M2FNet(Net):
         feedforward: int = 2048
         fusion_layers: int = 5
         classifier: int = 256
+        classifier_layers: int = 2
+        """Linear layers behind the fusion, the one that gives the logits included."""
+
         dropout: float = 0.4
         anchor: str = "text"
         reference: bool = False
@@ -69,14 +73,17 @@ class M2FNet(Net):
         self.project = module_dict(
             {n: nn.Linear(dim, config.hidden) for n, dim in self.dims.items()}
         )
-        layers = config.fusion_layers if self.others else 0
-        self.fusion = nn.ModuleList(FusionLayer(self.others, config) for _ in range(layers))
+        steps = config.fusion_layers if self.others else 0
+        self.fusion = nn.ModuleList(FusionLayer(self.others, config) for _ in range(steps))
+        width, layers = len(self.dims) * config.hidden, config.classifier_layers
+        if layers < 1:
+            raise ValueError(f"classifier_layers: expected 1 or more, came {layers}")
+        widths = [width, *[config.classifier] * (layers - 1)]
+        hidden = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
         self.classifier = nn.Sequential(
-            nn.Linear(len(self.dims) * config.hidden, config.classifier),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
+            *(part for layer in hidden for part in layer), nn.Dropout(config.dropout)
         )
-        self.heads = Heads(config.classifier, outputs, squash=config.squash)
+        self.heads = Heads(widths[-1], outputs, squash=config.squash)
 
     def forward(self, batch: Batch) -> Output:
         x, masks = self.encoded(batch)

@@ -99,3 +99,23 @@ class TestProfile:
         assert cls(cls.Config(oracle=True), dims=dims, outputs={"y": 2}).dims == dict(
             sorted(dims.items())
         )
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_the_classifier_of_m2fnet_has_the_layers_that_are_asked_for(layers):
+    net = build("m2fnet", hidden=16, classifier=16, classifier_layers=layers)
+    batch = dialogues()
+    hidden = [part for part in net.classifier if isinstance(part, torch.nn.Linear)]
+    assert len(hidden) == layers - 1
+    seen = []
+    net.classifier.register_forward_hook(lambda _net, given, _out: seen.append(given[0]))
+    logits = net(batch).logits["y"]
+    x = seen[0]
+    for layer in hidden:
+        x = torch.relu(layer(x))
+    torch.testing.assert_close(net.heads(x)["y"], logits)
+
+
+def test_a_classifier_without_a_layer_is_refused():
+    with pytest.raises(ValueError, match="classifier_layers: expected 1 or more"):
+        build("m2fnet", classifier_layers=0)
