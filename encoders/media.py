@@ -248,8 +248,6 @@ class _Child:
                 **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
                 "PYTHONPATH": os.pathsep.join(paths),
                 "OMP_NUM_THREADS": "1",
-                # How often decord repeats a read at a damaged end; its default takes minutes.
-                "DECORD_EOF_RETRY_MAX": "128",
             },
         )
         try:

@@ -276,7 +276,19 @@ def test_frames_are_those_of_their_times(decoder, film_of, film, part, policy):
             assert abs(len(set(wanted)) - len(seen)) <= 1
 
 
-LEVELS = ("mono", "stereo", "5.1", "7.1")
+@pytest.mark.parametrize("film", [PAIRS[0], PAIRS[2], PAIRS[8], PAIRS[27]], ids=label)
+def test_decord_sees_the_same_pixels(decoder, film_of, film):
+    """A reader that shares no code with FFmpeg's newer libraries is a second referee."""
+    decord = pytest.importorskip("decord", reason="decord has no wheel for this platform")
+    path, _ = film_of(film)
+    reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+    policy = FramePolicy(kind="even", count=6, size=48)
+    source = ClipSource(clip_id=1, video=Source(str(path)))
+    pixels = decoder.decode(source, Needs(frames=frozenset({policy}))).clip.frames[policy].pixels
+    wanted = [int((k + 0.5) * len(reader) / 6) for k in range(6)]
+    np.testing.assert_array_equal(pixels, reader.get_batch(wanted).asnumpy())
+
+
 SOUNDS = [
     *(
         Sound(file="a.wav", by="soundfile", codec=codec, layout=layout)
