@@ -287,8 +287,11 @@ def _from_table(table: Table, layout: Layout) -> Ready:
         column = table.columns[layout.array]
         cells = column if isinstance(column, list) else column.to_pylist()
         where = f"{table.where}: {layout.array}"
-        lists = [_two_dimensional(cell, where=where) for cell in cells]
-        return Ready(names=tuple(names), values=tuple(lists))
+        lists = [None if cell is None else _two_dimensional(cell, where=where) for cell in cells]
+        dim = next((steps.shape[1] for steps in lists if steps is not None), 0)
+        nothing = np.zeros((0, dim), np.float32)
+        values = tuple(nothing if steps is None else steps for steps in lists)
+        return Ready(names=tuple(names), values=values)
     found = features_of(table, names, keys, layout.columns)
     return Ready(**vars(found))
 

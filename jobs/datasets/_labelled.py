@@ -13,7 +13,7 @@ from cluster.settings import nearest
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS
-from jobs.datasets._adapter import Label, Row, media
+from jobs.datasets._adapter import Label, Row, is_media, media
 from jobs.interop.cells import is_whole, name_of
 from jobs.interop.columns import (
     alike,
@@ -49,6 +49,7 @@ class Reading:
         self._files = _by_key(files)
         if self._columns_are_there():
             self._names = self._read_names()
+            self._ask_for_media()
             self._words = {role: self._read_words(role) for role in (*PEOPLE, "split")}
             self._numbers = {role: self._read_numbers(role) for role in NUMBERS}
             self._labels = {task: self._read_task(task) for task in config.tasks}
@@ -83,7 +84,19 @@ class Reading:
                 f"no column 'name', and no 'video' or 'audio' to name clips by; {hint}"
             )
         self.faults += asked_back(near)
+        self._unread = [name for name in unread if name not in config.as_is]
         return named and not absent
+
+    def _ask_for_media(self) -> None:
+        """Ask back columns that hold media files, where none has that role and names find no file."""
+        named = self._column("video") or self._column("audio")
+        if named or all(name in self._files for name in self._names if name is not None):
+            return
+        for column in self._unread:
+            cells = [cell for cell in self._table.texts(column) if cell is not None]
+            if cells and all(map(is_media, cells)):
+                sound = all("video" not in media(cell) for cell in cells)
+                self.faults += asked_back({"audio" if sound else "video": [column]})
 
     def _cells(self, role: str) -> list[str | None]:
         column = self._column(role)

@@ -1,5 +1,6 @@
 """Which column is meant: slips of the pen are asked back, what is not read is named."""
 
+import re
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cluster.settings import nearest
 
 MOST_NAMED = 20
+NUMBER = re.compile(r"[0-9]{1,15}(\.0*)?")
 
 ALIASES: Mapping[str, str] = {
     "name": "clip clipid clipname file filename filepath id path utterance utteranceid utt uttid videoid",
@@ -34,11 +36,10 @@ def plain(text: str) -> str:
 
 
 def alike(word: str) -> str:
-    """A class or a person without what a slip changes: case, runs of spaces, invisible letters."""
-    seen = "".join(
-        c for c in unicodedata.normalize("NFKC", word) if unicodedata.category(c) != "Cf"
-    )
-    return " ".join(seen.casefold().split())
+    """A class or a person without what a slip changes: case, spaces, invisible letters, idle zeros."""
+    normal = unicodedata.normalize("NFKC", word)
+    seen = "".join(letter for letter in normal if unicodedata.category(letter) != "Cf")
+    return str(float(seen)) if NUMBER.fullmatch(seen) else " ".join(seen.casefold().split())
 
 
 def meant(wanted: str, header: Iterable[str]) -> str:
@@ -87,7 +88,7 @@ def spelt_differently(column: str, values: Iterable[str | None]) -> list[str]:
         families[alike(word)].append(word)
     return [
         f"{column}: {', '.join(f'{word!r} ({counts[word]})' for word in sorted(family))} differ only "
-        f"in case or spaces; spell them alike (or type: --as-is {column}, if they are different)"
+        f"in case, spaces or zeros; spell them alike (or type: --as-is {column}, if they are different)"
         for family in families.values()
         if len(family) > 1
     ]

@@ -120,6 +120,12 @@ class TestSequences:
         ready = read_ready(str(tmp_path / "f.pkl"), Layout(array="x"))
         assert [array.shape for array in ready.values] == [(5, 4), (2, 4), (3, 4)]
 
+    def test_a_clip_without_a_list_has_no_steps(self, tmp_path):
+        rows = pa.table({"name": ["a", "b"], "x": [None, [[1.0, 2.0], [3.0, 4.0]]]})
+        pq.write_table(rows, tmp_path / "f.parquet")
+        ready = read_ready(str(tmp_path / "f.parquet"), Layout(array="x"))
+        assert [array.shape for array in ready.values] == [(0, 2), (2, 2)]
+
     def test_the_layout_of_mmsa(self, tmp_path):
         part = {
             "vision": STEPS,

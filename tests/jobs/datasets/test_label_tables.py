@@ -193,13 +193,20 @@ class TestWhatIsAskedBack:
         assert "no column 'mood'; did you mean 'Mood'?" in out
 
     @pytest.mark.parametrize(
-        "words", [("Happy", "happy"), ("happy", "HAPPY"), ("very  sad", "very sad")]
+        "words",
+        [
+            ("Happy", "happy"),
+            ("happy", "HAPPY"),
+            ("very  sad", "very sad"),
+            ("1", "1.0"),
+            ("1", "01"),
+        ],
     )
     def test_classes_that_differ_in_case_or_spaces_only(self, prepare, words):
         table = "name,mood\n" + "".join(f"c{k},{word}\n" for k, word in enumerate(words))
         status, out, _ = prepare(table, *TASK)
         assert status == 1
-        assert "differ only in case or spaces" in out
+        assert "differ only in case, spaces or zeros" in out
         assert prepare(table, *TASK, "--as-is", "mood")[0] == 0
 
     def test_people_that_differ_in_case_only(self, prepare):
@@ -225,6 +232,21 @@ class TestMediaColumns:
     def test_two_files_of_one_stem_are_two_clips_of_one_name(self, prepare):
         status, out, _ = prepare("audio,mood\na/f.wav,x\nb/f.wav,y\n", *TASK)
         assert (status, "f: the name stands twice" in out) == (1, True)
+
+
+class TestFilesInOtherColumns:
+    def test_a_column_of_files_that_is_not_read_is_asked_back(self, prepare):
+        table = "name,mood,recording\na,x,f1.wav\nb,y,f2.wav\n"
+        status, out, _ = prepare(table, *TASK)
+        assert (status, "type: --columns audio=recording" in out) == (1, True)
+        status, out, rows = prepare(table, *TASK, "--columns", "audio=recording")
+        assert (status, rows["a"]["audio"]["uri"].endswith("media/f1.wav")) == (0, True)
+
+    def test_it_is_no_question_where_the_names_find_the_files(self, prepare, tmp_path):
+        (tmp_path / "media").mkdir()
+        soundfile.write(tmp_path / "media" / "a.wav", np.zeros(800, np.float32), 8000)
+        status, out, _ = prepare("name,mood,recording\na,x,a.wav\n", *TASK)
+        assert (status, "not read: recording" in out) == (0, True)
 
 
 class TestFaults:
