@@ -264,32 +264,32 @@ def without_ray(config, bundle, todo, uri):
         _stream.publish(job, task, result, facts_of(rows), {})
 
 
-@pytest.mark.parametrize("net", ["concat_mlp", "sdt"])
+@pytest.mark.parametrize(("net", "place"), [("concat_mlp", "{}"), ("sdt", "memory:/{}")])
 def test_many_files_go_on_after_a_stop_and_leave_only_their_scores(
-    toys, tmp_path, monkeypatch, capsys, net
+    toys, tmp_path, monkeypatch, capsys, net, place
 ):
     toys.corpus.write_corpus(tmp_path, 70, seconds=0.05)
     toys.bundle.write_bundle(tmp_path, net=net)  # sdt is of dialogues; these files are in none
-    out = tmp_path / "scores.jsonl"
+    out = place.format(tmp_path / "scores.jsonl")
 
     def stops(config, bundle, todo, uri):
         without_ray(config, bundle, todo[:1], uri)
         raise KeyboardInterrupt
 
     words = ["score", str(tmp_path / "media"), "--bundle", str(tmp_path / "bundles/b")]
-    words += ["--out", str(out)]
+    words += ["--out", out]
     monkeypatch.setattr(score, "score_clips", stops)
     with pytest.raises(KeyboardInterrupt):
         main_of(words)
-    assert not out.exists()
+    assert not storage.exists(out)
     monkeypatch.setattr(score, "score_clips", without_ray)
     main_of(words)
     said = capsys.readouterr().out
     assert re.search(r"\b6 of 70 clips to score", said) or re.search(r"\b64 of 70 clips", said)
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = [json.loads(line) for line in storage.read_bytes(out).splitlines()]
     assert [row["name"] for row in rows] == [str(i) for i in range(70)]
     assert {row["status"] for row in rows} == {"ok"}
-    assert not Path(f"{out}.affuse").exists()
+    assert not storage.names(f"{out}.affuse")
 
 
 def main_of(words):
