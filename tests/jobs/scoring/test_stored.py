@@ -220,6 +220,23 @@ class TestReading:
         assert "260 of 500 clips to score" in capsys.readouterr().out
         assert_equal(rows, all_at_once(root))
 
+    def test_units_of_which_other_things_are_read_are_scored_again_and_no_others(
+        self, root, capsys
+    ):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names])
+        write_table(root, "toy_audio", [names])
+        scored(root)
+        keys = [{"text": "a typo mended" if unit == names[3] else None} for unit in names]
+        with_columns(root, keys=[each for each in keys for _ in range(4)])
+        with pytest.raises(NotPreparedError, match=r"4 of 500 clips .* type: affuse encode"):
+            scored(root)
+        write_table(root, "toy_text", [names])
+        capsys.readouterr()
+        rows = scored(root)
+        assert "4 of 500 clips to score" in capsys.readouterr().out
+        assert len({row["clip_id"] for row in rows}) == len(rows) == 500
+
     def test_a_table_that_lacks_rows_is_refused_with_what_to_type(self, root):
         names = [ref.unit for ref in units(str(root))]
         write_table(root, "toy_text", [names])
