@@ -212,12 +212,14 @@ def resolved(config: Config) -> Config:
 
 
 def identity(config: Config, more: Mapping[str, Any] | None = None) -> str:
-    """Eight hex digits over all that shapes the result: config, manifest and feature tables."""
+    """Eight hex digits over all that shapes the result: config, manifest, folds and feature tables."""
     meaning = {**settings.to_mapping(config), **(more or {})}
     for name in ELSEWHERE:
         del meaning[name]
     meaning["manifest"] = read_dataset(config.root).manifest_hash
     meaning["features"] = [resolve_features(config.root, name) for name in config.inputs]
+    if config.folds is not None:  # cut anew with another seed they keep their name
+        meaning["cut"] = sorted(read_folds(config.root, config.folds).items())
     text = json.dumps(meaning, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -236,7 +238,8 @@ def check_name(config: Config) -> None:
         return
     before = storage.read_json(storage.join(base, "config.json"))
     different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
-    reason = f"other {', '.join(different)}" if different else "another manifest or features"
+    other = "another manifest, features or folds"
+    reason = f"other {', '.join(different)}" if different else other
     raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
 
 
