@@ -12,7 +12,7 @@
     +-- MissingExtraError   an optional dependency is not installed
     +-- MediaError          one clip cannot be decoded; becomes its error row, never stops a job
     +-- MachineError        a machine fails (full disk, spoilt device); no clip is to blame for it
-    +-- StorageError        nothing can be written: disk full, read-only, no permission
+    +-- StorageError        nothing can be written: disk full, read-only, no permission (also an OSError)
     +-- TooManyFailuresError  the share of failed clips passed the configured limit
     +-- DivergedError       training left the finite numbers; the net is not kept
     +-- TestSplitError      something other than `evaluate` asked for test rows
@@ -118,8 +118,8 @@ class MachineError(AffuseError):
     """A worker cannot go on for a reason that is not its clip's."""
 
 
-class StorageError(AffuseError):
-    """Something cannot be written, and will not be until somebody makes room for it."""
+class StorageError(AffuseError, OSError):
+    """Something cannot be written, and will not be until somebody makes room or gives leave."""
 
 
 class TooManyFailuresError(AffuseError):

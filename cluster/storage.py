@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import AbsentError, ConfigError
 from cluster.redaction import redacted
+from cluster.refusals import writing
 
 
 def absolute(root: str) -> str:
@@ -125,7 +126,16 @@ def local_copy(uri: str) -> Iterator[str]:
 
 
 def publish_bytes(content: bytes, uri: str) -> None:
-    """Make `content` appear under `uri` in one step."""
+    """Make `content` appear under `uri` in one step.
+
+    Raises:
+        StorageError: disk full, read-only, or no permission.
+    """
+    with writing(uri):
+        _publish_bytes(content, uri)
+
+
+def _publish_bytes(content: bytes, uri: str) -> None:
     fs, path = filesystem(uri)
     if not is_local(uri):
         fs.pipe_file(path, content)
@@ -139,15 +149,23 @@ def publish_bytes(content: bytes, uri: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
     _sync_folder(folder)
 
 
 def publish_file(path: str, uri: str) -> None:
-    """Make a local file appear under `uri` in one step; too large a file for memory will do."""
+    """Make a local file appear under `uri` in one step; too large a file for memory will do.
+
+    Raises:
+        StorageError: disk full, read-only, or no permission.
+    """
+    with writing(uri):
+        _publish_file(path, uri)
+
+
+def _publish_file(path: str, uri: str) -> None:
     fs, target = filesystem(uri)
     if not is_local(uri):
         fs.put_file(path, target)

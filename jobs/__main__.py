@@ -10,9 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cluster.errors import AffuseError, ConfigError
+from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
 from cluster.redaction import redacted
 from jobs import JOBS
+
+MEND = "mend that and type the same command, which goes on from there"
+"""What is said after a fault of the machine."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,8 +54,14 @@ def run(argv: list[str]) -> int:
         module.main(config)
     except ConfigError as error:
         return _fail(name, _line(error), 2)
+    except (MachineError, StorageError) as error:
+        return _fail(name, f"{_line(error)}; {MEND}", 1)
     except AffuseError as error:
         return _fail(name, _line(error), 1)
+    except Exception as error:
+        if (said := _refused(error)) is None:
+            raise
+        return _fail(name, f"{said}; {MEND}", 1)
     except KeyboardInterrupt:
         return _fail(name, "stopped; the same command goes on from here", 130)
     return 0
@@ -86,6 +95,26 @@ def _line(error: BaseException) -> str:
     """What the user is told: an error that crossed Ray carries a worker's traceback in its text."""
     cause = getattr(error, "cause", None)
     return str(cause if isinstance(cause, AffuseError) else error)
+
+
+def _refused(error: BaseException) -> str | None:
+    """That the disk is full or closed, wherever in the causes of an error it is said; None: it is not."""
+    from cluster.refusals import refusal
+
+    waiting: list[object] = [error]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop()
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, StorageError):
+            return str(found)
+        if (said := refusal(found)) is not None:
+            return said
+        waiting += [found.__cause__, found.__context__, getattr(found, "cause", None)]
+        waiting += getattr(found, "worker_failures", {}).values()  # of Ray Train
+    return None
 
 
 def _hint(name: str) -> str:

@@ -12,8 +12,9 @@ from cluster.resources import Plan
 from encoders.media import Decoded
 from jobs._encoding import Workbench
 from jobs._manifest import read_unit
-from jobs._stream import decode_rows, stream, worker_device
+from jobs._stream import stream, worker_device
 from jobs._work import StreamJob, UnitReport, UnitTask
+from jobs.stream.decode import decode_rows
 
 SETTLED = (0.1, 0.9)
 """The steady state lies between these shares of the clips: all workers run, none has run dry."""

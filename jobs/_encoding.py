@@ -1,8 +1,9 @@
 """What an encoder actor does with one unit: transcribe, encode, and turn results into tables; no Ray."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from cluster.resources import DEVICE_BATCH
 from encoders import spec
 from encoders.augment import augmented, in_original_time
 from encoders.media import Decoded
-from encoders.spec import Descriptor, Encoded, Transcript
+from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
 from jobs._batcher import Batcher, size_of
 from jobs._result_rows import (
@@ -23,6 +24,10 @@ from jobs._result_rows import (
     with_transcripts,
 )
 from jobs._work import Work
+from jobs.stream.pace import Pace
+from jobs.stream.watch import Watch
+
+T = TypeVar("T")
 
 CPU_BATCH = 8
 """Clips that a model takes at once on a CPU."""
@@ -40,24 +45,56 @@ class UnitResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Name of encoder or transcriber -> time it took [s]."""
 
+    def tables(self) -> list[pa.Table]:
+        """All of them."""
+        return [*self.features.values(), *([] if self.transcripts is None else [self.transcripts])]
+
 
 class Workbench:
     """The loaded models of one process."""
 
-    def __init__(self, work: Work, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        work: Work,
+        *,
+        device: str = "cpu",
+        watch: Watch | None = None,
+        stall_limit_s: float = 0.0,
+        trusting: bool = True,
+    ) -> None:
+        """Load the models.
+
+        Args:
+            work: which.
+            device: where.
+            watch: keeps the deadlines of their calls.
+            stall_limit_s: what a call may take beyond its pace [s].
+            trusting: errors of a model that has passed no clip yet are the clips' own.
+        """
         self.work = work
         self.batch = batch = DEVICE_BATCH if device == "cuda" else CPU_BATCH
+
+        def batcher(call: Callable[[Sequence[Clip]], Sequence[T]], item: Descriptor) -> Batcher[T]:
+            pace = Pace(stall_limit_s, item.spec.seconds_per_clip_second) if watch else None
+            return Batcher(
+                call,
+                size=size_of(item),
+                max_clips=batch,
+                pace=pace,
+                watch=watch,
+                trusting=trusting,
+            )
+
         # An encoder and its views are one model.
         self._encoders = {
-            item.folder: Batcher(
+            item.folder: batcher(
                 spec.load(
                     item,
                     local_paths(item.weights, work.store),
                     device=device,
                     threads=work.threads,
                 ).encode,
-                size=size_of(item),
-                max_clips=batch,
+                item,
             )
             for item in {each.base.folder: each.base for each in work.descriptors}.values()
         }
@@ -69,9 +106,7 @@ class Workbench:
                 device=device,
                 threads=work.threads,
             )
-            self._transcribe = Batcher(
-                transcriber.transcribe, size=size_of(work.transcriber), max_clips=batch
-            )
+            self._transcribe = batcher(transcriber.transcribe, work.transcriber)
 
     def run(
         self,

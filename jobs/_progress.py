@@ -5,12 +5,18 @@ On a terminal it is one line that is redrawn; elsewhere a plain line every few s
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 
 from cluster.errors import TooManyFailuresError
 
 FIRST_COUNTED = 100
 """Clips that have to be done before the share of failures is judged."""
+
+
+SHOWN_REASONS = 3
+"""Reasons of failures that a line names."""
 
 
 class Progress:
@@ -21,14 +27,23 @@ class Progress:
         label: what is being done, e.g. ``encode``.
         max_failed_share: above it, from `FIRST_COUNTED` clips on, the job is stopped.
         every_s: time between two plain lines [s].
+        before: clips of the same tables that an earlier start has done, and how many of them failed.
     """
 
     def __init__(
-        self, total: int, *, label: str, max_failed_share: float = 1.0, every_s: float = 5.0
+        self,
+        total: int,
+        *,
+        label: str,
+        max_failed_share: float = 1.0,
+        every_s: float = 5.0,
+        before: tuple[int, int] = (0, 0),
     ) -> None:
         self.total, self.label = total, label
         self.max_failed_share, self.every_s = max_failed_share, every_s
+        self.before = before
         self.done = self.failed = 0
+        self.reasons: Counter[str] = Counter()
         self._begun = self._said = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._redraw = sys.stdout.isatty()
@@ -44,7 +59,7 @@ class Progress:
     ) -> None:
         self._say(last=True)
 
-    def add(self, clips: int, failed: int) -> None:
+    def add(self, clips: int, failed: int, reasons: Mapping[str, int] | None = None) -> None:
         """Count finished clips.
 
         Raises:
@@ -53,16 +68,14 @@ class Progress:
         now = time.monotonic()
         self.done += clips
         self.failed += failed
+        self.reasons.update(reasons or {})
         if self._first is None:
             self._first = (now, self.done)
         if self._redraw or now - self._said >= self.every_s:
             self._say()
             self._said = now
-        if self.done >= FIRST_COUNTED and self.failed > self.max_failed_share * self.done:
-            raise TooManyFailuresError(
-                f"{self.failed} of {self.done} clips failed, more than --max-failed-share "
-                f"{self.max_failed_share:g}; their reasons stand in the `error` column"
-            )
+        done, failed = self.done + self.before[0], self.failed + self.before[1]
+        check_early(done, failed, self.max_failed_share, self.reasons)
 
     @property
     def elapsed_s(self) -> float:
@@ -93,6 +106,60 @@ class Progress:
             print(f"\r\x1b[2K{line}", end="\n" if last else "", flush=True)
         else:
             print(line, flush=True)
+
+
+def check_early(
+    clips: int, failed: int, max_failed_share: float, reasons: Mapping[str, int] | None = None
+) -> None:
+    """Refuse more failures than were allowed, once enough clips are done to judge by.
+
+    Raises:
+        TooManyFailuresError: with the count, the share and the commonest reasons.
+    """
+    if clips >= FIRST_COUNTED:
+        check_share(failed, clips, max_failed_share, reasons or {})
+
+
+def check_share(
+    failed: int, clips: int, max_failed_share: float, reasons: Mapping[str, int]
+) -> None:
+    """Refuse more failures than were allowed.
+
+    Raises:
+        TooManyFailuresError: with the count, the share and the commonest reasons.
+    """
+    if failed > max_failed_share * clips:
+        raise TooManyFailuresError(
+            f"{failures_line(failed, clips, reasons)}; that is more than --max-failed-share "
+            f"{max_failed_share:g}; each has its reason in the `error` column"
+        )
+
+
+def conclude(
+    reasons: Mapping[str, int], clips: int, max_failed_share: float, advice: str = ""
+) -> None:
+    """Say at the very end of a job how many clips failed, and why.
+
+    Args:
+        reasons: why, and how many clips did; each clip once.
+        clips: all.
+        max_failed_share: most that may [0..1].
+        advice: what to type next.
+
+    Raises:
+        TooManyFailuresError: more did.
+    """
+    failed = sum(reasons.values())
+    check_share(failed, clips, max_failed_share, reasons)
+    if failed:
+        print(f"{failures_line(failed, clips, reasons)}{advice}")
+
+
+def failures_line(failed: int, clips: int, reasons: Mapping[str, int]) -> str:
+    """How many of the clips failed, and why most of them did."""
+    commonest = Counter(reasons).most_common(SHOWN_REASONS)
+    why = "; ".join(f"{count} x {reason}" for reason, count in commonest)
+    return f"{failed} of {clips} clips failed ({failed / clips:.0%})" + (f": {why}" if why else "")
 
 
 def clock(seconds: float | None) -> str:

@@ -1,81 +1,212 @@
 """Units that a stream lost, encoded again clip by clip in a worker that may die.
 
-The clip that kills the worker, or keeps it too long, gets an error row; the others get their features.
+A clip that kills the worker, keeps it too long or spoils it, alone and in a fresh process each time, gets an
+error row; the others get their features. What may be the machine's fault (a full disk, no memory) is blamed
+on a clip only while another one can be shown to pass; else the job stops and says what has to be mended.
 """
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.errors import Fault, MediaError
+from cluster.errors import MachineError, MediaError
 from cluster.resources import Plan
 from cluster.unit_tables import UnitIndex
+from encoders.media import UNKNOWN_DURATION_S
 from jobs._clips import source_of, undecoded
 from jobs._encoding import UnitResult
-from jobs._result_rows import feature_table, transcript_table
-from jobs._stream import UnitEncoder, decode_rows, publish, rows_of
+from jobs._result_rows import failure_reasons, feature_table, transcript_table
+from jobs._stream import UnitEncoder, publish
 from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
+from jobs.stream.decode import decode_rows, machines_fault, rows_of
+from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
+from jobs.stream.limits import decode_limit_s
+from jobs.stream.pace import SLACK
+from jobs.stream.watch import last_resort_s
+
+START_LIMIT_S = 600.0
+"""A worker that has not loaded its models by then does not start at all."""
+
+WITNESSES = 2
+"""Clips that are tried to tell a fault of the machine from one of a clip."""
+
+MOST_IN_A_ROW = 4
+"""More clips in a row than that without room or memory are no coincidence, whatever passes beside them."""
+
+ODD = 3
+"""Clips that fail first thing in a fresh worker each, before the worker is no longer suspected."""
 
 
-def rescue(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
-    """Encode units that a stream lost, clip by clip, in one worker that may die.
+def rescue(
+    job: StreamJob,
+    tasks: Sequence[UnitTask],
+    plan: Plan,
+    others: Sequence[UnitTask] = (),
+    *,
+    suspicious: bool = False,
+) -> Generator[UnitReport]:
+    """Encode units that a stream lost, clip by clip.
 
-    A clip that kills the worker, or keeps it longer than its time limit, gets an error row.
+    Args:
+        job: the stream.
+        tasks: the units.
+        plan: whose encoder actor the worker is like.
+        others: units of the same job that went well.
+        suspicious: so many units were lost in a row that nothing need be shown to blame the machine.
+
+    Raises:
+        MachineError: what fails is not a clip.
     """
-    import ray
-
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
-    if plan.on_gpu:
-        options["num_gpus"] = plan.encode.gpus_each
-    remote = ray.remote(**options)(ClipEncoder)
-    worker = None
     published: dict[str, UnitIndex] = {}
-    for task in tasks:
-        begun = time.perf_counter()
-        parts: list[UnitResult] = []
-        rows = rows_of(task)
-        for row in rows:
-            worker = worker or remote.remote(job)
-            limit_s = 300 + 10 * (
-                job.decoding.time_limit_s
-                + job.decoding.time_limit_per_s * (row["duration_s"] or 0.0)
+    with contextlib.closing(_Ward(job, plan, others, suspicious=suspicious)) as ward:
+        for task in tasks:
+            begun = time.perf_counter()
+            rows = rows_of(task)
+            result = _joined([ward.treated(task, rows, number) for number in range(len(rows))])
+            failed = publish(job, task, result, facts_of(rows), published)
+            yield UnitReport(
+                unit=task.ref.unit,
+                num_clips=task.num_clips,
+                failed=failed,
+                decode_s=0.0,
+                encode_s={"rescue": time.perf_counter() - begun},
+                reasons=failure_reasons(result.tables()) if failed else {},
             )
-            reference = worker.encode_clip.remote(task, row)
-            try:
-                parts.append(ray.get(reference, timeout=limit_s))
-            except ray.exceptions.GetTimeoutError:
-                ray.kill(worker)
-                worker = None
-                error = MediaError(Fault.TIMEOUT, f"encoding took longer than {limit_s:.0f} s")
-                parts.append(_lost(job.work, task, row, error))
-            except ray.exceptions.RayActorError:
-                worker = None
-                error = MediaError(Fault.CRASHED, "encoding killed its process")
-                parts.append(_lost(job.work, task, row, error))
-        failed = publish(job, task, _joined(parts), facts_of(rows), published)
-        yield UnitReport(
-            unit=task.ref.unit,
-            num_clips=task.num_clips,
-            failed=failed,
-            decode_s=0.0,
-            encode_s={"rescue": time.perf_counter() - begun},
+
+
+class _Ward:
+    """One worker at a time, and what is known of the machine."""
+
+    def __init__(
+        self, job: StreamJob, plan: Plan, others: Sequence[UnitTask], *, suspicious: bool
+    ) -> None:
+        import ray
+
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
+        if plan.on_gpu:
+            options["num_gpus"] = plan.encode.gpus_each
+        self.job = replace(job, trusting=True)
+        self._remote = ray.remote(**options)(ClipEncoder)
+        self._worker: Any = None
+        self._proven = False
+        """The worker has passed a clip."""
+        self._others, self._suspicious = others, suspicious
+        self._in_a_row = 0
+        """Clips of late that met what may be the machine's fault."""
+        self.odd = 0
+        """Clips that failed as the first ones of a fresh worker, with none that passed since."""
+
+    def close(self) -> None:
+        """End the worker, whatever it does."""
+        import ray
+
+        if self._worker is not None:
+            ray.kill(self._worker)
+            self._worker, self._proven = None, False
+
+    def treated(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> UnitResult:
+        """The tables of one clip of a unit; error rows where it has failed twice.
+
+        Raises:
+            MachineError: it is not the clip that fails.
+        """
+        row = rows[number]
+        outcome = self._tried(task, row)
+        # A second wait for one that hangs would tell nothing new.
+        if isinstance(outcome, WorkerFaultError) and outcome.kind is not Kind.HUNG:
+            outcome = self._tried(task, row)
+        if isinstance(outcome, UnitResult):
+            self._in_a_row = 0
+            return outcome
+        if outcome.kind in NEED_A_WITNESS:
+            self._in_a_row += 1
+            suspicious = self._suspicious or self._in_a_row > MOST_IN_A_ROW
+            if suspicious or not self._well(task, rows, number):
+                raise MachineError(f"no clip passes any more: {outcome.detail}")
+        return error_rows(self.job.work, task, row, outcome.row())
+
+    def _well(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> bool:
+        """Whether another clip passes now: the first of another unit, or one of the same."""
+        candidates = [(other, rows_of(other)[0]) for other in self._others[:WITNESSES]]
+        candidates += [(task, row) for at, row in enumerate(rows) if at != number][:WITNESSES]
+        for other, row in candidates:
+            outcome = self._tried(other, row)
+            if isinstance(outcome, UnitResult) and not outcome.failed:
+                return True
+        return False
+
+    def _tried(self, task: UnitTask, row: dict[str, Any]) -> UnitResult | WorkerFaultError:
+        """One clip in the worker, which is replaced after a fault."""
+        import ray
+
+        if self._worker is None:
+            self._worker = self._started()
+        reference = self._worker.encode_clip.remote(task, row)
+        limit_s = self._limit_s(row)
+        outcome: UnitResult | WorkerFaultError
+        try:
+            outcome = ray.get(reference, timeout=limit_s)
+        except ray.exceptions.GetTimeoutError:
+            detail = f"encoding took longer than {limit_s:.0f} s"
+            outcome = WorkerFaultError(Kind.HUNG, detail)
+        except ray.exceptions.RayActorError:
+            outcome = WorkerFaultError(Kind.CRASH, "encoding killed its process")
+        if isinstance(outcome, WorkerFaultError):
+            self.close()
+        elif not outcome.failed:
+            self._proven, self.odd = True, 0
+        elif not self._proven:
+            # It may have spoilt its worker; after a few, failing has nothing to do with the worker.
+            self.odd += 1
+            if self.odd <= ODD:
+                self.close()
+        return outcome
+
+    def _started(self) -> Any:
+        import ray
+
+        worker = self._remote.remote(self.job)
+        try:
+            ray.get(worker.ready.remote(), timeout=START_LIMIT_S)
+        except ray.exceptions.GetTimeoutError:
+            ray.kill(worker)
+            raise MachineError(f"no worker started within {START_LIMIT_S:.0f} s") from None
+        return worker
+
+    def _limit_s(self, row: dict[str, Any]) -> float:
+        """The worker keeps each call's own deadline; this is for one that cannot [s]."""
+        length_s = row["duration_s"] or UNKNOWN_DURATION_S
+        work = self.job.work
+        models = [*work.descriptors, *([work.transcriber] if work.transcriber else [])]
+        calls_s = sum(
+            self.job.stall_limit_s + SLACK * item.spec.seconds_per_clip_second * length_s
+            for item in models
         )
-    if worker is not None:
-        ray.kill(worker)
+        return decode_limit_s(self.job.decoding, length_s) + calls_s + 2 * last_resort_s(calls_s)
 
 
 class ClipEncoder(UnitEncoder):
     """Decodes and encodes single clips, for `rescue`."""
 
-    def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult:
-        """The tables of one clip."""
-        decoded, _ = decode_rows(self.job, task, [row])
-        return self.encode(decoded, task, withheld([row]))
+    def ready(self) -> None:
+        """Answer, once the models are loaded."""
+
+    def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult | WorkerFaultError:
+        """The tables of one clip, or why there are none."""
+        try:
+            decoded, _ = decode_rows(self.job, task, [row])
+        except Exception as error:  # noqa: BLE001 (files that are broken raise nothing)
+            return WorkerFaultError(Kind.DISK, one_line(error))
+        if (fault := machines_fault(decoded)) is not None:
+            return fault
+        return self.guarded(lambda: self.encode(decoded, task, withheld([row])))
 
 
-def _lost(work: Work, task: UnitTask, row: dict[str, Any], error: MediaError) -> UnitResult:
+def error_rows(work: Work, task: UnitTask, row: Mapping[str, Any], error: MediaError) -> UnitResult:
     """Error rows of a clip that no worker survived."""
     left = [undecoded(source_of(row), error)]
     transcripts = None
@@ -88,6 +219,27 @@ def _lost(work: Work, task: UnitTask, row: dict[str, Any], error: MediaError) ->
         transcripts=transcripts,
         failed=1,
     )
+
+
+def settled(
+    work: Work,
+    task: UnitTask,
+    rows: Sequence[Mapping[str, Any]],
+    outcomes: Sequence[UnitResult | WorkerFaultError],
+) -> list[Mapping[int, pa.Table]]:
+    """The features of clips that were done one by one in this process.
+
+    Raises:
+        WorkerFaultError: of the first, where none passed.
+    """
+    parts: list[Mapping[int, pa.Table]] = []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, WorkerFaultError):
+            if not any(isinstance(other, UnitResult) for other in outcomes):
+                raise outcome
+            outcome = error_rows(work, task, row, outcome.row())
+        parts.append(outcome.features)
+    return parts
 
 
 def _joined(parts: Sequence[UnitResult]) -> UnitResult:

@@ -7,12 +7,14 @@ failed   it has one, but it could not be decoded or encoded; `error` starts with
 """
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster import tables
 from cluster.errors import Fault, MediaError
@@ -109,6 +111,24 @@ def failed_clips(all_tables: Sequence[pa.Table]) -> int:
         states = zip(table["clip_id"].to_pylist(), table["status"].to_pylist(), strict=True)
         failed |= {clip_id for clip_id, status in states if status == "failed"}
     return len(failed)
+
+
+def failure_reasons(all_tables: Sequence[pa.Table]) -> dict[str, int]:
+    """Why clips failed, in a few words, and how many of them; a clip counts once."""
+    errors: dict[int, str] = {}
+    for table in all_tables:
+        rows = table.select(["clip_id", "status", "error"])
+        for row in rows.filter(pc.equal(rows["status"], "failed")).to_pylist():
+            errors.setdefault(row["clip_id"], row["error"] or "")
+    return dict(Counter(map(reason_of, errors.values())))
+
+
+def reason_of(error: str) -> str:
+    """The class of a fault and what it says, without the name of the file between them."""
+    fault, *rest = error.split(": ")
+    if fault == Fault.ENCODER or len(rest) < 2:
+        return error[:120]
+    return f"{fault}: {rest[-1]}"[:120]
 
 
 def checked(encoded: Encoded, descriptor: Descriptor) -> Encoded | MediaError:

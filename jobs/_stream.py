@@ -4,82 +4,97 @@
     (one row each)      a decoder child each                        publishes each unit
 
 A unit is one Arrow row from decode to publish, in a block of its own: Ray can neither cut nor mix it.
-The actor checks that it holds as many clips as the unit has before it publishes. What a stream could
-not publish (its worker died, more than once) is encoded again clip by clip by `jobs._rescue`, in a worker
-that may die: the clip that kills it gets an error row, the others their features.
+The actor checks that it holds as many clips as the unit has before it publishes. A worker that cannot go on
+(a model hangs, its device is spoilt, a disk is full) reports the unit as lost and ends itself; one that dies
+says nothing. Either way `jobs._rescue` encodes those units again clip by clip, in a worker that may die: the
+clip that kills it gets an error row, the others their features.
 """
 
-import atexit
-import functools
 import json
-import sys
+import logging
+import os
+import threading
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from cluster.errors import AffuseError, MediaError
 from cluster.resources import Plan
 from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
-from encoders.media import Decoded, Decoder
-from encoders.spec import Needs
-from jobs._clips import buffers, pack, source_of, undecoded, unpack, with_context
+from encoders.media import Decoded
+from jobs._clips import buffers, unpack
 from jobs._encoding import UnitResult, Workbench
 from jobs._features import features_uri, transcripts_uri
-from jobs._manifest import read_unit
 from jobs._memory import private_mb, release_memory
-from jobs._result_rows import failed_clips
+from jobs._result_rows import failed_clips, failure_reasons
 from jobs._work import (
-    DecodingConfig,
     Scoring,
     StreamJob,
     UnitReport,
     UnitTask,
     Work,
     dump,
-    facts_of,
     job_needs,
     load,
     reads_text,
     withheld,
 )
+from jobs.stream.decode import decode_span
+from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
+from jobs.stream.limits import quiet_limit_s
+from jobs.stream.watch import Hands, Watch
+
+T = TypeVar("T")
 
 MAX_SPANS = 5000
 """Source rows of one execution; a larger set runs as several."""
 
+MODELS_LIMIT_S = 1800.0
+"""Loading the models, which may come over a network, takes no longer than that [s]."""
 
-def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Iterator[UnitReport]:
-    """Run every unit through the pipeline and yield a report as each is published.
+LAST_WORD_S = 2.0
+"""A worker that lost a unit ends so long after it said so [s]."""
 
-    Raises:
-        AffuseError: nothing was finished for `stall_limit_s`.
+
+def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[UnitReport]:
+    """Run every unit through the pipeline and yield a report as each is published, or let go of.
+
+    A unit whose worker died (three times) has no report. Where nothing at all moves for longer than any unit
+    may take, the workers are ended, and what they had in hand or before them is reported as lost.
     """
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1  # every unit row becomes a block of its own at once
-    context.max_errored_blocks = job.max_lost_units
-    context.execution_no_progress_timeout_s = job.stall_limit_s
+    context.max_errored_blocks = (
+        -1
+    )  # a block is up to a span; what counts are units without a report
+    context.execution_no_progress_timeout_s = quiet_limit_s(job, tasks)
     context.wait_for_min_actors_s = 0 if plan.on_gpu else -1
+    # Its errors are raised, or stand in the reports.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     spans = cut_spans(tasks, plan.decode.workers)
     for start in range(0, len(spans), MAX_SPANS):
+        part = spans[start : start + MAX_SPANS]
         with warnings.catch_warnings():  # bounded retries have no named parameter before Ray 2.64
             warnings.simplefilter("ignore")
-            dataset = _pipeline(job, spans[start : start + MAX_SPANS], plan)
+            dataset = _pipeline(job, part, plan)
+        silent = {task.ref.unit: task for span in part for task in span}
         try:
             for batch in dataset.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             ):
                 for text in batch["report"].to_pylist():
-                    yield UnitReport(**json.loads(text))
-        except ExecutionTimeoutError as error:
-            raise AffuseError(
-                f"no unit was finished for {job.stall_limit_s:g} s; the same command goes on from here"
-            ) from error
+                    report = UnitReport(**json.loads(text))
+                    silent.pop(report.unit, None)
+                    yield report
+        except ExecutionTimeoutError:
+            detail = f"no worker moved for {context.execution_no_progress_timeout_s:.0f} s"
+            for task in silent.values():
+                yield lost_report(task, WorkerFaultError(Kind.HUNG, detail))
 
 
 def cut_spans(tasks: Sequence[UnitTask], workers: int) -> list[list[UnitTask]]:
@@ -120,39 +135,55 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -
     )
 
 
-def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
-    """Decode the units of a span, one row as soon as it is ready."""
-    for text in batch["span"].to_pylist():
-        for task in load(text):
-            begun = time.perf_counter()
-            rows = rows_of(task)
-            decoded, needs = decode_rows(job, task, rows)
-            clips = pack(decoded, needs)
-            offsets = pa.py_buffer(_int64([0, clips.size]))
-            yield pa.table(
-                {
-                    "task": pa.array([dump([task])], pa.string()),
-                    "facts": pa.array([json.dumps(facts_of(rows))], pa.string()),
-                    "n_clips": pa.array([len(decoded)], pa.int64()),
-                    "decode_s": pa.array([time.perf_counter() - begun], pa.float64()),
-                    "decode_mb": pa.array([private_mb()], pa.float64()),
-                    "clips": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, clips]),
-                }
-            )
-
-
 class UnitEncoder:
-    """The actor: encodes a unit, publishes it, and reports."""
+    """The actor: encodes a unit, publishes it, and reports.
+
+    What it can no longer be trusted with after a fault of its own it leaves to the process that Ray starts in
+    its place.
+    """
 
     def __init__(self, job: StreamJob) -> None:
         self.job = job
-        self.bench = Workbench(job.work, device=worker_device())
+        self.hands = Hands(Watch(last_resort=True))
+        with self.hands.watch.within(MODELS_LIMIT_S):
+            self.bench = Workbench(
+                job.work,
+                device=worker_device(),
+                watch=self.hands.watch,
+                stall_limit_s=job.stall_limit_s,
+                trusting=job.trusting,
+            )
+        self._ending = False
         self._transcripts: UnitIndex | None = None
         self._published: dict[str, UnitIndex] = {}
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """One unit row in, one report out."""
         (task,) = load(row["task"][0].as_py())
+        report = row["lost"][0].as_py()
+        if report is None:
+            outcome = self.guarded(lambda: self._unit(task, row))
+            if isinstance(outcome, WorkerFaultError):
+                outcome = lost_report(task, outcome)
+            report = outcome.text()
+        return pa.table({"report": pa.array([report], pa.string())})
+
+    def guarded(self, work: Callable[[], T]) -> T | WorkerFaultError:
+        """What the work returns, or why the worker lets go of its unit and, mostly, of itself."""
+        while self._ending:  # Ray gives the unit to the process that takes over
+            time.sleep(LAST_WORD_S)
+        try:
+            return self.hands.run(work)
+        except Exception as error:  # noqa: BLE001 (the driver judges it by its kind)
+            fault = of_unit(error)
+            if fault.spoils:
+                self._ending = True
+                ending = threading.Timer(LAST_WORD_S, os._exit, [1])
+                ending.daemon = True
+                ending.start()
+            return fault
+
+    def _unit(self, task: UnitTask, row: pa.Table) -> UnitReport:
         needs = job_needs(self.job.work, task)
         (clips,) = buffers(row["clips"].chunk(0))
         decoded = unpack(clips, needs)
@@ -160,18 +191,19 @@ class UnitEncoder:
             raise RuntimeError(f"unit {task.ref.unit}: {task.num_clips} clips, {len(decoded)} came")
         facts = json.loads(row["facts"][0].as_py())
         result = self.encode(decoded, task, withheld(facts))
-        failed = publish(self.job, task, result, facts, self._published)
+        with self.hands.watch.within(self.job.stall_limit_s):
+            failed = publish(self.job, task, result, facts, self._published)
         release_memory()
-        report = {
-            "unit": task.ref.unit,
-            "num_clips": len(decoded),
-            "failed": failed,
-            "decode_s": row["decode_s"][0].as_py(),
-            "encode_s": dict(result.seconds),
-            "decode_mb": row["decode_mb"][0].as_py(),
-            "encode_mb": private_mb(),
-        }
-        return pa.table({"report": pa.array([json.dumps(report)], pa.string())})
+        return UnitReport(
+            unit=task.ref.unit,
+            num_clips=len(decoded),
+            failed=failed,
+            decode_s=row["decode_s"][0].as_py(),
+            encode_s=dict(result.seconds),
+            decode_mb=row["decode_mb"][0].as_py(),
+            encode_mb=private_mb(),
+            reasons=failure_reasons(result.tables()) if failed else {},
+        )
 
     def encode(
         self, decoded: Sequence[Decoded], task: UnitTask, withheld: Collection[int]
@@ -181,9 +213,11 @@ class UnitEncoder:
         transcriber = self.job.work.transcriber
         if transcriber is not None and not task.transcribe and reads_text(self.job.work, task):
             version = task.ref.version(transcriber.reads)
-            if self._transcripts is None or version not in self._transcripts:
-                self._transcripts = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
-            transcripts = self._transcripts.read(version)
+            with self.hands.watch.within(self.job.stall_limit_s):
+                if self._transcripts is None or version not in self._transcripts:
+                    uri = transcripts_uri(self.job.root, transcriber.folder)
+                    self._transcripts = UnitIndex(uri)
+                transcripts = self._transcripts.read(version)
         return self.bench.run(
             decoded,
             task.todo,
@@ -191,42 +225,6 @@ class UnitEncoder:
             transcripts=transcripts,
             withheld=withheld,
         )
-
-
-def rows_of(task: UnitTask) -> list[dict[str, Any]]:
-    """The manifest rows of a unit that are to do, each with the texts around it."""
-    rows = with_context(read_unit(task.ref).to_pylist())
-    return [row for row in rows if not task.clips or row["clip_id"] in task.clips]
-
-
-def decode_rows(
-    job: StreamJob,
-    task: UnitTask,
-    rows: Sequence[Mapping[str, Any]],
-    decoder: Decoder | None = None,
-) -> tuple[list[Decoded], Needs]:
-    """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault.
-
-    Args:
-        job: the stream.
-        task: what of the clips is to do.
-        rows: rows of the manifest, with their context.
-        decoder: by default this process's.
-    """
-    needs = job_needs(job.work, task)
-    originals = [index for index in task.todo if job.work.descriptors[index].view is None]
-    without_views = job.work.needs(originals, transcribe=task.transcribe)
-    test = withheld(rows)
-    decoder = decoder or _decoder(job.decoding)
-    decoded = []
-    for row in rows:
-        source = source_of(row)
-        try:
-            wanted = without_views if row["clip_id"] in test else needs
-            decoded.append(decoder.decode(source, wanted))
-        except MediaError as error:
-            decoded.append(undecoded(source, error))
-    return decoded, needs
 
 
 def publish(
@@ -303,15 +301,3 @@ def worker_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@functools.lru_cache(maxsize=1)
-def _decoder(decoding: DecodingConfig) -> Decoder:
-    """This process's decoder; its child serves unit after unit."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(Decoder(**vars(decoding), threads=1))
-
-
-def _int64(values: Sequence[int]) -> bytes:
-    return b"".join(value.to_bytes(8, sys.byteorder, signed=True) for value in values)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.errors import MachineError
 from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
 from cluster.unit_tables import UnitIndex
@@ -20,8 +21,9 @@ from jobs._clips import pack, unpack
 from jobs._encoding import Workbench
 from jobs._features import transcripts_uri
 from jobs._memory import private_mb
-from jobs._stream import decode_rows, rows_of, worker_device
+from jobs._stream import MODELS_LIMIT_S, worker_device
 from jobs._work import StreamJob, UnitTask, job_needs
+from jobs.stream.decode import decode_rows, rows_of
 
 CLIP_LIMIT_S = 10.0
 """A clip that takes longer to decode, beyond its own length, is not measured with."""
@@ -100,7 +102,7 @@ def time_clips(
     actor = remote.remote(job)
     try:
         # One after the other: on few cores the loading of models would be timed with the decoding.
-        name = ray.get(actor.device.remote(), timeout=job.stall_limit_s)
+        name = ray.get(actor.device.remote(), timeout=MODELS_LIMIT_S)
         decoded = ray.get(decode.remote(job, list(drawn), budget_s / 2), timeout=limit_s)
         if not decoded.halves:
             return f"none of {len(drawn)} clips drawn could be read"
@@ -114,6 +116,8 @@ def time_clips(
         actor_gb = ray.get(actor.memory_gb.remote())
     except GetTimeoutError:
         return f"a worker with clips of the job did not answer within {limit_s:.0f} s"
+    except MachineError as error:
+        return f"a worker with clips of the job failed ({str(error).splitlines()[-1]})"
     except (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
         return f"a worker with clips of the job ended ({type(error).__name__})"
     finally:

@@ -49,10 +49,7 @@ def tasks_to_mend(
     root: str, work: Work, refs: Sequence[UnitRef], missing: Sequence[UnitTask]
 ) -> list[UnitTask]:
     """What is missing, and the clips with failed rows in tables that are there."""
-    failed = {
-        item.folder: failed_rows(uri, {ref.version(item.reads) for ref in refs})
-        for item, uri in table_uris(root, work)
-    }
+    failed = _failed(root, work, refs)
     lacking = {task.ref.unit: task for task in missing}
     tasks, count = [], 0
     for ref in refs:
@@ -74,6 +71,33 @@ def tasks_to_mend(
             tasks.append(task)
     print(f"{count} clips with failed rows are encoded again; the other rows stay")
     return tasks
+
+
+def counted_before(
+    root: str, work: Work, refs: Sequence[UnitRef], tasks: Sequence[UnitTask]
+) -> tuple[int, int]:
+    """Clips that are not to do any more, and how many of them failed."""
+    todo = {task.ref.unit: task for task in tasks}
+    failed: dict[str, set[int]] = {}
+    for found in _failed(root, work, refs).values():
+        for unit, clips in found.items():
+            failed.setdefault(unit, set()).update(clips)
+    count = 0
+    for unit, clips in failed.items():
+        if unit not in todo:
+            count += len(clips)
+        elif todo[unit].clips:
+            count += len(clips - set(todo[unit].clips))
+    done = sum(ref.num_clips for ref in refs) - sum(task.num_clips for task in tasks)
+    return done, count
+
+
+def _failed(root: str, work: Work, refs: Sequence[UnitRef]) -> dict[str, dict[str, set[int]]]:
+    """Folder of each table -> current units with failed rows -> the clips of those rows."""
+    return {
+        item.folder: failed_rows(uri, {ref.version(item.reads) for ref in refs})
+        for item, uri in table_uris(root, work)
+    }
 
 
 def restricted(

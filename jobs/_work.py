@@ -8,6 +8,9 @@ from typing import Any
 from encoders.spec import Descriptor, Needs
 from jobs._manifest import UnitRef
 
+STALL_LIMIT_S = 600.0
+"""Default of --stall-limit-s [s]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -97,16 +100,19 @@ class StreamJob:
     work: Work
     decoding: DecodingConfig
     scoring: Scoring | None = None
-    stall_limit_s: float = 900.0
-    """A stream in which nothing is finished for so long is stopped [s]."""
+    stall_limit_s: float = STALL_LIMIT_S
+    """What a call of a model may take beyond its own pace [s]."""
+
+    trusting: bool = False
+    """Errors of a model that has passed no clip yet are the clips' own; else its worker is suspected."""
 
     max_lost_units: int = 64
-    """More units than this lost to dying workers stop the job."""
+    """Units that the stream may lose before it is left and they are encoded clip by clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
-    """What the driver hears of a published unit."""
+    """What the driver hears of a unit: that it is published, or that a worker let go of it."""
 
     unit: str
     num_clips: int
@@ -118,6 +124,18 @@ class UnitReport:
 
     encode_mb: float = 0.0
     """Private memory of the worker after the unit [MB]."""
+
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why clips failed, and how many of them."""
+
+    lost: str | None = None
+    """Why the unit is not published (a `jobs.stream.faults.Kind`), with what was seen in `detail`."""
+
+    detail: str = ""
+
+    def text(self) -> str:
+        """As text, for a column."""
+        return json.dumps(vars(self))
 
 
 def job_needs(work: Work, task: UnitTask) -> Needs:

@@ -20,13 +20,14 @@ Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encod
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pyarrow.compute as pc
+
 from cluster import settings, storage
-from cluster.errors import AffuseError, ConfigError
+from cluster.errors import ConfigError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import Place
@@ -43,10 +44,10 @@ from jobs._features import (
     transcripts_uri,
 )
 from jobs._manifest import Dataset, UnitRef, read_dataset, units
-from jobs._progress import Progress, clock
-from jobs._rescue import rescue
-from jobs._stream import stream
+from jobs._progress import Progress, check_early, clock, conclude
+from jobs._result_rows import failure_reasons
 from jobs._todo import (
+    counted_before,
     in_order,
     missing_tasks,
     recall_former,
@@ -54,8 +55,11 @@ from jobs._todo import (
     table_uris,
     tasks_to_mend,
 )
-from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
+from jobs._work import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.catalog.outputs import publish_config
+from jobs.stream.run import run_units
+
+AGAIN = "; --retry-failed tries them again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class Config:
     """Print the table of encoders and stop."""
 
     max_failed_share: float = 0.2
-    """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
+    """Most clips that may fail [0..1]: more stop the job from 100 clips on, and end it with status 1."""
 
     retry_failed: bool = False
     """Encode clips with failed rows again, e.g. after a missing file was put back; other rows stay."""
@@ -89,8 +93,8 @@ class Config:
     calibration: Calibration = "auto"
     """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
-    stall_limit_s: float = 900.0
-    """Stop when no unit has been finished for so long [s]."""
+    stall_limit_s: float = STALL_LIMIT_S
+    """A model that takes so much longer over a clip than it does over others hangs [s]; the clip fails."""
 
     tracking: bool = True
     """Record the job in MLflow."""
@@ -106,6 +110,8 @@ class Config:
             raise ConfigError("which encoders? type: --encoders NAME ...; --list shows them")
         if self.views < 0:
             raise ConfigError(f"--views {self.views}: expected 0 or more")
+        if self.stall_limit_s <= 0:
+            raise ConfigError(f"stall_limit_s: expected more than 0, came {self.stall_limit_s:g}")
         if not 0 <= self.max_failed_share <= 1:
             raise ConfigError(f"max_failed_share: expected 0 to 1, came {self.max_failed_share}")
 
@@ -125,9 +131,12 @@ def main(config: Config) -> None:
         tasks = tasks_to_mend(root, work, refs, tasks)
     if not tasks:
         print(f"nothing to do: all {_clips(refs)} clips of {dataset.name} are encoded")
-        finish(config, root, work)
+        reasons = finish(config, root, work)
+        conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
         return
     say_todo(refs, tasks, dataset)
+    before = counted_before(root, work, refs, tasks)
+    check_early(*before, config.max_failed_share)
     models = models_gb(work)
     plan = None
     capacity = local_capacity(config.session)
@@ -139,8 +148,9 @@ def main(config: Config) -> None:
             capacity = capacity or cluster_capacity()
             plan = plan or plan_stream(models, capacity, config.workers)
             print("\n".join(plan.lines()), flush=True)
-            figures += run_passes(config, root, work, tasks, plan, capacity)
-        finish(config, root, work)
+            figures += run_passes(config, root, work, tasks, plan, capacity, before)
+        reasons = finish(config, root, work)
+    conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
 
 
 def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Dataset) -> None:
@@ -181,6 +191,7 @@ def run_passes(
     tasks: Sequence[UnitTask],
     plan: Plan,
     capacity: Capacity,
+    before: tuple[int, int],
 ) -> list[dict[str, float]]:
     """Size and run the stream once for each group of encoders that fit together."""
     figures = []
@@ -194,43 +205,46 @@ def run_passes(
             root=root, work=part, decoding=config.decoding, stall_limit_s=config.stall_limit_s
         )
         sized = calibrated(job, part_tasks, plan, capacity, config.workers, config.calibration)
-        done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share)
+        done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share, before)
         figures.append(done | sized.figures())
     return figures
 
 
 def run_stream(
-    job: StreamJob, tasks: Sequence[UnitTask], plan: Plan, max_failed_share: float
+    job: StreamJob,
+    tasks: Sequence[UnitTask],
+    plan: Plan,
+    max_failed_share: float,
+    before: tuple[int, int] = (0, 0),
 ) -> dict[str, float]:
-    """Stream all units, then rescue what the stream lost.
+    """Encode all units.
+
+    Args:
+        job: the stream.
+        tasks: its units.
+        plan: its workers.
+        max_failed_share: more failures stop the job.
+        before: clips of the tables that are done already, and how many of them failed.
 
     Returns:
         Clips, failures, rates, and the seconds that decode and each model took, all workers together.
 
     Raises:
-        AffuseError: more units were lost than can be rescued.
+        MachineError: a machine failed, and no clip.
         TooManyFailuresError: too many clips failed.
     """
     total = sum(task.num_clips for task in tasks)
-    seconds: Counter[str] = Counter()
-    reported: set[str] = set()
-    with Progress(total, label="encode", max_failed_share=max_failed_share) as progress:
-        for report in stream(job, tasks, plan):
-            seconds.update({"decode": report.decode_s, **report.encode_s})
-            reported.add(report.unit)
-            progress.add(report.num_clips, report.failed)
-        left = {task.ref.unit for task in missing_tasks(job.root, job.work, [t.ref for t in tasks])}
-        # A table that is mended has the unit in any case; what was heard of it tells.
-        lost = [t for t in tasks if t.ref.unit in left or (t.mend and t.ref.unit not in reported)]
-        if len(lost) > job.max_lost_units:
-            raise AffuseError(
-                f"{len(lost)} of {len(tasks)} units were lost to workers that died; "
-                "give the actors more memory: --workers.actors 1"
-            )
-        if lost:
-            print(f"\nencode: {len(lost)} units were lost with their workers; now clip by clip")
-        for report in rescue(job, lost, plan):
-            progress.add(report.num_clips, report.failed)
+
+    def unpublished(silent: Sequence[UnitTask]) -> list[UnitTask]:
+        """A table that is mended has its units in any case; those of which nothing was heard are to do."""
+        left = missing_tasks(job.root, job.work, [task.ref for task in silent])
+        units_left = {task.ref.unit for task in left}
+        return [task for task in silent if task.mend or task.ref.unit in units_left]
+
+    with Progress(
+        total, label="encode", max_failed_share=max_failed_share, before=before
+    ) as progress:
+        seconds = run_units(job, tasks, plan, progress, unpublished)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.most_common())
     print(
         f"encode: {total} clips in {clock(progress.elapsed_s)}, {progress.steady_rate:.2f} clips/s "
@@ -253,25 +267,32 @@ def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> 
         publish_config(config, uri)
 
 
-def finish(config: Config, root: str, work: Work) -> None:
+def finish(config: Config, root: str, work: Work) -> dict[str, int]:
     """Compact, check that every clip has one row, and name what was written.
 
     The manifest is read again: where `prepare` ran meanwhile, clips may have come that have no rows yet.
+
+    Returns:
+        Why clips failed, and how many of them; a clip counts once.
 
     Raises:
         NotPreparedError: a clip has no row.
     """
     describe_tables(config, root, read_dataset(root), work)
-    for table, uri in table_uris(root, work):
-        compact(uri, functools.partial(_wanted, root, table), former=former_uri(uri))
+    for item, uri in table_uris(root, work):
+        compact(uri, functools.partial(_wanted, root, item), former=former_uri(uri))
+    failed = []
     for item in work.descriptors:
-        states = read_features(root, item.folder, columns=["status"])["status"].value_counts()
+        table = read_features(root, item.folder, columns=["clip_id", "status", "error"])
+        failed.append(table.filter(pc.equal(table["status"], "failed")))
+        states = table["status"].value_counts()
         counts = {entry["values"]: entry["counts"] for entry in states.to_pylist()}
         said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         seen = "" if item.view is None else f" (view {item.view.number})"
         print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:
         print(f"wrote {transcripts_uri(root, work.transcriber.folder)}")
+    return failure_reasons(failed)
 
 
 def _wanted(root: str, table: Descriptor) -> list[Version]:

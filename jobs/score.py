@@ -33,16 +33,16 @@ from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import models_gb
 from jobs._compacting import compact
-from jobs._encoding import Workbench
+from jobs._encoding import UnitResult, Workbench
 from jobs._features import current_rows, features_uri
 from jobs._manifest import UnitRef, units
-from jobs._progress import Progress
-from jobs._rescue import rescue
+from jobs._progress import Progress, conclude
+from jobs._rescue import settled
+from jobs._result_rows import failure_reasons
 from jobs._rows import checked, clips_of
 from jobs._score_files import Files, file_bytes, found_files, in_order, show
 from jobs._scoring import scorer
-from jobs._stream import decode_rows, stream
-from jobs._work import DecodingConfig, Scoring, StreamJob, UnitTask, Work
+from jobs._work import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.scoring import work_folder
@@ -50,6 +50,9 @@ from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
+from jobs.stream.decode import decode_rows
+from jobs.stream.faults import WorkerFaultError
+from jobs.stream.run import run_units
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -87,13 +90,13 @@ class Config:
     """Folder or bucket of the pretrained weights."""
 
     max_failed_share: float = 0.2
-    """Stop when more than this share of the clips fails [0..1]; counted from 100 clips on."""
+    """Most clips that may fail [0..1]: more stop the job from 100 clips on, and end it with status 1."""
 
     calibration: Calibration = "auto"
     """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
-    stall_limit_s: float = 900.0
-    """Stop when no unit has been finished for so long [s]."""
+    stall_limit_s: float = STALL_LIMIT_S
+    """A model that takes so much longer over a clip than it does over others hangs [s]; the clip fails."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -124,6 +127,8 @@ def main(config: Config) -> None:
         score_files(config, bundle)
     else:
         score_dataset(config, bundle)
+        table = read_scores(config.root, config.name or bundle.name)
+        conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
 
 
 def score_files(config: Config, bundle: Bundle) -> None:
@@ -206,7 +211,8 @@ def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table
     clips = clips_of(collected, stamps, _probing.probe_all(sources, stamps, {}, 1), None)
     job, task = _job(config, bundle), _whole(bundle, 1)
     bench = Workbench(job.work)
-    parts = [encoded_alone(job, task, bench, clip) for clip in clips]
+    outcomes = [encoded_alone(job, task, bench, clip) for clip in clips]
+    parts = settled(job.work, task, clips, outcomes)
     features = {
         job.work.descriptors[index].folder: pa.concat_tables([part[index] for part in parts])
         for index in task.todo
@@ -216,10 +222,13 @@ def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table
 
 def encoded_alone(
     job: StreamJob, task: UnitTask, bench: Workbench, clip: Mapping[str, Any]
-) -> Mapping[int, pa.Table]:
-    """The features of one clip; its frames and sound are gone when they are made."""
+) -> UnitResult | WorkerFaultError:
+    """The features of one clip, or what failed; its frames and sound are gone when they are made."""
     decoded, _ = decode_rows(job, task, [clip])
-    return bench.run(decoded, task.todo, transcribe=task.transcribe).features
+    try:
+        return bench.run(decoded, task.todo, transcribe=task.transcribe)
+    except WorkerFaultError as fault:
+        return fault
 
 
 def score_dataset(config: Config, bundle: Bundle) -> None:
@@ -308,13 +317,13 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
         sized = calibrated(job, tasks, plan, capacity, config.workers, config.calibration)
         job, plan = sized.job, sized.plan
         total = sum(ref.num_clips for ref in todo)
-        with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
-            for report in stream(job, tasks, plan):
-                progress.add(report.num_clips, report.failed)
+
+        def unpublished(silent: Sequence[UnitTask]) -> list[UnitTask]:
             done, reads = published(uri), reads_of(bundle)
-            lost = [task for task in tasks if task.ref.version(reads) not in done]
-            for report in rescue(job, lost, plan):
-                progress.add(report.num_clips, report.failed)
+            return [task for task in silent if task.ref.version(reads) not in done]
+
+        with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
+            run_units(job, tasks, plan, progress, unpublished)
 
 
 def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:

@@ -315,7 +315,7 @@ class TestBadClips:
         corpus.write_corpus(tmp_path, 12, texts=texts)
         (tmp_path / "media" / "7.wav").write_bytes(b"no sound")
         (tmp_path / "media" / "8.wav").unlink()
-        encode.main(config(tmp_path, "toy_text", "toy_audio"))
+        encode.main(config(tmp_path, "toy_text", "toy_audio", max_failed_share=0.5))
         text, audio = rows(tmp_path, "toy_text"), rows(tmp_path, "toy_audio")
         states = {row["clip_id"]: row["status"] for row in text if row["status"] != "ok"}
         assert states == {2: "failed", 5: "missing", 6: "missing"}

@@ -1,5 +1,7 @@
 """Cheap encoders with known answers and faults on demand; workers import this by PYTHONPATH."""
 
+import ctypes
+import errno
 import os
 import time
 from pathlib import Path
@@ -129,12 +131,37 @@ def _encoded(values):
     )
 
 
+SPOILT = []
+"""What this process's device says of every clip from now on."""
+
+
 def _misbehave(text):
-    """`RAISE`: an error. `CRASH`: the process ends, always. `DIE marker`: it ends, once."""
+    """What a clip's text asks for.
+
+    `RAISE`: an error. `CRASH`: the process ends, always. `DIE marker`: it ends, once. `HANG`: it never comes
+    back. `SLEEP 2`: it takes 2 s. `SPOIL message`: from here on every clip raises a RuntimeError of that
+    message in this process. `FULL`: no space left on the device. `MEMORY`: no memory. `HOLD`: it hangs and
+    keeps the interpreter to itself.
+    """
+    if SPOILT:
+        raise RuntimeError(SPOILT[0])
     if text is None:
         return
     if "RAISE" in text:
         raise ValueError("asked to raise")
+    if "HANG" in text:
+        time.sleep(10_000)
+    if "HOLD" in text:
+        ctypes.PyDLL(None).sleep(10_000)  # unlike CDLL it does not let go of the interpreter
+    if "SLEEP" in text:
+        time.sleep(float(text.split()[1]))
+    if "SPOIL" in text:
+        SPOILT.append(text.split(maxsplit=1)[1])
+        raise RuntimeError(SPOILT[0])
+    if "FULL" in text:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/model.tmp")
+    if "MEMORY" in text:
+        raise MemoryError("asked to be full")
     if "CRASH" in text:
         os._exit(139)
     if "DIE" in text and not Path(text.split()[1]).exists():
