@@ -30,7 +30,7 @@ from jobs._arrays import (
     open_arrays,
     parts_of,
 )
-from jobs.interop.cells import composed
+from jobs.interop.cells import composed, is_text
 from jobs.interop.columns import meant
 from jobs.interop.feature_tables import features_of, names_in, stacked
 from jobs.interop.tables import SUFFIXES, Table, raise_faults, read_table
@@ -320,6 +320,9 @@ def _from_folder(folder: Path, layout: Layout) -> Ready:
 def _checked(ready: Ready, *, where: str) -> Ready:
     if not ready.names:
         raise TableError(f"{where}: no clips inside")
+    broken = [name for name in (*ready.names, *ready.columns) if not is_text(name)]
+    if broken:
+        raise TableError(f"{where}: {len(broken)} names hold bytes that are no text: {broken[0]!r}")
     counts = collections.Counter(ready.names)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:

@@ -17,6 +17,7 @@ from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs.datasets._adapter import Collected, Label, Preparation, Row, clip_id
+from jobs.interop.cells import is_text
 from jobs.interop.tables import raise_faults
 from jobs.preparing import lengths
 from jobs.preparing.groups import Grouping, group_rows
@@ -39,7 +40,7 @@ def checked(collected: Collected) -> Sequence[Row]:
     faults = list(collected.faults)
     ids: dict[int, Row] = {}
     for row in collected.rows:
-        if any(_is_no_text(word) for word in _words_of(row)):
+        if not all(is_text(word) for word in _words_of(row) if word):
             faults.append(f"{row.name}: holds bytes that are no text; rename it, or mend the table")
             continue
         other = ids.setdefault(clip_id(row.name), row)
@@ -149,15 +150,6 @@ def _words_of(row: Row) -> list[str | None]:
     labels = [label for label in row.labels.values() if isinstance(label, str)]
     said = [row.name, row.text, row.speaker, row.dialogue, row.group]
     return [*said, *uris, *labels, *row.profile.values()]
-
-
-def _is_no_text(word: str | None) -> bool:
-    """Whether it holds halves of letters, as names of files whose bytes are no UTF-8 do."""
-    try:
-        (word or "").encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _label_fault(label: Label, task: Task) -> str | None:

@@ -70,6 +70,15 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def is_text(word: str) -> bool:
+    """Whether it holds whole letters only; names of files whose bytes are no UTF-8 hold halves."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def name_of(value: Any) -> str | None:
     """A cell as a name; None where nothing stands there."""
     text = text_of(value)

@@ -283,6 +283,7 @@ class TestArraysOfStrangers:
             {"x": np.ones((4, 2)), "name": np.array(["a", "", "c", "d"])},
             {"x": np.ones((4, 2)), "name": np.array(["a", "a", "c", "d"])},
             {"x": np.ones((4, 2), "c8"), "name": np.array(CLIPS)},
+            {"x": np.ones((4, 2)), "name": np.array(["a", "b\ud800", "c", "d"])},
             {
                 "x": np.ones((4, 3, 2)),
                 "name": np.array(CLIPS),
