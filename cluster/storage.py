@@ -7,16 +7,14 @@ name exist?".
 """
 
 import contextlib
-import datetime
-import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -289,93 +287,3 @@ def _open_lean(uri: str) -> pq.ParquetFile:
         return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
     except FileNotFoundError as error:
         raise AbsentError(f"{uri} is not there") from error
-
-
-CHANGE_MARKS = (
-    "mtime",
-    "ETag",
-    "etag",
-    "LastModified",
-    "last_modified",
-    "Last-Modified",
-    "updated",
-    "generation",
-    "md5Hash",
-    "content_md5",
-    "checksum",
-    "modified",
-    "created",
-)
-"""What filesystems call the time or the content of a version: disks, S3, Azure, GCS, HTTP, memory."""
-
-SAMPLE_BYTES = 65536
-
-
-def storage_facts(uri: str) -> Mapping[str, object]:
-    """Size and mark of the present version of a file, for the key of what is made of it.
-
-    Returns:
-        ``{"size": bytes, "mtime": text}``; on an object store the ETag, or whatever it has, stands in for
-        the time. Where a store has nothing of the kind, the hash of the first and last 64 KiB does.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    fs, path = filesystem(uri)
-    info = fs.info(path)
-    return _facts(info) or _sampled(fs, path, info)
-
-
-class FileStamp(NamedTuple):
-    """What changes when another file takes the name of one."""
-
-    size: int
-    mark: str
-    node: int | None
-
-
-def stamps(folder: str, suffix: str = "") -> dict[str, FileStamp]:
-    """Name of each file of a folder -> its stamp, sorted; one listing."""
-    fs, path = filesystem(folder)
-    fs.invalidate_cache()
-    try:
-        entries = fs.ls(path, detail=True)
-    except FileNotFoundError:
-        return {}
-    found = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: _stamp(entry) for entry in entries}
-    return {
-        name: stamp
-        for name, stamp in sorted(found.items())
-        if name.endswith(suffix) and not name.startswith(".")
-    }
-
-
-def stamp_of(uri: str) -> FileStamp | None:
-    """As `stamps` gives it for one file; None where it is gone."""
-    fs, path = filesystem(uri)
-    fs.invalidate_cache(os.path.dirname(path))
-    try:
-        return _stamp(fs.info(path))
-    except FileNotFoundError:
-        return None
-
-
-def _stamp(info: Mapping[str, Any]) -> FileStamp:
-    # A file that is renamed into place has a node of its own, whatever the clock says.
-    mark = (_facts(info) or {}).get("mtime", "")
-    return FileStamp(int(info.get("size") or 0), str(mark), info.get("ino"))
-
-
-def _facts(info: Mapping[str, Any]) -> dict[str, object] | None:
-    """Size and mark of a version; None where the filesystem has no mark."""
-    mark = next((info[name] for name in CHANGE_MARKS if info.get(name)), None)
-    if isinstance(mark, datetime.datetime):
-        mark = mark.timestamp()  # a listing and a single look may give it in different types
-    return None if mark is None else {"size": int(info.get("size") or 0), "mtime": str(mark)}
-
-
-def _sampled(fs: Any, path: str, info: Mapping[str, Any]) -> dict[str, object]:
-    size = int(info.get("size") or 0)
-    ends = [(0, min(size, SAMPLE_BYTES)), (max(0, size - SAMPLE_BYTES), size)]
-    digest = hashlib.sha256(b"".join(bytes(fs.cat_file(path, *each)) for each in ends))
-    return {"size": size, "mtime": f"sample {digest.hexdigest()[:16]}"}

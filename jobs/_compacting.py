@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster import stamps, storage
 from cluster.errors import AbsentError
 from cluster.unit_tables import (
     ATTEMPTS,
@@ -184,7 +184,7 @@ class _Listing:
     uri: str
     files: Files
     best: Mapping[Version, UnitRows]
-    stamps: Mapping[str, storage.FileStamp]
+    stamps: Mapping[str, stamps.FileStamp]
 
     @functools.cached_property
     def copies(self) -> Mapping[Version, list[UnitRows]]:
@@ -203,14 +203,14 @@ class _Listing:
         """Delete files that are still those that were listed; gathered ones first, which may be older."""
         for name in sorted(names, key=lambda name: (not name.startswith(PART), name)):
             uri = storage.join(self.uri, name)
-            if storage.stamp_of(uri) == self.stamps[name]:
+            if stamps.stamp_of(uri) == self.stamps[name]:
                 storage.remove(uri)
 
 
 def _listed(uri: str) -> _Listing:
-    stamps = storage.stamps(uri, ".parquet")
-    files = {name: inside for name, inside in by_file(uri, stamps).items() if inside}
-    return _Listing(uri=uri, files=files, best=best_of(files), stamps=stamps)
+    there = stamps.of_folder(uri, ".parquet")
+    files = {name: inside for name, inside in by_file(uri, there).items() if inside}
+    return _Listing(uri=uri, files=files, best=best_of(files), stamps=there)
 
 
 def _groups(in_order: Sequence[Version], there: _Listing, target: float) -> Iterator[list[Version]]:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from cluster import console, storage
+from cluster import console, stamps, storage
 from cluster.errors import AffuseError, MediaError, NotPreparedError
 from encoders.media import Decoder, Probe, Source
 
@@ -71,7 +71,7 @@ def _stamp(uri: str) -> Stamp:
     for wait_s in (0.0, *WAITS_S):
         time.sleep(wait_s)
         try:
-            return storage.storage_facts(uri)
+            return stamps.source_facts(uri)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         except OSError as error:

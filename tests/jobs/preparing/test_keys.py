@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import storage, tables
+from cluster import stamps, storage, tables
 from encoders.spec import View, describe
 from jobs import _probing
 from jobs import _units as units
@@ -235,7 +235,7 @@ class TestAStorageThatDoesNotAnswer:
     def throttled(self, monkeypatch, times):
         """The first questions for each file are turned away."""
         asked = Counter()
-        plain = storage.storage_facts
+        plain = stamps.source_facts
 
         def facts(uri):
             asked[uri] += 1
@@ -243,7 +243,7 @@ class TestAStorageThatDoesNotAnswer:
                 raise OSError(errno.EBUSY, "SlowDown: please reduce your request rate")
             return plain(uri)
 
-        monkeypatch.setattr(storage, "storage_facts", facts)
+        monkeypatch.setattr(stamps, "source_facts", facts)
 
     def test_is_asked_again_and_the_keys_are_the_same(self, corpus, monkeypatch):
         _, rows = corpus
