@@ -79,7 +79,7 @@ def _resampled(
         for rate, resampler in resamplers.items():
             kept[rate] += [block] if resampler is None else _push(resampler, block, source.rate_hz)
         seen += len(block)
-        peak = max(peak, float(np.abs(block).max()))
+        peak = max(peak, float(block.max()), -float(block.min()))
         if seen > longest_s * source.rate_hz:
             partial = f"only the first {seen / source.rate_hz:.0f} s of sound were kept"
             break
@@ -120,7 +120,9 @@ def _cut(
 def _regrouped(blocks: Iterator[Mono], size: int) -> Iterator[Mono]:
     waiting: list[Mono] = []
     for block in blocks:
-        waiting.append(np.nan_to_num(block, posinf=0.0, neginf=0.0))
+        if not np.isfinite(np.dot(block, block)):
+            block = np.nan_to_num(block, posinf=0.0, neginf=0.0)
+        waiting.append(block)
         if sum(map(len, waiting)) >= size:
             yield np.concatenate(waiting)
             waiting = []

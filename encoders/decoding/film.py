@@ -12,6 +12,9 @@ from encoders.decoding import tracks
 BUILDS_ON_ALL = frozenset({"gif", "apng", "webp_anim"})
 """Codecs whose every picture is painted over the ones before, whatever their packets are marked as."""
 
+WITHOUT_SCREEN_TIMES = frozenset({"avi"})
+"""Containers that store when a frame is decoded and nothing else."""
+
 SANE_RATES_HZ = (1.0, 240.0)
 USUAL_RATE_HZ = 25.0
 
@@ -40,9 +43,10 @@ class Film:
         return self.stream.codec_context.name not in BUILDS_ON_ALL
 
     @property
-    def reorders(self) -> bool:
-        """Whether frames may come on screen in another order than they are stored in."""
-        return bool(getattr(self.stream.codec_context, "has_b_frames", True))
+    def tells_decoding_times(self) -> bool:
+        """Whether the container has no place for when a frame is shown, and frames may be out of order."""
+        reorders = bool(getattr(self.stream.codec_context, "has_b_frames", True))
+        return reorders and self.container.format.name in WITHOUT_SCREEN_TIMES
 
     @property
     def first_tick(self) -> float:

@@ -88,18 +88,20 @@ class Pictures:
         """Frames in the order of the screen; after a jump, from the first key frame on."""
         count = -1 if self._timeline.counted_from is None else 0
         waiting = seek is not None or bool(self._keys)
+        skipped = None
+        packets = self._film.packets(seek)
         codec = self._film.stream.codec_context
         try:
-            for packet in self._film.packets(seek):
+            for packet in packets:
                 if waiting and packet.size:
                     if not packet.is_keyframe:
                         continue
                     if seek is not None and (packet.pts is None or packet.pts > tick + self._slack):
                         return  # the jump landed behind what is wanted
                     waiting = False
-                if count < 0:
-                    codec = self._film.stream.codec_context
-                    codec.skip_frame = "DEFAULT" if self._is_wanted(packet.pts) else "NONREF"
+                if count < 0 and skipped != (skip := not self._is_wanted(packet.pts)):
+                    skipped = skip
+                    codec.skip_frame = "NONREF" if skip else "DEFAULT"
                 try:
                     frames = packet.decode()
                 except MemoryError:

@@ -212,12 +212,12 @@ def mono(frame: Any) -> Mono:
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype == np.uint8:
-        scaled = (values.astype(np.float32) - 128) / 128
-    elif np.issubdtype(values.dtype, np.integer):
-        scaled = values.astype(np.float32) / float(2 ** (8 * values.dtype.itemsize - 1))
-    else:
-        scaled = values.astype(np.float32)
+    kind, width = values.dtype.kind, 8 * values.dtype.itemsize
+    scaled = values.astype(np.float32)
+    if kind == "u":
+        scaled -= np.float32(2 ** (width - 1))
+    if kind in "iu":
+        scaled *= np.float32(0.5 ** (width - 1))
     mean: Mono = scaled[0] if len(scaled) == 1 else scaled.mean(0, dtype=np.float32)
     return mean
 

@@ -6,6 +6,7 @@ decoder has the k-th time: that of the decoding order if those are sound, else t
 """
 
 import bisect
+import functools
 import math
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Timeline:
         """When a frame of that tick is shown, from the start of the clip [s]."""
         return tick * self.tick_s - self.zero_s
 
-    @property
+    @functools.cached_property
     def frame_ticks(self) -> float:
         """Length of a usual frame [ticks]."""
         gaps = np.diff(self.ticks)
@@ -95,14 +96,13 @@ class _Seen:
     def ticks(self) -> list[int]:
         return [pts for pts, _ in self.stamps if pts is not None]
 
-    def clock_fault(self, tick_s: float, reorders: bool) -> str | None:
+    def clock_fault(self, tick_s: float, decoding_times: bool) -> str | None:
         """Why these times cannot be believed, if they cannot."""
         ticks = self.ticks
         if len(ticks) < len(self.stamps):
             return UNTIMED
-        ahead = {None if dts is None else pts - dts for pts, dts in self.stamps if pts is not None}
-        if reorders and len(ahead) == 1 and None not in ahead:
-            return UNTIMED  # they follow the order of decoding, not that of the screen
+        if decoding_times:
+            return UNTIMED
         if len(set(ticks)) < FEWEST_TIMES * len(ticks) and len(ticks) > 1:
             return "frames with the same time"
         order = [dts for _, dts in self.stamps if dts is not None]
@@ -119,9 +119,10 @@ def read_timeline(film: Film, start_s: float | None, end_s: float | None) -> Tim
     zero = file_zero + (start_s or 0.0)
     stop = math.inf if end_s is None else (file_zero + end_s) / tick_s
     seen = _scanned(film, zero / tick_s if start_s else None, stop)
-    fault = seen.clock_fault(tick_s, film.reorders)
+    fault = seen.clock_fault(tick_s, film.tells_decoding_times)
     if fault is not None:
-        seen = _passed(film.packets(), math.inf)
+        if start_s or end_s is not None:
+            seen = _passed(film.packets(), math.inf)
         return _counted(film, seen, fault, start_s or 0.0, end_s)
     ordered = _without_lead(sorted(set(seen.ticks)), seen.keys)
     if start_s and seen.finished and seen.end_s is not None and start_s >= seen.end_s:

@@ -1,6 +1,7 @@
 """Which track a player plays, and how far a file's content reaches beside what its header tells."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -101,14 +102,17 @@ class Packets:
     def __iter__(self) -> Iterator[Any]:
         zero = zero_s(self.container)
         streams = self.container.streams
-        played = {s.index for s in (*streams.video, *streams.audio) if not is_cover(s)}
+        played = [s for s in (*streams.video, *streams.audio) if not is_cover(s)]
+        tick_s = {stream.index: float(stream.time_base or 0) for stream in played}
+        wanted, end_s = self.stream.index, -math.inf
         for packet in self.container.demux():
-            if packet.size and packet.pts is not None and packet.stream_index in played:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero
-                self.end_s = end if self.end_s is None else max(self.end_s, end)
-            if packet.stream_index != self.stream.index:
+            index, size = packet.stream_index, packet.size
+            if size and index in tick_s and (pts := packet.pts) is not None:
+                end_s = max(end_s, (pts + (packet.duration or 0)) * tick_s[index] - zero)
+                self.end_s = end_s
+            if index != wanted:
                 continue
-            if self._unsettled and packet.size:
+            if self._unsettled and size:
                 self._unsettled -= packet.pos is not None
                 if self._unsettled:
                     continue
