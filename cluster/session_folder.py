@@ -29,6 +29,9 @@ _SOCKET = "/session_2026-01-02_03-04-05_678901_4194304/sockets/plasma_store"
 MAX_PARENT = _LONGEST_SOCKET - len(f"/{PREFIX}12345678/{INSIDE}{_SOCKET}")
 """How long the path of a folder for sessions may be: the system limits that of a socket."""
 
+_live: list[Path] = []
+"""Folders of this process's own sessions."""
+
 _OF_RAY = re.compile(r"^ray::|/ray/(core/src|_private|autoscaler|dashboard)/")
 
 
@@ -42,11 +45,19 @@ def session_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
     folder, lock = _claimed(parent)
+    _live.append(folder)
     try:
         yield folder / INSIDE
     finally:
         _remove(folder)
+        _live.remove(folder)
         os.close(lock)
+
+
+def end_sessions() -> None:
+    """End this process's own sessions by force, for one that is about to end."""
+    for folder in _live:
+        _remove(folder)
 
 
 def sweep(parent: Path) -> None:

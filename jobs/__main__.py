@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
 from cluster.redaction import redacted
 from jobs import JOBS
+from jobs import _interrupt as interrupt
 
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
@@ -24,8 +25,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A file's name may hold bytes that are no text: they are spelt out, no job ends by them.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    words = list(sys.argv[1:] if argv is None else argv)
+    interrupt.obey(lambda: _stopped(words[0]))
     try:
-        sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+        status = run(words)
+        if interrupt.was_heard():
+            interrupt.leave()
+        sys.exit(status)
     except BrokenPipeError:
         # The reader went away (`affuse --help | head`); Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,16 +60,18 @@ def run(argv: list[str]) -> int:
         module.main(config)
     except ConfigError as error:
         return _fail(name, _line(error), 2)
-    except (MachineError, StorageError) as error:
-        return _fail(name, f"{_line(error)}; {MEND}", 1)
-    except AffuseError as error:
-        return _fail(name, _line(error), 1)
+    except KeyboardInterrupt:
+        return _stopped(name)
     except Exception as error:
+        if interrupt.was_heard():
+            return _stopped(name)
+        if isinstance(error, MachineError | StorageError):
+            return _fail(name, f"{_line(error)}; {MEND}", 1)
+        if isinstance(error, AffuseError):
+            return _fail(name, _line(error), 1)
         if (said := _refused(error)) is None:
             raise
         return _fail(name, f"{said}; {MEND}", 1)
-    except KeyboardInterrupt:
-        return _fail(name, "stopped; the same command goes on from here", 130)
     return 0
 
 
@@ -81,6 +89,11 @@ def overview() -> str:
             *lines,
         ]
     )
+
+
+def _stopped(name: str) -> int:
+    interrupt.is_said()
+    return _fail(name, "stopped; the same command goes on from here", interrupt.STATUS)
 
 
 def _fail(name: str, message: str, status: int) -> int:

@@ -14,6 +14,7 @@ the words have to be recognised. Folds `speaker`: unseen voices, unseen faces, u
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -96,7 +97,10 @@ def film_all(lines: Sequence[script.Line], root: str, *, seed: int, processes: i
     shares = [todo[start::processes] for start in range(processes)]
     # Spawned, not forked: the parent may hold threads of PyAV, torch or Ray.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=signal.signal, initargs=quiet
+    ) as pool:
         jobs = [pool.submit(_film_share, share, root, seed) for share in shares if share]
         for job in jobs:
             job.result()
