@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from cluster.errors import NotPreparedError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS, TRANSCRIBERS
@@ -90,7 +91,8 @@ def test_a_typo_in_a_text_encodes_the_text_of_its_unit_again_and_no_sound(corpus
     corpus.rows[2]["text"] = "clip number two"
     corpus.prepare()
     capsys.readouterr()
-    assert run(["train", "--root", corpus.root, "--inputs", "toy_text"]) != 0
+    with pytest.raises(NotPreparedError, match="2 of 6 clips have no row"):
+        corpus.values("toy_text")
     corpus.encode("toy_text", "toy_audio")
     assert "2 of 6 clips to encode in 1 units; 4 are done" in capsys.readouterr().out
     assert corpus.files("toy_audio") == sounds
