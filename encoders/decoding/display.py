@@ -21,8 +21,19 @@ def display_matrix(frame: Any) -> Matrix:
 
     Afterwards the frame and its side data hold each other until the next collection: ask once a film.
     """
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        found = frame.side_data.get(Type.DISPLAYMATRIX)
+    except (
+        ValueError
+    ):  # PyAV does not know every kind of side data that FFmpeg attaches, Exif's for one
+        return _turn(int(frame.rotation))
     return AS_STORED if found is None else struct.unpack("=9i", bytes(found)[:36])
+
+
+def _turn(rotation: int) -> Matrix:
+    """The matrix of a counter-clockwise turn [degrees], to the nearest quarter."""
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[round(rotation / 90) % 4]
+    return (cosine << 16, -sine << 16, 0, sine << 16, cosine << 16, 0, 0, 0, 1 << 30)
 
 
 def is_turned(matrix: Matrix) -> bool:

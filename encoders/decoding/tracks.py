@@ -19,6 +19,9 @@ TELL_THEIR_LENGTH = frozenset(
 )
 """Containers whose header holds the length; of others FFmpeg guesses it from the last bytes or the rate."""
 
+READ_FROM_THE_END = frozenset({"mpeg", "mpegts", "ogg"})
+"""Of these FFmpeg takes the length from the times of the last bytes."""
+
 TELL_THEIR_END = frozenset({"flv", "matroska,webm"})
 """Of these, the length counts from 0 and not from the first packet."""
 
@@ -127,6 +130,8 @@ def content_s(container: Any, local: Local) -> float | None:
     tells none, all of the file is passed through.
     """
     told = _told_s(container, local)
+    if container.duration is not None and container.format.name in READ_FROM_THE_END:
+        told = container.duration / av.time_base
     played = (default_track(container, "video"), default_track(container, "audio"))
     streams = [stream for stream in played if stream is not None]
     if told is not None:

@@ -200,6 +200,58 @@ class TestFormats:
                 angle,
             )
 
+    def test_a_picture_with_an_orientation_in_its_exif_is_shown_upright(self, decoder, tmp_path):
+        from PIL import Image
+
+        stored = np.full((48, 64, 3), 90, np.uint8)
+        stored[:24, :32] = (255, 0, 0)
+        image = Image.fromarray(stored)
+        corners = {1: (5, 5), 6: (5, -5), 3: (-5, -5), 8: (-5, 5)}
+        for orientation, corner in corners.items():
+            exif = image.getexif()
+            exif[0x0112] = orientation
+            path = tmp_path / f"{orientation}.jpg"
+            image.save(path, exif=exif, quality=95)
+            decoded = decoder.decode(clip(path, audio=None), Needs(frames=frozenset({FPS})))
+            [pixels] = decoded.clip.frames[FPS].pixels
+            assert pixels[corner][0] > 200
+            assert pixels[corner][1] < 60
+
+    def test_what_an_edit_list_leaves_out_is_not_missed(self, decoder, tmp_path):
+        for file in ("a.mp4", "a.mov"):
+            with av.open(str(tmp_path / file), "w") as out:
+                stream = out.add_stream("libx264", rate=25, options={"g": "12"})
+                stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+                stream.codec_context.time_base = Fraction(1, 25)
+                for number in range(50):
+                    image = np.full((48, 64, 3), shade(number), np.uint8)
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                    frame.pts, frame.time_base = number - 15, Fraction(1, 25)
+                    out.mux(stream.encode(frame))
+                out.mux(stream.encode(None))
+            decoded = decoder.decode(clip(tmp_path / file), Needs(frames=frozenset({FPS})))
+            assert not decoded.partial
+            frames = decoded.clip.frames[FPS]
+            greys = [int(image[-5, -5, 0]) for image in frames.pixels]
+            assert greys == pytest.approx([shade(15 + 5 * k) for k in range(7)], abs=4)
+            assert decoder.probe(Source(str(tmp_path / file))).duration_s == pytest.approx(1.4)
+
+    @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+    def test_sound_above_full_scale_is_brought_down_and_says_so(self, decoder, tmp_path, subtype):
+        wave = 5 * tone(1, 16000)
+        soundfile.write(tmp_path / "loud.wav", wave, 16000, subtype=subtype)
+        decoded = decoder.decode(clip(tmp_path / "loud.wav", video=None), SOUND)
+        assert decoded.partial["audio"] == "sound reaches 1.50 of full scale: brought down to it"
+        np.testing.assert_allclose(decoded.clip.waveforms[16000], wave / 1.5, atol=1e-5)
+
+    def test_samples_that_are_no_numbers_are_silent(self, decoder, tmp_path):
+        wave = tone(1, 16000)
+        wave[[100, 200, 300]] = np.nan, np.inf, -np.inf
+        soundfile.write(tmp_path / "odd.wav", wave, 16000, subtype="FLOAT")
+        decoded = decoder.decode(clip(tmp_path / "odd.wav", video=None), SOUND)
+        assert not decoded.partial
+        assert np.abs(decoded.clip.waveforms[16000]).max() == pytest.approx(0.3, abs=1e-3)
+
     def test_variable_frame_rate_goes_by_true_timestamps(self, decoder, tmp_path):
         path = write_clip(tmp_path / "vfr.mp4", variable=True)
         frames = decoder.decode(clip(path), NEEDS).clip.frames[FPS]
