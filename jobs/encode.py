@@ -39,6 +39,7 @@ from jobs._calibration import Calibration, calibrated
 from jobs._choosing import chosen_work, encoder_table, models_gb
 from jobs._compacting import compact, former_uri
 from jobs._features import (
+    current_rows,
     features_uri,
     read_features,
     transcripts_uri,
@@ -291,6 +292,7 @@ def finish(config: Config, root: str, work: Work) -> dict[str, int]:
         seen = "" if item.view is None else f" (view {item.view.number})"
         print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:
+        current_rows(root, work.transcriber.folder, "transcripts")
         print(f"wrote {transcripts_uri(root, work.transcriber.folder)}")
     return failure_reasons(failed)
 
