@@ -2,7 +2,7 @@
 
 A unit's rows appear as `<table>/<unit>-<key>.parquet`, and that file is the commit. `unit` says which clips
 it holds, `key` what their rows were made of, so that (unit, key), a *version*, is done or not done. When a
-job is done it gathers these files to larger ones (`jobs._compacting`). Either way the footer lists the
+job is done it gathers these files to larger ones (`jobs.catalog.compaction`). Either way the footer lists the
 versions inside with their numbers of rows and of failed rows, and a reader goes by the footers alone.
 
 A version may stand in several files: twins of two jobs, a gathered file whose sources are not yet removed,

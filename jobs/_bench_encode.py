@@ -11,9 +11,9 @@ from typing import Any
 from cluster.resources import Plan
 from encoders.media import Decoded
 from jobs._encoding import Workbench
-from jobs._manifest import read_unit
 from jobs._stream import stream, worker_device
 from jobs._work import StreamJob, UnitReport, UnitTask
+from jobs.catalog.manifest import read_unit
 from jobs.stream.decode import decode_rows
 
 SETTLED = (0.1, 0.9)

@@ -29,9 +29,9 @@ from encoders.spec import Clip, Descriptor, FramePolicy, Frames, Needs, Transcri
 from encoders.store import local_paths
 from jobs._batcher import Batcher
 from jobs._clips import source_of
-from jobs._manifest import read_unit
 from jobs._result_rows import has_modality
 from jobs._work import StreamJob, UnitTask, Work
+from jobs.catalog.manifest import read_unit
 
 MAX_CLIPS = 60
 LONGEST_S = 60.0

@@ -5,9 +5,6 @@ from cluster.console import Table
 from fusion.late.members import answered
 from fusion.statistics import Difference
 from jobs._evidence import with_bundle
-from jobs._manifest import read_dataset
-from jobs._people import groups_of
-from jobs._predictions import held_out
 from jobs._rates import Rates, corpus_rates
 from jobs._results import (
     Results,
@@ -19,6 +16,9 @@ from jobs._results import (
     priors,
     with_answers,
 )
+from jobs.catalog.groups import groups_of
+from jobs.catalog.manifest import read_dataset
+from jobs.catalog.predictions import held_out
 
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""

@@ -19,20 +19,12 @@ from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Task
-from jobs import _bundles, _late
+from jobs import _late
 from jobs._apart import Apart, judged_apart, marked, normalised_runs
 from jobs._histories import Curve, Search, curves, evaluated, role_figures, searches
 from jobs._leaks import known_leaks
-from jobs._manifest import read_dataset, read_manifest
 from jobs._members import add_members, rows_of
 from jobs._metadata import Guess, metadata_out_of_fold
-from jobs._predictions import (
-    HeldOut,
-    align,
-    folds_and_seeds,
-    held_out,
-    seeds_averaged,
-)
 from jobs._results import (
     FIGURES,
     Results,
@@ -49,6 +41,15 @@ from jobs._results import (
 from jobs._results import Line as Scored
 from jobs._shares import Point, share_curves
 from jobs._siblings import run_configs
+from jobs.catalog import bundles
+from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.predictions import (
+    HeldOut,
+    align,
+    folds_and_seeds,
+    held_out,
+    seeds_averaged,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ def gather(
         ConfigError: neither runs nor a bundle, or no such task.
         NotPreparedError: a run or bundle is not there.
     """
-    facts = None if bundle is None else _bundles.read_bundle(root, bundle)
+    facts = None if bundle is None else bundles.read_bundle(root, bundle)
     names = list(runs) or [member["run"] for member in (facts or {}).get("members", ())]
     imported = (facts or {}).get("imported", ())
     if not names and not imported:
@@ -274,7 +275,7 @@ def with_bundle(
     if bundle is None:
         return held, {}
     table = storage.read_table(
-        storage.join(_bundles.bundle_uri(root, bundle), "predictions.parquet")
+        storage.join(bundles.bundle_uri(root, bundle), "predictions.parquet")
     )
     rows = seeds_averaged(table.filter(pc.equal(table["task"], name)), task)
     both = align({**rows_of(held), f"bundle {bundle}": rows}, task)

@@ -10,8 +10,8 @@ import numpy as np
 from cluster.errors import ConfigError
 from cluster.settings import nearest
 from fusion.tasks import Task
-from jobs._features import read_features, resolve_features
-from jobs._manifest import read_dataset, read_manifest
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import read_dataset, read_manifest
 
 MMSA_KEYS = {"text": "text", "audio": "audio", "video": "vision"}
 SPLITS = ("train", "valid", "test")

@@ -30,7 +30,7 @@ from fusion.scaling import Scaler
 from fusion.training import Fitted, Group, NotFiniteError, OnEpoch, fit
 from jobs._feeding import Data
 from jobs._feeds import Clips
-from jobs._predictions import write_predictions
+from jobs.catalog.predictions import write_predictions
 from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)

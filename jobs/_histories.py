@@ -12,14 +12,14 @@ from cluster import storage
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._predictions import (
+from jobs._results import FIGURES, Results, from_facts
+from jobs.catalog.predictions import (
     align,
     folds_and_seeds,
     read_predictions,
     seeds_averaged,
     with_priors,
 )
-from jobs._results import FIGURES, Results, from_facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from fusion.late.calibration import (
 from fusion.late.members import Members, answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.tasks import Kind
-from jobs._predictions import HeldOut
+from jobs.catalog.predictions import HeldOut
 
 JUDGES: Mapping[str, str] = {
     "classification": "nll",

@@ -26,7 +26,7 @@ from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
 from fusion.tasks import Kind
 from jobs._late import Candidate, Judgements, PairFits
-from jobs._predictions import HeldOut
+from jobs.catalog.predictions import HeldOut
 
 OPTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "attention": {"hidden": (4, 8, 16), "decay": (3.0, 10.0, 30.0, 100.0)},

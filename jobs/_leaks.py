@@ -19,10 +19,10 @@ from cluster import storage
 from fusion.probe import LeakReport, Split, leak_probe
 from fusion.statistics import Groups
 from fusion.tasks import Task
-from jobs._features import resolve_features
 from jobs._feeding import Request, load
 from jobs._feeds import Store
-from jobs._manifest import read_dataset, read_manifest
+from jobs.catalog.features import resolve_features
+from jobs.catalog.manifest import read_dataset, read_manifest
 
 Against = Literal["valid", "test"]
 

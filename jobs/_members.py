@@ -16,8 +16,8 @@ import torch
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.late.members import Members
 from fusion.tasks import Task
-from jobs._manifest import read_manifest
-from jobs._predictions import HeldOut, MemberRows, align
+from jobs.catalog.manifest import read_manifest
+from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.interop.cells import composed
 from jobs.interop.prediction_tables import read_frame, score_columns
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from fusion.tasks import Task
-from jobs._manifest import read_dataset, read_manifest
-from jobs._predictions import HeldOut
+from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.predictions import HeldOut
 from jobs.training.targets import encode_targets
 
 LENGTH, CURVE = "length", "length squared"

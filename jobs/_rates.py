@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from cluster import storage
-from jobs._features import read_features, read_transcripts, resolve_features
-from jobs._manifest import read_manifest
+from jobs.catalog.features import read_features, read_transcripts, resolve_features
+from jobs.catalog.manifest import read_manifest
 
 EXPRESSION_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprised", "neutral")
 """Order of the face encoder's `expression` column, in the words of the corpus."""

@@ -23,7 +23,7 @@ from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Kind, Task
 from jobs import _late
-from jobs._predictions import HeldOut
+from jobs.catalog.predictions import HeldOut
 
 Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble"]
 

@@ -19,10 +19,10 @@ from fusion.bundle import Pool
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.tasks import Task
-from jobs import _bundles
-from jobs._features import features_uri
 from jobs._feeds import Clips, Store
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
+from jobs.catalog import bundles
+from jobs.catalog.features import features_uri
 from jobs.scoring.bundle import Bundle, open_bundle
 from jobs.training.net_input import feed_of_card, make_store
 from jobs.training.stores import HeldTable
@@ -47,7 +47,7 @@ class Scorer:
         self.speakers: list[Speaker] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
-            facts = _bundles.bundle_facts(bundle.uri)
+            facts = bundles.bundle_facts(bundle.uri)
             self.fusion = Fusion.from_facts(facts)
             for run in self.fusion.rule.names:
                 base = storage.join(bundle.uri, "nets", run)

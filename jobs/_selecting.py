@@ -18,8 +18,8 @@ from fusion.late.members import answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
 from jobs import _late
-from jobs._predictions import HeldOut, align, seeds_averaged
 from jobs._results import FIGURES
+from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 
 QUICK = (
     _late.PLAIN,

@@ -14,8 +14,8 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
 from fusion.late.members import probabilities
 from fusion.tasks import Task
-from jobs._bundles import bundle_uri
-from jobs._predictions import as_target, matrix, read_predictions
+from jobs.catalog.bundles import bundle_uri
+from jobs.catalog.predictions import as_target, matrix, read_predictions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from fusion.late.members import Members
 from fusion.nets import net_axis
 from fusion.predicting import predict
 from fusion.tasks import Task
-from jobs._predictions import MemberRows, mean_of_seeds
+from jobs.catalog.predictions import MemberRows, mean_of_seeds
 from jobs.training.net_input import Feed
 
 

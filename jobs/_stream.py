@@ -26,7 +26,6 @@ from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
 from encoders.media import Decoded
 from jobs._clips import buffers, unpack
 from jobs._encoding import UnitResult, Workbench
-from jobs._features import features_uri, transcripts_uri
 from jobs._memory import private_mb, release_memory
 from jobs._result_rows import failed_clips, failure_reasons
 from jobs._work import (
@@ -41,6 +40,7 @@ from jobs._work import (
     reads_text,
     withheld,
 )
+from jobs.catalog.features import features_uri, transcripts_uri
 from jobs.stream.decode import decode_span
 from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.limits import quiet_limit_s

@@ -15,14 +15,14 @@ from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._predictions import (
+from jobs._results import FIGURES
+from jobs.catalog.predictions import (
     as_target,
     matrix,
     read_predictions,
     seeds_averaged,
     with_priors,
 )
-from jobs._results import FIGURES
 from jobs.training.parts import Part
 
 

@@ -19,10 +19,10 @@ from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
 from jobs._clips import pack, unpack
 from jobs._encoding import Workbench
-from jobs._features import transcripts_uri
 from jobs._memory import private_mb
 from jobs._stream import MODELS_LIMIT_S, worker_device
 from jobs._work import StreamJob, UnitTask, job_needs
+from jobs.catalog.features import transcripts_uri
 from jobs.stream.decode import decode_rows, rows_of
 
 CLIP_LIMIT_S = 10.0

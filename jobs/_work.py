@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from encoders.spec import Descriptor, Needs
-from jobs._manifest import UnitRef
+from jobs.catalog.manifest import UnitRef
 
 STALL_LIMIT_S = 600.0
 """Default of --stall-limit-s [s]."""

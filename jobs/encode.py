@@ -9,7 +9,7 @@ is seen otherwise (noise, speed, crop: `encoders.augment`); training draws its r
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
-        <root>/former/<table>/    rows of units that left the manifest (jobs._compacting)
+        <root>/former/<table>/    rows of units that left the manifest (jobs.catalog.compaction)
         <root>/encodings/<hash>/  config.json and summary.json of the command
         <root>/encodings/calibration-<hash>.json  what a few clips took (jobs._calibration)
 
@@ -37,14 +37,6 @@ from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import chosen_work, encoder_table, models_gb
-from jobs._compacting import compact, former_uri
-from jobs._features import (
-    current_rows,
-    features_uri,
-    read_features,
-    transcripts_uri,
-)
-from jobs._manifest import Dataset, UnitRef, read_dataset, units
 from jobs._progress import Progress, check_early, clock, conclude
 from jobs._result_rows import failure_reasons
 from jobs._todo import (
@@ -57,6 +49,14 @@ from jobs._todo import (
     tasks_to_mend,
 )
 from jobs._work import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
+from jobs.catalog.compaction import compact, former_uri
+from jobs.catalog.features import (
+    current_rows,
+    features_uri,
+    read_features,
+    transcripts_uri,
+)
+from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
 from jobs.stream.run import run_units
 

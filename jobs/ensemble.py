@@ -25,16 +25,17 @@ from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from fusion.tasks import Task
-from jobs import _bundles, _late, _results
+from jobs import _late, _results
 from jobs._apart import say_normalised
 from jobs._late import Candidate, Judgements
-from jobs._manifest import Dataset, read_dataset
 from jobs._members import add_members
 from jobs._metadata import metadata_out_of_fold
-from jobs._people import groups_of
-from jobs._predictions import HeldOut, held_out
+from jobs.catalog import bundles
+from jobs.catalog.groups import groups_of
+from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
+from jobs.catalog.predictions import HeldOut, held_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ def main(config: Config) -> None:
             f"{decided.plain:.3f} without"
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
-    print(f"wrote {_bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
+    print(f"wrote {bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
 
 
 def pick_task(dataset: Dataset, name: str | None) -> tuple[str, Task]:
@@ -239,7 +240,7 @@ def publish(
     decided: _late.Decided | None,
 ) -> None:
     """Everything that scoring and the report need; bundle.json last, it is the commit."""
-    base = _bundles.bundle_uri(config.root, config.name)
+    base = bundles.bundle_uri(config.root, config.name)
     used = [run for run in config.runs if run in shipped.rule.names]
     facts: Mapping[str, Any] = {
         "config": settings.resolved(config),
@@ -256,7 +257,7 @@ def publish(
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
         "chosen": {str(fold): candidate.title for fold, candidate in verdict.chosen.items()},
         "member_weights": shipped.rule.member_weights(),
-        "members": [_bundles.copy_run(config.root, config.name, run) for run in used],
+        "members": [bundles.copy_run(config.root, config.name, run) for run in used],
         "imported": list(config.imported),
     }
     storage.publish_table(
@@ -265,7 +266,7 @@ def publish(
     )
     storage.publish_json(results.facts(), storage.join(base, "results.json"))
     publish_config(config, base)
-    _bundles.publish(config.root, config.name, facts)
+    bundles.publish(config.root, config.name, facts)
 
 
 def fused_predictions(bundle: str, task: str, held: HeldOut, verdict: _late.Verdict) -> pa.Table:

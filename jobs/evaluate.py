@@ -29,17 +29,18 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
 from fusion.tasks import Task
-from jobs import _bundles, _results
+from jobs import _results
 from jobs._apart import say_normalised
 from jobs._feeding import load_test
 from jobs._leaks import leak_reports, warn_of_leaks
-from jobs._manifest import read_dataset, read_manifest
 from jobs._metadata import metadata_of_test
-from jobs._people import groups_of
-from jobs._predictions import HeldOut, align
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
+from jobs.catalog import bundles
+from jobs.catalog.groups import groups_of
+from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
+from jobs.catalog.predictions import HeldOut, align
 from jobs.training.targets import encode_targets
 
 
@@ -128,19 +129,19 @@ def show_cross_fitted(config: Config) -> None:
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
     facts = storage.read_json(
-        storage.join(_bundles.bundle_uri(config.root, config.bundle), "results.json")
+        storage.join(bundles.bundle_uri(config.root, config.bundle), "results.json")
     )
-    task = Fusion.from_facts(_bundles.read_bundle(config.root, config.bundle)).kind
+    task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
     _results.show(_results.from_facts(facts), task)
 
 
 def speakers_of(config: Config) -> list[Speaker]:
     """The members of the bundle, or the runs."""
     if config.bundle is None:
-        return [load_speaker(run, _bundles.nets_of_run(config.root, run)) for run in config.runs]
-    members = _bundles.read_bundle(config.root, config.bundle)["members"]
+        return [load_speaker(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
+    members = bundles.read_bundle(config.root, config.bundle)["members"]
     return [
-        load_speaker(m["run"], _bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
+        load_speaker(m["run"], bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
         for m in members
     ]
 
@@ -150,7 +151,7 @@ def task_of(config: Config) -> tuple[str, Task]:
     tasks = read_dataset(config.root).tasks
     name = config.task
     if config.bundle is not None:
-        name = _bundles.read_bundle(config.root, config.bundle)["task"]
+        name = bundles.read_bundle(config.root, config.bundle)["task"]
     if name is None and len(tasks) == 1:
         name = next(iter(tasks))
     if name is None or name not in tasks:
@@ -177,7 +178,7 @@ def fused(config: Config, held: HeldOut) -> Tensor | None:
     """The bundle's verdict on the test rows; None for single runs."""
     if config.bundle is None:
         return None
-    fusion = Fusion.from_facts(_bundles.read_bundle(config.root, config.bundle))
+    fusion = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle))
     return fusion.combine(held.members)
 
 

@@ -24,11 +24,11 @@ from cluster.settings import Place
 from cluster.tables import features as features_table
 from cluster.unit_tables import publish_unit, published
 from encoders import ENCODERS
-from jobs._compacting import compact, former_uri, recall
 from jobs._export import Selection, mmsa_bytes, npz_bytes, select
-from jobs._features import features_uri
-from jobs._manifest import read_dataset, read_manifest, read_unit, units
 from jobs._ready import Layout, Ready, read_ready
+from jobs.catalog.compaction import compact, former_uri, recall
+from jobs.catalog.features import features_uri
+from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.interop.imported import fingerprint, supersede

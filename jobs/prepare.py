@@ -32,7 +32,6 @@ from fusion.tasks import Task
 from jobs import _probing as probing
 from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag
-from jobs._manifest import manifest_files, read_folds
 from jobs._packing import packed
 from jobs._rows import (
     checked,
@@ -43,6 +42,7 @@ from jobs._rows import (
     profile_fields,
     sources_of,
 )
+from jobs.catalog.manifest import manifest_files, read_folds
 from jobs.catalog.names import checked_name
 from jobs.catalog.outputs import publish_config
 from jobs.datasets import DATASETS

@@ -32,10 +32,7 @@ from encoders.store import DEFAULT_STORE, local_paths
 from jobs import _probing, prepare
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import models_gb
-from jobs._compacting import compact
 from jobs._encoding import UnitResult, Workbench
-from jobs._features import current_rows, features_uri
-from jobs._manifest import UnitRef, units
 from jobs._progress import Progress, conclude
 from jobs._rescue import settled
 from jobs._result_rows import failure_reasons
@@ -43,6 +40,9 @@ from jobs._rows import checked, clips_of
 from jobs._score_files import Files, file_bytes, found_files, in_order, show
 from jobs._scoring import scorer
 from jobs._work import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
+from jobs.catalog.compaction import compact
+from jobs.catalog.features import current_rows, features_uri
+from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.scoring import work_folder

@@ -28,13 +28,13 @@ from fusion.bundle import Pool
 from fusion.nets import net_axis
 from fusion.recipe import Recipe
 from jobs import _fitting
-from jobs._features import resolve_features
 from jobs._feeding import Request, read_clips, tasks_of
 from jobs._fitting import NetChoice
 from jobs._leaks import warn_of_leaks
-from jobs._manifest import read_dataset, read_folds, read_manifest
 from jobs._summary import show, summarise
 from jobs._workers import launch
+from jobs.catalog.features import resolve_features
+from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free, holds_results, owner

@@ -34,10 +34,10 @@ from jobs._late import JUDGES
 from jobs._leaks import warn_of_leaks
 from jobs._ledger import STATES, importances, read_ledger, trial_uri, trials_table
 from jobs._live import Live, describe
-from jobs._manifest import read_dataset
 from jobs._search import load_library, run_trials
 from jobs._selecting import held_trials, members_of, procedure
 from jobs._space import Space, default_space, read_space, with_values
+from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
 

@@ -8,7 +8,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from cluster.tables import FOLDS, SPLITS, footer_of
 from jobs import _units as units
-from jobs._manifest import read_folds
+from jobs.catalog.manifest import read_folds
 from jobs.datasets._adapter import Collected, Preparation
 from jobs.preparing.groups import Grouping
 

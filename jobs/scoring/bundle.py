@@ -11,9 +11,9 @@ from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
 from fusion.nets import net_axis
-from jobs import _bundles
-from jobs._manifest import read_manifest
 from jobs._speaking import Fusion
+from jobs.catalog import bundles
+from jobs.catalog.manifest import read_manifest
 from jobs.training.speaker_norm import enrolment
 
 UNTRAINED = "face_expression"
@@ -78,7 +78,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
     if text == UNTRAINED:
         return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
     uri = _bundle_folder(text, root)
-    facts = _bundles.bundle_facts(uri)
+    facts = bundles.bundle_facts(uri)
     if facts.get("imported"):
         raise ConfigError(
             f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
@@ -123,8 +123,8 @@ def _bundle_folder(text: str, root: str) -> str:
         raise ConfigError(
             f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
         )
-    _bundles.read_bundle(root, text)  # names the nearest where there is none
-    return _bundles.bundle_uri(root, text)
+    bundles.read_bundle(root, text)  # names the nearest where there is none
+    return bundles.bundle_uri(root, text)
 
 
 def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:

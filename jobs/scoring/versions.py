@@ -7,7 +7,7 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.unit_tables import Version, locate, ranges_of, unmoved
-from jobs._manifest import UnitRef, read_dataset, units
+from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.scoring.bundle import Bundle
 
 DESCRIPTOR = "descriptor.json"

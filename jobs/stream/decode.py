@@ -15,7 +15,6 @@ from cluster.errors import Fault, MediaError
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
 from jobs._clips import pack, source_of, undecoded, with_context
-from jobs._manifest import read_unit
 from jobs._memory import private_mb
 from jobs._work import (
     DecodingConfig,
@@ -27,6 +26,7 @@ from jobs._work import (
     load,
     withheld,
 )
+from jobs.catalog.manifest import read_unit
 from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.watch import Watch

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from encoders.media import START_LIMIT_S, UNKNOWN_DURATION_S
 from jobs._encoding import CPU_BATCH
-from jobs._manifest import read_columns
 from jobs._work import DecodingConfig, StreamJob, UnitTask
+from jobs.catalog.manifest import read_columns
 from jobs.stream.pace import SLACK
 
 

@@ -9,7 +9,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from fusion.ordering import seed_of
 from jobs._feeds import Clips
-from jobs._predictions import predictions_uri
+from jobs.catalog.predictions import predictions_uri
 
 
 @dataclass(frozen=True, kw_only=True)

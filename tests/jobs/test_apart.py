@@ -9,7 +9,7 @@ import pytest
 from cluster import storage
 from cluster.errors import ConfigError
 from jobs import compare, ensemble, report, train
-from jobs._bundles import nets_of_run
+from jobs.catalog.bundles import nets_of_run
 from jobs.scoring.bundle import Bundle, _clips_of_speaker, check_speakers
 
 HOWS = ("none", "speaker", "speaker:3")

@@ -12,10 +12,10 @@ from cluster.sizing import Measured, size_stream
 from encoders import ENCODERS
 from jobs import _calibration, encode
 from jobs._calibration import at_mean, lines, survey_of
-from jobs._features import read_features, resolve_features
-from jobs._manifest import units
 from jobs._timing import Half, Timed
 from jobs._work import UnitTask
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import units
 
 TOYS = str(Path(__file__).parent / "toys")
 

@@ -20,8 +20,8 @@ from cluster.unit_tables import (
     publish_unit,
     published,
 )
-from jobs import _compacting
-from jobs._compacting import former_uri
+from jobs.catalog import compaction
+from jobs.catalog.compaction import former_uri
 
 READERS = {
     "pandas": lambda files: pd.concat(map(pd.read_parquet, files))["clip_id"].tolist(),
@@ -59,11 +59,11 @@ def versions(*units):
 
 
 def compact(uri, order, **changes):
-    return _compacting.compact(uri, lambda: list(map(v, order)), **changes)
+    return compaction.compact(uri, lambda: list(map(v, order)), **changes)
 
 
 def recall(uri, units):
-    return _compacting.recall(uri, versions(*units))
+    return compaction.recall(uri, versions(*units))
 
 
 @pytest.fixture

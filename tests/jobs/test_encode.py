@@ -15,7 +15,7 @@ from cluster.unit_tables import locate
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import _stream, encode
 from jobs._choosing import encoder_table
-from jobs._features import (
+from jobs.catalog.features import (
     feature_folders,
     features_uri,
     read_features,

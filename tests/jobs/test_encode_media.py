@@ -9,8 +9,8 @@ import pytest
 
 from encoders import ENCODERS
 from jobs.__main__ import run
-from jobs._features import read_features, resolve_features
-from jobs._manifest import manifest_files
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import manifest_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "encoders" / "matrix"))
 from coded_media import Film, Sound, write_film, write_sound

@@ -11,7 +11,7 @@ import pytest
 from cluster import storage
 from cluster.session import SessionConfig, ray_session
 from jobs.__main__ import run
-from jobs._features import read_features, resolve_features
+from jobs.catalog.features import read_features, resolve_features
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 STUMBLES, NOT_THERE, DOWN = "0.wav", "5.wav", "6.wav"

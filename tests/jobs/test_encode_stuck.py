@@ -9,7 +9,7 @@ import pytest
 from cluster.session import SessionConfig, ray_session
 from jobs import _stream
 from jobs.__main__ import run
-from jobs._features import features_uri, read_features, resolve_features
+from jobs.catalog.features import features_uri, read_features, resolve_features
 from jobs.score import read_scores
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs._features import feature_folders, features_uri, read_features
+from jobs.catalog.features import feature_folders, features_uri, read_features
 
 TOYS = Path(__file__).parent / "toys"
 ROOT = TOYS.parent.parent.parent

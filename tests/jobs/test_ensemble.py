@@ -10,9 +10,10 @@ import torch
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
 from fusion.late import rule_from_state
-from jobs import _bundles, _late, ensemble
-from jobs._predictions import predictions_uri, write_predictions
+from jobs import _late, ensemble
 from jobs._speaking import Fusion
+from jobs.catalog import bundles
+from jobs.catalog.predictions import predictions_uri, write_predictions
 
 CLASSES = ("anger", "joy", "fear")
 PEOPLE, EACH = 15, 12
@@ -76,14 +77,14 @@ def add_run(root: str, name: str, target: np.ndarray, scores: np.ndarray, *, rol
             "scores": scores[at].tolist(),
         }
         write_predictions(root, name, fold, 0, pa.table(rows))
-    for file in _bundles.NET_FILES:
+    for file in bundles.NET_FILES:
         content = b"{}" if file.endswith(".json") else name.encode()
         storage.publish_bytes(content, storage.join(root, "runs", name, "refit", "seed=0", file))
 
 
 def run(root, **options):
     ensemble.main(ensemble.Config(root=root, resamples=200, **options))
-    base = _bundles.bundle_uri(root, options.get("name", "ensemble"))
+    base = bundles.bundle_uri(root, options.get("name", "ensemble"))
     return storage.read_json(storage.join(base, "results.json")), base
 
 
@@ -130,7 +131,7 @@ class TestWhatIsClaimed:
 class TestTheBundle:
     def test_it_holds_the_nets_and_the_rule_that_reproduces_the_fusion(self, root):
         _, base = run(root, runs=("voice", "face"), name="both")
-        bundle = _bundles.read_bundle(root, "both")
+        bundle = bundles.read_bundle(root, "both")
         rule = rule_from_state(bundle["rule"])
         assert rule.names == ("voice", "face")
         assert sum(bundle["member_weights"].values()) == pytest.approx(1)
@@ -152,7 +153,7 @@ class TestTheBundle:
             add_run(root, name, target, noise + 1.5 * np.eye(3)[target])
         results, _ = run(root, runs=("left", "right"), rule="auto")
         assert results["gain_over_plain"]["low"] <= 0
-        assert _bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
+        assert bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
 
     def test_where_nothing_is_gained_over_one_member_that_member_may_ship_alone(self, root):
         held = ensemble.held_out(
@@ -181,7 +182,7 @@ class TestTheBundle:
 
     def test_members_calibrated_one_by_one_travel_with_it(self, root):
         run(root, runs=("voice", "face"), rule="mean", member_calibration="temperature")
-        bundle = _bundles.read_bundle(root, "ensemble")
+        bundle = bundles.read_bundle(root, "ensemble")
         assert set(bundle["member_calibration"]) == {"voice", "face"}
         held = ensemble.held_out(
             root, ("voice", "face"), "mood", ensemble.read_dataset(root).tasks["mood"]
@@ -194,7 +195,7 @@ class TestTheBundle:
         run(root, runs=("voice", "face"), name="plain")
         run(root, runs=("voice", "face"), name="decided", decide="macro_f1")
         assert "labels decided for macro_f1" in capsys.readouterr().out
-        plain, decided = (_bundles.read_bundle(root, name) for name in ("plain", "decided"))
+        plain, decided = (bundles.read_bundle(root, name) for name in ("plain", "decided"))
         assert plain["calibration"] == decided["calibration"]
         assert plain["decision"] is None
         before, after = decided["decided"]
@@ -204,7 +205,7 @@ class TestTheBundle:
             run(root, runs=("voice", "face"), decide="nll")
 
     def test_a_run_without_a_refit_is_refused_with_what_to_type(self, root):
-        for file in _bundles.NET_FILES:
+        for file in bundles.NET_FILES:
             storage.remove(storage.join(root, "runs", "face", "refit", "seed=0", file))
         with pytest.raises(NotPreparedError, match=r"affuse train .*--refit"):
             run(root, runs=("voice", "face"))
@@ -212,7 +213,7 @@ class TestTheBundle:
     def test_an_unknown_bundle_is_answered_with_the_nearest(self, root):
         run(root, runs=("voice", "face"), name="both")
         with pytest.raises(NotPreparedError, match="did you mean 'both'"):
-            _bundles.read_bundle(root, "bot")
+            bundles.read_bundle(root, "bot")
 
 
 class TestWhatIsRefused:

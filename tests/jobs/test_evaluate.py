@@ -6,8 +6,9 @@ import pytest
 from cluster import storage
 from cluster.errors import ConfigError
 from fusion.tasks import Task
-from jobs import _bundles, ensemble, evaluate, train
-from jobs._predictions import as_target, matrix
+from jobs import ensemble, evaluate, train
+from jobs.catalog import bundles
+from jobs.catalog.predictions import as_target, matrix
 
 
 def fit(root: str, *, folds: str) -> None:
@@ -77,7 +78,7 @@ def test_nothing_that_train_and_ensemble_write_depends_on_the_test_split(write_r
     for seed in (None, 1):
         root = write_root(str(tmp_path / f"noise{seed}"), noise_on_test=seed)
         fit(root, folds="speaker")
-        base = _bundles.bundle_uri(root, "ensemble")
+        base = bundles.bundle_uri(root, "ensemble")
         facts = storage.read_json(f"{base}/bundle.json")
         del facts["config"]
         for member in facts["members"]:
@@ -111,7 +112,7 @@ def test_without_a_test_split_the_cross_fitted_figure_is_shown_and_no_look_count
 
 def test_a_clip_without_one_modality_is_still_judged(root):
     fit(root, folds="speaker")
-    facts = _bundles.read_bundle(root, "ensemble")
+    facts = bundles.read_bundle(root, "ensemble")
     assert [member["run"] for member in facts["members"]] == ["voice", "face"]
     task = Task(kind="classification", classes=("calm", "glad", "sad"))
     speakers = evaluate.speakers_of(evaluate.Config(root=root, bundle="ensemble"))

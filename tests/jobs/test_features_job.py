@@ -14,8 +14,8 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TableError
 from cluster.tables import MANIFEST
 from jobs import features
-from jobs._features import read_features, resolve_features
 from jobs._ready import Layout, read_ready
+from jobs.catalog.features import read_features, resolve_features
 from jobs.features import Export, Import
 from jobs.interop.pickle_names import UnsafePickleError
 

@@ -10,9 +10,9 @@ import torch
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.ordering import seed_of
 from jobs import _feeding, _feeds
-from jobs._features import FeatureReader
 from jobs._feeding import Request, load
 from jobs._feeds import Store
+from jobs.catalog.features import FeatureReader
 from jobs.training.speaker_norm import enrolment
 from jobs.training.stores import HeldTable, store_of
 

@@ -11,7 +11,7 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from jobs import tune
 from jobs.__main__ import run
-from jobs._features import read_features
+from jobs.catalog.features import read_features
 from jobs.catalog.missing_rows import command_of
 
 TRAIN = ("--inputs", "voice", "--tasks", "emotion", "--run", "half", "--no-tracking")

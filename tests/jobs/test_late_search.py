@@ -10,7 +10,7 @@ from cluster.session import SessionConfig
 from fusion.late import LATE, rule_class
 from fusion.late.members import Members
 from jobs import _late, _late_search, ensemble
-from jobs._predictions import HeldOut
+from jobs.catalog.predictions import HeldOut
 
 NAMES = ("face", "noise", "voice")
 

@@ -11,7 +11,7 @@ from cluster import storage
 from fusion.tasks import Task
 from jobs import _leaks, features, prepare, report, train
 from jobs._leaks import leak_reports
-from jobs._manifest import read_dataset
+from jobs.catalog.manifest import read_dataset
 from jobs.datasets.arrays import Config as Arrays
 
 ROOT = Path(__file__).resolve().parents[2]

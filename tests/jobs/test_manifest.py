@@ -5,7 +5,7 @@ import pytest
 
 from cluster import storage, tables
 from cluster.errors import NotPreparedError, SchemaError
-from jobs import _manifest as manifest
+from jobs.catalog import manifest
 
 
 def prepare(root: str) -> None:

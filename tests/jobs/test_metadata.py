@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from cluster import storage, tables
 from fusion.late.members import Members
 from fusion.tasks import Task
-from jobs import _bundles, ensemble, report
+from jobs import ensemble, report
 from jobs._metadata import metadata_of_test, metadata_out_of_fold
-from jobs._predictions import HeldOut, write_predictions
+from jobs.catalog import bundles
+from jobs.catalog.predictions import HeldOut, write_predictions
 
 CLASSES = ("low", "high", "odd")
 PEOPLE, EACH, FOLDS = 12, 10, 3
@@ -209,7 +210,7 @@ class TestTheRow:
 
     def test_it_stands_in_what_an_ensemble_prints_and_writes(self, made, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
-        for file in _bundles.NET_FILES:
+        for file in bundles.NET_FILES:
             storage.publish_bytes(b"{}", f"{made}/runs/net/refit/seed=0/{file}")
         ensemble.main(ensemble.Config(root=made, runs=("net",), resamples=100))
         assert "metadata only" in capsys.readouterr().out

@@ -8,9 +8,9 @@ import pytest
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import describe
 from jobs._encoding import Workbench
-from jobs._manifest import UnitRef
 from jobs._todo import in_order, restricted
 from jobs._work import UnitTask, Work
+from jobs.catalog.manifest import UnitRef
 
 TOYS = str(Path(__file__).parent / "toys")
 

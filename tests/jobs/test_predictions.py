@@ -7,7 +7,7 @@ import torch
 
 from cluster.errors import NotPreparedError, SchemaError, TestSplitError
 from fusion.tasks import Task
-from jobs import _predictions as predictions
+from jobs.catalog import predictions
 
 TASK = Task(kind="classification", classes=("no", "yes"))
 

@@ -16,9 +16,9 @@ import soundfile
 from cluster.errors import LabelTableError, NotPreparedError
 from encoders.media import ClipSource, Decoder, Source
 from encoders.spec import Needs
-from jobs import _manifest as manifest
 from jobs import prepare
 from jobs.__main__ import run
+from jobs.catalog import manifest
 from jobs.datasets._adapter import clip_id, decoded
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -16,7 +16,7 @@ import pytest
 from cluster import storage
 from encoders.media import Probe
 from jobs import _probing
-from jobs._manifest import read_manifest
+from jobs.catalog.manifest import read_manifest
 
 SOUND = Probe(
     duration_s=1.0, has_video=False, has_audio=True, fps=None, width=None, height=None,

@@ -12,9 +12,10 @@ import pytest
 
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
-from jobs import _bundles, _plots, ensemble, report
-from jobs._predictions import write_predictions
+from jobs import _plots, ensemble, report
 from jobs._tables import Grid, latex
+from jobs.catalog import bundles
+from jobs.catalog.predictions import write_predictions
 
 CLASSES = ("angry", "happy", "<b>neutral</b>")
 EVIL = '<script>alert("x")</script>'
@@ -79,7 +80,7 @@ def add_run(root, name, target, scores):
         "net_options": {"dropout": 0.123456, "hidden": 64},
     }  # fmt: skip
     storage.publish_json(config, storage.join(root, "runs", name, "config.json"))
-    for file in _bundles.NET_FILES:
+    for file in bundles.NET_FILES:
         storage.publish_bytes(b"{}", storage.join(root, "runs", name, "refit", "seed=0", file))
 
 

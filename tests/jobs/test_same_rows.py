@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from fusion.late.members import Members, answered, prior
-from jobs import _bundles, _late, _results, compare, ensemble, evaluate, report, train
-from jobs._manifest import read_dataset, read_manifest
-from jobs._predictions import HeldOut, read_predictions, write_predictions
+from jobs import _late, _results, compare, ensemble, evaluate, report, train
 from jobs._summary import show
+from jobs.catalog import bundles
+from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.predictions import HeldOut, read_predictions, write_predictions
 
 PEOPLE = 6
 
@@ -56,7 +57,7 @@ def add_run(root, name, *, right, silent):
         write_predictions(root, name, each, 0, pa.table(table))
     base = storage.join(root, "runs", name)
     storage.publish_json({"folds": "speaker"}, storage.join(base, "config.json"))
-    for file in _bundles.NET_FILES:
+    for file in bundles.NET_FILES:
         storage.publish_bytes(b"{}", storage.join(base, "refit", "seed=0", file))
 
 
@@ -77,7 +78,7 @@ class TestALineThatLacksClips:
             ensemble.Config(root=root, runs=("half", "whole"), task="emotion", resamples=100)
         )
         said = capsys.readouterr().out
-        base = _bundles.bundle_uri(root, "ensemble")
+        base = bundles.bundle_uri(root, "ensemble")
         results = storage.read_json(f"{base}/results.json")
         rows = {row["name"]: row for row in results["rows"]}
         assert results["num_rows"] == count

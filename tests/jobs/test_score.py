@@ -12,9 +12,10 @@ from cluster import tables
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
-from jobs import _bundles, encode, score
+from jobs import encode, score
 from jobs.__main__ import run as affuse
 from jobs._scoring import Scorer, open_bundle
+from jobs.catalog import bundles
 from jobs.scoring import claim as claims
 
 CLASSES = ("calm", "happy", "sad")
@@ -101,7 +102,7 @@ class TestRefusals:
         self, corpus, write_bundle, tmp_path
     ):
         write_bundle(tmp_path)
-        uri = Path(_bundles.bundle_uri(str(tmp_path), "b"), "bundle.json")
+        uri = Path(bundles.bundle_uri(str(tmp_path), "b"), "bundle.json")
         facts = json.loads(uri.read_text())
         facts["members"][0]["card"]["inputs"]["text"]["fingerprint"] = "0" * 12
         uri.write_text(json.dumps(facts))

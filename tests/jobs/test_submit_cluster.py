@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from cluster import storage
-from jobs._features import read_features, resolve_features
+from jobs.catalog.features import read_features, resolve_features
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -17,7 +17,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, DivergedError
 from cluster.session import SessionConfig, ray_session
 from jobs import train
-from jobs._predictions import read_predictions
+from jobs.catalog.predictions import read_predictions
 
 
 def config(root: str, **changes) -> train.Config:

@@ -15,7 +15,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig, ray_session
 from jobs import tune
-from jobs._predictions import read_predictions
+from jobs.catalog.predictions import read_predictions
 
 SPACE = {
     "net": ["concat_mlp", "lmf"],

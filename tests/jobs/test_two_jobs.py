@@ -16,9 +16,9 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import describe
 from jobs import encode
 from jobs.__main__ import run
-from jobs._compacting import compact, former_uri, recall
-from jobs._features import FeatureReader, features_uri, read_features, read_transcripts
-from jobs._manifest import read_unit, units
+from jobs.catalog.compaction import compact, former_uri, recall
+from jobs.catalog.features import FeatureReader, features_uri, read_features, read_transcripts
+from jobs.catalog.manifest import read_unit, units
 
 TOYS = str(Path(__file__).parent / "toys")
 

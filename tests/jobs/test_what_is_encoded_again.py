@@ -15,8 +15,8 @@ from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import encode
 from jobs.__main__ import run
-from jobs._features import feature_folders, features_uri, read_features, read_transcripts
-from jobs._features import resolve_features as resolved
+from jobs.catalog.features import feature_folders, features_uri, read_features, read_transcripts
+from jobs.catalog.features import resolve_features as resolved
 
 TOYS = str(Path(__file__).parent / "toys")
 pytestmark = pytest.mark.ray

@@ -15,7 +15,7 @@ from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from jobs import features, train, tune
 from jobs.__main__ import run
-from jobs._features import read_features, resolve_features
+from jobs.catalog.features import read_features, resolve_features
 from jobs.datasets.folder import Config as Folder
 
 SAME_ROWS = {

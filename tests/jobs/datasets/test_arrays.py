@@ -11,8 +11,8 @@ import pytest
 from cluster.errors import ConfigError, LabelTableError
 from jobs import features, prepare
 from jobs.__main__ import run
-from jobs._features import read_features, resolve_features
-from jobs._manifest import read_dataset, read_manifest
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.datasets.arrays import Config
 from jobs.features import Import
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from jobs import _manifest as manifest
 from jobs.__main__ import run
+from jobs.catalog import manifest
 
 TASK = ("--tasks", "mood=classification")
 PLAIN = "name,mood,speaker\na,happy,p1\nb,sad,p2\n"

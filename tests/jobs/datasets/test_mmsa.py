@@ -9,8 +9,8 @@ import pytest
 
 from cluster.errors import NotPreparedError
 from jobs import features, prepare
-from jobs._features import read_features, resolve_features
-from jobs._manifest import read_manifest
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import read_manifest
 from jobs.datasets.mmsa import Config
 from jobs.features import Export, Import
 from jobs.interop.pickle_names import UnsafePickleError

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from cluster import storage
 from cluster.errors import TableError
 from jobs import features, prepare
-from jobs._features import read_features
-from jobs._manifest import read_manifest
+from jobs.catalog.features import read_features
+from jobs.catalog.manifest import read_manifest
 from jobs.datasets.folder import Config
 from jobs.features import Import
 

@@ -13,8 +13,8 @@ import pytest
 
 from cluster import storage
 from jobs.__main__ import run
-from jobs._features import read_features, resolve_features
-from jobs._manifest import read_manifest
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.manifest import read_manifest
 
 CLIPS = ("a", "b", "c", "d")
 

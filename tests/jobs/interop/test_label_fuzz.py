@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import AffuseError, LabelTableError, TableError
-from jobs import _manifest as manifest
 from jobs import prepare
+from jobs.catalog import manifest
 from jobs.datasets.folder import Config
 
 EXAMPLES = 3000

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.media import Source
-from jobs import _manifest as manifest
 from jobs.__main__ import run
 from jobs._units import parted
+from jobs.catalog import manifest
 from jobs.datasets._adapter import Row
 from jobs.preparing.groups import group_rows
 

@@ -17,8 +17,8 @@ from jobs import _probing
 from jobs import _units as units
 from jobs.__main__ import run
 from jobs._clips import with_context
-from jobs._manifest import read_manifest, read_unit
-from jobs._manifest import units as unit_refs
+from jobs.catalog.manifest import read_manifest, read_unit
+from jobs.catalog.manifest import units as unit_refs
 from jobs.preparing.keys import keyed
 
 FILMS = ("f0", "f1", "f2", "f3")

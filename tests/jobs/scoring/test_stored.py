@@ -16,9 +16,9 @@ from cluster.unit_tables import publish_unit, with_versions
 from encoders.spec import describe
 from jobs import score
 from jobs.__main__ import run
-from jobs._features import features_uri, read_features
-from jobs._manifest import UnitRef, read_manifest, units
 from jobs._scoring import Scorer
+from jobs.catalog.features import features_uri, read_features
+from jobs.catalog.manifest import UnitRef, read_manifest, units
 from jobs.scoring import stored
 from jobs.scoring.bundle import open_bundle
 from jobs.scoring.stored import spans

@@ -15,8 +15,8 @@ from fusion.nets import NETS, net_axis, net_config
 from jobs import _fitting, train
 from jobs.__main__ import run as affuse
 from jobs._feeding import Data, Request, load, load_test
-from jobs._manifest import read_manifest
 from jobs._scoring import TablesInHand, clips_without_labels
+from jobs.catalog.manifest import read_manifest
 from jobs.training.net_input import feed_of_card, pool_of
 
 CASES = Path(__file__).parents[2]

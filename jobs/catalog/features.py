@@ -23,7 +23,7 @@ from cluster.unit_tables import (
     ranges_of,
     unmoved,
 )
-from jobs._manifest import UnitRef, read_dataset, read_manifest, units
+from jobs.catalog.manifest import UnitRef, read_dataset, read_manifest, units
 from jobs.catalog.missing_rows import rows_missing
 
 Kind = Literal["features", "transcripts"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import NotPreparedError
-from jobs._predictions import folds_and_seeds
 from jobs.catalog.names import checked_name
+from jobs.catalog.predictions import folds_and_seeds
 
 NET_FILES = ("model.safetensors", "model.json")
 

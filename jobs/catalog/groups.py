@@ -3,7 +3,7 @@
 import numpy as np
 
 from cluster.errors import NotPreparedError
-from jobs._manifest import read_manifest
+from jobs.catalog.manifest import read_manifest
 
 
 def groups_of(root: str, clip_id: np.ndarray) -> np.ndarray:
