@@ -22,9 +22,9 @@ from cluster.sizing import Measured, Sizing, size_stream
 from encoders.spec import Descriptor
 from jobs._progress import clock
 from jobs._timing import Drawn, Half, Timed, time_clips
-from jobs._units import media_s
 from jobs._work import StreamJob, UnitTask
 from jobs.catalog.manifest import read_columns
+from jobs.preparing.units import media_s
 
 Calibration = Literal["auto", "always", "never"]
 

@@ -16,7 +16,7 @@ from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
 from jobs._tables import harmless
-from jobs.datasets._adapter import (
+from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
     Collected,

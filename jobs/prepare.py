@@ -29,11 +29,17 @@ from cluster.errors import ConfigError, MediaError
 from cluster.tables import SPLITS
 from encoders.media import Probe
 from fusion.tasks import Task
-from jobs import _probing as probing
-from jobs import _units as units
 from jobs._cli import parse_config, take_config_flag
-from jobs._packing import packed
-from jobs._rows import (
+from jobs.catalog.manifest import manifest_files, read_folds
+from jobs.catalog.names import checked_name
+from jobs.catalog.outputs import publish_config
+from jobs.datasets import DATASETS
+from jobs.preparing import lengths, probing, units
+from jobs.preparing.adapter import Collected, Preparation
+from jobs.preparing.groups import Grouping
+from jobs.preparing.keys import keyed
+from jobs.preparing.packing import packed
+from jobs.preparing.rows import (
     checked,
     clips_of,
     grouped,
@@ -42,14 +48,6 @@ from jobs._rows import (
     profile_fields,
     sources_of,
 )
-from jobs.catalog.manifest import manifest_files, read_folds
-from jobs.catalog.names import checked_name
-from jobs.catalog.outputs import publish_config
-from jobs.datasets import DATASETS
-from jobs.datasets._adapter import Collected, Preparation
-from jobs.preparing import lengths
-from jobs.preparing.groups import Grouping
-from jobs.preparing.keys import keyed
 from jobs.preparing.splitting import Folds, cut_folds, cut_splits, publish_folds
 
 UNITS_PER_FILE = 2048

@@ -29,14 +29,13 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
-from jobs import _probing, prepare
+from jobs import prepare
 from jobs._calibration import Calibration, calibrated
 from jobs._choosing import models_gb
 from jobs._encoding import UnitResult, Workbench
 from jobs._progress import Progress, conclude
 from jobs._rescue import settled
 from jobs._result_rows import failure_reasons
-from jobs._rows import checked, clips_of
 from jobs._score_files import Files, file_bytes, found_files, in_order, show
 from jobs._scoring import scorer
 from jobs._work import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
@@ -45,6 +44,8 @@ from jobs.catalog.features import current_rows, features_uri
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
+from jobs.preparing import probing
+from jobs.preparing.rows import checked, clips_of
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
@@ -207,8 +208,8 @@ def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table
     """Decode, encode and predict in this process; no Ray, one decoded clip in memory at a time."""
     collected = Files(root="", files=tuple(files)).collect()
     sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
-    stamps = _probing.stamps_of((source.uri for source in sources), 4)
-    clips = clips_of(collected, stamps, _probing.probe_all(sources, stamps, {}, 1), None)
+    stamps = probing.stamps_of((source.uri for source in sources), 4)
+    clips = clips_of(collected, stamps, probing.probe_all(sources, stamps, {}, 1), None)
     job, task = _job(config, bundle), _whole(bundle, 1)
     bench = Workbench(job.work)
     outcomes = [encoded_alone(job, task, bench, clip) for clip in clips]

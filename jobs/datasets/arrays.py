@@ -16,9 +16,9 @@ from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import Place, nearest
 from fusion.tasks import Kind, Task
 from jobs._arrays import SPLIT_KEYS, beside, near, open_arrays
-from jobs.datasets._adapter import Collected, Preparation, Row
-from jobs.datasets._array_rows import PEOPLE, ROLES, Part, listed
 from jobs.interop.columns import spelt_differently
+from jobs.preparing.adapter import Collected, Preparation, Row
+from jobs.preparing.array_rows import PEOPLE, ROLES, Part, listed
 
 
 @dataclass(frozen=True, kw_only=True)

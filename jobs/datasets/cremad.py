@@ -15,7 +15,7 @@ from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
-from jobs.datasets._adapter import (
+from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     Collected,
     Preparation,

@@ -23,7 +23,9 @@ from cluster.errors import ConfigError
 from cluster.settings import Place, nearest
 from encoders.media import Source
 from fusion.tasks import Kind
-from jobs.datasets._adapter import (
+from jobs.interop.cells import composed
+from jobs.interop.tables import read_table
+from jobs.preparing.adapter import (
     Collected,
     Preparation,
     Row,
@@ -32,10 +34,8 @@ from jobs.datasets._adapter import (
     media,
     passed_over,
 )
-from jobs.datasets._labelled import COLUMNS, File, Reading
-from jobs.datasets._shards import inside_parquet, inside_tar
-from jobs.interop.cells import composed
-from jobs.interop.tables import read_table
+from jobs.preparing.label_rows import COLUMNS, File, Reading
+from jobs.preparing.shards import inside_parquet, inside_tar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
-from jobs.datasets import _adapter as adapter
-from jobs.datasets._adapter import Collected, Preparation, Row, decoded, files_below
+from jobs.preparing import adapter
+from jobs.preparing.adapter import Collected, Preparation, Row, decoded, files_below
 
 SCHEMES: Mapping[str, Mapping[str, str]] = {
     "four": {

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from cluster.errors import LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
-from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
+from jobs.preparing.adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 EMOTIONS = ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")
 SENTIMENTS = ("negative", "neutral", "positive")

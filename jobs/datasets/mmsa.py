@@ -22,7 +22,7 @@ from cluster.errors import LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
-from jobs.datasets._adapter import Collected, Label, Preparation, Row
+from jobs.preparing.adapter import Collected, Label, Preparation, Row
 
 LABEL_KEYS = ("regression_labels", "labels", "label")
 UNIMODAL = {"T": "text", "A": "audio", "V": "video"}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
-from jobs.datasets._adapter import Collected, Preparation, Row, files_below, media, read_rows
+from jobs.preparing.adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
 BOUNDS = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}

@@ -19,7 +19,7 @@ from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
-from jobs.datasets._adapter import Collected, Preparation, Row, files_below, is_media
+from jobs.preparing.adapter import Collected, Preparation, Row, files_below, is_media
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = ("Kids are talking by the door.", "Dogs are sitting by the door.")

@@ -26,7 +26,7 @@ from cluster.errors import ConfigError
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.datasets import _script as script
-from jobs.datasets._adapter import Collected, Preparation, Row
+from jobs.preparing.adapter import Collected, Preparation, Row
 
 MAX_CLIPS = 240
 NUM_FOLDS = 4

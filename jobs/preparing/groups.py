@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from encoders.media import Source
-from jobs.datasets._adapter import Row
+from jobs.preparing.adapter import Row
 
 NAMED = ("group", "speaker", "dialogue")
 """What a row may say of its group, in this order."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from encoders.spec import Word
-from jobs.datasets._adapter import Row
+from jobs.preparing.adapter import Row
 
 ROUNDING_S = 0.5
 """A segment may end so much behind its file: tables and containers round differently."""

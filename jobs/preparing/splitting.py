@@ -7,9 +7,9 @@ from typing import Any
 from cluster import storage
 from cluster.errors import ConfigError
 from cluster.tables import FOLDS, SPLITS, footer_of
-from jobs import _units as units
 from jobs.catalog.manifest import read_folds
-from jobs.datasets._adapter import Collected, Preparation
+from jobs.preparing import units
+from jobs.preparing.adapter import Collected, Preparation
 from jobs.preparing.groups import Grouping
 
 Folds = Mapping[str, Mapping[int, int]]

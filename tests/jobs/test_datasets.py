@@ -10,9 +10,9 @@ import pytest
 from cluster.errors import LabelTableError, NotPreparedError
 from cluster.settings import from_mapping
 from jobs import prepare
-from jobs._rows import checked
 from jobs.catalog import manifest
 from jobs.datasets import avamerg, cremad, iemocap, meld, mosi, ravdess
+from jobs.preparing.rows import checked
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

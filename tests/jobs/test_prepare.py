@@ -19,7 +19,7 @@ from encoders.spec import Needs
 from jobs import prepare
 from jobs.__main__ import run
 from jobs.catalog import manifest
-from jobs.datasets._adapter import clip_id, decoded
+from jobs.preparing.adapter import clip_id, decoded
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

@@ -15,8 +15,8 @@ import pytest
 
 from cluster import storage
 from encoders.media import Probe
-from jobs import _probing
 from jobs.catalog.manifest import read_manifest
+from jobs.preparing import probing
 
 SOUND = Probe(
     duration_s=1.0, has_video=False, has_audio=True, fps=None, width=None, height=None,
@@ -38,7 +38,7 @@ def stopped(decoder, source):
 
 Decoder.probe = stopped
 
-_probing.PIECE = int(os.environ["PIECE"])
+probing.PIECE = int(os.environ["PIECE"])
 if log := os.environ.get("LOG"):
     from tests_probe import SOUND
 
@@ -51,7 +51,7 @@ if log := os.environ.get("LOG"):
             return SOUND
         yield look
 
-    _probing._looking = looking
+    probing._looking = looking
 main(sys.argv[1:])
 """
 
@@ -110,7 +110,7 @@ class TestAPrepareThatIsKilled:
             process.kill()
             process.communicate()
             before = Counter(lines(log))
-            for name in _probing.read_probes(str(tmp_path / "root")):
+            for name in probing.read_probes(str(tmp_path / "root")):
                 kept.setdefault(json.loads(name)[0], before[json.loads(name)[0]])
         assert prepare(tmp_path, piece=piece, log=log).wait(120) == 0
         looks = Counter(lines(log))
@@ -127,24 +127,24 @@ class TestAPrepareThatIsKilled:
 
     def test_keeps_what_it_has_when_it_is_stopped_by_the_keyboard(self, tmp_path):
         def stopped():
-            with _probing._kept(str(tmp_path)) as keep:
+            with probing._kept(str(tmp_path)) as keep:
                 keep("a", SOUND)
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             stopped()
-        assert _probing.read_probes(str(tmp_path)) == {"a": SOUND}
+        assert probing.read_probes(str(tmp_path)) == {"a": SOUND}
 
     def test_two_jobs_on_one_root_lose_no_probe_of_each_other(self, tmp_path):
         root = str(tmp_path)
         for name in ("a", "b", "c"):
-            with _probing._kept(root) as keep:
+            with probing._kept(root) as keep:
                 keep(name, SOUND)
-        known = _probing.read_probes(root)
-        with _probing._kept(root) as keep:
+        known = probing.read_probes(root)
+        with probing._kept(root) as keep:
             keep("d", SOUND)  # of another job, since then
-        _probing.gather_probes({"a": SOUND}, known, root)
-        assert set(_probing.read_probes(root)) == {"a", "b", "c", "d"}
+        probing.gather_probes({"a": SOUND}, known, root)
+        assert set(probing.read_probes(root)) == {"a", "b", "c", "d"}
         assert not storage.names(storage.join(root, "probes"))
 
 
@@ -166,7 +166,7 @@ class TestCtrlC:
         assert "Traceback" not in said
         # A decoder gives the file up after a minute; nobody waited for that.
         assert time.monotonic() - begun < 30
-        assert len(_probing.read_probes(str(tmp_path / "root"))) == 12
+        assert len(probing.read_probes(str(tmp_path / "root"))) == 12
 
 
 def test_an_error_of_ours_ends_the_work_and_is_raised():
@@ -176,7 +176,7 @@ def test_an_error_of_ours_ends_the_work_and_is_raised():
         return item
 
     with pytest.raises(ZeroDivisionError):
-        list(_probing._in_threads(lambda: contextlib.nullcontext(act), range(9), 2))
-    found = dict(_probing._in_threads(lambda: contextlib.nullcontext(abs), [-1, -2, 0], 7))
+        list(probing._in_threads(lambda: contextlib.nullcontext(act), range(9), 2))
+    found = dict(probing._in_threads(lambda: contextlib.nullcontext(abs), [-1, -2, 0], 7))
     assert found == {0: 1, 1: 2, 2: 0}
-    assert list(_probing._in_threads(lambda: contextlib.nullcontext(abs), [], 2)) == []
+    assert list(probing._in_threads(lambda: contextlib.nullcontext(abs), [], 2)) == []

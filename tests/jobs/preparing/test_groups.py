@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from encoders.media import Source
 from jobs.__main__ import run
-from jobs._units import parted
 from jobs.catalog import manifest
-from jobs.datasets._adapter import Row
+from jobs.preparing.adapter import Row
 from jobs.preparing.groups import group_rows
+from jobs.preparing.units import parted
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from cluster import stamps, storage, tables
 from encoders.spec import View, describe
-from jobs import _probing
-from jobs import _units as units
 from jobs.__main__ import run
 from jobs._clips import with_context
 from jobs.catalog.manifest import read_manifest, read_unit
 from jobs.catalog.manifest import units as unit_refs
+from jobs.preparing import probing, units
 from jobs.preparing.keys import keyed
 
 FILMS = ("f0", "f1", "f2", "f3")
@@ -230,7 +229,7 @@ class TestUnitsAndDialogues:
 class TestAStorageThatDoesNotAnswer:
     @pytest.fixture(autouse=True)
     def at_once(self, monkeypatch):
-        monkeypatch.setattr(_probing, "WAITS_S", (0.0, 0.0))
+        monkeypatch.setattr(probing, "WAITS_S", (0.0, 0.0))
 
     def throttled(self, monkeypatch, times):
         """The first questions for each file are turned away."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from encoders.spec import Word
 from jobs.__main__ import run
-from jobs.datasets._adapter import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Row, passed_over
+from jobs.preparing.adapter import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Row, passed_over
 from jobs.preparing.lengths import Measured, pieces
 
 

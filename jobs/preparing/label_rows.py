@@ -13,7 +13,6 @@ from cluster.settings import nearest
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs._arrays import SPLIT_KEYS
-from jobs.datasets._adapter import Label, Row, is_media, media
 from jobs.interop.cells import is_whole, name_of
 from jobs.interop.columns import (
     alike,
@@ -24,6 +23,7 @@ from jobs.interop.columns import (
     unread_note,
 )
 from jobs.interop.tables import Table
+from jobs.preparing.adapter import Label, Row, is_media, media
 
 if TYPE_CHECKING:
     from jobs.datasets.folder import Config

@@ -14,12 +14,10 @@ from cluster.settings import nearest
 from cluster.tables import MANIFEST
 from encoders.media import Probe, Source
 from fusion.tasks import Task
-from jobs import _probing as probing
-from jobs import _units as units
-from jobs.datasets._adapter import Collected, Label, Preparation, Row, clip_id
 from jobs.interop.cells import is_text
 from jobs.interop.tables import raise_faults
-from jobs.preparing import lengths
+from jobs.preparing import lengths, probing, units
+from jobs.preparing.adapter import Collected, Label, Preparation, Row, clip_id
 from jobs.preparing.groups import Grouping, group_rows
 
 

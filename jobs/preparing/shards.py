@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from cluster import storage
 from cluster.errors import NotPreparedError
 from encoders.media import Source
-from jobs.datasets._adapter import is_media
+from jobs.preparing.adapter import is_media
 
 NAME_COLUMNS = ("name", "path", "file_name", "__key__", "key", "id")
 BYTES_COLUMNS = ("bytes", "content", "audio", "video", "data", "file")

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from cluster import storage
 from encoders.media import Source
-from jobs._probing import Stamp
-from jobs.datasets._adapter import Row
+from jobs.preparing.adapter import Row
+from jobs.preparing.probing import Stamp
 
 INDEX = pa.schema(
     [

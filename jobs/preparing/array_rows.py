@@ -16,9 +16,9 @@ from jobs._arrays import (
     names_of,
     near,
 )
-from jobs.datasets._adapter import Label, Row
 from jobs.interop.cells import NOT_A_NUMBER, NOTHING, is_whole, numbers
 from jobs.interop.columns import asked_back, near_roles, unread_note
+from jobs.preparing.adapter import Label, Row
 
 if TYPE_CHECKING:
     from jobs.datasets.arrays import Config
