@@ -1,7 +1,7 @@
 """A synthetic corpus: clips of painted faces and synthetic voices, made from a seed in under a minute.
 
 240 clips of 2 to 3 s with 12 speakers and 4 emotions. Face, voice and words are each informative, each
-fails in its own way, and some clips are ironic (`jobs/datasets/_script.py` has the tables and the
+fails in its own way, and some clips are ironic (`jobs/datasets/corpus/script.py` has the tables and the
 reasons), so that fusing pays by construction. It shows that a pipeline works and that its figures are honest;
 it says nothing about how well anything reads real people.
 
@@ -25,7 +25,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from encoders.media import Source
 from fusion.tasks import Task
-from jobs.datasets import _script as script
+from jobs.datasets.corpus import script
 from jobs.preparing.adapter import Collected, Preparation, Row
 
 MAX_CLIPS = 240
@@ -110,8 +110,8 @@ def film_all(lines: Sequence[script.Line], root: str, *, seed: int, processes: i
 
 
 def _film_share(lines: Sequence[script.Line], root: str, seed: int) -> None:
-    from jobs.datasets._film import film
-    from jobs.datasets._voice import Voice
+    from jobs.datasets.corpus.film import film
+    from jobs.datasets.corpus.voice import Voice
 
     voice = Voice()
     for line in lines:

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from jobs.datasets._film import FPS, mux
+from jobs.datasets.corpus.film import FPS, mux
 
 RATE_HZ = 16000
 WORDS = ["we", "saw", "the", "old", "dog", "run", "home", "again"]

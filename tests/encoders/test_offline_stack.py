@@ -294,7 +294,7 @@ class TestFaces:
     @pytest.fixture(scope="class")
     def clip_with_face(self):
         from encoders.spec import Frames
-        from jobs.datasets._face import Expression, Look, paint
+        from jobs.datasets.corpus.face import Expression, Look, paint
 
         picture = (np.clip(paint(Look(), Expression()), 0, 1) * 255).astype(np.uint8)
         grey = np.full_like(picture, 120)

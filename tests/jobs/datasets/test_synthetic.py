@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import ConfigError
-from jobs.datasets import _script as script
-from jobs.datasets._face import EXPRESSIONS, SIZE, Look, paint, photograph
+from jobs.datasets.corpus import script
+from jobs.datasets.corpus.face import EXPRESSIONS, SIZE, Look, paint, photograph
 from jobs.datasets.synthetic import Config, film_all, summary
 
 
@@ -133,8 +133,8 @@ class TestFilming:
 
     def test_louder_manners_are_louder(self):
         pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
-        from jobs.datasets._film import _speak
-        from jobs.datasets._voice import Voice
+        from jobs.datasets.corpus.film import _speak
+        from jobs.datasets.corpus.voice import Voice
 
         voice, line = Voice(), script.write(0, 12)[0]
 
@@ -164,7 +164,7 @@ def test_a_remote_root_is_refused():
 
 def test_an_unknown_voice_is_named():
     pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
-    from jobs.datasets._voice import Delivery, Voice
+    from jobs.datasets.corpus.voice import Delivery, Voice
 
     with pytest.raises(ValueError, match="no voice 'xx\\+nobody'"):
         Voice().say("hello", voice="xx+nobody", delivery=Delivery())

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.datasets._face import Look
+from jobs.datasets.corpus.face import Look
 
 EMOTIONS = ("angry", "happy", "neutral", "surprised")
 MODALITIES = ("face", "voice", "words")

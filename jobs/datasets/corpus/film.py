@@ -6,9 +6,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.datasets._face import EXPRESSIONS, Expression, Image, paint, photograph
-from jobs.datasets._script import Line
-from jobs.datasets._voice import Delivery, Voice
+from jobs.datasets.corpus.face import EXPRESSIONS, Expression, Image, paint, photograph
+from jobs.datasets.corpus.script import Line
+from jobs.datasets.corpus.voice import Delivery, Voice
 
 FPS = 12
 MIN_S, MAX_S = 2.0, 3.0

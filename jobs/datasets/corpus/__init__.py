@@ -1,0 +1,1 @@
+"""The synthetic corpus: faces, voices, scripts and the films made of them."""
