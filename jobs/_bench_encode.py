@@ -10,11 +10,11 @@ from typing import Any
 
 from cluster.resources import Plan
 from encoders.media import Decoded
-from jobs._encoding import Workbench
-from jobs._stream import stream, worker_device
-from jobs._work import StreamJob, UnitReport, UnitTask
 from jobs.catalog.manifest import read_unit
 from jobs.stream.decode import decode_rows
+from jobs.stream.job import StreamJob, UnitReport, UnitTask
+from jobs.stream.pipeline import stream, worker_device
+from jobs.stream.workbench import Workbench
 
 SETTLED = (0.1, 0.9)
 """The steady state lies between these shares of the clips: all workers run, none has run dry."""

@@ -27,11 +27,11 @@ from encoders import spec
 from encoders.media import ClipSource, Source
 from encoders.spec import Clip, Descriptor, FramePolicy, Frames, Needs, Transcript
 from encoders.store import local_paths
-from jobs._batcher import Batcher
-from jobs._clips import source_of
-from jobs._result_rows import has_modality
-from jobs._work import StreamJob, UnitTask, Work
 from jobs.catalog.manifest import read_unit
+from jobs.stream.batcher import Batcher
+from jobs.stream.clip_buffer import source_of
+from jobs.stream.job import StreamJob, UnitTask, Work
+from jobs.stream.result_rows import has_modality
 
 MAX_CLIPS = 60
 LONGEST_S = 60.0

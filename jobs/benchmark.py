@@ -28,10 +28,10 @@ from encoders.store import DEFAULT_STORE
 from jobs import encode
 from jobs._bench_encode import Alone, Whole, measure_alone, measure_whole
 from jobs._bench_plain import Plain, measure_plain
-from jobs._choosing import chosen_work, models_gb
-from jobs._work import DecodingConfig, StreamJob, UnitTask, Work
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
+from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work
+from jobs.stream.selection import chosen_work, models_gb
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 Every clip is decoded once for all encoders, and gets exactly one row per encoder whatever happens to it.
 A unit that is published is not encoded again: the same command goes on where it was stopped. Long jobs time a
-few clips first, on the workers that they will have, and size their stages by that (`jobs._calibration`).
+few clips first, on the workers that they will have, and size their stages by that (`jobs.stream.autotune`).
 `--views K` adds K tables to each encoder of sound or pictures, in which every clip outside the test split
 is seen otherwise (noise, speed, crop: `encoders.augment`); training draws its rows from them.
 
@@ -11,7 +11,7 @@ Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
         <root>/former/<table>/    rows of units that left the manifest (jobs.catalog.compaction)
         <root>/encodings/<hash>/  config.json and summary.json of the command
-        <root>/encodings/calibration-<hash>.json  what a few clips took (jobs._calibration)
+        <root>/encodings/calibration-<hash>.json  what a few clips took (jobs.stream.autotune)
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
@@ -35,20 +35,6 @@ from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
 from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
-from jobs._calibration import Calibration, calibrated
-from jobs._choosing import chosen_work, encoder_table, models_gb
-from jobs._progress import Progress, check_early, clock, conclude
-from jobs._result_rows import failure_reasons
-from jobs._todo import (
-    counted_before,
-    in_order,
-    missing_tasks,
-    recall_former,
-    restricted,
-    table_uris,
-    tasks_to_mend,
-)
-from jobs._work import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.catalog.compaction import compact, former_uri
 from jobs.catalog.features import (
     current_rows,
@@ -58,7 +44,21 @@ from jobs.catalog.features import (
 )
 from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
+from jobs.stream.autotune import Calibration, calibrated
+from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
+from jobs.stream.pending import (
+    counted_before,
+    in_order,
+    missing_tasks,
+    recall_former,
+    restricted,
+    table_uris,
+    tasks_to_mend,
+)
+from jobs.stream.progress import Progress, check_early, clock, conclude
+from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
+from jobs.stream.selection import chosen_work, encoder_table, models_gb
 
 AGAIN = "; --retry-failed tries them again"
 

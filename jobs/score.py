@@ -30,15 +30,8 @@ from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import prepare
-from jobs._calibration import Calibration, calibrated
-from jobs._choosing import models_gb
-from jobs._encoding import UnitResult, Workbench
-from jobs._progress import Progress, conclude
-from jobs._rescue import settled
-from jobs._result_rows import failure_reasons
 from jobs._score_files import Files, file_bytes, found_files, in_order, show
 from jobs._scoring import scorer
-from jobs._work import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
 from jobs.catalog.compaction import compact
 from jobs.catalog.features import current_rows, features_uri
 from jobs.catalog.manifest import UnitRef, units
@@ -51,9 +44,16 @@ from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
+from jobs.stream.autotune import Calibration, calibrated
 from jobs.stream.decode import decode_rows
 from jobs.stream.faults import WorkerFaultError
+from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
+from jobs.stream.progress import Progress, conclude
+from jobs.stream.rescue import settled
+from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
+from jobs.stream.selection import models_gb
+from jobs.stream.workbench import UnitResult, Workbench
 
 FEW = 20
 """Files that are scored in this process and printed."""

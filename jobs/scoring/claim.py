@@ -10,8 +10,8 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
-from jobs._work import DecodingConfig
 from jobs.scoring.bundle import Bundle
+from jobs.stream.job import DecodingConfig
 
 CLAIM = "bundle.json"
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from encoders.media import Decoded, Decoder
 from encoders.spec import Needs
-from jobs._clips import pack, source_of, undecoded, with_context
-from jobs._memory import private_mb
-from jobs._work import (
+from jobs.catalog.manifest import read_unit
+from jobs.stream.clip_buffer import pack, source_of, undecoded, with_context
+from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
+from jobs.stream.job import (
     DecodingConfig,
     StreamJob,
     UnitTask,
@@ -26,9 +27,8 @@ from jobs._work import (
     load,
     withheld,
 )
-from jobs.catalog.manifest import read_unit
-from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.limits import decode_limit_s
+from jobs.stream.memory import private_mb
 from jobs.stream.watch import Watch
 
 

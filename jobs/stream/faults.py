@@ -1,7 +1,7 @@
 """Whose fault an error is: the clip's, which gets a row, or the machine's, which is blamed on no clip.
 
 The clip's are the errors that data cause in a model (`CLIPS_OWN`), as long as the worker is in order after
-them. Anything else takes the unit out of the worker's hands: the worker is replaced, and `jobs._rescue`
+them. Anything else takes the unit out of the worker's hands: the worker is replaced, and `jobs.stream.rescue`
 decides clip by clip in a fresh one.
 """
 
@@ -9,7 +9,7 @@ import re
 from enum import StrEnum
 
 from cluster.errors import Fault, MachineError, MediaError, StorageError
-from jobs._work import UnitReport, UnitTask
+from jobs.stream.job import UnitReport, UnitTask
 
 CLIPS_OWN = (
     ArithmeticError,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from encoders.media import START_LIMIT_S, UNKNOWN_DURATION_S
-from jobs._encoding import CPU_BATCH
-from jobs._work import DecodingConfig, StreamJob, UnitTask
 from jobs.catalog.manifest import read_columns
+from jobs.stream.job import DecodingConfig, StreamJob, UnitTask
 from jobs.stream.pace import SLACK
+from jobs.stream.workbench import CPU_BATCH
 
 
 def quiet_limit_s(job: StreamJob, tasks: Sequence[UnitTask]) -> float:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from cluster.errors import MachineError, StorageError
 from cluster.resources import Plan
-from jobs._progress import Progress
-from jobs._rescue import rescue
-from jobs._stream import stream
-from jobs._work import StreamJob, UnitReport, UnitTask
 from jobs.stream.faults import Kind
+from jobs.stream.job import StreamJob, UnitReport, UnitTask
+from jobs.stream.pipeline import stream
+from jobs.stream.progress import Progress
+from jobs.stream.rescue import rescue
 
 Unpublished = Callable[[Sequence[UnitTask]], Sequence[UnitTask]]
 """Those of some units of which something is not published."""

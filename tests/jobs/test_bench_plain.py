@@ -12,7 +12,7 @@ from encoders.media import ClipSource, Decoder, Source
 from encoders.spec import FramePolicy, Needs, describe
 from jobs import _bench_plain
 from jobs._bench_plain import Plain, decoded, loaded, picked, script, some_of
-from jobs._work import Work
+from jobs.stream.job import Work
 
 TOYS = str(Path(__file__).parent / "toys")
 

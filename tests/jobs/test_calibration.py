@@ -10,12 +10,13 @@ from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import Capacity, SessionConfig, ray_session
 from cluster.sizing import Measured, size_stream
 from encoders import ENCODERS
-from jobs import _calibration, encode
-from jobs._calibration import at_mean, lines, survey_of
-from jobs._timing import Half, Timed
-from jobs._work import UnitTask
+from jobs import encode
 from jobs.catalog.features import read_features, resolve_features
 from jobs.catalog.manifest import units
+from jobs.stream import autotune
+from jobs.stream.autotune import at_mean, lines, survey_of
+from jobs.stream.clip_timing import Half, Timed
+from jobs.stream.job import UnitTask
 
 TOYS = str(Path(__file__).parent / "toys")
 
@@ -155,8 +156,8 @@ class TestOnACpu:
     def test_a_started_job_goes_by_what_is_kept_and_says_the_same(
         self, measured, corpus, session, monkeypatch, capsys
     ):
-        monkeypatch.setattr(_calibration, "LEAST_JOB_S", 0.0)
-        monkeypatch.setattr(_calibration, "time_clips", None)  # it would fail if it were called
+        monkeypatch.setattr(autotune, "LEAST_JOB_S", 0.0)
+        monkeypatch.setattr(autotune, "time_clips", None)  # it would fail if it were called
         for file in (measured / "features").rglob("*.parquet"):
             file.unlink()
         encode.main(config(measured, calibration="auto"))
@@ -168,7 +169,7 @@ class TestOnACpu:
         assert " clips/s, 0:0" in last
 
     def test_other_encoders_are_measured_anew(self, measured, corpus, session, monkeypatch):
-        monkeypatch.setattr(_calibration, "LEAST_JOB_S", 0.0)
+        monkeypatch.setattr(autotune, "LEAST_JOB_S", 0.0)
         encode.main(config(measured, "toy_text", calibration="auto"))
         assert len(list((measured / "encodings").glob("calibration-*.json"))) == 2
 
@@ -181,7 +182,7 @@ class TestOnACpu:
         assert not list((tmp_path / "encodings").glob("calibration-*"))
 
     def test_never_means_never(self, corpus, session, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr(_calibration, "LEAST_JOB_S", 0.0)
+        monkeypatch.setattr(autotune, "LEAST_JOB_S", 0.0)
         corpus.write_corpus(tmp_path, 4)
         encode.main(config(tmp_path, calibration="never"))
         assert said_of(capsys) == []
@@ -231,7 +232,7 @@ def test_on_a_made_up_gpu_the_models_are_timed_where_the_gpu_is_held(
     corpus, session, tmp_path, capsys, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr(_calibration, "size_stream", _noting(seen))
+    monkeypatch.setattr(autotune, "size_stream", _noting(seen))
     corpus.write_corpus(tmp_path, 24)
     encode.main(config(tmp_path, workers=WorkersConfig(gpus_per_actor=1.0)))
     (plan,) = seen
@@ -244,7 +245,7 @@ def test_on_a_made_up_gpu_the_models_are_timed_where_the_gpu_is_held(
 
 
 def _noting(seen):
-    original = _calibration.size_stream
+    original = autotune.size_stream
 
     def size(plan, *arguments):
         seen.append(plan)

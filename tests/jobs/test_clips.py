@@ -9,7 +9,7 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from encoders.media import ClipSource, Decoded, Source
 from encoders.spec import Clip, FramePolicy, Frames, Needs, Word
-from jobs._clips import pack, source_of, undecoded, unpack, with_context
+from jobs.stream.clip_buffer import pack, source_of, undecoded, unpack, with_context
 
 EVEN = FramePolicy(kind="even", count=4)
 FPS = FramePolicy(kind="fps", rate_hz=2.0)

@@ -22,12 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cluster import storage, tables
 from cluster.errors import NotPreparedError
 from cluster.unit_tables import UnitIndex, failed_rows, locate, mended, publish_unit, published
-from jobs._clips import with_context
 from jobs.catalog.compaction import compact, former_uri, recall
 from jobs.catalog.features import read_features
 from jobs.catalog.manifest import read_manifest, read_unit, units
 from jobs.preparing.keys import in_turn, keyed
 from jobs.preparing.units import cut
+from jobs.stream.clip_buffer import with_context
 
 READS = {"sound": ("sound",), "context": ("text", "past"), "view": ("sound", "split")}
 NAMES = [f"c{i}" for i in range(7)]

@@ -13,8 +13,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
 from cluster.unit_tables import locate
 from encoders import ENCODERS, TRANSCRIBERS
-from jobs import _stream, encode
-from jobs._choosing import encoder_table
+from jobs import encode
 from jobs.catalog.features import (
     feature_folders,
     features_uri,
@@ -22,6 +21,8 @@ from jobs.catalog.features import (
     resolve_features,
     transcripts_uri,
 )
+from jobs.stream import pipeline
+from jobs.stream.selection import encoder_table
 
 TOYS = str(Path(__file__).parent / "toys")
 pytestmark = pytest.mark.ray
@@ -389,7 +390,7 @@ class TestUnitsStayWhole:
         ("count", "workers", "length"), [(5, 2, 1), (90, 2, 5), (3000, 2, 64), (320, 2, 20)]
     )
     def test_spans_are_short_for_small_sets_and_at_most_64_units(self, count, workers, length):
-        spans = _stream.cut_spans([None] * count, workers)
+        spans = pipeline.cut_spans([None] * count, workers)
         assert len(spans[0]) == length
         assert sum(map(len, spans)) == count
 

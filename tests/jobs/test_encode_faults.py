@@ -13,8 +13,8 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS
 from jobs import encode
-from jobs._work import DecodingConfig
 from jobs.catalog.features import read_features, resolve_features
+from jobs.stream.job import DecodingConfig
 
 TOYS = str(Path(__file__).parent / "toys")
 FAULTY_CHILD = str(Path(__file__).parents[1] / "encoders" / "faulty_child")

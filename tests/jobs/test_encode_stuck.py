@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cluster.session import SessionConfig, ray_session
-from jobs import _stream
 from jobs.__main__ import run
 from jobs.catalog.features import features_uri, read_features, resolve_features
 from jobs.score import read_scores
+from jobs.stream import pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -104,7 +104,7 @@ class TestSlowClips:
     def test_a_stream_that_was_given_up_is_gone_on_with(
         self, corpus, tmp_path, monkeypatch, capsys
     ):
-        monkeypatch.setattr(_stream, "quiet_limit_s", lambda job, tasks: 8.0)
+        monkeypatch.setattr(pipeline, "quiet_limit_s", lambda job, tasks: 8.0)
         corpus.write_corpus(tmp_path, 8, texts=["SLEEP 4.0"] * 8, unit_size=4)
         assert encode(tmp_path) == 0
         assert set(states(tmp_path)) == {"ok"}

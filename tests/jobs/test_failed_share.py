@@ -6,7 +6,7 @@ from cluster.errors import TooManyFailuresError
 from cluster.session import SessionConfig, ray_session
 from jobs import encode as job
 from jobs.__main__ import run
-from jobs._progress import Progress
+from jobs.stream.progress import Progress
 
 
 @pytest.fixture(scope="module")

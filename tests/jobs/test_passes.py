@@ -7,10 +7,10 @@ import pytest
 
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import describe
-from jobs._encoding import Workbench
-from jobs._todo import in_order, restricted
-from jobs._work import UnitTask, Work
 from jobs.catalog.manifest import UnitRef
+from jobs.stream.job import UnitTask, Work
+from jobs.stream.pending import in_order, restricted
+from jobs.stream.workbench import Workbench
 
 TOYS = str(Path(__file__).parent / "toys")
 

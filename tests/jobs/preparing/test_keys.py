@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from cluster import stamps, storage, tables
 from encoders.spec import View, describe
 from jobs.__main__ import run
-from jobs._clips import with_context
 from jobs.catalog.manifest import read_manifest, read_unit
 from jobs.catalog.manifest import units as unit_refs
 from jobs.preparing import probing, units
 from jobs.preparing.keys import keyed
+from jobs.stream.clip_buffer import with_context
 
 FILMS = ("f0", "f1", "f2", "f3")
 

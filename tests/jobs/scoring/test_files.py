@@ -21,13 +21,14 @@ from cluster import storage, tables
 from cluster.errors import ConfigError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
-from jobs import _stream, score
+from jobs import score
 from jobs._cli import parse
 from jobs._score_files import in_order
-from jobs._work import facts_of
 from jobs.scoring import claim as claims
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import open_bundle
+from jobs.stream import pipeline
+from jobs.stream.job import facts_of
 
 TOYS = Path(__file__).parent.parent / "toys"
 
@@ -258,10 +259,10 @@ def without_ray(config, bundle, todo, uri):
     bench = score.Workbench(job.work)
     for ref in todo:
         task = dataclasses.replace(score._whole(bundle, ref.num_clips), ref=ref)
-        rows = _stream.rows_of(task)
-        decoded, _ = _stream.decode_rows(job, task, rows)
+        rows = pipeline.rows_of(task)
+        decoded, _ = pipeline.decode_rows(job, task, rows)
         result = bench.run(decoded, task.todo, transcribe=task.transcribe)
-        _stream.publish(job, task, result, facts_of(rows), {})
+        pipeline.publish(job, task, result, facts_of(rows), {})
 
 
 @pytest.mark.parametrize(("net", "place"), [("concat_mlp", "{}"), ("sdt", "memory:/{}")])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import Fault, MediaError
 from encoders.spec import Clip
-from jobs._batcher import GROW_AFTER, Batcher
+from jobs.stream.batcher import GROW_AFTER, Batcher
 from jobs.stream.faults import Kind, WorkerFaultError
 from jobs.stream.pace import Pace
 from jobs.stream.watch import Watch

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from cluster.unit_tables import failed_rows, published
 from encoders.spec import Descriptor
-from jobs._work import UnitTask, Work
 from jobs.catalog.compaction import recall
 from jobs.catalog.features import features_uri, transcripts_uri
 from jobs.catalog.manifest import UnitRef
+from jobs.stream.job import UnitTask, Work
 
 
 def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:

@@ -9,8 +9,8 @@ from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, View, describe, find
 from encoders.store import local_paths
-from jobs._work import Work
 from jobs.catalog.manifest import read_manifest
+from jobs.stream.job import Work
 
 if TYPE_CHECKING:
     from jobs.encode import Config

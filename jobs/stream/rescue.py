@@ -17,16 +17,16 @@ from cluster.errors import MachineError, MediaError
 from cluster.resources import Plan
 from cluster.unit_tables import UnitIndex
 from encoders.media import UNKNOWN_DURATION_S
-from jobs._clips import source_of, undecoded
-from jobs._encoding import UnitResult
-from jobs._result_rows import failure_reasons, feature_table, transcript_table
-from jobs._stream import UnitEncoder, publish
-from jobs._work import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
+from jobs.stream.clip_buffer import source_of, undecoded
 from jobs.stream.decode import decode_rows, machines_fault, rows_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
+from jobs.stream.job import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
+from jobs.stream.pipeline import UnitEncoder, publish
+from jobs.stream.result_rows import failure_reasons, feature_table, transcript_table
 from jobs.stream.watch import last_resort_s
+from jobs.stream.workbench import UnitResult
 
 START_LIMIT_S = 600.0
 """A worker that has not loaded its models by then does not start at all."""

@@ -14,8 +14,10 @@ from encoders.augment import augmented, in_original_time
 from encoders.media import Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
-from jobs._batcher import Batcher, size_of
-from jobs._result_rows import (
+from jobs.stream.batcher import Batcher, size_of
+from jobs.stream.job import Work
+from jobs.stream.pace import Pace
+from jobs.stream.result_rows import (
     checked,
     failed_clips,
     feature_table,
@@ -23,8 +25,6 @@ from jobs._result_rows import (
     transcript_table,
     with_transcripts,
 )
-from jobs._work import Work
-from jobs.stream.pace import Pace
 from jobs.stream.watch import Watch
 
 T = TypeVar("T")

@@ -17,13 +17,13 @@ from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
-from jobs._clips import pack, unpack
-from jobs._encoding import Workbench
-from jobs._memory import private_mb
-from jobs._stream import MODELS_LIMIT_S, worker_device
-from jobs._work import StreamJob, UnitTask, job_needs
 from jobs.catalog.features import transcripts_uri
+from jobs.stream.clip_buffer import pack, unpack
 from jobs.stream.decode import decode_rows, rows_of
+from jobs.stream.job import StreamJob, UnitTask, job_needs
+from jobs.stream.memory import private_mb
+from jobs.stream.pipeline import MODELS_LIMIT_S, worker_device
+from jobs.stream.workbench import Workbench
 
 CLIP_LIMIT_S = 10.0
 """A clip that takes longer to decode, beyond its own length, is not measured with."""
@@ -139,7 +139,7 @@ class DecodedHalves:
 
     halves: tuple[Half, ...]
     buffers: tuple[bytes, ...]
-    """The clips of each half, as `jobs._clips.pack` writes them."""
+    """The clips of each half, as `jobs.stream.clip_buffer.pack` writes them."""
 
     unreadable: int
     decoder_gb: float

@@ -1,7 +1,7 @@
 """A short calibration before a stream: a few of its clips are timed, and the stages sized by that.
 
 Eight clips at even steps of the order by cost are decoded and encoded on the workers that the stream will
-have (`jobs._timing`); a line through the shorter and the longer half of them gives the mean over the job,
+have (`jobs.stream.clip_timing`); a line through the shorter and the longer half of them gives the mean over the job,
 and `cluster.sizing` the stages. What was measured stays under the root, by the encoders' fingerprints, the
 manifest, the kind of machine and the plan's workers: a resumed job starts at once.
 """
@@ -20,11 +20,11 @@ from cluster.resources import Plan, WorkersConfig
 from cluster.session import Capacity, node_kind
 from cluster.sizing import Measured, Sizing, size_stream
 from encoders.spec import Descriptor
-from jobs._progress import clock
-from jobs._timing import Drawn, Half, Timed, time_clips
-from jobs._work import StreamJob, UnitTask
 from jobs.catalog.manifest import read_columns
 from jobs.preparing.units import media_s
+from jobs.stream.clip_timing import Drawn, Half, Timed, time_clips
+from jobs.stream.job import StreamJob, UnitTask
+from jobs.stream.progress import clock
 
 Calibration = Literal["auto", "always", "never"]
 

@@ -6,7 +6,7 @@
 A unit is one Arrow row from decode to publish, in a block of its own: Ray can neither cut nor mix it.
 The actor checks that it holds as many clips as the unit has before it publishes. A worker that cannot go on
 (a model hangs, its device is spoilt, a disk is full) reports the unit as lost and ends itself; one that dies
-says nothing. Either way `jobs._rescue` encodes those units again clip by clip, in a worker that may die: the
+says nothing. Either way `jobs.stream.rescue` encodes those units again clip by clip, in a worker that may die: the
 clip that kills it gets an error row, the others their features.
 """
 
@@ -24,11 +24,11 @@ import pyarrow as pa
 from cluster.resources import Plan
 from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
 from encoders.media import Decoded
-from jobs._clips import buffers, unpack
-from jobs._encoding import UnitResult, Workbench
-from jobs._memory import private_mb, release_memory
-from jobs._result_rows import failed_clips, failure_reasons
-from jobs._work import (
+from jobs.catalog.features import features_uri, transcripts_uri
+from jobs.stream.clip_buffer import buffers, unpack
+from jobs.stream.decode import decode_span
+from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
+from jobs.stream.job import (
     Scoring,
     StreamJob,
     UnitReport,
@@ -40,11 +40,11 @@ from jobs._work import (
     reads_text,
     withheld,
 )
-from jobs.catalog.features import features_uri, transcripts_uri
-from jobs.stream.decode import decode_span
-from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.limits import quiet_limit_s
+from jobs.stream.memory import private_mb, release_memory
+from jobs.stream.result_rows import failed_clips, failure_reasons
 from jobs.stream.watch import Hands, Watch
+from jobs.stream.workbench import UnitResult, Workbench
 
 T = TypeVar("T")
 
