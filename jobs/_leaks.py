@@ -19,10 +19,10 @@ from cluster import storage
 from fusion.probe import LeakReport, Split, leak_probe
 from fusion.statistics import Groups
 from fusion.tasks import Task
-from jobs._feeding import Request, load
-from jobs._feeds import Store
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.training.feeds import Store
+from jobs.training.loading import Request, load
 
 Against = Literal["valid", "test"]
 

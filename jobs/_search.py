@@ -9,8 +9,8 @@ from cluster import settings, storage
 from cluster.session import cluster_capacity
 from fusion.nets import net_axis
 from jobs import train
-from jobs._feeding import Library
 from jobs._space import Space
+from jobs.training.loading import Library
 from jobs.training.parts import Part
 
 if TYPE_CHECKING:

@@ -28,12 +28,13 @@ from cluster.tables import PREDICTIONS
 from fusion.metrics import metric
 from fusion.predicting import SHOWN, judged
 from fusion.training import Group
-from jobs import _fitting, train
-from jobs._feeding import Library
-from jobs._fitting import Trained
+from jobs import train
 from jobs._ledger import STATES, Record, frozen, trial_uri
 from jobs._space import Space, with_values
+from jobs.training import train_part
+from jobs.training.loading import Library
 from jobs.training.parts import Part
+from jobs.training.train_part import Trained
 
 RUNGS = (1, 3, 9)
 """Folds after which a trial may be stopped."""
@@ -87,7 +88,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             role = "valid" if config.folds is None else "oof"
             for part in self.parts[self.at]:
                 self.trained.append(
-                    _fitting.train_part(
+                    train_part.train_part(
                         train.choice_of(config), data, part, config, group=self.group, roles=(role,)
                     )
                 )
@@ -103,7 +104,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if done:
             run = str(self.base.run)
             tables = [
-                _fitting.predictions_table(run, item.part, item.roles, data)
+                train_part.predictions_table(run, item.part, item.roles, data)
                 for item in self.trained
             ]
             table = PREDICTIONS.conform(pa.concat_tables(tables))

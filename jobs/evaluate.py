@@ -31,7 +31,6 @@ from fusion.late.members import prior
 from fusion.tasks import Task
 from jobs import _results
 from jobs._apart import say_normalised
-from jobs._feeding import load_test
 from jobs._leaks import leak_reports, warn_of_leaks
 from jobs._metadata import metadata_of_test
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
@@ -41,6 +40,7 @@ from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, align
+from jobs.training.loading import load_test
 from jobs.training.targets import encode_targets
 
 

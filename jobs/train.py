@@ -27,20 +27,20 @@ from cluster.tracking import run_tracker
 from fusion.bundle import Pool
 from fusion.nets import net_axis
 from fusion.recipe import Recipe
-from jobs import _fitting
-from jobs._feeding import Request, read_clips, tasks_of
-from jobs._fitting import NetChoice
 from jobs._leaks import warn_of_leaks
-from jobs._summary import show, summarise
-from jobs._workers import launch
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free, holds_results, owner
+from jobs.training import train_part
 from jobs.training.labels import check_labels
+from jobs.training.loading import Request, read_clips, tasks_of
 from jobs.training.parts import Part
 from jobs.training.speaker_norm import enrolment
+from jobs.training.summary import show, summarise
+from jobs.training.train_part import NetChoice
+from jobs.training.workers import launch
 
 ELSEWHERE = (
     "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
@@ -152,7 +152,7 @@ class Config(Recipe):
         if not 0 < self.share <= 1:
             raise ConfigError(f"--share {self.share}: expected above 0 and at most 1")
         enrolment(self.normalise)
-        _fitting.check_net(self.net, self.net_options)
+        train_part.check_net(self.net, self.net_options)
 
 
 def main(config: Config) -> None:
@@ -330,5 +330,5 @@ def histories(config: Config, parts: list[Part]) -> list[dict[str, Any]]:
     return [
         {"fold": part.fold, "seed": part.seed, **record}
         for part in parts
-        for record in _fitting.read_history(part.folder(config.root, str(config.run)))
+        for record in train_part.read_history(part.folder(config.root, str(config.run)))
     ]

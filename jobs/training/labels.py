@@ -6,7 +6,7 @@ import numpy as np
 
 from cluster.errors import ConfigError
 from fusion.tasks import Task
-from jobs._feeds import Clips
+from jobs.training.feeds import Clips
 from jobs.training.parts import Part, Split, is_known
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fusion.batch import Axis
 from fusion.bundle import Card, Feeding, Pool
 from fusion.nets import net_axis
-from jobs._feeds import ClipFeed, Clips, DialogueFeed, Store
+from jobs.training.feeds import ClipFeed, Clips, DialogueFeed, Store
 from jobs.training.mapped import in_memory
 from jobs.training.speaker_norm import enrolment, remove_speakers
 from jobs.training.stores import Allocate, FeatureTable, store_of

@@ -8,8 +8,8 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError
 from fusion.ordering import seed_of
-from jobs._feeds import Clips
 from jobs.catalog.predictions import predictions_uri
+from jobs.training.feeds import Clips
 
 
 @dataclass(frozen=True, kw_only=True)

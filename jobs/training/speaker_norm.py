@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError
 from fusion.ordering import seed_of
-from jobs._feeds import Clips, Store
+from jobs.training.feeds import Clips, Store
 
 CHUNK_BYTES = 8_000_000
 """Of the values that are worked on at a time."""

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from cluster.errors import NotPreparedError, SchemaError
 from fusion.bundle import Pool
-from jobs._feeds import Store, pooled
 from jobs.catalog.features import FeatureReader
+from jobs.training.feeds import Store, pooled
 from jobs.training.mapped import Steps, in_memory
 
 

@@ -9,10 +9,10 @@ import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.ordering import seed_of
-from jobs import _feeding, _feeds
-from jobs._feeding import Request, load
-from jobs._feeds import Store
 from jobs.catalog.features import FeatureReader
+from jobs.training import feeds, loading
+from jobs.training.feeds import Store
+from jobs.training.loading import Request, load
 from jobs.training.speaker_norm import enrolment
 from jobs.training.stores import HeldTable, store_of
 
@@ -45,9 +45,9 @@ class TestClips:
         assert data.dims == {"audio": 6, "video": 4}
 
     def test_two_inputs_of_one_modality_are_named_by_their_encoders(self, root, monkeypatch):
-        folders = _feeding.feature_folders(root)
+        folders = loading.feature_folders(root)
         same = {name: {**facts, "modality": "audio"} for name, facts in folders.items()}
-        monkeypatch.setattr(_feeding, "feature_folders", lambda _root: same)
+        monkeypatch.setattr(loading, "feature_folders", lambda _root: same)
         assert sorted(load(request(root)).dims) == ["face", "voice"]
 
     def test_a_batch_holds_the_clips_that_were_asked_for(self, root):
@@ -103,7 +103,7 @@ class TestViews:
     def test_a_clip_that_a_view_has_not_gives_way_to_the_original(self):
         whole = store_of_arrays([(np.ones((2, 3)), np.ones(2, bool))] * 2)
         view = store_of_arrays([None, (np.full((4, 3), 2.0), np.ones(4, bool))])
-        steps = _feeds.seen((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
+        steps = feeds.seen((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
         assert steps.mask.sum(1).tolist() == [2, 4]
         assert steps.values[:, 0, 0].tolist() == [1.0, 2.0]
 
@@ -135,7 +135,7 @@ class TestViews:
         facts = {"egemaps-1": {"name": "egemaps", "modality": "audio"}}
         wanted = Request(root="here", inputs=("egemaps",), views=2)
         with pytest.raises(NotPreparedError, match="--encoders egemaps --views 2"):
-            _feeding.view_folders(facts, "egemaps-1", wanted)
+            loading.view_folders(facts, "egemaps-1", wanted)
 
 
 class TestPooling:
@@ -146,7 +146,7 @@ class TestPooling:
         torch.testing.assert_close(pooled.values[0, 0], expected)
 
     def test_what_has_one_step_anyway_is_left_as_it_is(self):
-        values, valid = _feeds.pooled(np.ones((2, 3), np.float16), np.array([0, 0]) > 0, "mean")
+        values, valid = feeds.pooled(np.ones((2, 3), np.float16), np.array([0, 0]) > 0, "mean")
         assert values.shape == (1, 3)
         assert not valid.any()
 
@@ -247,7 +247,7 @@ class TestTheTestSplit:
     def test_a_test_row_that_gets_through_is_refused(self, root):
         clips = load(request(root, test=True)).clips
         with pytest.raises(TestSplitError, match="rows of the test split reached training"):
-            _feeding.checked(clips, test=False)
+            loading.checked(clips, test=False)
 
 
 class TestRefusals:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from cluster import storage
 from fusion.late.members import Members, answered, prior
 from jobs import _late, _results, compare, ensemble, evaluate, report, train
-from jobs._summary import show
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut, read_predictions, write_predictions
+from jobs.training.summary import show
 
 PEOPLE = 6
 

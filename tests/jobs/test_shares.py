@@ -11,9 +11,9 @@ import torch
 from cluster import storage
 from cluster.errors import ConfigError
 from jobs import report, train
-from jobs._feeding import Request, load
 from jobs._siblings import run_configs, siblings
 from jobs.catalog.predictions import read_predictions
+from jobs.training.loading import Request, load
 from jobs.training.parts import Part, split_of
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

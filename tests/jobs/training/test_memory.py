@@ -12,7 +12,7 @@ import torch
 
 from cluster import storage, tables
 from cluster.errors import PlanError
-from jobs._feeding import Request, load
+from jobs.training.loading import Request, load
 from jobs.training.mapped import Budget, Mapped
 
 CLIPS, STEPS, DIM = 2400, 50, 512
@@ -22,7 +22,7 @@ CONSTANT_MB = 90
 CHILD = """
 import json, sys
 import torch
-from jobs._feeding import Request, load
+from jobs.training.loading import Request, load
 
 def peak_mb():
     with open("/proc/self/status") as status:

@@ -12,11 +12,12 @@ import torch
 from cluster import storage
 from fusion.bundle import Card, Feeding, Predictor, build, feeding_fields
 from fusion.nets import NETS, net_axis, net_config
-from jobs import _fitting, train
+from jobs import train
 from jobs.__main__ import run as affuse
-from jobs._feeding import Data, Request, load, load_test
 from jobs._scoring import TablesInHand, clips_without_labels
 from jobs.catalog.manifest import read_manifest
+from jobs.training import train_part
+from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of
 
 CASES = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def trained(root: str, net: str, **changes) -> tuple[Data, Card, Predictor]:
     """What train loads, and the card and net that it would publish (weights drawn, not fitted)."""
     asked = config(root, net, **changes)
     data = load(train.request_of(asked))
-    card = _fitting.card_of(train.choice_of(asked), data, {})
+    card = train_part.card_of(train.choice_of(asked), data, {})
     torch.manual_seed(1)
     return data, Card.from_json(card.to_json()), build(card).eval()
 

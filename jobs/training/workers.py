@@ -13,11 +13,11 @@ from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.recipe import Recipe
 from fusion.training import Group, OnEpoch
-from jobs import _fitting
-from jobs._feeding import Data, load
-from jobs._fitting import Course
 from jobs.catalog import run_names
+from jobs.training import train_part
+from jobs.training.loading import Data, load
 from jobs.training.parts import Part
+from jobs.training.train_part import Course
 
 if TYPE_CHECKING:
     from jobs.train import Config
@@ -123,7 +123,7 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
     last_epoch = None
     if part.fold is None:
         folds = [p for p in train.parts_of(config) if p.fold is not None]
-        last_epoch = _fitting.median_epoch(config.root, run, folds)
+        last_epoch = train_part.median_epoch(config.root, run, folds)
     base = train.run_uri(config)
     own = run_names.owner(base)
     course = Course(
@@ -134,7 +134,7 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
         last_epoch=last_epoch,
     )
     try:
-        trained = _fitting.train_part(choice, data, part, recipe, group=group, course=course)
+        trained = train_part.train_part(choice, data, part, recipe, group=group, course=course)
     except DivergedError:
         # From here on it would diverge again.
         storage.remove(checkpoint)
@@ -150,8 +150,8 @@ def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
     }
     if group.rank == 0:
         run_names.check_owner(base, own)
-        card = _fitting.card_of(choice, data, facts)
-        _fitting.publish_part(config.root, run, trained, data, card)
+        card = train_part.card_of(choice, data, facts)
+        train_part.publish_part(config.root, run, trained, data, card)
         print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
     if group.world > 1:
         torch.distributed.barrier()

@@ -28,9 +28,9 @@ from fusion.predicting import Predicted, joined, predict
 from fusion.recipe import Recipe
 from fusion.scaling import Scaler
 from fusion.training import Fitted, Group, NotFiniteError, OnEpoch, fit
-from jobs._feeding import Data
-from jobs._feeds import Clips
 from jobs.catalog.predictions import write_predictions
+from jobs.training.feeds import Clips
+from jobs.training.loading import Data
 from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)

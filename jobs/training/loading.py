@@ -22,9 +22,9 @@ from fusion.batch import Axis
 from fusion.bundle import Card, Feeding, Pool, feeding_fields
 from fusion.nets import net_axis
 from fusion.tasks import Task
-from jobs._feeds import Clips, Store
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
+from jobs.training.feeds import Clips, Store
 from jobs.training.mapped import Budget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
 from jobs.training.stores import StoredTable, has_one_step
