@@ -185,12 +185,12 @@ def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
     """Further candidates, drawn and judged by Ray Tune."""
     if not config.trials:
         return Searched()
-    from jobs import _late_search
+    from jobs.tuning import late_fusion
 
     start = time.monotonic()
-    drawn = _late_search.drawn(held.members.kind, held.members.names, config.trials, config.seed)
+    drawn = late_fusion.drawn(held.members.kind, held.members.names, config.trials, config.seed)
     root = storage.absolute(config.root)
-    found = _late_search.searched(held, drawn, folds, root=root, session=config.session)
+    found = late_fusion.searched(held, drawn, folds, root=root, session=config.session)
     best = min(drawn, key=lambda candidate: found[candidate.key][None])
     print(
         f"{len(drawn)} candidates in {time.monotonic() - start:.1f} s, the best of them "

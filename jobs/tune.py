@@ -32,14 +32,14 @@ from fusion.metrics import METRICS, metric
 from jobs import train
 from jobs._late import JUDGES
 from jobs._leaks import warn_of_leaks
-from jobs._ledger import STATES, importances, read_ledger, trial_uri, trials_table
-from jobs._live import Live, describe
-from jobs._search import load_library, run_trials
-from jobs._selecting import held_trials, members_of, procedure
-from jobs._space import Space, default_space, read_space, with_values
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
+from jobs.tuning.member_selection import held_trials, members_of, procedure
+from jobs.tuning.run_trials import load_library, run_trials
+from jobs.tuning.space import Space, default_space, read_space, with_values
+from jobs.tuning.trial_log import Live, describe
+from jobs.tuning.trial_records import STATES, importances, read_ledger, trial_uri, trials_table
 
 ALSO_ELSEWHERE = (
     "ensemble",
@@ -171,7 +171,7 @@ def claim(config: Config, base: train.Config, space_values: Mapping[str, Any]) -
 
 def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -> None:
     """Run the trials that are missing."""
-    from jobs import _trials
+    from jobs.tuning import trainable
 
     ledger = read_ledger(base)
     todo = config.trials - len(ledger)
@@ -188,8 +188,8 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
         if metric(score).kind != task.kind:
             raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
         live = Live(config.trials, ledger, score, tracker, base)
-        sampler = _trials.sampler_of(config.search, config.search_seed + len(ledger))
-        searcher = _trials.Search(space, base, sampler, ledger, live)
+        sampler = trainable.sampler_of(config.search, config.search_seed + len(ledger))
+        searcher = trainable.Search(space, base, sampler, ledger, live)
         run_trials(config, base, library, searcher, score, todo)
 
 

@@ -9,8 +9,9 @@ from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from fusion.late import LATE, rule_class
 from fusion.late.members import Members
-from jobs import _late, _late_search, ensemble
+from jobs import _late, ensemble
 from jobs.catalog.predictions import HeldOut
+from jobs.tuning import late_fusion
 
 NAMES = ("face", "noise", "voice")
 
@@ -39,40 +40,40 @@ def held() -> HeldOut:
 
 class TestTheDraw:
     def test_options_are_named_for_every_rule_and_taken_by_it(self):
-        assert list(_late_search.OPTIONS) == list(LATE)
-        for rule, options in _late_search.OPTIONS.items():
+        assert list(late_fusion.OPTIONS) == list(LATE)
+        for rule, options in late_fusion.OPTIONS.items():
             for name, choices in options.items():
                 for choice in choices:
                     rule_class(rule).Config(**{name: choice})
 
     def test_candidates_differ_and_are_the_same_for_the_same_seed(self):
-        first = _late_search.drawn("classification", NAMES, 60, 0)
-        assert first == _late_search.drawn("classification", NAMES, 60, 0)
-        assert first != _late_search.drawn("classification", NAMES, 60, 1)
+        first = late_fusion.drawn("classification", NAMES, 60, 0)
+        assert first == late_fusion.drawn("classification", NAMES, 60, 0)
+        assert first != late_fusion.drawn("classification", NAMES, 60, 1)
         assert len({candidate.key for candidate in first}) == len(first) == 60
 
     def test_rules_calibrations_and_subsets_are_all_drawn(self):
-        drawn = _late_search.drawn("classification", NAMES, 300, 0)
+        drawn = late_fusion.drawn("classification", NAMES, 300, 0)
         assert {c.rule for c in drawn} == set(LATE)
-        assert {c.calibration for c in drawn} == set(_late_search.CALIBRATIONS)
-        assert {c.member_calibration for c in drawn} == set(_late_search.MEMBER_CALIBRATIONS)
+        assert {c.calibration for c in drawn} == set(late_fusion.CALIBRATIONS)
+        assert {c.member_calibration for c in drawn} == set(late_fusion.MEMBER_CALIBRATIONS)
         pairs = {("face", "noise"), ("face", "voice"), ("noise", "voice")}
         assert {c.members for c in drawn} == {(), *pairs}
 
     def test_a_regression_draws_rules_that_have_a_meaning_for_it(self):
-        drawn = _late_search.drawn("regression", NAMES, 100, 0)
+        drawn = late_fusion.drawn("regression", NAMES, 100, 0)
         assert drawn
         assert all("regression" in rule_class(c.rule).kinds for c in drawn)
         assert {c.member_calibration for c in drawn} == {"none"}
 
     def test_a_small_space_ends_the_draw(self):
-        drawn = _late_search.drawn("regression", ("voice", "face"), 10_000, 0)
+        drawn = late_fusion.drawn("regression", ("voice", "face"), 10_000, 0)
         assert len(drawn) < 200
 
 
 class TestTheChoice:
     def test_judgements_made_elsewhere_choose_what_is_chosen_here(self, held):
-        candidates = _late_search.drawn("classification", NAMES, 8, 0)
+        candidates = late_fusion.drawn("classification", NAMES, 8, 0)
         known = {c.key: _late.PairFits(held, held.fold).judgements(c) for c in candidates}
         here = _late.cross_fitted(held, candidates, held.fold)
         there = _late.cross_fitted(held, candidates, held.fold, known)
@@ -84,7 +85,7 @@ class TestTheChoice:
 
     def test_what_candidates_share_changes_none_of_them(self, held):
         shared = _late.PairFits(held, held.fold)
-        for candidate in _late_search.drawn("classification", NAMES, 30, 1):
+        for candidate in late_fusion.drawn("classification", NAMES, 30, 1):
             alone = _late.PairFits(held, held.fold)
             assert shared.judgements(candidate) == alone.judgements(candidate)
 
@@ -111,15 +112,15 @@ class TestTheChoice:
 @pytest.mark.ray
 def test_a_search_that_was_stopped_judges_only_what_is_missing(held, tmp_path, capsys):
     root, session = str(tmp_path), SessionConfig(address="local", num_cpus=2)
-    candidates = _late_search.drawn("classification", NAMES, 6, 0)
-    _late_search.searched(held, candidates[:4], held.fold, root=root, session=session)
-    found = _late_search.searched(held, candidates, held.fold, root=root, session=session)
+    candidates = late_fusion.drawn("classification", NAMES, 6, 0)
+    late_fusion.searched(held, candidates[:4], held.fold, root=root, session=session)
+    found = late_fusion.searched(held, candidates, held.fold, root=root, session=session)
     assert "2 candidates to judge, 4 are there" in capsys.readouterr().out
-    again = _late_search.searched(held, candidates, held.fold, root=root, session=session)
+    again = late_fusion.searched(held, candidates, held.fold, root=root, session=session)
     assert "to judge" not in capsys.readouterr().out
     here = {c.key: _late.PairFits(held, held.fold).judgements(c) for c in candidates}
     assert found == again == here
     (folder,) = storage.names(f"{root}/searches")
     assert len(storage.names(f"{root}/searches/{folder}", ".json")) == 6
-    other = _late_search.identity(held.rows(np.arange(80)), held.fold[:80])
+    other = late_fusion.identity(held.rows(np.arange(80)), held.fold[:80])
     assert other != folder

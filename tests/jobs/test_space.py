@@ -8,8 +8,8 @@ import pytest
 from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
-from jobs._space import PRESETS, default_space, read_space, subsets, with_values
-from jobs._trials import Search, in_turn, sampler_of, turn_of
+from jobs.tuning.space import PRESETS, default_space, read_space, subsets, with_values
+from jobs.tuning.trainable import Search, in_turn, sampler_of, turn_of
 
 BASE = train.Config(root="r", inputs=("voice", "face"))
 

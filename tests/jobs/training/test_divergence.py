@@ -12,10 +12,11 @@ from cluster import settings, storage
 from cluster.errors import NotPreparedError
 from cluster.session import SessionConfig, ray_session
 from fusion import _trainer, training
-from jobs import _search, _trials, tune
+from jobs import tune
 from jobs.__main__ import run as affuse
-from jobs._ledger import read_ledger
-from jobs._space import read_space
+from jobs.tuning import run_trials, trainable
+from jobs.tuning.space import read_space
+from jobs.tuning.trial_records import read_ledger
 
 LARGE = "1e30"
 
@@ -161,30 +162,34 @@ class TestTrial:
         task = "arousal" if score == "pearson" else "emotion"
         base = tune.base_of(search(root, tasks=(task,)), SPACE)
         space = read_space(SPACE, base)
-        trial = object.__new__(_trials.Trial)
+        trial = object.__new__(trainable.Trial)
         if score == "pearson":
-            monkeypatch.setattr(_trials, "judged", lambda *_: (torch.ones(4), torch.ones(4)))
+            monkeypatch.setattr(trainable, "judged", lambda *_: (torch.ones(4), torch.ones(4)))
         trial.setup(
             {"number": 0, "values": changes},
-            library=_search.load_library(base, space),
+            library=run_trials.load_library(base, space),
             base=settings.to_mapping(base),
-            steps=_search.steps_of(base),
+            steps=run_trials.steps_of(base),
             score=score,
         )
         result = trial.step()
-        assert (result["state"], result["score"], result["done"]) == ("failed", _trials.WORST, True)
+        assert (result["state"], result["score"], result["done"]) == (
+            "failed",
+            trainable.WORST,
+            True,
+        )
         assert reason in result["error"]
 
         def searcher():
-            sampler = _trials.sampler_of("random", 0)
-            return _trials.Search(space, base, sampler, read_ledger(base), lambda _record: None)
+            sampler = trainable.sampler_of("random", 0)
+            return trainable.Search(space, base, sampler, read_ledger(base), lambda _record: None)
 
         found = searcher()
         found.suggest("a")
         found.on_trial_result("a", result)
         found.on_trial_complete("a", result)
         (record,) = read_ledger(base)
-        assert (record.state, record.score) == ("failed", _trials.WORST)
+        assert (record.state, record.score) == ("failed", trainable.WORST)
         assert searcher().suggest("b")["number"] == 1
 
 

@@ -9,9 +9,9 @@ from cluster import settings, storage
 from cluster.session import cluster_capacity
 from fusion.nets import net_axis
 from jobs import train
-from jobs._space import Space
 from jobs.training.loading import Library
 from jobs.training.parts import Part
+from jobs.tuning.space import Space
 
 if TYPE_CHECKING:
     from jobs.tune import Config
@@ -27,7 +27,7 @@ def run_trials(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    from jobs import _trials
+    from jobs.tuning import trainable as trials
 
     steps = steps_of(base)
     capacity = cluster_capacity()
@@ -35,7 +35,7 @@ def run_trials(
     parallel = config.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
     print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
     trainable = tune.with_parameters(
-        _trials.Trial,
+        trials.Trial,
         library=library,
         base=settings.to_mapping(base),
         steps=steps,
@@ -49,7 +49,7 @@ def run_trials(
                 metric="score",
                 mode="min",
                 search_alg=searcher,
-                scheduler=_trials.Pruner() if config.prune else None,
+                scheduler=trials.Pruner() if config.prune else None,
                 num_samples=todo,
                 max_concurrent_trials=max(1, parallel),
                 time_budget_s=config.time_s,

@@ -7,7 +7,7 @@ from typing import Any
 from cluster import storage
 from cluster.tracking import Tracker
 from jobs import train
-from jobs._ledger import Record
+from jobs.tuning.trial_records import Record
 
 
 class Live:

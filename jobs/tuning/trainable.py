@@ -29,12 +29,12 @@ from fusion.metrics import metric
 from fusion.predicting import SHOWN, judged
 from fusion.training import Group
 from jobs import train
-from jobs._ledger import STATES, Record, frozen, trial_uri
-from jobs._space import Space, with_values
 from jobs.training import train_part
 from jobs.training.loading import Library
 from jobs.training.parts import Part
 from jobs.training.train_part import Trained
+from jobs.tuning.space import Space, with_values
+from jobs.tuning.trial_records import STATES, Record, frozen, trial_uri
 
 RUNGS = (1, 3, 9)
 """Folds after which a trial may be stopped."""

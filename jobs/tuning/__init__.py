@@ -1,0 +1,1 @@
+"""Search over nets, inputs and late fusions by Ray Tune."""
