@@ -6,7 +6,10 @@ from fusion.late.members import answered
 from fusion.statistics import Difference
 from jobs._evidence import with_bundle
 from jobs._rates import Rates, corpus_rates
-from jobs._results import (
+from jobs.catalog.groups import groups_of
+from jobs.catalog.manifest import read_dataset
+from jobs.catalog.predictions import held_out
+from jobs.evaluation.results_table import (
     Results,
     caption,
     from_facts,
@@ -16,9 +19,6 @@ from jobs._results import (
     priors,
     with_answers,
 )
-from jobs.catalog.groups import groups_of
-from jobs.catalog.manifest import read_dataset
-from jobs.catalog.predictions import held_out
 
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""

@@ -4,8 +4,8 @@ from jobs import _plots
 from jobs._evidence import Evidence
 from jobs._figures import three, title, with_interval
 from jobs._html import Options, Section
-from jobs._results import FIGURES, SILENT
 from jobs._tables import Grid
+from jobs.evaluation.results_table import FIGURES, SILENT
 
 
 def leaks(_: Options, evidence: Evidence) -> Section | None:

@@ -19,13 +19,22 @@ from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Task
-from jobs import _late
-from jobs._apart import Apart, judged_apart, marked, normalised_runs
 from jobs._histories import Curve, Search, curves, evaluated, role_figures, searches
-from jobs._leaks import known_leaks
 from jobs._members import add_members, rows_of
-from jobs._metadata import Guess, metadata_out_of_fold
-from jobs._results import (
+from jobs.catalog import bundles
+from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.predictions import (
+    HeldOut,
+    align,
+    folds_and_seeds,
+    held_out,
+    seeds_averaged,
+)
+from jobs.evaluation import cross_fitting
+from jobs.evaluation.leaks import known_leaks
+from jobs.evaluation.learning_curve import Point, share_curves
+from jobs.evaluation.metadata_baseline import Guess, metadata_out_of_fold
+from jobs.evaluation.results_table import (
     FIGURES,
     Results,
     Role,
@@ -38,18 +47,9 @@ from jobs._results import (
     told,
     with_answers,
 )
-from jobs._results import Line as Scored
-from jobs._shares import Point, share_curves
-from jobs._siblings import run_configs
-from jobs.catalog import bundles
-from jobs.catalog.manifest import read_dataset, read_manifest
-from jobs.catalog.predictions import (
-    HeldOut,
-    align,
-    folds_and_seeds,
-    held_out,
-    seeds_averaged,
-)
+from jobs.evaluation.results_table import Line as Scored
+from jobs.evaluation.sibling_runs import run_configs
+from jobs.evaluation.speaker_normalised import Apart, judged_apart, marked, normalised_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +295,9 @@ def _judged(
     metadata, guess = None if known is None else known.scores, priors(held, folds)
     named = [*baselines(guess, metadata), *member_lines(held)]
     if len(held.members.names) > 1:
-        mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
+        mean = cross_fitting.cross_fitted(
+            held, [cross_fitting.Candidate(rule="mean", calibration="none")], folds
+        )
         named.append(Scored("plain mean", "mean", mean.scores))
     named += [Scored(name, "ensemble", scores) for name, scores in fused.items()]
     kind, codes, main = held.members.kind, groups.code.numpy(), FIGURES[held.members.kind][0]

@@ -12,7 +12,6 @@ from cluster import storage
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._results import FIGURES, Results, from_facts
 from jobs.catalog.predictions import (
     align,
     folds_and_seeds,
@@ -20,6 +19,7 @@ from jobs.catalog.predictions import (
     seeds_averaged,
     with_priors,
 )
+from jobs.evaluation.results_table import FIGURES, Results, from_facts
 
 
 @dataclass(frozen=True, kw_only=True)

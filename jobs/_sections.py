@@ -11,9 +11,9 @@ from jobs._doubts import apart, data, leaks
 from jobs._evidence import Evidence
 from jobs._figures import as_p, three, title, with_interval
 from jobs._html import Options, Section
-from jobs._results import FIGURES, SILENT, caption
 from jobs._tables import Grid
 from jobs._verdicts import calibration, classes, errors, labels, values
+from jobs.evaluation.results_table import FIGURES, SILENT, caption
 
 TRANSDUCTIVE = (
     "All runs here were normalised by their speaker: they read unlabelled clips of the people they are "

@@ -26,9 +26,9 @@ from encoders.spec import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
 from jobs._closing import ceilings, has_corpus, show
-from jobs._results import Results
 from jobs._stages import Stage, Stages
 from jobs.datasets import synthetic
+from jobs.evaluation.results_table import Results
 
 ENCODERS = ("minilm", "egemaps", "whisper_tiny_en", "face_expression")
 TRANSCRIBER = "whisper_tiny_en_asr"

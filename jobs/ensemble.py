@@ -25,17 +25,17 @@ from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from fusion.tasks import Task
-from jobs import _late, _results
-from jobs._apart import say_normalised
-from jobs._late import Candidate, Judgements
 from jobs._members import add_members
-from jobs._metadata import metadata_out_of_fold
 from jobs.catalog import bundles
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
+from jobs.evaluation import cross_fitting, results_table
+from jobs.evaluation.cross_fitting import Candidate, Judgements
+from jobs.evaluation.metadata_baseline import metadata_out_of_fold
+from jobs.evaluation.speaker_normalised import say_normalised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +113,16 @@ def main(config: Config) -> None:
     candidates = candidates_of(config, held)
     judged = search(config, held, folds)
     candidates += judged.candidates
-    verdict = _late.cross_fitted(held, candidates, folds, judged.judgements)
+    verdict = cross_fitting.cross_fitted(held, candidates, folds, judged.judgements)
     known = metadata_out_of_fold(config.root, held, folds, name, task)
-    results = _results.judge(
+    results = results_table.judge(
         held, verdict, folds, groups, config.resamples, config.seed,
         metadata=None if known is None else known.scores,
     )  # fmt: skip
     shipped = ship(held, candidates, folds, results, judged.judgements)
     decided = decide(config, held, verdict, folds)
     publish(config, dataset, name, task, held, verdict, shipped, results, decided)
-    _results.show(results, task)
+    results_table.show(results, task)
     say_normalised(config.root, config.runs)
     if decided is not None:
         print(
@@ -169,7 +169,7 @@ def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
                 member_calibration=config.member_calibration,
             )
         ]
-    return _late.every_candidate(held.members.kind, held.members.names)
+    return cross_fitting.every_candidate(held.members.kind, held.members.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
     best = min(drawn, key=lambda candidate: found[candidate.key][None])
     print(
         f"{len(drawn)} candidates in {time.monotonic() - start:.1f} s, the best of them "
-        f"{_late.JUDGES[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
+        f"{cross_fitting.JUDGES[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
     )
     return Searched(candidates=drawn, judgements=found)
 
@@ -203,27 +203,29 @@ def ship(
     held: HeldOut,
     candidates: Sequence[Candidate],
     folds: np.ndarray,
-    results: _results.Results,
+    results: results_table.Results,
     known: Mapping[str, Judgements],
-) -> _late.Fitted:
+) -> cross_fitting.Fitted:
     """The chosen fusion fitted on all rows; where it shows no gain over the unfitted pool, the simplest.
 
     One named rule ships as it was asked for.
     """
     if len(candidates) > 1 and not results.gain_over_pool:
-        candidates = _late.simplest(held.members.names)
-    chosen = _late.choose(held, candidates, folds, known)
-    return _late.fit(held, chosen)
+        candidates = cross_fitting.simplest(held.members.names)
+    chosen = cross_fitting.choose(held, candidates, folds, known)
+    return cross_fitting.fit(held, chosen)
 
 
 def decide(
-    config: Config, held: HeldOut, verdict: _late.Verdict, folds: np.ndarray
-) -> _late.Decided | None:
+    config: Config, held: HeldOut, verdict: cross_fitting.Verdict, folds: np.ndarray
+) -> cross_fitting.Decided | None:
     """Offsets or thresholds for the metric that was named."""
     if config.decide is None:
         return None
     try:
-        return _late.decide(held.members.kind, verdict.scores, held.target, folds, config.decide)
+        return cross_fitting.decide(
+            held.members.kind, verdict.scores, held.target, folds, config.decide
+        )
     except ValueError as error:
         raise ConfigError(f"--decide {config.decide}: {error}") from error
 
@@ -234,10 +236,10 @@ def publish(
     name: str,
     task: Task,
     held: HeldOut,
-    verdict: _late.Verdict,
-    shipped: _late.Fitted,
-    results: _results.Results,
-    decided: _late.Decided | None,
+    verdict: cross_fitting.Verdict,
+    shipped: cross_fitting.Fitted,
+    results: results_table.Results,
+    decided: cross_fitting.Decided | None,
 ) -> None:
     """Everything that scoring and the report need; bundle.json last, it is the commit."""
     base = bundles.bundle_uri(config.root, config.name)
@@ -269,7 +271,9 @@ def publish(
     bundles.publish(config.root, config.name, facts)
 
 
-def fused_predictions(bundle: str, task: str, held: HeldOut, verdict: _late.Verdict) -> pa.Table:
+def fused_predictions(
+    bundle: str, task: str, held: HeldOut, verdict: cross_fitting.Verdict
+) -> pa.Table:
     """The cross-fitted verdict in the form of a run's predictions (role oof)."""
     target = held.target.double().reshape(len(held.clip_id), -1)
     known = ~verdict.scores.isnan().any(1)

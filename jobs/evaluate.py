@@ -29,10 +29,6 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
 from fusion.tasks import Task
-from jobs import _results
-from jobs._apart import say_normalised
-from jobs._leaks import leak_reports, warn_of_leaks
-from jobs._metadata import metadata_of_test
 from jobs._speaking import Fusion, Speaker, load_speaker, speak
 from jobs.catalog import bundles
 from jobs.catalog.groups import groups_of
@@ -40,6 +36,10 @@ from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, align
+from jobs.evaluation import results_table
+from jobs.evaluation.leaks import leak_reports, warn_of_leaks
+from jobs.evaluation.metadata_baseline import metadata_of_test
+from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.training.loading import load_test
 from jobs.training.targets import encode_targets
 
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
     groups = groups_of(config.root, held.clip_id)
     guess = prior_of(config.root, name, task)
     known = metadata_of_test(config.root, held.clip_id, name, task)
-    results = _results.judge_test(
+    results = results_table.judge_test(
         held, guess, scores, groups, config.resamples, config.seed,
         metadata=None if known is None else known.scores,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def main(config: Config) -> None:
         },
         storage.join(base, "results.json"),
     )
-    _results.show(results, task)
+    results_table.show(results, task)
     say_normalised(config.root, [speaker.name for speaker in speakers])
     for folder, report in leaks.items():
         if report.leaks:
@@ -132,7 +132,7 @@ def show_cross_fitted(config: Config) -> None:
         storage.join(bundles.bundle_uri(config.root, config.bundle), "results.json")
     )
     task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
-    _results.show(_results.from_facts(facts), task)
+    results_table.show(results_table.from_facts(facts), task)
 
 
 def speakers_of(config: Config) -> list[Speaker]:
@@ -192,7 +192,7 @@ def prior_of(root: str, name: str, task: Task) -> Tensor:
     return prior(task.kind, target[known], task.outputs)
 
 
-def record_look(config: Config, results: _results.Results) -> None:
+def record_look(config: Config, results: results_table.Results) -> None:
     """One file a look: who looked at what, and what was seen."""
     last = results.rows[-1]
     seen: dict[str, Any] = {name: figure.value for name, figure in last.figures.items()}

@@ -23,10 +23,10 @@ from cluster.settings import Place
 from jobs._evidence import Evidence, gather
 from jobs._figures import with_interval
 from jobs._html import PAGE, STYLE_SHEET, Options, Section
-from jobs._results import FIGURES, SILENT
 from jobs._sections import SECTIONS
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import CONFIG, check_outputs, publish_outputs
+from jobs.evaluation.results_table import FIGURES, SILENT
 
 
 @dataclass(frozen=True, kw_only=True)

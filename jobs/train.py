@@ -27,12 +27,12 @@ from cluster.tracking import run_tracker
 from fusion.bundle import Pool
 from fusion.nets import net_axis
 from fusion.recipe import Recipe
-from jobs._leaks import warn_of_leaks
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free, holds_results, owner
+from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
 from jobs.training.labels import check_labels
 from jobs.training.loading import Request, read_clips, tasks_of

@@ -30,11 +30,11 @@ from cluster.settings import Place
 from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
 from jobs import train
-from jobs._late import JUDGES
-from jobs._leaks import warn_of_leaks
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
+from jobs.evaluation.cross_fitting import JUDGES
+from jobs.evaluation.leaks import warn_of_leaks
 from jobs.tuning.member_selection import held_trials, members_of, procedure
 from jobs.tuning.run_trials import load_library, run_trials
 from jobs.tuning.space import Space, default_space, read_space, with_values

@@ -15,7 +15,6 @@ from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs._results import FIGURES
 from jobs.catalog.predictions import (
     as_target,
     matrix,
@@ -23,6 +22,7 @@ from jobs.catalog.predictions import (
     seeds_averaged,
     with_priors,
 )
+from jobs.evaluation.results_table import FIGURES
 from jobs.training.parts import Part
 
 

@@ -25,8 +25,8 @@ from cluster.session import SessionConfig, cluster_capacity, ray_session
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
 from fusion.tasks import Kind
-from jobs._late import Candidate, Judgements, PairFits
 from jobs.catalog.predictions import HeldOut
+from jobs.evaluation.cross_fitting import Candidate, Judgements, PairFits
 
 OPTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "attention": {"hidden": (4, 8, 16), "decay": (3.0, 10.0, 30.0, 100.0)},

@@ -17,15 +17,15 @@ from cluster import storage
 from fusion.late.members import answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.tasks import Task
-from jobs import _late
-from jobs._results import FIGURES
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
+from jobs.evaluation import cross_fitting
+from jobs.evaluation.results_table import FIGURES
 
 QUICK = (
-    _late.PLAIN,
-    _late.Candidate(rule="mean"),
-    _late.Candidate(rule="log_pool"),
-    _late.Candidate(rule="log_pool", options={"shrinkage": 10.0}),
+    cross_fitting.PLAIN,
+    cross_fitting.Candidate(rule="mean"),
+    cross_fitting.Candidate(rule="log_pool"),
+    cross_fitting.Candidate(rule="log_pool", options={"shrinkage": 10.0}),
 )
 """Rules that `procedure` chooses from: it fits them for every pair of folds."""
 
@@ -93,7 +93,7 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
         others = held.rows(~at)
         guess = prior(kind, others.target, task.outputs)
         judged = {
-            int(name): _late.judge(
+            int(name): cross_fitting.judge(
                 kind, answered(others.members.alone(index), guess), others.target
             )
             for index, name in enumerate(others.members.names)
@@ -101,8 +101,8 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
         numbers = members_of(trials, judged, keep)
         names = [str(number) for number in numbers]
         others = others.only(names)
-        best = _late.choose(others, QUICK, others.fold)
-        fitted = _late.fit(others, best)
+        best = cross_fitting.choose(others, QUICK, others.fold)
+        fitted = cross_fitting.fit(others, best)
         said = fitted.combine(held.only(names).rows(at).members)
         scores[torch.from_numpy(at)] = answered(said, guess)
         chosen[int(fold)] = numbers

@@ -10,10 +10,11 @@ import torch
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
 from fusion.late import rule_from_state
-from jobs import _late, ensemble
+from jobs import ensemble
 from jobs._speaking import Fusion
 from jobs.catalog import bundles
 from jobs.catalog.predictions import predictions_uri, write_predictions
+from jobs.evaluation import cross_fitting
 
 CLASSES = ("anger", "joy", "fear")
 PEOPLE, EACH = 15, 12
@@ -116,13 +117,17 @@ class TestWhatIsClaimed:
         held = ensemble.held_out(
             root, config.runs, "mood", ensemble.read_dataset(root).tasks["mood"]
         )
-        before = _late.cross_fitted(held, [_late.Candidate(rule="log_pool")], held.fold)
+        before = cross_fitting.cross_fitted(
+            held, [cross_fitting.Candidate(rule="log_pool")], held.fold
+        )
         changed = held.target.clone()
         changed[torch.from_numpy(held.fold == 1)] = 0
         held = ensemble.HeldOut(
             clip_id=held.clip_id, fold=held.fold, target=changed, members=held.members
         )
-        after = _late.cross_fitted(held, [_late.Candidate(rule="log_pool")], held.fold)
+        after = cross_fitting.cross_fitted(
+            held, [cross_fitting.Candidate(rule="log_pool")], held.fold
+        )
         at = torch.from_numpy(held.fold == 1)
         torch.testing.assert_close(before.scores[at], after.scores[at], rtol=0, atol=0)
         assert not torch.equal(before.scores[~at], after.scores[~at])
@@ -159,15 +164,15 @@ class TestTheBundle:
         held = ensemble.held_out(
             root, ("voice", "noise"), "mood", ensemble.read_dataset(root).tasks["mood"]
         )
-        best = _late.choose(held, _late.simplest(held.members.names), held.fold)
+        best = cross_fitting.choose(held, cross_fitting.simplest(held.members.names), held.fold)
         assert best.members == ("voice",)
 
     def test_a_member_the_rule_dropped_is_not_shipped_and_not_missed(self, root):
-        candidate = _late.Candidate(rule="log_pool", members=("voice",))
+        candidate = cross_fitting.Candidate(rule="log_pool", members=("voice",))
         held = ensemble.held_out(
             root, ("voice", "face"), "mood", ensemble.read_dataset(root).tasks["mood"]
         )
-        fitted = _late.fit(held, candidate)
+        fitted = cross_fitting.fit(held, candidate)
         facts = {
             "task": "mood",
             "kind": "classification",
@@ -187,9 +192,9 @@ class TestTheBundle:
         held = ensemble.held_out(
             root, ("voice", "face"), "mood", ensemble.read_dataset(root).tasks["mood"]
         )
-        candidate = _late.Candidate(rule="mean", member_calibration="temperature")
+        candidate = cross_fitting.Candidate(rule="mean", member_calibration="temperature")
         ours = Fusion.from_facts(bundle).combine(held.members)
-        torch.testing.assert_close(ours, _late.fit(held, candidate).combine(held.members))
+        torch.testing.assert_close(ours, cross_fitting.fit(held, candidate).combine(held.members))
 
     def test_labels_decided_for_a_metric_leave_probabilities_alone(self, root, capsys):
         run(root, runs=("voice", "face"), name="plain")

@@ -9,8 +9,9 @@ from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from fusion.late import LATE, rule_class
 from fusion.late.members import Members
-from jobs import _late, ensemble
+from jobs import ensemble
 from jobs.catalog.predictions import HeldOut
+from jobs.evaluation import cross_fitting
 from jobs.tuning import late_fusion
 
 NAMES = ("face", "noise", "voice")
@@ -74,34 +75,34 @@ class TestTheDraw:
 class TestTheChoice:
     def test_judgements_made_elsewhere_choose_what_is_chosen_here(self, held):
         candidates = late_fusion.drawn("classification", NAMES, 8, 0)
-        known = {c.key: _late.PairFits(held, held.fold).judgements(c) for c in candidates}
-        here = _late.cross_fitted(held, candidates, held.fold)
-        there = _late.cross_fitted(held, candidates, held.fold, known)
+        known = {c.key: cross_fitting.PairFits(held, held.fold).judgements(c) for c in candidates}
+        here = cross_fitting.cross_fitted(held, candidates, held.fold)
+        there = cross_fitting.cross_fitted(held, candidates, held.fold, known)
         assert here.chosen == there.chosen
         torch.testing.assert_close(here.scores, there.scores, rtol=0, atol=0)
-        assert _late.choose(held, candidates, held.fold) == _late.choose(
+        assert cross_fitting.choose(held, candidates, held.fold) == cross_fitting.choose(
             held, candidates, held.fold, known
         )
 
     def test_what_candidates_share_changes_none_of_them(self, held):
-        shared = _late.PairFits(held, held.fold)
+        shared = cross_fitting.PairFits(held, held.fold)
         for candidate in late_fusion.drawn("classification", NAMES, 30, 1):
-            alone = _late.PairFits(held, held.fold)
+            alone = cross_fitting.PairFits(held, held.fold)
             assert shared.judgements(candidate) == alone.judgements(candidate)
 
     def test_a_folds_own_targets_change_no_judgement_that_is_made_without_it(self, held):
         changed = held.target.clone()
         changed[torch.from_numpy(held.fold == 1)] = 0
         other = HeldOut(clip_id=held.clip_id, fold=held.fold, target=changed, members=held.members)
-        candidate = _late.Candidate(rule="log_pool", calibration="vector")
-        before = _late.PairFits(held, held.fold).judgements(candidate)
-        after = _late.PairFits(other, held.fold).judgements(candidate)
+        candidate = cross_fitting.Candidate(rule="log_pool", calibration="vector")
+        before = cross_fitting.PairFits(held, held.fold).judgements(candidate)
+        after = cross_fitting.PairFits(other, held.fold).judgements(candidate)
         assert before[1] == after[1]
         assert before[0] != after[0]
         assert before[None] != after[None]
 
     def test_two_folds_leave_nothing_to_choose_without_one_of_them(self, held):
-        found = _late.PairFits(held, held.fold % 2).judgements(_late.PLAIN)
+        found = cross_fitting.PairFits(held, held.fold % 2).judgements(cross_fitting.PLAIN)
         assert list(found) == [None]
 
     def test_trials_without_auto_are_refused(self):
@@ -118,7 +119,7 @@ def test_a_search_that_was_stopped_judges_only_what_is_missing(held, tmp_path, c
     assert "2 candidates to judge, 4 are there" in capsys.readouterr().out
     again = late_fusion.searched(held, candidates, held.fold, root=root, session=session)
     assert "to judge" not in capsys.readouterr().out
-    here = {c.key: _late.PairFits(held, held.fold).judgements(c) for c in candidates}
+    here = {c.key: cross_fitting.PairFits(held, held.fold).judgements(c) for c in candidates}
     assert found == again == here
     (folder,) = storage.names(f"{root}/searches")
     assert len(storage.names(f"{root}/searches/{folder}", ".json")) == 6

@@ -9,10 +9,11 @@ import pytest
 
 from cluster import storage
 from fusion.tasks import Task
-from jobs import _leaks, features, prepare, report, train
-from jobs._leaks import leak_reports
+from jobs import features, prepare, report, train
 from jobs.catalog.manifest import read_dataset
 from jobs.datasets.arrays import Config as Arrays
+from jobs.evaluation import leaks
+from jobs.evaluation.leaks import leak_reports
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))
@@ -159,7 +160,7 @@ class TestTrainAgainstValid:
         with_splits(root, tmp_path / "made.npz")
         task = read_dataset(root).tasks["mood"]
         first = leak_reports(root, ["knowing"], "mood", task, against="valid")
-        monkeypatch.setattr(_leaks, "leak_probe", None)
+        monkeypatch.setattr(leaks, "leak_probe", None)
         assert leak_reports(root, ["knowing"], "mood", task, against="valid") == first
 
     def test_the_report_tells_it(self, tmp_path):
@@ -175,11 +176,11 @@ class TestTrainAgainstValid:
     def test_of_a_large_split_whole_groups_are_drawn(self, tmp_path, monkeypatch):
         root = str(tmp_path / "root")
         with_splits(root, tmp_path / "made.npz")
-        monkeypatch.setattr(_leaks, "MOST_CLIPS", 200)
-        clips = _leaks.drawn_clips(root, "mood", "train")
+        monkeypatch.setattr(leaks, "MOST_CLIPS", 200)
+        clips = leaks.drawn_clips(root, "mood", "train")
         assert len(clips) == 210
         assert (
-            len(drawn := _leaks.pooled_split(root, "honest", "mood", clips, test=False).target)
+            len(drawn := leaks.pooled_split(root, "honest", "mood", clips, test=False).target)
             == 210
         )
         assert drawn.shape == (210,)

@@ -12,9 +12,9 @@ from cluster import storage, tables
 from fusion.late.members import Members
 from fusion.tasks import Task
 from jobs import ensemble, report
-from jobs._metadata import metadata_of_test, metadata_out_of_fold
 from jobs.catalog import bundles
 from jobs.catalog.predictions import HeldOut, write_predictions
+from jobs.evaluation.metadata_baseline import metadata_of_test, metadata_out_of_fold
 
 CLASSES = ("low", "high", "odd")
 PEOPLE, EACH, FOLDS = 12, 10, 3

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from fusion.late.members import Members, answered, prior
-from jobs import _late, _results, compare, ensemble, evaluate, report, train
+from jobs import compare, ensemble, evaluate, report, train
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut, read_predictions, write_predictions
+from jobs.evaluation import cross_fitting, results_table
 from jobs.training.summary import show
 
 PEOPLE = 6
@@ -134,13 +135,13 @@ class TestALineThatLacksClips:
             clip_id=np.arange(60), fold=np.arange(60) // 20, target=target, members=members
         )
         plain = {"calibration": "none", "options": {"fitted": False}}
-        both = _late.Candidate(rule="log_pool", **plain)
-        alone = _late.Candidate(rule="log_pool", members=("half",), **plain)
-        fits = _late.PairFits(held, held.fold)
+        both = cross_fitting.Candidate(rule="log_pool", **plain)
+        alone = cross_fitting.Candidate(rule="log_pool", members=("half",), **plain)
+        fits = cross_fitting.PairFits(held, held.fold)
         said = sure[even]
         on_its_own_rows = float(-said.gather(1, target[even][:, None]).mean())
         assert fits.judge(alone, without=None) > 10 * on_its_own_rows
-        assert _late.choose(held, [alone, both], held.fold) == both
+        assert cross_fitting.choose(held, [alone, both], held.fold) == both
 
 
 def lose_inputs(root, name, clips):
@@ -220,6 +221,6 @@ def test_no_line_gains_by_keeping_silent_where_it_knows_no_more_than_the_prior(k
     loud = torch.where(mute, guess, own)
     said = answered(torch.where(mute, torch.nan, own), guess)
     torch.testing.assert_close(said, loud)
-    for name in _results.FIGURES[kind]:
-        left, right = (_results.loss(name, kind, each, target) for each in (said, loud))
+    for name in results_table.FIGURES[kind]:
+        left, right = (results_table.loss(name, kind, each, target) for each in (said, loud))
         assert left == right or np.isclose(left, right)

@@ -11,8 +11,8 @@ import torch
 from cluster import storage
 from cluster.errors import ConfigError
 from jobs import report, train
-from jobs._siblings import run_configs, siblings
 from jobs.catalog.predictions import read_predictions
+from jobs.evaluation.sibling_runs import run_configs, siblings
 from jobs.training.loading import Request, load
 from jobs.training.parts import Part, split_of
 

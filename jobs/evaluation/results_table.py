@@ -22,8 +22,8 @@ from fusion.late.members import answered, prior, probabilities
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Kind, Task
-from jobs import _late
 from jobs.catalog.predictions import HeldOut
+from jobs.evaluation import cross_fitting
 
 Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble"]
 
@@ -91,7 +91,7 @@ class Results:
 
 def judge(
     held: HeldOut,
-    verdict: _late.Verdict,
+    verdict: cross_fitting.Verdict,
     folds: np.ndarray,
     groups: np.ndarray,
     resamples: int,
@@ -110,8 +110,10 @@ def judge(
         seed: of the bootstrap.
         metadata: out-of-fold scores of the model that sees no content, where there is one.
     """
-    mean = _late.cross_fitted(held, [_late.Candidate(rule="mean", calibration="none")], folds)
-    plain = _late.cross_fitted(held, [_late.PLAIN], folds)
+    mean = cross_fitting.cross_fitted(
+        held, [cross_fitting.Candidate(rule="mean", calibration="none")], folds
+    )
+    plain = cross_fitting.cross_fitted(held, [cross_fitting.PLAIN], folds)
     guess = priors(held, folds)
     lines = [
         *baselines(guess, metadata),

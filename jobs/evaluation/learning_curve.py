@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 from fusion.metrics import metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Task
-from jobs._results import FIGURES
-from jobs._siblings import Configs, siblings
-from jobs._sides import common, runs_of
 from jobs.catalog.groups import groups_of
 from jobs.catalog.predictions import read_predictions
+from jobs.evaluation.comparison import common, runs_of
+from jobs.evaluation.results_table import FIGURES
+from jobs.evaluation.sibling_runs import Configs, siblings
 
 
 @dataclass(frozen=True, kw_only=True)

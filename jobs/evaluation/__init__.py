@@ -1,0 +1,1 @@
+"""Judging: result tables, baselines, leaks, learning curves, comparisons."""
