@@ -29,7 +29,6 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
 from fusion.tasks import Task
-from jobs._speaking import Fusion, Speaker, load_speaker, speak
 from jobs.catalog import bundles
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
@@ -40,6 +39,7 @@ from jobs.evaluation import results_table
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.speaker_normalised import say_normalised
+from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
 from jobs.training.loading import load_test
 from jobs.training.targets import encode_targets
 

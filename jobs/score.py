@@ -30,8 +30,6 @@ from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs import prepare
-from jobs._score_files import Files, file_bytes, found_files, in_order, show
-from jobs._scoring import scorer
 from jobs.catalog.compaction import compact
 from jobs.catalog.features import current_rows, features_uri
 from jobs.catalog.manifest import UnitRef, units
@@ -42,6 +40,8 @@ from jobs.preparing.rows import checked, clips_of
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
+from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
+from jobs.scoring.scorer import scorer
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 from jobs.stream.autotune import Calibration, calibrated

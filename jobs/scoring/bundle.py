@@ -11,9 +11,9 @@ from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
 from fusion.nets import net_axis
-from jobs._speaking import Fusion
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_manifest
+from jobs.scoring.member_nets import Fusion
 from jobs.training.speaker_norm import enrolment
 
 UNTRAINED = "face_expression"

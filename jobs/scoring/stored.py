@@ -30,10 +30,10 @@ from cluster.unit_tables import (
     published,
     unmoved,
 )
-from jobs._scoring import Scorer
 from jobs.catalog.features import features_uri, reads_of
 from jobs.catalog.manifest import UnitRef, read_manifest
 from jobs.scoring.bundle import Bundle, check_speakers
+from jobs.scoring.scorer import Scorer
 from jobs.scoring.versions import versions_of
 from jobs.stream.progress import Progress
 

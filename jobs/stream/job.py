@@ -81,7 +81,7 @@ class Scoring:
     """Score the clips by a bundle and publish that in place of their features."""
 
     bundle: str
-    """As `jobs._scoring.open_bundle` takes it, with `root` and `transcriber`."""
+    """As `jobs.scoring.scorer.open_bundle` takes it, with `root` and `transcriber`."""
 
     root: str
     transcriber: str | None

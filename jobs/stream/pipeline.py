@@ -286,7 +286,7 @@ def score_unit(
     facts: Sequence[Mapping[str, Any]],
 ) -> pa.Table:
     """The SCORES of a unit from the features just made of it."""
-    from jobs._scoring import scorer
+    from jobs.scoring.scorer import scorer
 
     features = {work.descriptors[index].folder: result.features[index] for index in task.todo}
     return scorer(scoring.bundle, scoring.root, scoring.transcriber).scores(facts, features)

@@ -11,10 +11,10 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
 from fusion.late import rule_from_state
 from jobs import ensemble
-from jobs._speaking import Fusion
 from jobs.catalog import bundles
 from jobs.catalog.predictions import predictions_uri, write_predictions
 from jobs.evaluation import cross_fitting
+from jobs.scoring.member_nets import Fusion
 
 CLASSES = ("anger", "joy", "fear")
 PEOPLE, EACH = 15, 12

@@ -14,9 +14,9 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from jobs import encode, score
 from jobs.__main__ import run as affuse
-from jobs._scoring import Scorer, open_bundle
 from jobs.catalog import bundles
 from jobs.scoring import claim as claims
+from jobs.scoring.scorer import Scorer, open_bundle
 
 CLASSES = ("calm", "happy", "sad")
 

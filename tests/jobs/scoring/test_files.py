@@ -23,10 +23,10 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from jobs import score
 from jobs._cli import parse
-from jobs._score_files import in_order
 from jobs.scoring import claim as claims
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import open_bundle
+from jobs.scoring.files import in_order
 from jobs.stream import pipeline
 from jobs.stream.job import facts_of
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from jobs.__main__ import run
-from jobs._score_files import names_of
 from jobs._tables import FORMULA_STARTS, harmless
+from jobs.scoring.files import names_of
 
 SUFFIXES = ("csv", "jsonl", "parquet")
 

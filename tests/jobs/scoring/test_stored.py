@@ -16,11 +16,11 @@ from cluster.unit_tables import publish_unit, with_versions
 from encoders.spec import describe
 from jobs import score
 from jobs.__main__ import run
-from jobs._scoring import Scorer
 from jobs.catalog.features import features_uri, read_features
 from jobs.catalog.manifest import UnitRef, read_manifest, units
 from jobs.scoring import stored
 from jobs.scoring.bundle import open_bundle
+from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import spans
 
 DIMS = {"toy_text": 3, "toy_audio": 2}

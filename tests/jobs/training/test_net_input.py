@@ -14,8 +14,8 @@ from fusion.bundle import Card, Feeding, Predictor, build, feeding_fields
 from fusion.nets import NETS, net_axis, net_config
 from jobs import train
 from jobs.__main__ import run as affuse
-from jobs._scoring import TablesInHand, clips_without_labels
 from jobs.catalog.manifest import read_manifest
+from jobs.scoring.scorer import TablesInHand, clips_without_labels
 from jobs.training import train_part
 from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of

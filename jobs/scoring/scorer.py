@@ -19,10 +19,10 @@ from fusion.bundle import Pool
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.tasks import Task
-from jobs._speaking import Fusion, Speaker, load_speaker, speak
 from jobs.catalog import bundles
 from jobs.catalog.features import features_uri
 from jobs.scoring.bundle import Bundle, open_bundle
+from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
 from jobs.training.stores import HeldTable
