@@ -25,7 +25,6 @@ from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from fusion.tasks import Task
-from jobs._members import add_members
 from jobs.catalog import bundles
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
@@ -36,6 +35,7 @@ from jobs.evaluation import cross_fitting, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.speaker_normalised import say_normalised
+from jobs.interop.import_predictions import add_members
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,13 @@ from cluster.settings import Place
 from cluster.tables import features as features_table
 from cluster.unit_tables import publish_unit, published
 from encoders import ENCODERS
-from jobs._export import Selection, mmsa_bytes, npz_bytes, select
-from jobs._ready import Layout, Ready, read_ready
 from jobs.catalog.compaction import compact, former_uri, recall
 from jobs.catalog.features import features_uri
 from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
+from jobs.interop.export_features import Selection, mmsa_bytes, npz_bytes, select
+from jobs.interop.import_features import Layout, Ready, read_ready
 from jobs.interop.imported import fingerprint, supersede
 from jobs.interop.joining import check_named, match_names, source_of, without_labels
 

@@ -15,7 +15,7 @@ from cluster import storage
 from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import Place, nearest
 from fusion.tasks import Kind, Task
-from jobs._arrays import SPLIT_KEYS, beside, near, open_arrays
+from jobs.interop.arrays import SPLIT_KEYS, beside, near, open_arrays
 from jobs.interop.columns import spelt_differently
 from jobs.preparing.adapter import Collected, Preparation, Row
 from jobs.preparing.array_rows import PEOPLE, ROLES, Part, listed

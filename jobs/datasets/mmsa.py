@@ -21,7 +21,7 @@ from cluster import storage
 from cluster.errors import LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
-from jobs._arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
+from jobs.interop.arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
 from jobs.preparing.adapter import Collected, Label, Preparation, Row
 
 LABEL_KEYS = ("regression_labels", "labels", "label")

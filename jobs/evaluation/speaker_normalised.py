@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fusion.statistics import Difference, Interval
 from fusion.tasks import Task
-from jobs._members import rows_of
 from jobs.catalog.groups import groups_of
 from jobs.catalog.predictions import HeldOut, align, held_out
 from jobs.evaluation.results_table import FIGURES, figures, gain, member_lines, told, with_answers
 from jobs.evaluation.sibling_runs import Configs, run_configs, siblings
+from jobs.interop.import_predictions import rows_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import ConfigError, TableError
-from jobs._arrays import NAME_KEYS, formatted
+from jobs.interop.arrays import NAME_KEYS, formatted
 from jobs.interop.cells import Column, composed, name_of, texts
 from jobs.interop.columns import meant, near_roles, unread_note
 from jobs.interop.tables import Table, raise_faults

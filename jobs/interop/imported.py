@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster import storage
-from jobs._ready import Ready
 from jobs.catalog.features import feature_folders, features_uri
+from jobs.interop.import_features import Ready
 
 
 def fingerprint(ready: Ready, rows: Mapping[str, int], **shape: object) -> str:

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from cluster import storage
 from cluster.errors import ConfigError, TableError
-from jobs._ready import Ready
 from jobs.interop.cells import composed
 from jobs.interop.columns import plain
+from jobs.interop.import_features import Ready
 
 TAKE = re.compile(r"\d\d(-\d\d){6}")
 """How RAVDESS and its copies name a take; the first number is the channel: film, silent film or sound."""

@@ -13,7 +13,7 @@ from cluster.console import readable
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import ROLES
 from fusion.tasks import Task
-from jobs._arrays import items_of, open_arrays
+from jobs.interop.arrays import items_of, open_arrays
 from jobs.interop.cells import name_of
 from jobs.interop.columns import meant, unread_note
 from jobs.interop.tables import SUFFIXES, Table, raise_faults, read_table

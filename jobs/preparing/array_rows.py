@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import LabelTableError
-from jobs._arrays import (
+from jobs.interop.arrays import (
     SPLIT_KEYS,
     as_text,
     beside,

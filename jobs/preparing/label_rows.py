@@ -12,7 +12,7 @@ from cluster.errors import ConfigError
 from cluster.settings import nearest
 from encoders.media import Source
 from fusion.tasks import Task
-from jobs._arrays import SPLIT_KEYS
+from jobs.interop.arrays import SPLIT_KEYS
 from jobs.interop.cells import is_whole, name_of
 from jobs.interop.columns import (
     alike,

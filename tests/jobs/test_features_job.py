@@ -14,9 +14,9 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TableError
 from cluster.tables import MANIFEST
 from jobs import features
-from jobs._ready import Layout, read_ready
 from jobs.catalog.features import read_features, resolve_features
 from jobs.features import Export, Import
+from jobs.interop.import_features import Layout, read_ready
 from jobs.interop.pickle_names import UnsafePickleError
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

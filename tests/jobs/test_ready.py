@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ConfigError, TableError
-from jobs._ready import Layout, read_ready
+from jobs.interop.import_features import Layout, read_ready
 
 RNG = np.random.default_rng(0)
 NAMES = ["c", "a", "b"]

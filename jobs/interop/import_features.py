@@ -20,7 +20,7 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import ConfigError, TableError
-from jobs._arrays import (
+from jobs.interop.arrays import (
     as_text,
     beside,
     find_names,
