@@ -4,7 +4,6 @@ from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import answered
 from fusion.statistics import Difference
-from jobs._evidence import with_bundle
 from jobs._rates import Rates, corpus_rates
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
@@ -19,6 +18,7 @@ from jobs.evaluation.results_table import (
     priors,
     with_answers,
 )
+from jobs.reporting.evidence import with_bundle
 
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""

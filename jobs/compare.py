@@ -25,13 +25,13 @@ from cluster.settings import Place
 from fusion.metrics import METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
-from jobs._tables import Grid
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.evaluation.comparison import Side, bundles_of, common, runs_of
 from jobs.evaluation.results_table import FIGURES
+from jobs.reporting.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)

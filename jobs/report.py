@@ -20,13 +20,13 @@ from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
-from jobs._evidence import Evidence, gather
-from jobs._figures import with_interval
-from jobs._html import PAGE, STYLE_SHEET, Options, Section
-from jobs._sections import SECTIONS
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import CONFIG, check_outputs, publish_outputs
 from jobs.evaluation.results_table import FIGURES, SILENT
+from jobs.reporting.evidence import Evidence, gather
+from jobs.reporting.number_format import with_interval
+from jobs.reporting.page import PAGE, STYLE_SHEET, Options, Section
+from jobs.reporting.sections import SECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
-from jobs._tables import harmless
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -25,6 +24,7 @@ from jobs.preparing.adapter import (
     files_below,
     media,
 )
+from jobs.reporting.grid import harmless
 
 
 @dataclass(frozen=True, kw_only=True)

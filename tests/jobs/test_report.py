@@ -12,10 +12,11 @@ import pytest
 
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
-from jobs import _plots, ensemble, report
-from jobs._tables import Grid, latex
+from jobs import ensemble, report
 from jobs.catalog import bundles
 from jobs.catalog.predictions import write_predictions
+from jobs.reporting import plots
+from jobs.reporting.grid import Grid, latex
 
 CLASSES = ("angry", "happy", "<b>neutral</b>")
 EVIL = '<script>alert("x")</script>'
@@ -277,17 +278,17 @@ class TestPlots:
             "rank": [4, *[None] * (trials - 1)],
             "pool": [bool(value) for value in generator.integers(0, 2, trials)],
         }
-        assert _plots.parallel(columns, list(generator.random(trials)), "score")[:4] == b"\x89PNG"
+        assert plots.parallel(columns, list(generator.random(trials)), "score")[:4] == b"\x89PNG"
 
     def test_the_interval_of_a_share_has_a_width_at_zero_and_one(self):
-        assert _plots.wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-3)
-        assert _plots.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
+        assert plots.wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-3)
+        assert plots.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-3)
 
     def test_drawing_leaves_the_style_of_the_process_alone(self):
         import matplotlib as mpl
 
         before = dict(mpl.rcParams)
-        _plots.bars({"a": 0.5, "b": -0.1}, "weight")
+        plots.bars({"a": 0.5, "b": -0.1}, "weight")
         assert dict(mpl.rcParams) == before
 
 

@@ -9,10 +9,10 @@ from fusion.late.members import probabilities
 from fusion.metrics.classification import BINS, confusion, per_class
 from fusion.metrics.classification import ece as ece_of
 from fusion.statistics import ece_bound
-from jobs import _plots
-from jobs._evidence import Evidence
-from jobs._html import Options, Section
-from jobs._tables import Grid
+from jobs.reporting import plots
+from jobs.reporting.evidence import Evidence
+from jobs.reporting.grid import Grid
+from jobs.reporting.page import Options, Section
 
 
 def classes(_: Options, evidence: Evidence) -> Section | None:
@@ -38,7 +38,7 @@ def classes(_: Options, evidence: Evidence) -> Section | None:
         header=["is \\ said", *names],
         rows=[[name, *(f"{count:.0f}" for count in counts[k])] for k, name in enumerate(names)],
     )  # fmt: skip
-    picture = _plots.confusion(counts, names, focus)
+    picture = plots.confusion(counts, names, focus)
     return Section(title="Classes", pictures={"confusion": picture}, tables=(per, matrix))
 
 
@@ -68,7 +68,7 @@ def values(_: Options, evidence: Evidence) -> Section | None:
     if evidence.task.kind != "regression":
         return None
     prediction, target, _known = _judged(evidence)
-    picture = _plots.scatter(prediction[:, 0].numpy(), target.numpy(), evidence.focus.name)
+    picture = plots.scatter(prediction[:, 0].numpy(), target.numpy(), evidence.focus.name)
     return Section(title="Values", pictures={"values": picture})
 
 
@@ -85,7 +85,7 @@ def calibration(_: Options, evidence: Evidence) -> Section | None:
         f"{bound.high:.3f} in 95 % of cases; below that nothing can be told from chance. "
         "Bars are 95 % intervals of a share."
     )
-    picture = _plots.reliability(
+    picture = plots.reliability(
         confidence.numpy(), (said == target).numpy(), bins=BINS, title=evidence.focus.name
     )
     return Section(title="Calibration", text=text, pictures={"reliability": picture})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from jobs._tables import Grid
+from jobs.reporting.grid import Grid
 
 STYLE_SHEET = """
 :root { color: #222; background: #fff; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }

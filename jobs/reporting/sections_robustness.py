@@ -1,11 +1,11 @@
 """Sections on what figures may owe to something else: leaks, the held-out people's own clips, the data."""
 
-from jobs import _plots
-from jobs._evidence import Evidence
-from jobs._figures import three, title, with_interval
-from jobs._html import Options, Section
-from jobs._tables import Grid
 from jobs.evaluation.results_table import FIGURES, SILENT
+from jobs.reporting import plots
+from jobs.reporting.evidence import Evidence
+from jobs.reporting.grid import Grid
+from jobs.reporting.number_format import three, title, with_interval
+from jobs.reporting.page import Options, Section
 
 
 def leaks(_: Options, evidence: Evidence) -> Section | None:
@@ -76,7 +76,7 @@ def data(_: Options, evidence: Evidence) -> Section | None:
     floor = evidence.lines[0].figures[evidence.main].value
     return Section(
         title="Learning curve over data", text=text,
-        pictures={"shares": _plots.over_groups(drawn, main, floor)}, tables=(grid,),
+        pictures={"shares": plots.over_groups(drawn, main, floor)}, tables=(grid,),
     )  # fmt: skip
 
 

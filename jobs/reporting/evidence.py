@@ -19,7 +19,6 @@ from fusion.metrics import metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Task
-from jobs._histories import Curve, Search, curves, evaluated, role_figures, searches
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import (
@@ -50,6 +49,7 @@ from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import Apart, judged_apart, marked, normalised_runs
 from jobs.interop.import_predictions import add_members, rows_of
+from jobs.reporting.run_history import Curve, Search, curves, evaluated, role_figures, searches
 
 
 @dataclass(frozen=True, kw_only=True)

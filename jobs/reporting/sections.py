@@ -6,14 +6,14 @@ A section that has nothing to say about a kind of task, or finds nothing to draw
 from collections.abc import Callable
 
 from fusion.statistics import holm
-from jobs import _plots
-from jobs._doubts import apart, data, leaks
-from jobs._evidence import Evidence
-from jobs._figures import as_p, three, title, with_interval
-from jobs._html import Options, Section
-from jobs._tables import Grid
-from jobs._verdicts import calibration, classes, errors, labels, values
 from jobs.evaluation.results_table import FIGURES, SILENT, caption
+from jobs.reporting import plots
+from jobs.reporting.evidence import Evidence
+from jobs.reporting.grid import Grid
+from jobs.reporting.number_format import as_p, three, title, with_interval
+from jobs.reporting.page import Options, Section
+from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
+from jobs.reporting.sections_robustness import apart, data, leaks
 
 TRANSDUCTIVE = (
     "All runs here were normalised by their speaker: they read unlabelled clips of the people they are "
@@ -42,7 +42,7 @@ def results(options: Options, evidence: Evidence) -> Section:
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
     )
-    picture = _plots.intervals(shown, title(evidence.main), limit=options.limit)
+    picture = plots.intervals(shown, title(evidence.main), limit=options.limit)
     return Section(
         title="Results",
         text=" ".join(
@@ -114,7 +114,7 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
     )  # fmt: skip
     shown = [(row.name, row.role, *three(row.figures[names[0]])) for row in found.rows]
     text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
-    picture = _plots.intervals(shown, title(names[0]))
+    picture = plots.intervals(shown, title(names[0]))
     return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
 
 
@@ -153,7 +153,7 @@ def weights(_: Options, evidence: Evidence) -> Section | None:
         name="weights", caption="Share of each member in the ensemble.",
         header=["member", "weight"], rows=[[name, f"{w:.3f}"] for name, w in ordered.items()],
     )  # fmt: skip
-    picture = _plots.bars(ordered, "weight of the member")
+    picture = plots.bars(ordered, "weight of the member")
     return Section(
         title="Ensemble", text=text if rule else "", pictures={"weights": picture}, tables=(grid,)
     )
@@ -167,16 +167,16 @@ def memory(_: Options, evidence: Evidence) -> Section | None:
     main = title(evidence.main)
     grid = Grid(
         name="roles", caption=f"{main}, mean over folds; seeds averaged.",
-        header=["run", *_plots.ROLE_NAMES.values()],
+        header=["run", *plots.ROLE_NAMES.values()],
         rows=[
-            [run, *(f"{found[role]:.3f}" if role in found else "" for role in _plots.ROLE_NAMES)]
+            [run, *(f"{found[role]:.3f}" if role in found else "" for role in plots.ROLE_NAMES)]
             for run, found in roles.items()
         ],
     )  # fmt: skip
     text = "A wide gap between the rows a net trained on and the held-out rows is what it learned by heart."
     return Section(
         title="Seen and unseen rows", text=text,
-        pictures={"roles": _plots.role_dots(roles, main)}, tables=(grid,),
+        pictures={"roles": plots.role_dots(roles, main)}, tables=(grid,),
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     wanted = [key for key in metrics if key.endswith(f"/{evidence.main}")] or metrics
     metric = wanted[0] if wanted else "valid/loss"
     text = "Thin lines are folds and seeds, thick lines their mean until the first of them stopped."
-    pictures = {"learning_curves": _plots.learning_curves(kept, metric)}
+    pictures = {"learning_curves": plots.learning_curves(kept, metric)}
     return Section(title="Learning curves", text=text, pictures=pictures)
 
 
@@ -201,10 +201,10 @@ def search(_: Options, evidence: Evidence) -> Section | None:
     pictures = {}
     for name, found in evidence.searches.items():
         if len(found.score) > 1 and found.columns:
-            pictures[f"trials_{name}"] = _plots.parallel(found.columns, found.score, found.metric)
+            pictures[f"trials_{name}"] = plots.parallel(found.columns, found.score, found.metric)
         if found.importance:
             ordered = dict(sorted(found.importance.items(), key=lambda item: -item[1]))
-            pictures[f"importance_{name}"] = _plots.bars(ordered, "importance of the setting")
+            pictures[f"importance_{name}"] = plots.bars(ordered, "importance of the setting")
     text = (
         "A line is a trial that was finished; a setting that a trial does not have is at the foot."
     )

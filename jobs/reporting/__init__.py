@@ -1,0 +1,1 @@
+"""The report: evidence, sections, plots, page."""
