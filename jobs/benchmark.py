@@ -4,7 +4,7 @@
 whole job, on the same cores and devices, several times in turn. The efficiency is the whole job's rate in
 steady state over the ideal one: on a CPU machine decode and models share the cores, so their times add;
 with GPUs the slower of the two counts. Beside it runs the plain script that a person would write first, on
-at most 60 of the clips (`jobs._bench_plain`). Nothing is published under the root.
+at most 60 of the clips (`jobs.benchmarking.plain_script`). Nothing is published under the root.
 
 Reads:  <root>/manifest/            (cluster.tables.MANIFEST)
 Writes: a table, and with --json FILE the same figures as JSON
@@ -26,8 +26,8 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from cluster.settings import Place
 from encoders.store import DEFAULT_STORE
 from jobs import encode
-from jobs._bench_encode import Alone, Whole, measure_alone, measure_whole
-from jobs._bench_plain import Plain, measure_plain
+from jobs.benchmarking.plain_script import Plain, measure_plain
+from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work

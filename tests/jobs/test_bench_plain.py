@@ -10,8 +10,8 @@ from cluster.errors import WeightsError
 from encoders import store
 from encoders.media import ClipSource, Decoder, Source
 from encoders.spec import FramePolicy, Needs, describe
-from jobs import _bench_plain
-from jobs._bench_plain import Plain, decoded, loaded, picked, script, some_of
+from jobs.benchmarking import plain_script
+from jobs.benchmarking.plain_script import Plain, decoded, loaded, picked, script, some_of
 from jobs.stream.job import Work
 
 TOYS = str(Path(__file__).parent / "toys")
@@ -98,7 +98,7 @@ class TestTheScript:
 
         ear, text = (Descriptor(spec=each, options=dict(GENERAL_OPTIONS)) for each in (EAR, TEXT))
         read = []
-        monkeypatch.setattr(_bench_plain, "loaded", lambda *_: lambda clip: read.append(clip.text))
+        monkeypatch.setattr(plain_script, "loaded", lambda *_: lambda clip: read.append(clip.text))
         mute = [ClipSource(**{**vars(source), "text": None}) for source in sources[:5]]
         plain = script(Work(descriptors=(text,), transcriber=ear, store="x"), mute, 1, "cpu")
         assert plain.encode_s.keys() == {"toy_ear", text.folder}

@@ -11,7 +11,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from encoders import ENCODERS
 from jobs import benchmark
-from jobs._bench_encode import Alone, _held, _steady
+from jobs.benchmarking.rates import Alone, _held, _steady
 
 TOYS = str(Path(__file__).parent / "toys")
 

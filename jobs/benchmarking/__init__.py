@@ -1,0 +1,1 @@
+"""Rates of the stream, and the plain script they are compared with."""
