@@ -25,9 +25,9 @@ from cluster.settings import Place
 from encoders.spec import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
-from jobs._closing import ceilings, has_corpus, show
-from jobs._stages import Stage, Stages
 from jobs.datasets import synthetic
+from jobs.demonstration.stages import Stage, Stages
+from jobs.demonstration.summary import ceilings, has_corpus, show
 from jobs.evaluation.results_table import Results
 
 ENCODERS = ("minilm", "egemaps", "whisper_tiny_en", "face_expression")

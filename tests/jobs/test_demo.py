@@ -9,9 +9,9 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.session import SessionConfig, ray_session
 from jobs import demo
-from jobs._closing import gain_over_modalities
-from jobs._rates import Rates, edits, words_of
-from jobs._stages import Stages
+from jobs.demonstration.corpus_rates import Rates, edits, words_of
+from jobs.demonstration.stages import Stages
+from jobs.demonstration.summary import gain_over_modalities
 
 
 class TestWordErrors:

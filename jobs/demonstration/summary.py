@@ -4,10 +4,10 @@ from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import answered
 from fusion.statistics import Difference
-from jobs._rates import Rates, corpus_rates
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out
+from jobs.demonstration.corpus_rates import Rates, corpus_rates
 from jobs.evaluation.results_table import (
     Results,
     caption,

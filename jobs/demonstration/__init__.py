@@ -1,0 +1,1 @@
+"""The stages and the last screen of the demo."""
