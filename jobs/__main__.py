@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from cluster import interrupt
 from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
 from cluster.redaction import redacted
 from jobs import JOBS
-from jobs import _interrupt as interrupt
 
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
