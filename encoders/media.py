@@ -1,6 +1,6 @@
 """Decoding, supervised: a broken file costs one clip and never the process that asked for it.
 
-`Decoder` runs a child process (`encoders._decode_child`) that opens the files. Native code that crashes,
+`Decoder` runs a child process (`encoders.decoding.child`) that opens the files. Native code that crashes,
 hangs or eats memory does so there: the clip gets a `MediaError`, the child is replaced, the next clip goes
 on. Frames and waveforms come back through an anonymous shared file, which is gone when both processes are.
 
@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import Fault, MediaError
-from encoders._inspect import Probe, inspect
-from encoders._sources import Source
+from encoders.decoding.inspect import Probe, inspect
+from encoders.decoding.sources import Source
 from encoders.spec import Clip, Frames, Modality, Needs, Word
 
 __all__ = ["ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]
@@ -237,7 +237,7 @@ class _Child:
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "encoders._decode_child", *map(str, numbers)],
+            [sys.executable, "-m", "encoders.decoding.child", *map(str, numbers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
-from encoders._sources import Local
+from encoders.decoding.sources import Local
 
 MOST_CHUNKS = 4096
 """More chunks than any program writes before its samples or pictures."""

@@ -6,8 +6,8 @@ from typing import Any
 import av.error
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import Local
 from encoders.decoding import tracks
+from encoders.decoding.sources import Local
 
 BUILDS_ON_ALL = frozenset({"gif", "apng", "webp_anim"})
 """Codecs whose every picture is painted over the ones before, whatever their packets are marked as."""

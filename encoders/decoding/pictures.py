@@ -7,8 +7,8 @@ from typing import Any
 
 import av.error
 
-from encoders._sources import reason
 from encoders.decoding.film import Film
+from encoders.decoding.sources import reason
 from encoders.decoding.timeline import Timeline
 
 JUMP_FRAMES = 8

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import Local, reason
 from encoders.decoding import tracks
+from encoders.decoding.sources import Local, reason
 
 Mono = Float32[np.ndarray, " samples"]
 Piece = tuple[float | None, Mono]

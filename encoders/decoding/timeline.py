@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import av.error
 import numpy as np
 
-from encoders._sources import reason
 from encoders.decoding import tracks
 from encoders.decoding.film import Film
+from encoders.decoding.sources import reason
 
 LONGEST_HOLE_S = 3600.0
 """A clock that jumps further, or back, is taken for a new clock and not for a hole in the film."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import av
 import av.error
 
-from encoders._sources import Local
 from encoders.decoding.chunks import missing_bytes
+from encoders.decoding.sources import Local
 
 TELL_THEIR_LENGTH = frozenset(
     {

@@ -19,9 +19,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from encoders._read_frames import read_frames
-from encoders._sources import Source, staged
 from encoders.decoding.display import resized
+from encoders.decoding.frames import read_frames
+from encoders.decoding.sources import Source, staged
 from encoders.spec import FramePolicy
 
 SIZES = {"640x360": (640, 360), "1280x720": (1280, 720), "1920x1080": (1920, 1080)}

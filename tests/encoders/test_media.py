@@ -16,9 +16,9 @@ import pytest
 import soundfile
 
 from cluster.errors import Fault, MediaError
-from encoders._read_frames import read_frames
-from encoders._sources import staged
 from encoders.decoding import pictures
+from encoders.decoding.frames import read_frames
+from encoders.decoding.sources import staged
 from encoders.media import ClipSource, Decoder, Source, probe
 from encoders.spec import FramePolicy, Needs
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from cluster.errors import Fault, MediaError
-from encoders import _sources
+from encoders.decoding import sources
 from encoders.media import Source, probe
 
 CONTENT = bytes(range(256)) * 40
@@ -16,7 +16,7 @@ CONTENT = bytes(range(256)) * 40
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(_sources, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.001)
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def server(status, failures):
 
 
 def read(uri, offset=None, size=None):
-    with _sources.staged(Source(uri, offset, size)) as local:
+    with sources.staged(Source(uri, offset, size)) as local:
         return local.binary().read()
 
 
@@ -77,7 +77,7 @@ def test_a_server_that_keeps_failing_is_the_machines_fault(status):
     ("status", "fault"), [(404, Fault.MISSING), (410, Fault.MISSING), (403, Fault.UNREADABLE)]
 )
 def test_what_cannot_pass_is_the_clips_and_not_asked_for_again(status, fault, monkeypatch):
-    monkeypatch.setattr(_sources.time, "sleep", lambda _: pytest.fail("it was tried again"))
+    monkeypatch.setattr(sources.time, "sleep", lambda _: pytest.fail("it was tried again"))
     with server(status, 1000) as (uri, _), pytest.raises(MediaError) as raised:
         read(uri)
     assert raised.value.fault == fault
@@ -129,7 +129,7 @@ def test_no_room_for_the_copy_is_the_machines_fault(monkeypatch, number):
     def full(*_, **__):
         raise OSError(number, "no room")
 
-    monkeypatch.setattr(_sources.tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(sources.tempfile, "NamedTemporaryFile", full)
     with pytest.raises(MediaError) as raised:
         read("memory://clip.bin")
     assert raised.value.fault == Fault.MACHINE

@@ -156,5 +156,5 @@ def test_no_decoding_child_outlives_its_worker(beside):
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"encoders._decode_child" in command and os.getuid() == folder.stat().st_uid:
+        if b"encoders.decoding.child" in command and os.getuid() == folder.stat().st_uid:
             assert parent != "1", command

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-CHILD = "encoders._decode_child"
+CHILD = "encoders.decoding.child"
 
 
 def misbehave(uri):
@@ -29,9 +29,9 @@ def misbehave(uri):
 
 if CHILD in sys.orig_argv:
     sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
-    from encoders import _sources
+    from encoders.decoding import sources
 
-    staged = _sources.staged
+    staged = sources.staged
 
     @contextlib.contextmanager
     def faulty(source):
@@ -39,4 +39,4 @@ if CHILD in sys.orig_argv:
         with staged(source) as local:
             yield local
 
-    _sources.staged = faulty
+    sources.staged = faulty

@@ -12,12 +12,12 @@ import av
 import numpy as np
 
 from cluster.errors import Fault, MediaError
-from encoders._choose_frames import Choice, choose, most_frames
-from encoders._sources import Local
 from encoders.decoding import display
 from encoders.decoding.display import Pixels
 from encoders.decoding.film import Film
+from encoders.decoding.frame_times import Choice, choose, most_frames
 from encoders.decoding.pictures import Pictures as Shown
+from encoders.decoding.sources import Local
 from encoders.decoding.timeline import Timeline, read_timeline
 from encoders.spec import FramePolicy, Frames
 

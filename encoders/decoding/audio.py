@@ -12,8 +12,8 @@ import av
 import numpy as np
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import Local
 from encoders.decoding.samples import BLOCK_S, Mono, Samples, opened
+from encoders.decoding.sources import Local
 
 MARGIN_S = 1.0
 """Read this much around a segment, for the resampler's filter."""

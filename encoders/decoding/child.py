@@ -1,4 +1,4 @@
-"""The process that meets the files: `python -m encoders._decode_child`.
+"""The process that meets the files: `python -m encoders.decoding.child`.
 
 Requests and answers are JSON after four bytes of length, on standard input and output; arrays go into the
 shared file whose descriptor is the first argument. The child ends with its parent: by a signal from the
@@ -20,10 +20,10 @@ import av.logging
 import numpy as np
 
 from cluster.errors import Fault, MediaError
-from encoders._inspect import inspect
-from encoders._read_audio import read_sound
-from encoders._read_frames import read_frames
-from encoders._sources import Source, is_machines, reason, staged
+from encoders.decoding.audio import read_sound
+from encoders.decoding.frames import read_frames
+from encoders.decoding.inspect import inspect
+from encoders.decoding.sources import Source, is_machines, reason, staged
 from encoders.spec import FramePolicy
 
 PR_SET_PDEATHSIG = 1

@@ -8,7 +8,8 @@ from typing import Any
 import av.error
 
 from cluster.errors import Fault, MediaError
-from encoders._sources import (
+from encoders.decoding import display, tracks
+from encoders.decoding.sources import (
     COPY_BYTES,
     Local,
     Source,
@@ -17,7 +18,6 @@ from encoders._sources import (
     remote_fault,
     staged,
 )
-from encoders.decoding import display, tracks
 
 
 @dataclass(frozen=True, kw_only=True)
