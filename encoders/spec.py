@@ -15,10 +15,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders._clips import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
-from encoders._digests import stamped, without_path
-from encoders._options import Option, cast, hint, parse_layers
-from encoders.augment import View
+from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
+from encoders.digests import stamped, without_path
+from encoders.options import Option, cast, hint, parse_layers
+from encoders.views import View
 
 __all__ = [
     "GENERAL_OPTIONS",

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from cluster import storage
 from cluster.errors import WeightsError
-from encoders._digests import file_digest, local_file, stamped
+from encoders.digests import file_digest, local_file, stamped
 from encoders.spec import Weights
 
 DEFAULT_STORE = "~/.cache/affuse/store"

@@ -4,7 +4,7 @@ Every clip is decoded once for all encoders, and gets exactly one row per encode
 A unit that is published is not encoded again: the same command goes on where it was stopped. Long jobs time a
 few clips first, on the workers that they will have, and size their stages by that (`jobs.stream.autotune`).
 `--views K` adds K tables to each encoder of sound or pictures, in which every clip outside the test split
-is seen otherwise (noise, speed, crop: `encoders.augment`); training draws its rows from them.
+is seen otherwise (noise, speed, crop: `encoders.views`); training draws its rows from them.
 
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)

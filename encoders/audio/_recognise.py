@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from encoders._running import arithmetic, buckets, use_threads
 from encoders.audio._voice import VoiceActivity, speech_spans, windows_of
 from encoders.audio._whisper import (
     RATE_HZ,
@@ -31,6 +30,7 @@ from encoders.audio._whisper import (
 )
 from encoders.audio._whisper_words import of_folder, of_tiny_en
 from encoders.audio._word_times import token_steps, words_of
+from encoders.batching import arithmetic, buckets, use_threads
 from encoders.spec import Clip, Descriptor, Transcript, Word
 
 _LONGEST_S = 28.0

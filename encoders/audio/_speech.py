@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from encoders._running import (
+from encoders.batching import (
     arithmetic,
     buckets,
     check_shape,

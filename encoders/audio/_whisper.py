@@ -20,7 +20,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders._running import (
+from encoders.audio._ctranslate2 import whisper_parameters
+from encoders.batching import (
     arithmetic,
     buckets,
     check_shape,
@@ -31,8 +32,7 @@ from encoders._running import (
     stacked,
     use_threads,
 )
-from encoders._running import steps as as_steps
-from encoders.audio._ctranslate2 import whisper_parameters
+from encoders.batching import steps as as_steps
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded
 

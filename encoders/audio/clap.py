@@ -55,7 +55,7 @@ class Clap:
         import torch
         from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
-        from encoders._running import model_folder, quiet, use_threads
+        from encoders.batching import model_folder, quiet, use_threads
 
         use_threads(threads)
         quiet()
@@ -91,7 +91,7 @@ class Clap:
     def _vectors(self, windows: list[np.ndarray]) -> np.ndarray:
         import torch
 
-        from encoders._running import arithmetic
+        from encoders.batching import arithmetic
 
         inputs = self._extract(
             windows, sampling_rate=RATE_HZ, padding="repeatpad", return_tensors="pt"
@@ -105,7 +105,7 @@ class Clap:
         return vectors
 
     def _encoded(self, clip: Clip, vectors: list[np.ndarray]) -> Encoded:
-        from encoders._running import nothing, steps
+        from encoders.batching import nothing, steps
 
         if not vectors:
             return nothing(clip, self._descriptor.dim)

@@ -51,8 +51,8 @@ class Vggish:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        from encoders._running import use_threads
         from encoders.audio._vggish_net import VggishNet, load_parameters
+        from encoders.batching import use_threads
 
         use_threads(threads)
         self._descriptor = descriptor
@@ -80,7 +80,7 @@ class Vggish:
     def _values(self, batch: np.ndarray) -> np.ndarray:
         import torch
 
-        from encoders._running import arithmetic
+        from encoders.batching import arithmetic
 
         with torch.inference_mode(), arithmetic(self._device):
             sound = torch.from_numpy(batch.astype(np.float32))[:, None].to(self._device)
@@ -92,7 +92,7 @@ class Vggish:
         return values
 
     def _encoded(self, clip: Clip, values: np.ndarray) -> Encoded:
-        from encoders._running import steps
+        from encoders.batching import steps
 
         start = clip.audio_start_s + PATCH_S * np.arange(len(values))
         heard = np.full(len(values), len(clip.waveforms[RATE_HZ]) > 0)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from cluster.errors import ConfigError
-from encoders._running import (
+from encoders.batching import (
     arithmetic,
     buckets,
     check_shape,

@@ -17,7 +17,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from cluster.errors import ConfigError
-from encoders._running import (
+from encoders.batching import (
     arithmetic,
     check_shape,
     model_folder,

@@ -10,10 +10,10 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from cluster.resources import DEVICE_BATCH
 from encoders import spec
-from encoders.augment import augmented, in_original_time
 from encoders.media import Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
+from encoders.views import augmented, in_original_time
 from jobs.stream.batcher import Batcher, size_of
 from jobs.stream.job import Work
 from jobs.stream.pace import Pace

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encoders.augment import (
+from encoders.spec import Clip, Encoded, FramePolicy, Frames, Needs, Word, describe
+from encoders.views import (
     View,
     augmented,
     cropped,
@@ -15,7 +16,6 @@ from encoders.augment import (
     mirrored,
     noisy,
 )
-from encoders.spec import Clip, Encoded, FramePolicy, Frames, Needs, Word, describe
 
 RATE = 16000
 POLICY = FramePolicy(kind="fps", rate_hz=5.0)

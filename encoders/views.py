@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32
 
-from encoders._clips import Clip, Encoded, FramePolicy, Frames, Needs, Word
+from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Word
 
 
 @dataclass(frozen=True, kw_only=True)
