@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fusion.batch import Sequence
 from fusion.nets._layers import last_step
-from fusion.nets._recurrent import without_holes
+from fusion.nets.kernels.recurrent import without_holes
 
 Align = Literal["area", "shared", "neighbour", "strided"]
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from fusion.nets._blocks import scaled
+from fusion.nets.kernels.blocks import scaled
 
 Subset = tuple[int, ...]
 Layers = list[tuple[Tensor, Tensor]]

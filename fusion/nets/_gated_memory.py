@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fusion.nets._memory import gated_memory, scan
+from fusion.nets.kernels.memory import gated_memory, scan
 
 
 class GatedMemory(nn.Module):

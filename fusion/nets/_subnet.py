@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fusion.batch import Sequence
-from fusion.nets._recurrent import Recurrent
+from fusion.nets.kernels.recurrent import Recurrent
 
 
 class Subnet(nn.Module):

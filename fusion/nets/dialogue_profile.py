@@ -29,7 +29,7 @@ from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import Attention, allowed_keys, heads_for
 from fusion.nets._layers import Heads, Net, Range, module_dict
 from fusion.nets._profile import ProfileEmbedding
-from fusion.nets._recurrent import Recurrent
+from fusion.nets.kernels.recurrent import Recurrent
 
 AVAMERG = {
     "speaker_age": 4,

@@ -21,7 +21,7 @@ from torch import nn
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
 from fusion.nets._layers import Heads, Net, Range, TimeNorm, module_dict
-from fusion.nets._recurrent import Readout, RecurrentTrunk
+from fusion.nets.kernels.recurrent import Readout, RecurrentTrunk
 
 
 class EarlyFusionLSTM(Net):

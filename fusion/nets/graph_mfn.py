@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._blocks import in_blocks
 from fusion.nets._efficacy_graph import EfficacyGraph
 from fusion.nets._gated_memory import GatedMemory
 from fusion.nets._layers import (
@@ -42,7 +41,8 @@ from fusion.nets._layers import (
     state_at,
     width_of,
 )
-from fusion.nets._recurrent import Recurrent, states_beside
+from fusion.nets.kernels.blocks import in_blocks
+from fusion.nets.kernels.recurrent import Recurrent, states_beside
 
 Looker = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, Tensor]]
 

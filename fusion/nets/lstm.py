@@ -20,7 +20,7 @@ from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._layers import Heads, Net, Range, TimeNorm
-from fusion.nets._recurrent import Readout, RecurrentTrunk
+from fusion.nets.kernels.recurrent import Readout, RecurrentTrunk
 
 
 class UnimodalLSTM(Net):

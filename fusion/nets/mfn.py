@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Sequence
 from fusion.nets._align import Align, align, any_real
-from fusion.nets._attended import attended
 from fusion.nets._gated_memory import GatedMemory
 from fusion.nets._layers import (
     Heads,
@@ -38,8 +37,9 @@ from fusion.nets._layers import (
     state_at,
     width_of,
 )
-from fusion.nets._lstm import Layer, states_of_all
-from fusion.nets._recurrent import held, real_first
+from fusion.nets.kernels.attended import attended
+from fusion.nets.kernels.lstm import Layer, states_of_all
+from fusion.nets.kernels.recurrent import held, real_first
 
 
 class MemoryFusion(Net):

@@ -30,7 +30,7 @@ from fusion.batch import Batch, Output, Sequence
 from fusion.nets._attention import TransformerLayer
 from fusion.nets._codes import moment_distance, orthogonality, reversed_gradient
 from fusion.nets._layers import Heads, Net, Range, module_dict, names_of
-from fusion.nets._recurrent import Recurrent
+from fusion.nets.kernels.recurrent import Recurrent
 
 
 class MISA(Net):

@@ -27,7 +27,7 @@ from fusion.batch import Batch, Output, Sequence
 from fusion.nets._auxiliary import side_loss
 from fusion.nets._label_table import FUSION, LabelTable
 from fusion.nets._layers import Heads, Net, Widths, module_dict, names_of, width_of
-from fusion.nets._recurrent import Recurrent
+from fusion.nets.kernels.recurrent import Recurrent
 
 
 class SelfMM(Net):

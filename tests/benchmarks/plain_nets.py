@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fusion.batch import Batch, Output, Sequence
-from fusion.nets import _attention, _recurrent, graph_mfn, lmf, mfn, tfn
+from fusion.nets import _attention, graph_mfn, lmf, mfn, tfn
+from fusion.nets.kernels import recurrent
 
 
 def cell(x, h, c, w_ih, w_hh, b_ih, b_hh):
@@ -144,7 +145,7 @@ def plain_graph_mfn(self, batch):
 def plain_forms() -> Iterator[None]:
     """Inside, every net computes the plain way."""
     with (
-        patch.object(_recurrent.Recurrent, "forward", plain_recurrent),
+        patch.object(recurrent.Recurrent, "forward", plain_recurrent),
         patch.object(_attention.Attention, "forward", plain_attention),
         patch.object(tfn.OuterLinear, "forward", plain_outer),
         patch.object(lmf.LowRankFusion, "terms", plain_terms),

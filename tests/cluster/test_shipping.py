@@ -54,7 +54,7 @@ class TestWhatTravels:
             "jobs/.env", "jobs/.secret.py", "jobs/.cache/x.py", "jobs/token", "jobs/patients.csv",
             "jobs/__pycache__/a.pyc", "encoders/weights.safetensors", "cluster/configs/aws.yaml",
         )  # fmt: skip
-        go = ("jobs/a.py", "fusion/nets/_steps.c", "pyproject.toml", "encoders/text/own.py")
+        go = ("jobs/a.py", "fusion/nets/steps.c", "pyproject.toml", "encoders/text/own.py")
         for name in (*stay, *go):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             (checkout / name).write_text("x")

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusion.nets import _compiled, _lstm, _memory
-from fusion.nets._compiled import arrays, compiled, library, steps_for
-from fusion.nets._lstm import lstm_states
-from fusion.nets._memory import gated_memory, scan
+from fusion.nets.kernels import compiled as compiled
+from fusion.nets.kernels import lstm as lstm
+from fusion.nets.kernels import memory as memory
+from fusion.nets.kernels.compiled import arrays, compiled, library, steps_for
+from fusion.nets.kernels.lstm import lstm_states
+from fusion.nets.kernels.memory import gated_memory, scan
 
 
 @pytest.fixture(autouse=True)
 def blocks_of_two_steps(monkeypatch):
-    monkeypatch.setattr("fusion.nets._blocks.ROWS", 6)
+    monkeypatch.setattr("fusion.nets.kernels.blocks.ROWS", 6)
 
 
 def needs_compiler():
@@ -71,7 +73,7 @@ def test_compiled_steps_give_the_values_and_gradients_of_the_library_calls(
 ):
     needs_compiler()
     ours = outputs_and_gradients(function, *leaves)
-    for module in (_lstm, _memory):
+    for module in (lstm, memory):
         monkeypatch.setattr(module, "steps_for", lambda _: None)
     for mine, right in zip(ours, outputs_and_gradients(function, *leaves), strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-5)
@@ -132,11 +134,11 @@ class TestBuilding:
         self, tmp_path, monkeypatch, caplog, body
     ):
         script = self.compiler(tmp_path, body)
-        monkeypatch.setattr(_compiled.shutil, "which", lambda _: script)
-        monkeypatch.setattr(_compiled, "CACHE", tmp_path / "cache")
+        monkeypatch.setattr(compiled.shutil, "which", lambda _: script)
+        monkeypatch.setattr(compiled, "CACHE", tmp_path / "cache")
         assert library.__wrapped__() is None
         assert "slower" in caplog.text
 
     def test_without_any_compiler_too(self, monkeypatch):
-        monkeypatch.setattr(_compiled.shutil, "which", lambda _: None)
+        monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
         assert library.__wrapped__() is None

@@ -17,7 +17,7 @@ from fusion.nets import net_class, net_config
 from fusion.nets._align import align
 from fusion.nets._codes import moment_distance, orthogonality
 from fusion.nets._label_table import LabelTable
-from fusion.nets._lstm import lstm_states
+from fusion.nets.kernels.lstm import lstm_states
 from fusion.nets.m2fnet import FusionLayer
 
 GOLDEN = Path(

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from fusion.batch import Batch, Sequence
-from fusion.nets import NETS, _lstm, net_class, net_config
+from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
-from fusion.nets._attended import attended
 from fusion.nets._attention import Attention
-from fusion.nets._blocks import overlapping, scaled
-from fusion.nets._lstm import NARROW, Layer, lstm_states, states_of_all
-from fusion.nets._memory import gated_memory, scan
-from fusion.nets._recurrent import Recurrent, held, states_beside
+from fusion.nets.kernels import lstm
+from fusion.nets.kernels.attended import attended
+from fusion.nets.kernels.blocks import overlapping, scaled
+from fusion.nets.kernels.lstm import NARROW, Layer, lstm_states, states_of_all
+from fusion.nets.kernels.memory import gated_memory, scan
+from fusion.nets.kernels.recurrent import Recurrent, held, states_beside
 from fusion.nets.tfn import OuterLinear
 from tests.benchmarks.plain_nets import plain_output, prepare
 
@@ -78,7 +79,7 @@ class TestRecurrences:
 
     @pytest.fixture(params=[1024, 4], ids=["one block", "blocks of two steps"], autouse=True)
     def block(self, request, monkeypatch):
-        monkeypatch.setattr("fusion.nets._blocks.ROWS", request.param)
+        monkeypatch.setattr("fusion.nets.kernels.blocks.ROWS", request.param)
 
     def test_lstm_states(self):
         leaves = (self.draw(5, 2, 4), self.draw(12, 4), self.draw(12, 3), self.draw(12))
@@ -101,7 +102,7 @@ class TestRecurrences:
 
         runs = []
         with patch.object(
-            _lstm, "lstm_states", lambda *layer: runs.append(layer) or lstm_states(*layer)
+            lstm, "lstm_states", lambda *layer: runs.append(layer) or lstm_states(*layer)
         ):
             layers = [layer(9, 3), layer(NARROW, 3), layer(4, NARROW), layer(6, 2)]
             states_of_all(layers)
@@ -174,8 +175,8 @@ class TestMaskedRecurrence:
     @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
     @pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
     def test_equals_the_library_on_each_cut_row(self, both, own_from, monkeypatch):
-        monkeypatch.setattr("fusion.nets._recurrent.LONG", own_from)
-        monkeypatch.setattr("fusion.nets._recurrent.WIDE", 1)
+        monkeypatch.setattr("fusion.nets.kernels.recurrent.LONG", own_from)
+        monkeypatch.setattr("fusion.nets.kernels.recurrent.WIDE", 1)
         torch.manual_seed(0)
         net = Recurrent(4, 3, layers=2, bidirectional=both).double().eval()
         x = torch.randn(3, 7, 4, dtype=torch.float64)
@@ -199,8 +200,8 @@ class TestMaskedRecurrence:
 
     @pytest.mark.parametrize("own_from", [1, 99], ids=["own loop", "library"])
     def test_lstms_beside_each_other_give_what_each_gives_by_itself(self, own_from, monkeypatch):
-        monkeypatch.setattr("fusion.nets._recurrent.LONG", own_from)
-        monkeypatch.setattr("fusion.nets._recurrent.WIDE", 1)
+        monkeypatch.setattr("fusion.nets.kernels.recurrent.LONG", own_from)
+        monkeypatch.setattr("fusion.nets.kernels.recurrent.WIDE", 1)
         torch.manual_seed(0)
         widths = {"audio": (5, 2), "text": (4, NARROW + 1), "video": (3, 4)}
         lstms = {name: Recurrent(*width).double() for name, width in widths.items()}
@@ -214,7 +215,7 @@ class TestMaskedRecurrence:
         beside = states_beside(lstms.values(), inputs.values())
         for name, states in zip(widths, beside, strict=True):
             assert (states[0] == 0).all()
-            monkeypatch.setattr("fusion.nets._recurrent.LONG", 99)
+            monkeypatch.setattr("fusion.nets.kernels.recurrent.LONG", 99)
             alone = lstms[name](inputs[name]).values.transpose(0, 1)
             real = masks[name].t()
             torch.testing.assert_close(states[1:][real], alone[real])

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from fusion.nets._blocks import blocks
-from fusion.nets._compiled import arrays, steps_for
+from fusion.nets.kernels.blocks import blocks
+from fusion.nets.kernels.compiled import arrays, steps_for
 
 # Gradients through a sigmoid and a tanh from their outputs, one call each.
 _sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input

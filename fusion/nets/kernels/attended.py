@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from fusion.nets._blocks import blocks
+from fusion.nets.kernels.blocks import blocks
 
 # Gradients through a softmax and a ReLU from their outputs, one call each.
 _softmax_slope = torch.ops.aten._softmax_backward_data.out

@@ -1,4 +1,4 @@
-"""The steps of recurrences in C (`_steps.c`), compiled on this machine when they are first needed.
+"""The steps of recurrences in C (`steps.c`), compiled on this machine when they are first needed.
 
 A step is one or two small matrix products and a dozen element-wise operations; a library call for each of
 these costs several times its arithmetic. Where there is no C compiler, on GPUs and in other precisions the
@@ -21,7 +21,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("_steps.c")
+SOURCE = Path(__file__).with_name("steps.c")
 CACHE = Path("~/.cache/affuse/compiled")
 
 FLAGS = (
@@ -40,7 +40,7 @@ Arrays = ctypes.Array[ctypes.c_void_p]
 
 
 def steps_for(x: Tensor) -> ctypes.CDLL | None:
-    """The functions of `_steps.c` if there are any and they compute on tensors like this one."""
+    """The functions of `steps.c` if there are any and they compute on tensors like this one."""
     return library() if x.device.type == "cpu" and x.dtype == torch.float32 else None
 
 
@@ -60,7 +60,7 @@ def arrays(*tensors: Tensor) -> Arrays:
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The functions of `_steps.c`; None where they cannot be compiled."""
+    """The functions of `steps.c`; None where they cannot be compiled."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         log.info("no C compiler: recurrences make library calls for every step, which is slower")

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fusion.batch import Sequence
-from fusion.nets._compiled import steps_for
 from fusion.nets._layers import first_real, last_real
-from fusion.nets._lstm import Layer, lstm_states, states_of_all
+from fusion.nets.kernels.compiled import steps_for
+from fusion.nets.kernels.lstm import Layer, lstm_states, states_of_all
 
 LONG = 300
 """Steps from which, on a CPU, our own loop over them beats the library's LSTM in forward and backward."""
