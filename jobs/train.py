@@ -24,9 +24,9 @@ from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from cluster.settings import Place
 from cluster.tracking import run_tracker
-from fusion.bundle import Pool
 from fusion.nets import net_axis
-from fusion.recipe import Recipe
+from fusion.predictor import Pool
+from fusion.training.recipe import Recipe
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names

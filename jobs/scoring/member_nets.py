@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from cluster import storage
-from fusion import bundle
-from fusion.bundle import Card, Predictor
+from fusion import predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
 from fusion.late.members import Members
 from fusion.nets import net_axis
-from fusion.predicting import predict
+from fusion.predictor import Card, Predictor
 from fusion.tasks import Task
+from fusion.training.predicting import predict
 from jobs.catalog.predictions import MemberRows, mean_of_seeds
 from jobs.training.net_input import Feed
 
@@ -41,7 +41,9 @@ def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
     for folder in folders.values():
         card = Card.from_json(storage.read_json(storage.join(folder, "model.json")))
         nets.append(
-            bundle.from_bytes(storage.read_bytes(storage.join(folder, "model.safetensors")), card)
+            predictor.from_bytes(
+                storage.read_bytes(storage.join(folder, "model.safetensors")), card
+            )
         )
     if _was_causal(card, folder):
         print(f"{name}: its card does not say that it was trained with --causal; taken as causal")
@@ -91,7 +93,7 @@ def has_input(feed: Feed) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """The late fusion of a bundle."""
+    """The late fusion of a predictor."""
 
     task: str
     kind: Task
@@ -105,7 +107,7 @@ class Fusion:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
-        """The fusion that a `bundle.json` describes."""
+        """The fusion that a `predictor.json` describes."""
         bounds = facts.get("range")
         task = Task(
             kind=facts["kind"],

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cluster import storage, tables
-from fusion.bundle import Pool
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
+from fusion.predictor import Pool
 from fusion.tasks import Task
 from jobs.catalog import bundles
 from jobs.catalog.features import features_uri

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError
 from fusion.batch import Batch, Sequence
-from fusion.bundle import Pool
+from fusion.predictor import Pool
 from jobs.training.mapped import Steps
 
 

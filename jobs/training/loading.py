@@ -19,8 +19,8 @@ from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from cluster.settings import nearest
 from encoders import ENCODERS
 from fusion.batch import Axis
-from fusion.bundle import Card, Feeding, Pool, feeding_fields
 from fusion.nets import net_axis
+from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest

@@ -2,15 +2,15 @@
 
 What a net was trained on is what it must be given later: the same tables under the same names, pooled and
 normalised the same way, the same axis, as causal as it was. A request says how a training set is made, the
-card of a net how its own was (both are a `fusion.bundle.Feeding`); here it makes no difference which.
+card of a net how its own was (both are a `fusion.predictor.Feeding`); here it makes no difference which.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fusion.batch import Axis
-from fusion.bundle import Card, Feeding, Pool
 from fusion.nets import net_axis
+from fusion.predictor import Card, Feeding, Pool
 from jobs.training.feeds import ClipFeed, Clips, DialogueFeed, Store
 from jobs.training.mapped import in_memory
 from jobs.training.speaker_norm import enrolment, remove_speakers

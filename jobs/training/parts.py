@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cluster import storage
 from cluster.errors import ConfigError
-from fusion.ordering import seed_of
+from fusion.training.ordering import seed_of
 from jobs.catalog.predictions import predictions_uri
 from jobs.training.feeds import Clips
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError
-from fusion.ordering import seed_of
+from fusion.training.ordering import seed_of
 from jobs.training.feeds import Clips, Store
 
 CHUNK_BYTES = 8_000_000

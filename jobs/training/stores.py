@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import NotPreparedError, SchemaError
-from fusion.bundle import Pool
+from fusion.predictor import Pool
 from jobs.catalog.features import FeatureReader
 from jobs.training.feeds import Store, pooled
 from jobs.training.mapped import Steps, in_memory

@@ -11,9 +11,9 @@ import torch
 
 from cluster import console, storage
 from cluster.console import Table
-from fusion.bundle import task_from_json
 from fusion.late.members import probabilities
 from fusion.metrics import metric
+from fusion.predictor import task_from_json
 from fusion.tasks import Task
 from jobs.catalog.predictions import (
     as_target,

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from cluster import settings, storage
 from cluster.errors import ConfigError, DivergedError
-from fusion import bundle
-from fusion.bundle import Card, Predictor
+from fusion import predictor as bundle
 from fusion.nets import NETS, net_config
-from fusion.ordering import seed_of
-from fusion.predicting import Predicted, joined, predict
-from fusion.recipe import Recipe
+from fusion.predictor import Card, Predictor
 from fusion.scaling import Scaler
-from fusion.training import Fitted, Group, NotFiniteError, OnEpoch, fit
+from fusion.training.loop import Fitted, Group, NotFiniteError, OnEpoch, fit
+from fusion.training.ordering import seed_of
+from fusion.training.predicting import Predicted, joined, predict
+from fusion.training.recipe import Recipe
 from jobs.catalog.predictions import write_predictions
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data

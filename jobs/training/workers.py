@@ -11,8 +11,8 @@ import torch
 from cluster import settings, storage
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
-from fusion.recipe import Recipe
-from fusion.training import Group, OnEpoch
+from fusion.training.loop import Group, OnEpoch
+from fusion.training.recipe import Recipe
 from jobs.catalog import run_names
 from jobs.training import train_part
 from jobs.training.loading import Data, load

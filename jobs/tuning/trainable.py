@@ -26,8 +26,8 @@ from cluster import settings, storage
 from cluster.errors import AffuseError
 from cluster.tables import PREDICTIONS
 from fusion.metrics import metric
-from fusion.predicting import SHOWN, judged
-from fusion.training import Group
+from fusion.training.loop import Group
+from fusion.training.predicting import SHOWN, judged
 from jobs import train
 from jobs.training import train_part
 from jobs.training.loading import Library

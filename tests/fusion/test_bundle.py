@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion.batch import Batch, Sequence
-from fusion.bundle import Card, build, from_bytes, to_bytes
+from fusion.predictor import Card, build, from_bytes, to_bytes
 from fusion.tasks import Task
 
 CARD = Card(

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from fusion._objective import Objective
-from fusion.ordering import epoch_steps, share_of
-from fusion.recipe import Recipe
-from fusion.training import Group, fit
+from fusion.training.loop import Group, fit
+from fusion.training.objective import Objective
+from fusion.training.ordering import epoch_steps, share_of
+from fusion.training.recipe import Recipe
 
 spec = importlib.util.spec_from_file_location(
     "training_data", Path(__file__).with_name("training_data.py")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fusion.batch import Batch, Sequence
-from fusion.bundle import Card, Predictor, build
+from fusion.predictor import Card, Predictor, build
 from fusion.scaling import Scaler
 from fusion.tasks import Task
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
-from fusion.ordering import seed_of
+from fusion.training.ordering import seed_of
 from jobs.catalog.features import FeatureReader
 from jobs.training import feeds, loading
 from jobs.training.feeds import Store

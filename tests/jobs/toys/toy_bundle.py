@@ -4,7 +4,7 @@ import torch
 
 from cluster import storage
 from encoders.spec import describe
-from fusion import bundle as nets
+from fusion import predictor as nets
 from fusion.late import rule_class
 from fusion.late.calibration import Calibration
 from fusion.late.members import Members

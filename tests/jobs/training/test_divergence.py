@@ -11,7 +11,7 @@ import torch
 from cluster import settings, storage
 from cluster.errors import NotPreparedError
 from cluster.session import SessionConfig, ray_session
-from fusion import _trainer, training
+from fusion.training.loop import loop, trainer
 from jobs import tune
 from jobs.__main__ import run as affuse
 from jobs.tuning import run_trials, trainable
@@ -68,7 +68,7 @@ class TestTrain:
         assert train(root, *once, "--no-refit") == 0
         before = set(published(root))
 
-        class Far(_trainer.Trainer):
+        class Far(trainer.Trainer):
             """Its weights are finite, and what the net says is not."""
 
             def _judge(self, record):
@@ -76,7 +76,7 @@ class TestTrain:
                     parameter.data.fill_(1e30)
                 super()._judge(record)
 
-        monkeypatch.setattr(training, "Trainer", Far)
+        monkeypatch.setattr(loop, "Trainer", Far)
         assert train(root, *once) == 1
         line = capsys.readouterr().err
         assert "refit seed 0: training diverged, a prediction is not finite" in line

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cluster import storage
-from fusion.bundle import Card, Feeding, Predictor, build, feeding_fields
 from fusion.nets import NETS, net_axis, net_config
+from fusion.predictor import Card, Feeding, Predictor, build, feeding_fields
 from jobs import train
 from jobs.__main__ import run as affuse
 from jobs.catalog.manifest import read_manifest

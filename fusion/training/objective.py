@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fusion.batch import Batch, Output
 from fusion.losses import loss_function
-from fusion.predicting import Predicted
 from fusion.tasks import Task
+from fusion.training.predicting import Predicted
 
 DEFAULT_LOSS = {"classification": "cross_entropy", "multilabel": "bce", "regression": "l1"}
 

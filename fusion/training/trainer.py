@@ -1,4 +1,4 @@
-"""The state of a training between two epochs; `fusion.training.fit` drives it."""
+"""The state of a training between two epochs; `fusion.training.loop.fit` drives it."""
 
 import io
 import math
@@ -12,18 +12,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from fusion._objective import Objective, balanced_weights
-from fusion._optimiser import optimiser_of, schedule_of, schedule_state
 from fusion.augment import Side, augment, mixup
 from fusion.batch import Batch, Output
-from fusion.bundle import Predictor, state_copy
 from fusion.metrics import metric
-from fusion.ordering import epoch_steps, generator_of, seed_of, share_of
-from fusion.outcome import Fitted, NotFiniteError
-from fusion.predicting import figures, joined, predict
-from fusion.recipe import Recipe
-from fusion.rows import Feed, ViewFeed
+from fusion.predictor import Predictor, state_copy
 from fusion.tasks import Task
+from fusion.training.objective import Objective, balanced_weights
+from fusion.training.optimiser import optimiser_of, schedule_of, schedule_state
+from fusion.training.ordering import epoch_steps, generator_of, seed_of, share_of
+from fusion.training.outcome import Fitted, NotFiniteError
+from fusion.training.predicting import figures, joined, predict
+from fusion.training.recipe import Recipe
+from fusion.training.rows import Feed, ViewFeed
 from fusion.workers import Group
 
 PROBED = 64

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fusion.bundle import Predictor
+from fusion.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from fusion._trainer import Trainer
-from fusion.bundle import Predictor
-from fusion.outcome import Fitted, NotFiniteError
-from fusion.recipe import Recipe
-from fusion.rows import Feed, ViewFeed
+from fusion.predictor import Predictor
 from fusion.tasks import Task
+from fusion.training.outcome import Fitted, NotFiniteError
+from fusion.training.recipe import Recipe
+from fusion.training.rows import Feed, ViewFeed
+from fusion.training.trainer import Trainer
 from fusion.workers import Group
 
 __all__ = ["Feed", "Fitted", "Group", "NotFiniteError", "OnEpoch", "ViewFeed", "fit"]
