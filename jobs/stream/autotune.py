@@ -1,9 +1,9 @@
 """A short calibration before a stream: a few of its clips are timed, and the stages sized by that.
 
 Eight clips at even steps of the order by cost are decoded and encoded on the workers that the stream will
-have (`jobs.stream.clip_timing`); a line through the shorter and the longer half of them gives the mean over the job,
-and `cluster.sizing` the stages. What was measured stays under the root, by the encoders' fingerprints, the
-manifest, the kind of machine and the plan's workers: a resumed job starts at once.
+have (`jobs.stream.clip_timing`); a line through the shorter and the longer half of them gives the mean
+over the job, and `cluster.sizing` the stages. What was measured stays under the root, by the encoders'
+fingerprints, the manifest, the kind of machine and the plan's workers: a resumed job starts at once.
 """
 
 import hashlib

@@ -6,8 +6,8 @@
 A unit is one Arrow row from decode to publish, in a block of its own: Ray can neither cut nor mix it.
 The actor checks that it holds as many clips as the unit has before it publishes. A worker that cannot go on
 (a model hangs, its device is spoilt, a disk is full) reports the unit as lost and ends itself; one that dies
-says nothing. Either way `jobs.stream.rescue` encodes those units again clip by clip, in a worker that may die: the
-clip that kills it gets an error row, the others their features.
+says nothing. Either way `jobs.stream.rescue` encodes those units again clip by clip, in a worker that may
+die: the clip that kills it gets an error row, the others their features.
 """
 
 import json

@@ -102,6 +102,7 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def frozen(record: Record) -> optuna.trial.FrozenTrial:
+    """The record as Optuna takes it."""
     state = STATES[record.state]
     finished = state == TrialState.COMPLETE
     return optuna.trial.create_trial(

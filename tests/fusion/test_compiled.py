@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusion.nets.kernels import compiled as compiled
-from fusion.nets.kernels import lstm as lstm
-from fusion.nets.kernels import memory as memory
+from fusion.nets.kernels import compiled as building
+from fusion.nets.kernels import lstm as lstm_kernel
+from fusion.nets.kernels import memory as memory_kernel
 from fusion.nets.kernels.compiled import arrays, compiled, library, steps_for
 from fusion.nets.kernels.lstm import lstm_states
 from fusion.nets.kernels.memory import gated_memory, scan
@@ -73,7 +73,7 @@ def test_compiled_steps_give_the_values_and_gradients_of_the_library_calls(
 ):
     needs_compiler()
     ours = outputs_and_gradients(function, *leaves)
-    for module in (lstm, memory):
+    for module in (lstm_kernel, memory_kernel):
         monkeypatch.setattr(module, "steps_for", lambda _: None)
     for mine, right in zip(ours, outputs_and_gradients(function, *leaves), strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-5)
@@ -134,11 +134,11 @@ class TestBuilding:
         self, tmp_path, monkeypatch, caplog, body
     ):
         script = self.compiler(tmp_path, body)
-        monkeypatch.setattr(compiled.shutil, "which", lambda _: script)
-        monkeypatch.setattr(compiled, "CACHE", tmp_path / "cache")
+        monkeypatch.setattr(building.shutil, "which", lambda _: script)
+        monkeypatch.setattr(building, "CACHE", tmp_path / "cache")
         assert library.__wrapped__() is None
         assert "slower" in caplog.text
 
     def test_without_any_compiler_too(self, monkeypatch):
-        monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+        monkeypatch.setattr(building.shutil, "which", lambda _: None)
         assert library.__wrapped__() is None
