@@ -164,7 +164,7 @@ class TestRunningAgain:
         before = next(row["keys"] for row in old if row["name"] == "clip05")
         after = new["clip05"]["keys"]
         assert {part for part in after if after[part] != before[part]} == {"sound", "heard", "text"}
-        assert new["clip05"]["duration_s"] == 0.7
+        assert new["clip05"]["duration_s"] == pytest.approx(0.7)
 
     def test_the_published_config_is_accepted_back(self, corpus):
         prepared(corpus, "--split", "50/25/25")
