@@ -22,9 +22,6 @@ Piece = tuple[float | None, Mono]
 BLOCK_S = 4.0
 """Silence comes in blocks of at most this length."""
 
-LONGEST_HOLE_S = 3600.0
-"""A clock that jumps further, or back by more than a piece, is taken for a new clock."""
-
 HOLE_S = 0.02
 """A gap of this length is a hole; shorter ones are mended once they last."""
 
@@ -71,7 +68,7 @@ def opened(
     for back_s in (*STEPS_BACK_S, None):
         from_start = back_s is None or start_s is None or start_s - back_s <= 0
         with local.container() as container:
-            track = _Track(container, local)
+            track = _Track(container, local, end_s)
             if not from_start:
                 assert start_s is not None
                 assert back_s is not None
@@ -90,7 +87,8 @@ def opened(
 
 
 class _Track:
-    def __init__(self, container: Any, local: Local) -> None:
+    def __init__(self, container: Any, local: Local, wanted_s: float | None) -> None:
+        self._wanted_s = math.inf if wanted_s is None else wanted_s
         self._container = container
         self._local = local
         stream = tracks.default_track(container, "audio")
@@ -136,7 +134,7 @@ class _Track:
             raise
         except (av.error.FFmpegError, ValueError) as error:
             self.damage = f"damaged after {reached_s:.2f} s: {reason(error)}"
-        if packets.finished:
+        if packets.finished and reached_s < self._wanted_s:
             end_s = max(reached_s, packets.end_s or 0.0)
             short = tracks.cut_short(self._container, self._stream, self._local, end_s)
             self.damage = self.damage or short
@@ -178,7 +176,9 @@ class _Track:
         while piece is not None and at < last:
             at_s, samples = piece
             lead = 0 if at_s is None else round((at_s - zero) * rate) + shift - at
-            if started and (lead > LONGEST_HOLE_S * rate or lead < -len(samples) - HOLE_S * rate):
+            if started and (
+                lead > tracks.LONGEST_HOLE_S * rate or lead < -len(samples) - HOLE_S * rate
+            ):
                 self.damage = f"a clock that starts again at {zero + at / rate:.2f} s"
                 shift -= lead
                 lead = 0

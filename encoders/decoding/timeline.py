@@ -17,9 +17,6 @@ from encoders.decoding import tracks
 from encoders.decoding.film import Film
 from encoders.decoding.sources import reason
 
-LONGEST_HOLE_S = 3600.0
-"""A clock that jumps further, or back, is taken for a new clock and not for a hole in the film."""
-
 BACKWARD_S = 1.0
 """Decoding times of a sound file never go back; smaller steps are rounding."""
 
@@ -107,7 +104,7 @@ class _Seen:
             return "frames with the same time"
         order = [dts for _, dts in self.stamps if dts is not None]
         steps = np.diff(np.asarray(order, np.int64)) * tick_s
-        if len(steps) and (steps.min() < -BACKWARD_S or steps.max() > LONGEST_HOLE_S):
+        if len(steps) and (steps.min() < -BACKWARD_S or steps.max() > tracks.LONGEST_HOLE_S):
             return "a clock that starts again"
         return None
 
@@ -132,7 +129,7 @@ def read_timeline(film: Film, start_s: float | None, end_s: float | None) -> Tim
         ordered = ordered[max(0, bisect.bisect_right(ordered, zero / tick_s + 1e-6) - 1) :]
     ordered = ordered[: bisect.bisect_left(ordered, stop - 1e-6)]
     limit_s = math.inf if end_s is None else end_s - (start_s or 0.0)
-    damage = seen.damage or _cut_short(film, seen)
+    damage = seen.damage or _cut_short(film, seen, end_s)
     return Timeline(ordered, dict(sorted(seen.keys.items())), tick_s, zero, limit_s, damage)
 
 
@@ -181,8 +178,9 @@ def _without_lead(ordered: list[int], keys: dict[int, int]) -> list[int]:
     return ordered[bisect.bisect_left(ordered, min(keys)) :] if keys else ordered
 
 
-def _cut_short(film: Film, seen: _Seen) -> str | None:
-    if not seen.finished:
+def _cut_short(film: Film, seen: _Seen, end_s: float | None) -> str | None:
+    """Why less is there than was asked for, where the end of the file was reached."""
+    if not seen.finished or (end_s is not None and (seen.end_s or 0.0) >= end_s):
         return None
     return tracks.cut_short(film.container, film.stream, film.local, seen.end_s)
 
@@ -205,5 +203,5 @@ def _counted(film: Film, seen: _Seen, fault: str, start_s: float, end_s: float |
     if end_s is not None:
         high = bisect.bisect_left(order, (zero + end_s) / tick_s - 1e-6)
     limit_s = math.inf if end_s is None else end_s - start_s
-    damage = seen.damage or _cut_short(film, seen) or note
+    damage = seen.damage or _cut_short(film, seen, end_s) or note
     return Timeline(order[low:high], {}, tick_s, zero + start_s, limit_s, damage, low)

@@ -29,6 +29,9 @@ IN_PES = frozenset({"mpeg", "mpegts"})
 STAMPS_TO_SETTLE = 2
 """Streams cut into parcels: behind a jump, frames have their own times from the second parcel on."""
 
+LONGEST_HOLE_S = 3600.0
+"""A clock that jumps further, or back, is taken for a new clock and not for a hole."""
+
 LEAST_SHORTFALL_S = 0.2
 MOST_SHORTFALL_S = 1.0
 SHORTFALL = 0.01

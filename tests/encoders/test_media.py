@@ -472,6 +472,17 @@ class TestBadFiles:
         assert set(decoded.partial) >= {"video"}
         assert 10 < len(decoded.clip.frames[FPS].times_s) < 40
 
+    def test_a_segment_before_the_cut_lacks_nothing(self, decoder, tmp_path):
+        path = write_clip(tmp_path / "cut.mkv", seconds=8, options={"g": "10"})
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+        whole = decoder.decode(clip(path), NEEDS)
+        assert set(whole.partial) == {"audio", "video"}
+        end_s = float(whole.clip.frames[FPS].times_s[-1]) - 0.1
+        inside = decoder.decode(clip(path, start_s=0.5, end_s=end_s), NEEDS)
+        assert not inside.partial
+        across = decoder.decode(clip(path, start_s=0.5, end_s=7.5), NEEDS)
+        assert set(across.partial) == {"audio", "video"}
+
     def test_a_film_without_sound(self, decoder, tmp_path):
         path = write_clip(tmp_path / "silent.mp4", sound=None)
         faults, decoded = self.fault_of(decoder, path)
