@@ -73,6 +73,7 @@ class Pictures:
         """Start decoding so that the first frame that comes out is no later than the wanted one."""
         key = bisect.bisect_right(self._keys, tick) - 1
         if self._timeline.counted_from is None and self._film.jumps:
+            damage = self.damage
             for back in (0, 1, 4, 16):
                 if key - back < 0:
                     break
@@ -81,6 +82,7 @@ class Pictures:
                 self._now, self._next = None, next(self._frames, None)
                 if self._next is not None and self._next[0] <= tick + self._slack:
                     return
+                self.damage = damage  # what a wrong landing broke is no fault of the file
         self._frames = self._decoded(None, tick)
         self._now, self._next = None, None
 
