@@ -49,7 +49,7 @@ def encoded(root):
             tracking=False,
             max_failed_share=1.0,
             workers=WorkersConfig(gpus_per_actor=0),
-            decoding=DecodingConfig(time_limit_s=3.0, time_limit_per_s=0.1, memory_limit_gb=0.5),
+            decoding=DecodingConfig(time_limit_s=12.0, time_limit_per_s=0.1, memory_limit_gb=0.5),
             session=SessionConfig(num_cpus=2, num_gpus=0),
         )
     )
