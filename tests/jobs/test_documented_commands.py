@@ -1,4 +1,4 @@
-"""Every command that the project shows to a reader parses: in docstrings, cluster files and README."""
+"""Every command that the project shows to a reader parses: in docstrings, cluster files and documents."""
 
 import importlib
 import re
@@ -21,8 +21,9 @@ def sources():
     for name in DATASETS:
         module = importlib.import_module(f"jobs.datasets.{name}")
         yield f"jobs/datasets/{name}.py", module.__doc__ or ""
-    for file in [ROOT / "README.md", *sorted((ROOT / "cluster" / "configs").iterdir())]:
-        yield file.name, file.read_text()
+    pages = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for file in [*pages, *sorted((ROOT / "cluster" / "configs").iterdir())]:
+        yield str(file.relative_to(ROOT)), file.read_text()
 
 
 def commands():
@@ -57,3 +58,8 @@ def test_a_shown_command_parses(where, words, capsys):
 def test_every_job_shows_at_least_one_command():
     shown = {words[0] for _, words in SHOWN}
     assert shown == set(JOBS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/nets.md", "docs/results.md"])
+def test_pages_that_show_commands_are_read(page):
+    assert page in {where for where, _ in SHOWN}
