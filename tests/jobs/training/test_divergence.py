@@ -11,7 +11,7 @@ import torch
 from cluster import settings, storage
 from cluster.errors import NotPreparedError
 from cluster.session import SessionConfig, ray_session
-from fusion.training.loop import loop, trainer
+from fusion.training import loop, trainer
 from jobs import tune
 from jobs.__main__ import run as affuse
 from jobs.tuning import run_trials, trainable
