@@ -26,12 +26,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
-    interrupt.obey(lambda: _stopped(words[0]))
+    name = next(iter(words), "")
     try:
+        interrupt.obey(lambda: _stopped(name))
         status = run(words)
         if interrupt.was_heard():
             interrupt.leave()
         sys.exit(status)
+    except KeyboardInterrupt:
+        # Between the jobs' own steps: before the first, or after the last.
+        _stopped(name)
+        interrupt.leave()
     except BrokenPipeError:
         # The reader went away (`affuse --help | head`); Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,9 +54,9 @@ def run(argv: list[str]) -> int:
         return 0
     if name not in JOBS:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
-    from jobs._cli import parse
-
     try:
+        from jobs._cli import parse
+
         module = importlib.import_module(f"jobs.{name}")
         try:
             config = parse(name, module, rest)
