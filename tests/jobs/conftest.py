@@ -19,7 +19,7 @@ small_root = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(small_root)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_root():
     """Writes a small prepared dataset into a folder."""
     return small_root.write_root
