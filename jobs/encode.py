@@ -15,7 +15,7 @@ Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
-Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base clip_vit
+Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base --no-tracking
 """
 
 import functools

@@ -4,7 +4,7 @@ Reads:  the checkout, the job's flags, and the token of the cluster
 Writes: nothing here; the job writes below its root, which every machine of the cluster must see
 
 Tunnel:  ssh -N -L 8265:127.0.0.1:8265 HEAD
-Submit:  affuse submit --token-path token -- encode --root s3://bucket/mosei --encoders hubert_base
+Submit:  affuse submit --token-path token -- encode --root s3://bucket/mine --encoders bert_base --no-tracking
 Return:  affuse submit --token-path token --attach ID
 Stop:    affuse submit --token-path token --stop ID
 """

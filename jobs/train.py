@@ -5,8 +5,8 @@ Writes: <root>/runs/<run>/  config.json, summary.json, history.jsonl, and for ea
         model.safetensors, model.json and predictions.parquet (roles train, valid, oof)
 
 Laptop:   affuse train --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject
-One GPU:  affuse train --root data/mosei --inputs roberta wavlm --net lmf --workers 1 --seeds 0 1 2
-Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs roberta --workers 8
+One GPU:  affuse train --root data/mosei --inputs roberta_base wavlm_base --net lmf --workers 1 --seeds 0 1 2
+Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs bert_base --no-tracking
 """
 
 import dataclasses

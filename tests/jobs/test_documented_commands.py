@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,19 @@ def commands():
 SHOWN = sorted({(where, tuple(words)) for where, words in commands()})
 
 
+@cache
+def parsed(words):
+    """The config of a command line."""
+    return _cli.parse(words[0], importlib.import_module(f"jobs.{words[0]}"), list(words[1:]))
+
+
 @pytest.mark.parametrize(("where", "words"), SHOWN, ids=lambda part: str(part)[:60])
 def test_a_shown_command_parses(where, words, capsys):
-    name, *rest = words
     try:
-        config = _cli.parse(name, importlib.import_module(f"jobs.{name}"), rest)
+        config = parsed(words)
     except SystemExit:
         pytest.fail(f"{where}: affuse {' '.join(words)}\n{capsys.readouterr().err}")
-    if name == "submit" and config.command:
+    if words[0] == "submit" and config.command:
         try:
             submit.resolve(config.command, config.address)
         except SystemExit:
@@ -63,3 +69,13 @@ def test_every_job_shows_at_least_one_command():
 @pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/nets.md", "docs/results.md"])
 def test_pages_that_show_commands_are_read(page):
     assert page in {where for where, _ in SHOWN}
+
+
+@pytest.mark.parametrize(("where", "words"), SHOWN, ids=lambda part: str(part)[:60])
+def test_a_shown_command_for_a_bucket_says_where_it_is_tracked(where, words):
+    """MLflow beside a bucket is refused, so that such a command would not work as it is shown."""
+    config, environment = parsed(words), {}
+    if words[0] == "submit" and config.command:
+        config, environment = parsed(config.command), config.env
+    if "://" in getattr(config, "root", "") and getattr(config, "tracking", False):
+        assert "MLFLOW_TRACKING_URI" in environment
