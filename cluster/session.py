@@ -20,6 +20,7 @@ from pathlib import Path
 from cluster.joining import QUIET, join
 from cluster.session_folder import MAX_PARENT, session_folder
 from cluster.session_token import fresh_token
+from cluster.settings import Place
 from cluster.shipping import CHECKOUT
 
 
@@ -39,7 +40,7 @@ class SessionConfig:
     object_store_gb: float | None = None
     """Shared memory of a local session [GB]; by default Ray's choice."""
 
-    temp_dir: str | None = None
+    temp_dir: Place | None = None
     """Folder for the sockets, logs and spilled objects of a local session; by default /tmp."""
 
     dashboard: bool = False

@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -53,7 +53,19 @@ def resolved(config: Any) -> dict[str, Any]:
 
     What begins with `~` stays: it means the home of whoever reads it.
     """
-    return _placed_fields(type(config), to_mapping(config))
+    return _placed_fields(type(config), to_mapping(config), lambda _, place: _absolute(place))
+
+
+def places(config: Any) -> list[tuple[str, str]]:
+    """(dotted field, path or URI) of every place that a config names."""
+    found: list[tuple[str, str]] = []
+
+    def keep(field: str, place: str) -> str:
+        found.append((field, place))
+        return place
+
+    _placed_fields(type(config), to_mapping(config), keep)
+    return found
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], *, where: str = "config") -> C:
@@ -169,23 +181,28 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def _placed_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _placed_fields(
+    kind: type[Any], values: Mapping[str, Any], act: Callable[[str, str], str], above: str = ""
+) -> dict[str, Any]:
     hints = typing.get_type_hints(kind, include_extras=True)
-    return {name: _placed(hints[name], value) for name, value in values.items()}
+    return {name: _placed(hints[name], value, act, above + name) for name, value in values.items()}
 
 
-def _placed(hint: Any, value: Any) -> Any:
-    """A plain value with the places in it made absolute, by the type of its field."""
+def _placed(hint: Any, value: Any, act: Callable[[str, str], str], field: str) -> Any:
+    """A plain value in which `act` has replaced the places, by the type of its field."""
     if isinstance(value, list):
-        return [_placed(hint, item) for item in value]
+        return [_placed(hint, item, act, field) for item in value]
     if isinstance(value, dict) and dataclasses.is_dataclass(hint):
-        return _placed_fields(hint, value)  # type: ignore[arg-type]
+        return _placed_fields(hint, value, act, f"{field}.")  # type: ignore[arg-type]
     for part in get_args(hint) if isinstance(value, str) else ():
-        is_place = part == PLACE or (part == NAME_OR_PLACE and "/" in value)
-        if is_place and value and not value.startswith("~"):
-            return storage.absolute(value)
-        value = _placed(part, value)
+        if value and (part == PLACE or (part == NAME_OR_PLACE and "/" in value)):
+            return act(field, value)
+        value = _placed(part, value, act, field)
     return value
+
+
+def _absolute(place: str) -> str:
+    return place if place.startswith("~") else storage.absolute(place)
 
 
 def _plain(value: Any) -> Any:

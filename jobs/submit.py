@@ -17,14 +17,12 @@ from typing import Any
 
 from cluster import settings, shipping, storage, submission
 from cluster.errors import ConfigError
+from cluster.redaction import redacted
 from cluster.settings import Place
 from cluster.submission import Entrypoint
 
-STAY_HERE = ("demo", "serve", "submit")
+STAY_HERE = ("demo", "submit")
 """Jobs that belong to the machine in front of you."""
-
-LOCATIONS = ("clip", "file", "labels", "out", "root", "scores", "source")
-"""Fields of other jobs that say where data lies; on a cluster they must mean the same everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +116,18 @@ class Job:
     """The job and, where it has commands of its own, the command."""
 
     values: Mapping[str, Any]
-    """Its resolved config, locations made absolute."""
+    """Its resolved config, places made absolute."""
 
-    locations: tuple[str, ...]
+    places: tuple[str, ...]
+    """Where it reads and writes; on a cluster they must mean the same everywhere."""
 
 
 def resolve(command: Sequence[str], address: str) -> Job:
     """Parse a job's command line here, so that a typo never reaches the cluster.
 
     Raises:
-        ConfigError: no such job, one that does not run on a cluster, a bad flag, or a path of this
-            machine for a cluster elsewhere.
+        ConfigError: no such job, one that does not run on a cluster, a bad flag, a secret, or a path
+            of this machine for a cluster elsewhere.
     """
     import importlib
 
@@ -141,37 +140,66 @@ def resolve(command: Sequence[str], address: str) -> Job:
     if name in STAY_HERE:
         raise ConfigError(f"{name} runs on your own machine; it cannot be submitted")
     module = importlib.import_module(f"jobs.{name}")
-    values = settings.to_mapping(parse(name, module, rest))
+    config = parse(name, module, rest)
+    check_secrets(settings.to_mapping(config))
+    for key, place in settings.places(config):
+        if not is_default(config, key, place):
+            check_place(key, place, address)
     has_commands = hasattr(module, "COMMANDS") or hasattr(module, "configure")
     words = (name, rest[0]) if has_commands and not rest[0].startswith("-") else (name,)
-    locations = {
-        key: values[key] for key in LOCATIONS if values.get(key) and isinstance(values[key], str)
-    }
-    for key, location in locations.items():
-        check_location(key, location, address)
-        values[key] = storage.absolute(location)
-    return Job(words, values, tuple(values[key] for key in locations))
+    values = settings.resolved(config)
+    places = tuple(place for _, place in settings.places(config))
+    return Job(words, values, places)
 
 
-def check_location(key: str, location: str, address: str) -> None:
+def check_secrets(values: Mapping[str, Any]) -> None:
+    """Refuse a password, token or signature in the command: the cluster stores it and shows it.
+
+    Raises:
+        ConfigError: naming the flag, without the secret.
+    """
+    for key, value in values.items():
+        if (shown := redacted(value)) != value:
+            raise ConfigError(
+                f"{flag(key)} {shown} holds a secret, which the cluster would store and show; leave it "
+                "out, and set it in the environment of the cluster's machines, such as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+
+
+def is_default(config: Any, key: str, place: str) -> bool:
+    """Whether nobody typed a place, as `~/.cache/affuse/store`: each machine has its own."""
+    found: Any = config
+    *above, last = key.split(".")
+    for name in above:
+        found = getattr(found, name)
+    return bool(type(found).__dataclass_fields__[last].default == place)
+
+
+def check_place(key: str, place: str, address: str) -> None:
     """Refuse a plain path where the cluster is another machine.
 
     Raises:
         ConfigError: naming the two ways out.
     """
-    if "://" not in location and not submission.is_loopback(address):
+    if "://" not in place and not submission.is_loopback(address):
         raise ConfigError(
-            f"--{key} {location} is a path of this machine, which the cluster at {address} does not "
-            f"see; give s3://..., or file://{storage.absolute(location)} for a folder that is "
+            f"{flag(key)} {place} is a path of this machine, which the cluster at {address} does not "
+            f"see; give s3://..., or file://{storage.absolute(place)} for a folder that is "
             "mounted under this name on every machine"
         )
+
+
+def flag(key: str) -> str:
+    """A field as it is typed."""
+    return f"--{key.replace('_', '-')}"
 
 
 def send(client: Any, job: Job, config: Config) -> str:
     """Submit, saying what travels and what is installed."""
     packages: list[str] = []
     if config.pip:
-        extras = sorted({*config.extras, *shipping.extras_for(job.locations)})
+        extras = sorted({*config.extras, *shipping.extras_for(job.places)})
         packages = shipping.requirements(extras)
         print(f"installing {len(packages)} requirements there (extras: {', '.join(extras)})")
     if not submission.is_loopback(config.address) and config.address.startswith("http://"):

@@ -8,6 +8,7 @@ import pytest
 
 from cluster import submission
 from cluster.errors import ConfigError
+from cluster.settings import Place
 from jobs import JOBS, submit
 from jobs.__main__ import run
 
@@ -17,7 +18,7 @@ LOCAL = "http://127.0.0.1:8265"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Toy:
-    root: str
+    root: Place
     """Where."""
 
     rate: float = 1.0
@@ -68,7 +69,7 @@ class TestResolving:
         job = submit.resolve(["toy", "--root", "s3://b", "--rate", "2"], REMOTE)
         assert job.words == ("toy",)
         assert job.values == {"root": "s3://b", "rate": 2.0}
-        assert job.locations == ("s3://b",)
+        assert job.places == ("s3://b",)
 
     def test_a_job_with_commands_keeps_its_command(self, toy):
         toy.COMMANDS = {"import": Toy}
@@ -92,7 +93,7 @@ class TestResolving:
             submit.resolve([*words, "--file", "here.npz"], REMOTE)
         job = submit.resolve([*words, "--file", "s3://b/f.npz"], REMOTE)
         assert job.words == ("features", "import")
-        assert job.locations == ("s3://b/f.npz", "s3://b")
+        assert job.places == ("s3://b", "s3://b/f.npz")
 
     def test_a_mounted_folder_is_named_as_a_file_uri(self, toy):
         assert submit.resolve(["toy", "--root", "file:///mnt/d"], REMOTE).values["root"] == (
@@ -105,6 +106,65 @@ class TestResolving:
         with pytest.raises(SystemExit, match="2"):
             submit.resolve(["toy", "--rot", "x"], LOCAL)
         assert "affuse toy --help" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "tune --root s3://b --inputs x --space x.yaml",
+            "score --root s3://b --bundle bundles/x",
+            "score --root s3://b --store weights",
+            "score clips/*.mp4 --bundle s3://b/bundles/x",
+            "score s3://b/clips ./more --bundle s3://b/bundles/x",
+            "ensemble --root s3://b --runs a --task t --imported x.csv",
+            "train --root s3://b --inputs x --cache /scratch",
+            "train --root ~/r --inputs x",
+            "benchmark encode --root s3://b --encoders minilm --json x.json",
+            "annotate s3://b/a.mp4 --scores s3://b/s.csv --font x.ttf",
+            "encode --root s3://b --encoders minilm --session.temp-dir here",
+        ],
+    )
+    def test_no_place_of_this_machine_is_sent_to_a_cluster_elsewhere(self, words, capsys):
+        status = run(["submit", "--address", REMOTE, "--", *words.split()])
+        assert status == 2
+        assert "is a path of this machine, which the cluster at" in capsys.readouterr().err
+
+    def test_places_that_nobody_typed_are_each_machines_own(self):
+        words = ["train", "--root", "s3://b", "--inputs", "x"]
+        assert submit.resolve(words, REMOTE).values["cache"] == "~/.cache/affuse/feeding"
+        words = ["score", "--root", "s3://b", "--bundle", "plain"]
+        assert submit.resolve(words, REMOTE).values["bundle"] == "plain"
+
+    def test_every_place_is_absolute_for_a_cluster_on_this_machine(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        words = ["ensemble", "--root", "r", "--runs", "a", "--task", "t", "--imported", "x", "y"]
+        values = submit.resolve(words, LOCAL).values
+        assert values["imported"] == [str(tmp_path / "x"), str(tmp_path / "y")]
+        values = submit.resolve(
+            ["tune", "--root", "r", "--inputs", "x", "--space", "s.yaml"], LOCAL
+        ).values
+        assert values["space"] == str(tmp_path / "s.yaml")
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "encode --root s3://key:hunter2@bucket --encoders minilm",
+            "encode --root s3://b --encoders minilm --store https://h/w?password=hunter2",
+            "score https://ann:hunter2@h/a.mp4 --bundle s3://b/x",
+            "prepare folder --source s3://b --root s3://r --columns name=https://h/?token=hunter2",
+        ],
+    )
+    @pytest.mark.parametrize("address", [LOCAL, REMOTE])
+    def test_a_secret_in_the_command_is_refused_and_not_repeated(self, words, address, capsys):
+        status = run(["submit", "--address", address, "--", *words.split()])
+        said = capsys.readouterr()
+        assert status == 2
+        assert "holds a secret" in said.err
+        assert "in the environment" in said.err
+        assert said.err.count("\n") == 1
+        assert "hunter2" not in said.out + said.err
+
+    def test_every_job_that_stays_here_exists(self):
+        assert set(submit.STAY_HERE) <= set(JOBS)
 
     def test_submit_itself_is_not_submitted(self):
         with pytest.raises(ConfigError, match="submit runs on your own machine"):

@@ -1,8 +1,13 @@
 """Beside every output stands the config that it was made with, and it means the same from any folder."""
 
+import ast
 import dataclasses
 import importlib
+import inspect
+import itertools
 import json
+import re
+import textwrap
 import typing
 from pathlib import Path
 
@@ -128,29 +133,56 @@ def test_a_report_in_a_folder_of_somebody_else_replaces_nothing(base, tmp_path, 
     assert run([*words, "--out", str(tmp_path), "--overwrite"]) == 0
 
 
-LOOKS_LIKE_A_PLACE = (
+NAMED_LIKE_A_PLACE = {
     "root", "store", "out", "source", "file", "scores", "clip", "clips", "json", "font", "space", "cache",
     "imported", "labels", "path", "folder", "uri", "dir",
-)  # fmt: skip
+}  # fmt: skip
+SAYS_A_PLACE = re.compile(r"\b(folder|file|uri|path|bucket)s?\b", re.IGNORECASE)
+NO_PLACES = {
+    "name": "of a clip, as its file is called",
+    "names": "keys inside the file",
+    "dataset_name": "a name that is made of the file's",
+}
+"""Fields whose sentence speaks of a file or folder, and what they are instead."""
 
 
-def test_every_field_that_is_a_path_is_declared_as_a_place():
-    """What is declared is made absolute; what is forgotten would write elsewhere."""
-    forgotten = []
+def text_fields(kind, above=""):
+    """(dotted name, type, what is said of it) of every field that is text, or several of it."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    said = {}
+    for each in reversed(kind.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                said[field.target.id] = ast.literal_eval(text.value)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from text_fields(hint, f"{above}{field.name}.")
+        elif "str" in str(hint) and "Mapping" not in str(hint) and "dict" not in str(hint):
+            yield above + field.name, str(hint), said.get(field.name, "")
+
+
+def all_text_fields():
     for job in JOBS:
         module = importlib.import_module(f"jobs.{job}")
         kinds = getattr(module, "COMMANDS", None) or {"": getattr(module, "Config", None)}
         if job == "prepare":
             kinds = {n: importlib.import_module(f"jobs.datasets.{n}").Config for n in DATASETS}
         for command_name, kind in kinds.items():
-            hints = typing.get_type_hints(kind, include_extras=True)
-            for field in dataclasses.fields(kind):
-                hint = str(hints[field.name])
-                is_text = "str" in hint and "Mapping" not in hint and "Literal" not in hint
-                last = field.name.rsplit("_", 1)[-1]
-                if is_text and last in LOOKS_LIKE_A_PLACE and settings.PLACE not in hint:
-                    forgotten.append(f"{job} {command_name}.{field.name}")
-    assert forgotten == []
+            for field, hint, said in text_fields(kind):
+                yield f"{job} {command_name}".strip(), field, hint, said
+
+
+def test_every_field_that_is_a_path_is_declared_as_a_place():
+    """What is declared is made absolute and checked; what is forgotten would write elsewhere."""
+    undeclared = [
+        (job, field)
+        for job, field, hint, said in all_text_fields()
+        if settings.PLACE not in hint
+        and (re.split(r"[_.]", field)[-1] in NAMED_LIKE_A_PLACE or SAYS_A_PLACE.search(said))
+    ]
+    assert {field for _, field in undeclared} == set(NO_PLACES), undeclared
 
 
 def test_a_home_stays_a_home_and_a_name_a_name():
