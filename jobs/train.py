@@ -9,150 +9,36 @@ One GPU:  affuse train --root data/mosei --inputs roberta_base wavlm_base --net 
 Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs bert_base --no-tracking
 """
 
-import dataclasses
-import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from cluster import settings, storage
-from cluster.errors import ConfigError
-from cluster.session import SessionConfig
-from cluster.settings import Place
 from cluster.tracking import run_tracker
-from fusion.nets import net_axis
-from fusion.predictor import Pool
-from fusion.training.recipe import Recipe
-from jobs.catalog.features import resolve_features
-from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
-from jobs.catalog.names import check_names
-from jobs.catalog.outputs import publish_config
-from jobs.catalog.run_names import free, holds_results, owner
+from jobs.catalog.manifest import read_dataset
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
 from jobs.training.labels import check_labels
-from jobs.training.loading import Request, read_clips, tasks_of
+from jobs.training.loading import read_clips, tasks_of
 from jobs.training.parts import Part
-from jobs.training.speaker_norm import enrolment
+from jobs.training.run import (
+    TrainConfig,
+    check_name,
+    choice_of,
+    claim,
+    missing,
+    parts_of,
+    request_of,
+    resolved,
+    run_uri,
+)
 from jobs.training.summary import show, summarise
-from jobs.training.train_part import NetChoice
 from jobs.training.workers import launch
 
-ELSEWHERE = (
-    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
-    "workers",
-)  # fmt: skip
-"""Fields that say where and how safely a run is made, not what comes of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
-    """Which net is trained on what, and how."""
-
-    root: Place
-    """Folder or URI of the dataset."""
-
-    inputs: tuple[str, ...]
-    """Feature tables: encoders as they were encoded (`minilm`, `minilm:pool=mean`) or imported ones."""
-
-    net: str = "concat_mlp"
-    """Key of fusion.nets.NETS."""
-
-    net_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Fields of the net's Config, or preset=NAME; hidden.text=64 sets one entry of a mapping."""
-
-    run: str | None = None
-    """Name of the run; by default the net and a hash of all that shapes the result."""
-
-    tasks: tuple[str, ...] = ()
-    """Tasks to predict, the first one is monitored; by default all of the dataset."""
-
-    pool: Pool = "none"
-    """Reduces the steps of a clip to one: mean, or mean and standard deviation."""
-
-    views: int = 0
-    """Augmented views (`affuse encode --views`): each epoch draws every training row among the original
-    and these; what is predicted is always the original."""
-
-    normalise: str = "none"
-    """speaker: each speaker's own unlabelled mean and spread are removed. speaker:K: those of K of their
-    clips, as where new people are enrolled first. Both look at held-out people: reported apart."""
-
-    causal: bool = False
-    """A dialogue net may not read later utterances."""
-
-    scale: Literal["none", "standard"] = "standard"
-    """Scaling of each feature, fitted on the training part."""
-
-    pca: dict[str, int] = field(default_factory=dict)
-    """Input -> number of principal components, fitted on the training part."""
-
-    folds: str | None = None
-    """Folds to train by, e.g. subject; by default the dataset's own train and valid splits."""
-
-    seeds: tuple[int, ...] = (0,)
-    """One net a fold for each of them."""
-
-    valid_share: float = 0.1
-    """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]. 0: none; all
-    rows are trained on and the last epoch counts, which suits --schedule cosine and a known --epochs."""
-
-    share: float = 1.0
-    """Share of the training groups that is used; runs that differ in nothing else are the learning curve
-    of a report [0..1]."""
-
-    refit: bool = True
-    """With folds: train once more on all rows for the median best epoch; a bundle ships these nets."""
-
-    workers: int | None = None
-    """Workers that share the rows of each step; 0: this process. By default 0 on one machine, on a
-    cluster one a GPU (at most 8)."""
-
-    spread: Literal["parts", "rows"] = "rows"
-    """rows: workers share each step. parts: each worker trains whole folds and seeds by itself."""
-
-    max_failures: int = 3
-    """Restarts of the group of workers before the job gives up."""
-
-    checkpoint_s: float = 5.0
-    """Seconds between two checkpoints, taken at the end of an epoch; 0: every epoch."""
-
-    memory_gb: float = 4.0
-    """Features above this size in all are memory-mapped, and never held in memory whole [GB]."""
-
-    cache: Place = "~/.cache/affuse/feeding"
-    """Folder for memory-mapped features."""
-
-    tracking: bool = True
-    """Record the run in MLflow."""
-
-    session: SessionConfig = field(default_factory=SessionConfig)
-    """The Ray session, where there are workers."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_names(run=self.run, folds=self.folds)
-        if not self.inputs or not self.seeds:
-            raise ConfigError("expected at least one of --inputs and one of --seeds")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"--seeds {list(self.seeds)}: each seed once")
-        if self.views < 0:
-            raise ConfigError(f"--views {self.views}: expected 0 or more")
-        if not 0 <= self.valid_share < 1:
-            raise ConfigError(f"--valid-share {self.valid_share}: expected from 0 to below 1")
-        if self.valid_share == 0 and (self.folds is None or self.schedule == "plateau"):
-            raise ConfigError(
-                "--valid-share 0 leaves nothing to choose or judge by: give --folds, and a schedule "
-                "other than plateau"
-            )
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"--share {self.share}: expected above 0 and at most 1")
-        enrolment(self.normalise)
-        train_part.check_net(self.net, self.net_options)
+Config = TrainConfig
 
 
 def main(config: Config) -> None:
@@ -197,59 +83,6 @@ def quietly(values: Mapping[str, Any]) -> str:
     return f"{config.run}: {text}"
 
 
-def is_complete(config: Config) -> bool:
-    """Whether every part of a named run and its summary are there."""
-    done = storage.exists(storage.join(run_uri(config), "summary.json"))
-    return done and not missing(config, parts_of(config))
-
-
-def resolved(config: Config) -> Config:
-    """The config with an absolute root and a name."""
-    config = dataclasses.replace(config, root=storage.absolute(config.root))
-    if config.run is None:
-        config = dataclasses.replace(config, run=f"{config.net}-{identity(config)}")
-    return config
-
-
-def identity(config: Config, more: Mapping[str, Any] | None = None) -> str:
-    """Eight hex digits over all that shapes the result: config, manifest, folds and feature tables."""
-    meaning = {**settings.to_mapping(config), **(more or {})}
-    for name in ELSEWHERE:
-        del meaning[name]
-    meaning["manifest"] = read_dataset(config.root).manifest_hash
-    meaning["features"] = [resolve_features(config.root, name) for name in config.inputs]
-    if config.folds is not None:  # cut anew with another seed they keep their name
-        meaning["cut"] = sorted(read_folds(config.root, config.folds).items())
-    text = json.dumps(meaning, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def check_name(config: Config) -> None:
-    """Refuse the name of a run of another config or another manifest that came to something.
-
-    Raises:
-        ConfigError: naming what is different.
-    """
-    base, mapping = run_uri(config), settings.to_mapping(config)
-    if owner(base) in (None, {"identity": identity(config)}):
-        return
-    if not holds_results(base):
-        free(base)
-        return
-    before = storage.read_json(storage.join(base, "config.json"))
-    different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
-    other = "another manifest, features or folds"
-    reason = f"other {', '.join(different)}" if different else other
-    raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
-
-
-def claim(config: Config) -> None:
-    """Write config.json and what the run is recognised by: from here on it has its name."""
-    base = run_uri(config)
-    publish_config(config, base)
-    storage.publish_json({"identity": identity(config)}, storage.join(base, "identity.json"))
-
-
 def check_rows(config: Config) -> None:
     """Refuse labels that nothing can be learned from, before features are read."""
     request, choice = request_of(config), choice_of(config)
@@ -257,61 +90,6 @@ def check_rows(config: Config) -> None:
     clips = read_clips(request, tasks)
     splits = [(part, choice.split(clips, part)) for part in parts_of(config)]
     check_labels(clips, tasks, splits)
-
-
-def run_uri(config: Config) -> str:
-    """The folder of the run."""
-    return storage.join(config.root, "runs", str(config.run))
-
-
-def parts_of(config: Config) -> list[Part]:
-    """Every net of the run: folds x seeds, then the refits."""
-    if config.folds is None:
-        return [Part(fold=0, seed=seed) for seed in config.seeds]
-    split = read_manifest(config.root, ["clip_id", "split"]).to_pydict()
-    fold_of = read_folds(config.root, config.folds)
-    usable = {c for c, s in zip(split["clip_id"], split["split"], strict=True) if s != "test"}
-    folds = sorted({fold for clip, fold in fold_of.items() if clip in usable})
-    if len(folds) < 2:
-        raise ConfigError(f"folds {config.folds!r}: expected at least two, came {folds}")
-    parts = [Part(fold=fold, seed=seed) for seed in config.seeds for fold in folds]
-    return parts + [Part(fold=None, seed=seed) for seed in config.seeds if config.refit]
-
-
-def missing(config: Config, parts: list[Part]) -> list[Part]:
-    """Parts that are not published yet."""
-    run = str(config.run)
-    return [part for part in parts if not storage.exists(part.commit(config.root, run))]
-
-
-def request_of(config: Config) -> Request:
-    """What the run reads."""
-    return Request(
-        root=config.root,
-        inputs=config.inputs,
-        tasks=config.tasks,
-        pool=config.pool,
-        views=config.views,
-        normalise=config.normalise,
-        axis=net_axis(config.net),
-        causal=config.causal,
-        folds=config.folds,
-        memory_gb=config.memory_gb,
-        cache=config.cache,
-    )
-
-
-def choice_of(config: Config) -> NetChoice:
-    """The net of the run and how its rows are cut."""
-    return NetChoice(
-        net=config.net,
-        net_options=config.net_options,
-        pca=config.pca,
-        scale=config.scale,
-        valid_share=config.valid_share,
-        has_folds=config.folds is not None,
-        share=config.share,
-    )
 
 
 def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
 from jobs.evaluation.cross_fitting import JUDGES
 from jobs.evaluation.leaks import warn_of_leaks
+from jobs.training.run import ELSEWHERE, TrainConfig, identity, is_complete, run_uri
 from jobs.tuning.member_selection import held_trials, members_of, procedure
 from jobs.tuning.run_trials import load_library, run_trials
 from jobs.tuning.space import Space, default_space, read_space, with_values
@@ -54,7 +55,7 @@ ALSO_ELSEWHERE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(train.Config):
+class Config(TrainConfig):
     """What is searched. A field of train is fixed unless the space names it."""
 
     space: Place | None = None
@@ -113,7 +114,7 @@ def main(config: Config) -> None:
     train.check_rows(base)
     claim(config, base, space_values)
     print(f"run {base.run}: {len(space.dimensions)} dimensions")
-    folder = train.run_uri(base)
+    folder = run_uri(base)
     with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
         search(config, base, space, tracker)
@@ -136,40 +137,40 @@ def space_of(config: Config) -> dict[str, Any]:
     return default_space(config, kinds)
 
 
-def base_of(config: Config, space_values: Mapping[str, Any]) -> train.Config:
+def base_of(config: Config, space_values: Mapping[str, Any]) -> TrainConfig:
     """Train's part of the config, named."""
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(train.Config)}
-    base = train.Config(**fields)
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
+    base = TrainConfig(**fields)
     if base.run is None:
         names = ("search", "search_seed", "score", "prune")
         shape = {"space": space_values, **{name: getattr(config, name) for name in names}}
-        base = dataclasses.replace(base, run=f"tune-{train.identity(base, shape)}")
+        base = dataclasses.replace(base, run=f"tune-{identity(base, shape)}")
     return base
 
 
-def claim(config: Config, base: train.Config, space_values: Mapping[str, Any]) -> None:
+def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) -> None:
     """Write config and space, or find the same ones.
 
     Raises:
         ConfigError: the name belongs to another search.
     """
-    folder = train.run_uri(base)
+    folder = run_uri(base)
     mapping = {**settings.to_mapping(config), "run": base.run}
-    same = {k: v for k, v in mapping.items() if k not in (*train.ELSEWHERE, *ALSO_ELSEWHERE)}
-    identity = {"config": {**same, "space": space_values}, "identity": train.identity(base)}
+    same = {k: v for k, v in mapping.items() if k not in (*ELSEWHERE, *ALSO_ELSEWHERE)}
+    made_of = {"config": {**same, "space": space_values}, "identity": identity(base)}
     mark = storage.join(folder, "identity.json")
     free(folder)
-    if storage.exists(mark) and storage.read_json(mark) != identity:
+    if storage.exists(mark) and storage.read_json(mark) != made_of:
         raise ConfigError(
             f"run {base.run!r} is there already, as another search or of another manifest; "
             "type another --run"
         )
-    storage.publish_json(identity, mark)
+    storage.publish_json(made_of, mark)
     publish_config(dataclasses.replace(config, run=base.run), folder)
     storage.publish_json(space_values, storage.join(folder, "space.json"))
 
 
-def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -> None:
+def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) -> None:
     """Run the trials that are missing."""
     from jobs.tuning import trainable
 
@@ -193,9 +194,9 @@ def search(config: Config, base: train.Config, space: Space, tracker: Tracker) -
         run_trials(config, base, library, searcher, score, todo)
 
 
-def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
+def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:
     """Make runs of the best trials, and say what the whole choice is worth."""
-    folder = train.run_uri(base)
+    folder = run_uri(base)
     ledger = read_ledger(base)
     finished = [record for record in ledger if record.state == "finished"]
     if not finished:
@@ -231,8 +232,8 @@ def keep_best(config: Config, base: train.Config) -> dict[str, Any]:
 
 
 def train_members(
-    config: Config, base: train.Config, members: Mapping[str, train.Config]
-) -> dict[str, train.Config]:
+    config: Config, base: TrainConfig, members: Mapping[str, TrainConfig]
+) -> dict[str, TrainConfig]:
     """Train the kept configurations with all member seeds, several at a time.
 
     The seeds of the search give the nets of the search again, bit by bit.
@@ -248,7 +249,7 @@ def train_members(
         name: dataclasses.replace(each, run=name, seeds=seeds, tracking=False, workers=0)
         for name, each in members.items()
     }
-    todo = {name: one for name, one in chosen.items() if not train.is_complete(one)}
+    todo = {name: one for name, one in chosen.items() if not is_complete(one)}
     if not todo:
         return dict(members)
     print(f"{len(todo)} members to train with seeds {list(seeds)}")
@@ -275,7 +276,7 @@ def train_members(
 
 
 def judged_procedure(
-    config: Config, base: train.Config, finished: Sequence[Any]
+    config: Config, base: TrainConfig, finished: Sequence[Any]
 ) -> dict[str, Any] | None:
     """The figures of choosing and fusing, fold by fold; None without folds."""
     if base.folds is None:
@@ -310,7 +311,7 @@ def show(summary: Mapping[str, Any]) -> None:
         console.show(f"members and fusion chosen without the fold they are judged on: {text}")
 
 
-def fuse(config: Config, base: train.Config, summary: Mapping[str, Any]) -> None:
+def fuse(config: Config, base: TrainConfig, summary: Mapping[str, Any]) -> None:
     """Choose rule, calibration and members on the held-out rows of the kept runs; write a bundle."""
     from jobs import ensemble
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster import storage
-from jobs.train import ELSEWHERE
+from jobs.training.run import ELSEWHERE
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -23,7 +23,7 @@ def siblings(root: str, configs: Configs, run: str, field: str, default: Any) ->
         root: of the dataset.
         configs: of all runs.
         run: where to start from.
-        field: of `jobs.train.Config`.
+        field: of `jobs.training.run.TrainConfig`.
         default: its value where a config does not say.
     """
     if run not in configs:

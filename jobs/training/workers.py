@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,20 +17,22 @@ from jobs.catalog import run_names
 from jobs.training import train_part
 from jobs.training.loading import Data, load
 from jobs.training.parts import Part
+from jobs.training.run import (
+    TrainConfig,
+    choice_of,
+    missing,
+    parts_of,
+    request_of,
+    run_uri,
+)
 from jobs.training.train_part import Course
-
-if TYPE_CHECKING:
-    from jobs.train import Config
-
 
 LOOK_S = 0.5
 """Between two looks at what other workers have published [s]."""
 
 
-def launch(config: "Config") -> None:
+def launch(config: TrainConfig) -> None:
     """One group of workers for all that is missing, or this process."""
-    from jobs import train
-
     workers = config.workers
     on_cluster = cluster_address(config.session) is not None
     if workers is None and not on_cluster:
@@ -54,7 +56,7 @@ def launch(config: "Config") -> None:
                 f"--workers {workers} do not fit: the cluster has {have:g} "
                 f"{'GPUs' if use_gpu else 'CPUs'}; type --workers {int(have)} or fewer"
             )
-        state = storage.join(train.run_uri(config), ".ray")
+        state = storage.join(run_uri(config), ".ray")
         trainer = TorchTrainer(
             train_all,
             train_loop_config=settings.to_mapping(config),
@@ -78,19 +80,17 @@ def launch(config: "Config") -> None:
 
 def train_all(values: Mapping[str, Any]) -> None:
     """Runs on every worker: train the parts that are missing, one after the other."""
-    from jobs import train
-
-    config = settings.from_mapping(train.Config, values)
+    config = settings.from_mapping(TrainConfig, values)
     group = _group()
-    data = load(train.request_of(config))
-    parts = train.parts_of(config)
+    data = load(request_of(config))
+    parts = parts_of(config)
     folds = [part for part in parts if part.fold is not None]
     refits = [part for part in parts if part.fold is None]
     for some in (folds, refits):
         mine, own = some, group
         if config.spread == "parts":
             mine, own = some[group.rank :: group.world], Group(device=group.device)
-        for part in _agreed(train.missing(config, mine), own):
+        for part in _agreed(missing(config, mine), own):
             _train_one(config, data, part, own)
         # A refit takes its last epoch from all folds: also from those that another worker trains.
         _wait_for(config, some)
@@ -104,27 +104,23 @@ def _ours(failure: BaseException | None) -> AffuseError | None:
     return failure
 
 
-def _wait_for(config: "Config", parts: list[Part]) -> None:
+def _wait_for(config: TrainConfig, parts: list[Part]) -> None:
     """Return once all parts are published, by whichever worker; a worker that dies ends the others too."""
-    from jobs import train
-
-    while train.missing(config, parts):
+    while missing(config, parts):
         time.sleep(LOOK_S)
 
 
-def _train_one(config: "Config", data: Data, part: Part, group: Group) -> None:
+def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> None:
     """Train and publish one part; its checkpoint, if there is one, is where it goes on."""
-    from jobs import train
-
     run = str(config.run)
-    choice = train.choice_of(config)
+    choice = choice_of(config)
     recipe: Recipe = config
     checkpoint = part.checkpoint(config.root, run)
     last_epoch = None
     if part.fold is None:
-        folds = [p for p in train.parts_of(config) if p.fold is not None]
+        folds = [p for p in parts_of(config) if p.fold is not None]
         last_epoch = train_part.median_epoch(config.root, run, folds)
-    base = train.run_uri(config)
+    base = run_uri(config)
     own = run_names.owner(base)
     course = Course(
         resume=storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from cluster import settings, storage
 from cluster.session import cluster_capacity
 from fusion.nets import net_axis
-from jobs import train
 from jobs.training.loading import Library
 from jobs.training.parts import Part
+from jobs.training.run import TrainConfig, parts_of, request_of, run_uri
 from jobs.tuning.space import Space
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_trials(
-    config: "Config", base: train.Config, library: Library, searcher: Any, score: str, todo: int
+    config: "Config", base: TrainConfig, library: Library, searcher: Any, score: str, todo: int
 ) -> None:
     """Hand the trials to Ray Tune."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -57,25 +57,25 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=folder if local else storage.join(train.run_uri(base), ".ray"),
+                storage_path=folder if local else storage.join(run_uri(base), ".ray"),
                 verbose=0,
             ),
         )
         tuner.fit()
 
 
-def steps_of(base: train.Config) -> list[list[Part]]:
+def steps_of(base: TrainConfig) -> list[list[Part]]:
     """The parts of each step of a trial: a fold (all seeds), or a seed where there are no folds."""
-    parts = [part for part in train.parts_of(base) if part.fold is not None]
+    parts = [part for part in parts_of(base) if part.fold is not None]
     if base.folds is None:
         return [[part] for part in parts]
     folds = sorted({part.fold for part in parts if part.fold is not None})
     return [[part for part in parts if part.fold == fold] for fold in folds]
 
 
-def load_library(base: train.Config, space: Space) -> Library:
+def load_library(base: TrainConfig, space: Space) -> Library:
     """Read every input that a trial may ask for, once."""
-    request = train.request_of(base)
+    request = request_of(base)
     library = Library(request)
     axes = sorted({net_axis(net) for net in space.values_of("net", base.net)})
     names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}

@@ -28,10 +28,10 @@ from cluster.tables import PREDICTIONS
 from fusion.metrics import metric
 from fusion.training.loop import Group
 from fusion.training.predicting import SHOWN, judged
-from jobs import train
 from jobs.training import train_part
 from jobs.training.loading import Library
 from jobs.training.parts import Part
+from jobs.training.run import TrainConfig, choice_of, request_of
 from jobs.training.train_part import Trained
 from jobs.tuning.space import Space, with_values
 from jobs.tuning.trial_records import STATES, Record, frozen, trial_uri
@@ -67,7 +67,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         assert base is not None
         torch.set_num_threads(1)
         self.library, self.parts, self.score = library, steps, metric(score)
-        self.base = settings.from_mapping(train.Config, base)
+        self.base = settings.from_mapping(TrainConfig, base)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.group = Group(device=device)
         self.reset_config(config)
@@ -84,12 +84,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Train the nets of one fold."""
         try:
             config = with_values(self.base, self.trial["values"])
-            data = self.library.data(train.request_of(config))
+            data = self.library.data(request_of(config))
             role = "valid" if config.folds is None else "oof"
             for part in self.parts[self.at]:
                 self.trained.append(
                     train_part.train_part(
-                        train.choice_of(config), data, part, config, group=self.group, roles=(role,)
+                        choice_of(config), data, part, config, group=self.group, roles=(role,)
                     )
                 )
         except AffuseError as error:
@@ -152,7 +152,7 @@ class Search(Searcher):  # type: ignore[misc]
     def __init__(
         self,
         space: Space,
-        config: train.Config,
+        config: TrainConfig,
         sampler: optuna.samplers.BaseSampler,
         ledger: Sequence[Record],
         on_record: Callable[[Record], None],

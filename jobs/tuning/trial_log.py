@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.tracking import Tracker
-from jobs import train
+from jobs.training.run import TrainConfig, run_uri
 from jobs.tuning.trial_records import Record
 
 
@@ -19,7 +19,7 @@ class Live:
         ledger: Sequence[Record],
         score: str,
         tracker: Tracker,
-        base: train.Config,
+        base: TrainConfig,
     ) -> None:
         self.total, self.done, self.score = total, len(ledger), score
         self.tracker, self.base = tracker, base
@@ -44,7 +44,7 @@ class Live:
             + (f"  {record.error}" if record.error else ""),
             flush=True,
         )
-        folder = storage.join(train.run_uri(self.base), "trials", f"{record.number:05d}")
+        folder = storage.join(run_uri(self.base), "trials", f"{record.number:05d}")
         self.tracker.child(
             folder,
             f"{self.base.run}-{record.number:05d}",

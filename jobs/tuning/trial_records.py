@@ -11,7 +11,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from cluster import storage
-from jobs import train
+from jobs.training.run import TrainConfig, run_uri
 
 STATES = {
     "failed": TrialState.FAIL,
@@ -43,14 +43,14 @@ class Record:
     """How Optuna drew it, so that a search that goes on knows what it has seen."""
 
 
-def trial_uri(config: train.Config, number: int, suffix: str) -> str:
+def trial_uri(config: TrainConfig, number: int, suffix: str) -> str:
     """A file of one trial."""
-    return storage.join(train.run_uri(config), "trials", f"{number:05d}{suffix}")
+    return storage.join(run_uri(config), "trials", f"{number:05d}{suffix}")
 
 
-def read_ledger(config: train.Config) -> list[Record]:
+def read_ledger(config: TrainConfig) -> list[Record]:
     """Every trial that ended, by number."""
-    folder = storage.join(train.run_uri(config), "trials")
+    folder = storage.join(run_uri(config), "trials")
     return [
         Record(**storage.read_json(storage.join(folder, name)))
         for name in storage.names(folder, ".json")

@@ -17,6 +17,7 @@ from jobs import features, train, tune
 from jobs.__main__ import run
 from jobs.catalog.features import read_features, resolve_features
 from jobs.datasets.folder import Config as Folder
+from jobs.training.run import ELSEWHERE, check_name, claim
 
 SAME_ROWS = {
     "root": "where, not what",
@@ -74,22 +75,22 @@ def fields_of(kind):
 def test_every_field_of_train_and_tune_is_tried():
     assert fields_of(train.Config) - {"root", "run"} == set(TRAIN)
     assert fields_of(tune.Config) - fields_of(train.Config) == set(TUNE)
-    assert set(SAME_ROWS) == set(train.ELSEWHERE)
+    assert set(SAME_ROWS) == set(ELSEWHERE)
     assert set(SEARCH_GOES_ON) == set(tune.ALSO_ELSEWHERE)
 
 
 @pytest.mark.parametrize("field", TRAIN)
 def test_a_run_goes_on_only_with_what_gives_the_same_nets(field, root):
     config = train.Config(root=root, inputs=("voice",), folds="speaker", run="x")
-    train.claim(config)
+    claim(config)
     storage.publish_bytes(b"", f"{root}/runs/x/fold=0/seed=0/model.safetensors")
-    train.check_name(config)
+    check_name(config)
     changed = dataclasses.replace(config, **{field: TRAIN[field]})
     if field in SAME_ROWS:
-        train.check_name(changed)
+        check_name(changed)
     else:
         with pytest.raises(ConfigError, match=f"other {field}; type another --run"):
-            train.check_name(changed)
+            check_name(changed)
 
 
 @pytest.mark.parametrize("field", [*TRAIN, *TUNE])

@@ -19,6 +19,7 @@ from jobs.scoring.scorer import TablesInHand, clips_without_labels
 from jobs.training import train_part
 from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of
+from jobs.training.run import choice_of, request_of
 
 CASES = Path(__file__).parents[2]
 FEATURES = ("voice-1", "face-1")
@@ -64,8 +65,8 @@ def config(root: str, net: str, **changes) -> train.Config:
 def trained(root: str, net: str, **changes) -> tuple[Data, Card, Predictor]:
     """What train loads, and the card and net that it would publish (weights drawn, not fitted)."""
     asked = config(root, net, **changes)
-    data = load(train.request_of(asked))
-    card = train_part.card_of(train.choice_of(asked), data, {})
+    data = load(request_of(asked))
+    card = train_part.card_of(choice_of(asked), data, {})
     torch.manual_seed(1)
     return data, Card.from_json(card.to_json()), build(card).eval()
 
