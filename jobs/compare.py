@@ -22,7 +22,7 @@ from cluster import console, settings, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
-from fusion.metrics import METRICS, metric
+from fusion.metrics import FIGURES, METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
 from jobs.catalog.groups import groups_of
@@ -30,7 +30,6 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.evaluation.comparison import Side, bundles_of, common, runs_of
-from jobs.evaluation.results_table import FIGURES
 from jobs.reporting.grid import Grid
 
 

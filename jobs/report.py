@@ -20,9 +20,10 @@ from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
+from fusion.metrics import FIGURES
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import CONFIG, check_outputs, publish_outputs
-from jobs.evaluation.results_table import FIGURES, SILENT
+from jobs.evaluation.results_table import SILENT
 from jobs.reporting.evidence import Evidence, gather
 from jobs.reporting.number_format import with_interval
 from jobs.reporting.page import PAGE, STYLE_SHEET, Options, Section

@@ -13,10 +13,12 @@ An undefined figure (the correlation with a constant, the F1 of no rows) is NaN;
 """
 
 import importlib
+from collections.abc import Mapping
 
 from fusion.metrics._metric import Metric
+from fusion.tasks import Kind
 
-__all__ = ["METRICS", "Metric", "default_metric", "metric"]
+__all__ = ["FIGURES", "METRICS", "Metric", "default_metric", "metric"]
 
 _CLASSIFICATION = "fusion.metrics.classification"
 _MULTILABEL = "fusion.metrics.multilabel"
@@ -60,6 +62,13 @@ METRICS: dict[str, str] = {
     "weighted_f1": f"{_CLASSIFICATION}:weighted_f1",
 }
 """Metric name -> `module:function`."""
+
+FIGURES: Mapping[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
+    "multilabel": ("multilabel_macro_f1", "multilabel_micro_f1", "multilabel_nll"),
+    "regression": ("mae", "pearson", "ccc"),
+}
+"""Metrics of a kind of task; the first one is what gains are stated in."""
 
 
 def metric(name: str) -> Metric:

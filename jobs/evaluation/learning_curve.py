@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Task
 from jobs.catalog.groups import groups_of
 from jobs.catalog.predictions import read_predictions
 from jobs.evaluation.comparison import common, runs_of
-from jobs.evaluation.results_table import FIGURES
 from jobs.evaluation.sibling_runs import Configs, siblings
 
 

@@ -19,21 +19,13 @@ from cluster import console
 from cluster.console import Table
 from fusion.late import rule_class
 from fusion.late.members import answered, prior, probabilities
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Kind, Task
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation import cross_fitting
 
 Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble"]
-
-FIGURES: Mapping[Kind, tuple[str, ...]] = {
-    "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
-    "multilabel": ("multilabel_macro_f1", "multilabel_micro_f1", "multilabel_nll"),
-    "regression": ("mae", "pearson", "ccc"),
-}
-"""Metrics of a kind of task; the first one is what gains are stated in."""
-
 
 SILENT = "every line is judged on all of them: beyond its own n the prior answers for it"
 """What the caption of a table says where a line does not answer every row."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from fusion.metrics import FIGURES
 from fusion.statistics import Difference, Interval
 from fusion.tasks import Task
 from jobs.catalog.groups import groups_of
 from jobs.catalog.predictions import HeldOut, align, held_out
-from jobs.evaluation.results_table import FIGURES, figures, gain, member_lines, told, with_answers
+from jobs.evaluation.results_table import figures, gain, member_lines, told, with_answers
 from jobs.evaluation.sibling_runs import Configs, run_configs, siblings
 from jobs.interop.import_predictions import rows_of
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError
 from fusion.late.members import answered
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.probe import LeakReport
 from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Task
@@ -32,8 +32,8 @@ from jobs.evaluation import cross_fitting
 from jobs.evaluation.leaks import known_leaks
 from jobs.evaluation.learning_curve import Point, share_curves
 from jobs.evaluation.metadata_baseline import Guess, metadata_out_of_fold
+from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.results_table import (
-    FIGURES,
     Results,
     Role,
     baselines,
@@ -45,7 +45,6 @@ from jobs.evaluation.results_table import (
     told,
     with_answers,
 )
-from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import Apart, judged_apart, marked, normalised_runs
 from jobs.interop.import_predictions import add_members, rows_of

@@ -6,19 +6,15 @@ Everything user-made (clip names, classes, runs) passes through here and is esca
 import csv
 import html
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from jobs.interop.spreadsheet import harmless
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
 }  # fmt: skip
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, also in full width."""
-
-FIGURE = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)( \[[-+\d., einfa]+\])?")
-"""A number, alone or with its interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +79,3 @@ def _html_cell(cell: str) -> str:
 def latex(text: str) -> str:
     """Text that LaTeX sets as it stands."""
     return "".join(LATEX_SPECIAL.get(letter, letter) for letter in text)
-
-
-def harmless(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: other people's text gets a quote.
-
-    >>> harmless("=HYPERLINK(1)"), harmless("-0.5 [-1.0, 0.1]")
-    ("'=HYPERLINK(1)", '-0.5 [-1.0, 0.1]')
-    """
-    if not cell.startswith(FORMULA_STARTS) or FIGURE.fullmatch(cell):
-        return cell
-    return f"'{cell}"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from fusion.late.members import probabilities
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
 from jobs.catalog.predictions import (
     align,
@@ -19,7 +19,7 @@ from jobs.catalog.predictions import (
     seeds_averaged,
     with_priors,
 )
-from jobs.evaluation.results_table import FIGURES, Results, from_facts
+from jobs.evaluation.results_table import Results, from_facts
 
 
 @dataclass(frozen=True, kw_only=True)

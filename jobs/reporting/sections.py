@@ -5,8 +5,9 @@ A section that has nothing to say about a kind of task, or finds nothing to draw
 
 from collections.abc import Callable
 
+from fusion.metrics import FIGURES
 from fusion.statistics import holm
-from jobs.evaluation.results_table import FIGURES, SILENT, caption
+from jobs.evaluation.results_table import SILENT, caption
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid

@@ -1,6 +1,7 @@
 """Sections on what figures may owe to something else: leaks, the held-out people's own clips, the data."""
 
-from jobs.evaluation.results_table import FIGURES, SILENT
+from fusion.metrics import FIGURES
+from jobs.evaluation.results_table import SILENT
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
+from jobs.interop.spreadsheet import harmless
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -24,7 +25,6 @@ from jobs.preparing.adapter import (
     files_below,
     media,
 )
-from jobs.reporting.grid import harmless
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import probabilities
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.predictor import task_from_json
 from fusion.tasks import Task
 from jobs.catalog.predictions import (
@@ -22,7 +22,6 @@ from jobs.catalog.predictions import (
     seeds_averaged,
     with_priors,
 )
-from jobs.evaluation.results_table import FIGURES
 from jobs.training.parts import Part
 
 

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from cluster import storage
 from fusion.late.members import answered, prior, probabilities
-from fusion.metrics import metric
+from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 from jobs.evaluation import cross_fitting
-from jobs.evaluation.results_table import FIGURES
 
 QUICK = (
     cross_fitting.PLAIN,

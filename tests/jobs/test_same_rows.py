@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from fusion.late.members import Members, answered, prior
+from fusion.metrics import FIGURES
 from jobs import compare, ensemble, evaluate, report, train
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_dataset, read_manifest
@@ -221,6 +222,6 @@ def test_no_line_gains_by_keeping_silent_where_it_knows_no_more_than_the_prior(k
     loud = torch.where(mute, guess, own)
     said = answered(torch.where(mute, torch.nan, own), guess)
     torch.testing.assert_close(said, loud)
-    for name in results_table.FIGURES[kind]:
+    for name in FIGURES[kind]:
         left, right = (results_table.loss(name, kind, each, target) for each in (said, loud))
         assert left == right or np.isclose(left, right)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from jobs.__main__ import run
-from jobs.reporting.grid import FORMULA_STARTS, harmless
+from jobs.interop.spreadsheet import FORMULA_STARTS, harmless
 from jobs.scoring.files import names_of
 
 SUFFIXES = ("csv", "jsonl", "parquet")
