@@ -18,7 +18,7 @@ from fusion.tasks import Kind, Task
 from jobs.interop.arrays import SPLIT_KEYS, beside, near, open_arrays
 from jobs.interop.columns import spelt_differently
 from jobs.preparing.adapter import Collected, Preparation, Row
-from jobs.preparing.array_rows import PEOPLE, ROLES, Part, listed
+from jobs.preparing.array_rows import PEOPLE, ROLES, ArrayOptions, Part, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,9 @@ class Config(Preparation):
         rows: list[Row] = []
         folds: dict[str, int] = {}
         with open_arrays(storage.absolute(self.source)) as content:
-            for split in splits_inside(content, self.label_keys()):
-                part = Part(self, content, split, faults, notes)
+            options = self._options()
+            for split in splits_inside(content, options.keys):
+                part = Part(options, content, split, faults, notes)
                 rows += part.rows
                 folds |= part.folds
         for task in self.tasks:
@@ -105,7 +106,19 @@ class Config(Preparation):
             notes=list(dict.fromkeys(notes)),
         )
 
-    def label_keys(self) -> dict[str, tuple[str, int | None]]:
+    def _options(self) -> ArrayOptions:
+        return ArrayOptions(
+            source=self.source,
+            tasks=self.tasks,
+            keys=self._label_keys(),
+            classes=self.classes,
+            names=self.names,
+            name_format=self.name_format,
+            columns=self.columns,
+            as_is=self.as_is,
+        )
+
+    def _label_keys(self) -> dict[str, tuple[str, int | None]]:
         """Task -> its array, and the column of it."""
         keys = {}
         for task in self.tasks:

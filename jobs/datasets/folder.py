@@ -34,7 +34,7 @@ from jobs.preparing.adapter import (
     media,
     passed_over,
 )
-from jobs.preparing.label_rows import COLUMNS, File, Reading
+from jobs.preparing.label_rows import COLUMNS, File, LabelOptions, Reading
 from jobs.preparing.shards import inside_parquet, inside_tar
 
 
@@ -97,7 +97,15 @@ class Config(Preparation):
             rows = [Row(name=composed(name), **media(name, place)) for name, place in files]
             notes = passed_over(others)
             return Collected(name=dataset, licence=self.licence, tasks={}, rows=rows, notes=notes)
-        reading = Reading(self, read_table(storage.absolute(self.labels)), source, files)
+        options = LabelOptions(
+            columns=self.columns,
+            tasks=self.tasks,
+            classes=self.classes,
+            ranges=self.ranges,
+            profile=self.profile,
+            as_is=self.as_is,
+        )
+        reading = Reading(options, read_table(storage.absolute(self.labels)), source, files)
         return Collected(
             name=dataset,
             licence=self.licence,

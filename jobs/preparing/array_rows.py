@@ -1,7 +1,8 @@
 """The rows of `arrays`: one split of a file, labels and facts of every clip, every fault gathered."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,25 @@ from jobs.interop.cells import NOT_A_NUMBER, NOTHING, is_whole, numbers
 from jobs.interop.columns import asked_back, near_roles, unread_note
 from jobs.preparing.adapter import Label, Row
 
-if TYPE_CHECKING:
-    from jobs.datasets.arrays import Config
-
 PEOPLE = ("dialogue", "group", "speaker")
 ROLES = ("text", "dialogue", "turn", "speaker", "group", "split", "fold")
 NO_CLASS = frozenset(("", *NOTHING, *NOT_A_NUMBER))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayOptions:
+    """What a command says of the arrays; the fields are those of `jobs.datasets.arrays.Config`."""
+
+    source: str
+    tasks: Mapping[str, str]
+    keys: Mapping[str, tuple[str, int | None]]
+    """Task -> its array, and the column of it."""
+
+    classes: Mapping[str, str]
+    names: tuple[str, ...]
+    name_format: str
+    columns: Mapping[str, str]
+    as_is: tuple[str, ...]
 
 
 class Part:
@@ -33,30 +47,30 @@ class Part:
 
     def __init__(
         self,
-        config: "Config",
+        options: ArrayOptions,
         content: Mapping[str, Any],
         split: str | None,
         faults: list[str],
         notes: list[str],
     ) -> None:
-        self._config, self._content, self._split = config, content, split
+        self._options, self._content, self._split = options, content, split
         self._faults, self._notes = faults, notes
-        keys = config.label_keys()
-        labels = {task: self._labels(task, *keys[task]) for task in config.tasks}
+        keys = options.keys
+        labels = {task: self._labels(task, *keys[task]) for task in options.tasks}
         counts = {len(column) for column in labels.values()}
         if len(counts) > 1:
-            raise LabelTableError(f"{config.source}: the tasks have {sorted(counts)} rows")
+            raise LabelTableError(f"{options.source}: the tasks have {sorted(counts)} rows")
         self._count = counts.pop()
         anchor = beside(content, keys[next(iter(keys))][0], "", split)
         assert anchor is not None
         self.names = names_of(
             content,
-            config.names,
-            config.name_format,
+            options.names,
+            options.name_format,
             anchor,
             split,
             self._count,
-            where=config.source,
+            where=options.source,
         )
         roles = self._roles(anchor, {key for key, _ in keys.values()})
         self.folds = {
@@ -78,16 +92,16 @@ class Part:
         found: dict[str, Sequence[Any]] = {}
         used = set(labels)
         for role in ROLES:
-            key = self._config.columns.get(role)
+            key = self._options.columns.get(role)
             values = self._column(key) if key is not None else self._by_default(role, anchor)
             if values is not None:
                 used.add(key or role)
                 found[role] = values
-        used |= {*find_names(self._content, self._config.names, anchor, self._split)}
+        used |= {*find_names(self._content, self._options.names, anchor, self._split)}
         own = {key.removeprefix(f"{self._split}/") for key in self._content}
         unread = [key for key in own if key not in used]
         free = [role for role in ROLES if role not in found]
-        near = near_roles([key for key in unread if key not in self._config.as_is], free)
+        near = near_roles([key for key in unread if key not in self._options.as_is], free)
         single = {
             role: [key for key in keys if self._by_default(key, anchor) is not None]
             for role, keys in near.items()
@@ -101,13 +115,13 @@ class Part:
         key = beside(self._content, role, anchor, self._split)
         if key is None or not holds_one_each(self._content, key, self._count):
             return None
-        return items_of(self._content, key, self._config.source)
+        return items_of(self._content, key, self._options.source)
 
     def _column(self, key: str) -> Sequence[Any]:
-        values = column_of(self._content, key, self._split, self._config.source)
+        values = column_of(self._content, key, self._split, self._options.source)
         if len(values) != self._count:
             raise LabelTableError(
-                f"{self._config.source}: {len(values)} values of {key!r}, {self._count} labels"
+                f"{self._options.source}: {len(values)} values of {key!r}, {self._count} labels"
             )
         return values
 
@@ -142,14 +156,14 @@ class Part:
     # ---- labels
 
     def _labels(self, task: str, key: str, column: int | None) -> list[Label]:
-        array = _as_array(column_of(self._content, key, self._split, self._config.source))
+        array = _as_array(column_of(self._content, key, self._split, self._options.source))
         if column is not None:
             if array.ndim != 2 or column >= array.shape[1]:
                 raise LabelTableError(f"{task}: no column {column} in an array of {array.shape}")
             array = array[:, column]
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
-        kind = self._config.tasks[task]
+        kind = self._options.tasks[task]
         if array.ndim != 1 and (kind == "regression" or array.ndim != 2):
             raise LabelTableError(
                 f"{task}: expected one label a clip, came an array of {array.shape}"
@@ -183,7 +197,7 @@ class Part:
 
     def _one_hot(self, task: str, array: np.ndarray) -> list[Label]:
         """The column that is 1; a row of zeros or nan is no label, any other row a fault."""
-        known = listed(self._config.classes.get(task, "")) or [
+        known = listed(self._options.classes.get(task, "")) or [
             str(k) for k in range(array.shape[1])
         ]
         if len(known) != array.shape[1] or array.dtype.kind not in "iufb":
@@ -201,7 +215,7 @@ class Part:
 
     def _classes(self, task: str, array: np.ndarray) -> list[Label]:
         """Words as they are, numbers by `--classes`; nothing, nan and -1 are no label."""
-        known = listed(self._config.classes.get(task, ""))
+        known = listed(self._options.classes.get(task, ""))
         array = array.astype(np.int8) if array.dtype.kind == "b" else array
         words = [as_text(item) for item in array]
         numbered = array.dtype.kind in "iuf" or all(isinstance(i, int | float) for i in array)

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,6 @@ from jobs.interop.columns import (
 from jobs.interop.tables import Table
 from jobs.preparing.adapter import Label, Row, is_media, media
 
-if TYPE_CHECKING:
-    from jobs.datasets.folder import Config
-
 File = tuple[str, Source]
 """Name below the source (or inside its shard), and where the bytes lie."""
 
@@ -36,23 +34,37 @@ NUMBERS = ("end_s", "fold", "start_s", "turn")
 COLUMNS = ("name", "video", "audio", "text", *NUMBERS, *PEOPLE, "split")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What a command says of the table; the fields are those of `jobs.datasets.folder.Config`."""
+
+    columns: Mapping[str, str]
+    tasks: Mapping[str, str]
+    classes: Mapping[str, str]
+    ranges: Mapping[str, str]
+    profile: tuple[str, ...]
+    as_is: tuple[str, ...]
+
+
 class Reading:
     """One pass over the table, gathering rows and every fault."""
 
-    def __init__(self, config: "Config", table: Table, source: str, files: Sequence[File]) -> None:
+    def __init__(
+        self, options: LabelOptions, table: Table, source: str, files: Sequence[File]
+    ) -> None:
         self.faults = list(table.faults)
         self.rows: list[Row] = []
         self.folds: dict[str, int] = {}
         self.tasks: dict[str, Task] = {}
         self.notes: list[str] = []
-        self._config, self._table, self._source = config, table, source
+        self._options, self._table, self._source = options, table, source
         self._files = _by_key(files)
         if self._columns_are_there():
             self._names = self._read_names()
             self._ask_for_media()
             self._words = {role: self._read_words(role) for role in (*PEOPLE, "split")}
             self._numbers = {role: self._read_numbers(role) for role in NUMBERS}
-            self._labels = {task: self._read_task(task) for task in config.tasks}
+            self._labels = {task: self._read_task(task) for task in options.tasks}
             self._read_rows()
         self.notes += filter(None, [table.note])
 
@@ -60,31 +72,31 @@ class Reading:
 
     def _column(self, role: str) -> str | None:
         """The column that has a role, if there is one."""
-        name = self._config.columns.get(role, role)
+        name = self._options.columns.get(role, role)
         return name if name in self._table.columns else None
 
     def _columns_are_there(self) -> bool:
         """Whether the rows can be read; what is not there or may be meant is asked back, all at once."""
-        config, header = self._config, list(self._table.columns)
-        wanted = dict.fromkeys([*config.columns.values(), *config.tasks, *config.profile])
-        absent = [name for name in [*wanted, *config.as_is] if name not in header]
+        options, header = self._options, list(self._table.columns)
+        wanted = dict.fromkeys([*options.columns.values(), *options.tasks, *options.profile])
+        absent = [name for name in [*wanted, *options.as_is] if name not in header]
         self.faults += [f"no column {name!r}; {meant(name, header)}" for name in absent]
         used = {*wanted, *filter(None, map(self._column, COLUMNS))}
         unread = [name for name in header if name not in used]
         self.notes += filter(None, [unread_note(unread)])
         named = any(self._column(role) for role in ("name", "video", "audio"))
         free = [
-            role for role in COLUMNS if self._column(role) is None and role not in config.columns
+            role for role in COLUMNS if self._column(role) is None and role not in options.columns
         ]
-        near = near_roles([name for name in unread if name not in config.as_is], free)
+        near = near_roles([name for name in unread if name not in options.as_is], free)
         for_name = near.pop("name", [])
-        if not named and "name" not in config.columns:
+        if not named and "name" not in options.columns:
             hint = f"type: --columns name={for_name[0]}" if for_name else meant("name", header)
             self.faults.append(
                 f"no column 'name', and no 'video' or 'audio' to name clips by; {hint}"
             )
         self.faults += asked_back(near)
-        self._unread = [name for name in unread if name not in config.as_is]
+        self._unread = [name for name in unread if name not in options.as_is]
         return named and not absent
 
     def _ask_for_media(self) -> None:
@@ -120,7 +132,7 @@ class Reading:
         if column is None:
             return [None] * self._table.num_rows
         words = self._table.words(column)
-        if role in PEOPLE and column not in self._config.as_is:
+        if role in PEOPLE and column not in self._options.as_is:
             self.faults += spelt_differently(column, words)
         return words
 
@@ -149,21 +161,21 @@ class Reading:
 
     def _read_task(self, name: str) -> list[Label]:
         """The labels of a task; the task itself goes into `tasks`."""
-        config, kind = self._config, self._config.tasks[name]
+        options, kind = self._options, self._options.tasks[name]
         if kind == "regression":
-            bounds = config.ranges.get(name)
+            bounds = options.ranges.get(name)
             self.tasks[name] = Task(
                 kind="regression", range=None if bounds is None else _bounds(name, bounds)
             )
             numbers: list[Label] = list(self._finite(name, name))
             return numbers
-        given = tuple(filter(None, map(str.strip, config.classes.get(name, "").split(","))))
+        given = tuple(filter(None, map(str.strip, options.classes.get(name, "").split(","))))
         words = self._table.words(name, keep=given)
         parts = [None if word is None else _parts(word) for word in words]
         if kind == "classification":
             parts = [None if word is None else [word] for word in words]
         found = [part for cell in parts for part in cell or ()]
-        if not given and name not in config.as_is:
+        if not given and name not in options.as_is:
             self.faults += spelt_differently(name, found)
         classes = given or tuple(sorted(set(found)))
         if kind == "classification":
@@ -187,7 +199,7 @@ class Reading:
         return f"row {index + 1}" + (f" ({name})" if name else "")
 
     def _read_rows(self) -> None:
-        profiles = {name: self._table.words(name) for name in self._config.profile}
+        profiles = {name: self._table.words(name) for name in self._options.profile}
         texts, *media_cells = map(self._cells, ("text", "video", "audio"))
         for index, name in enumerate(self._names):
             where = self._where(index)
