@@ -37,7 +37,7 @@ from jobs.evaluation.cross_fitting import JUDGES
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training.run import ELSEWHERE, TrainConfig, identity, is_complete, run_uri
 from jobs.tuning.member_selection import held_trials, members_of, procedure
-from jobs.tuning.run_trials import load_library, run_trials
+from jobs.tuning.run_trials import Budget, load_library, run_trials
 from jobs.tuning.space import Space, default_space, read_space, with_values
 from jobs.tuning.trial_log import Live, describe
 from jobs.tuning.trial_records import STATES, importances, read_ledger, trial_uri, trials_table
@@ -191,7 +191,14 @@ def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) ->
         live = Live(config.trials, ledger, score, tracker, base)
         sampler = trainable.sampler_of(config.search, config.search_seed + len(ledger))
         searcher = trainable.Search(space, base, sampler, ledger, live)
-        run_trials(config, base, library, searcher, score, todo)
+        budget = Budget(
+            trials=todo,
+            time_s=config.time_s,
+            parallel=config.parallel,
+            gpu_share=config.gpu_share,
+            prune=config.prune,
+        )
+        run_trials(base, library, searcher, score, budget)
 
 
 def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:

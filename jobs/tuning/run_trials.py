@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from cluster import settings, storage
 from cluster.session import cluster_capacity
@@ -13,12 +14,25 @@ from jobs.training.parts import Part
 from jobs.training.run import TrainConfig, parts_of, request_of, run_uri
 from jobs.tuning.space import Space
 
-if TYPE_CHECKING:
-    from jobs.tune import Config
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many trials are run, how many of them at once, and for how long."""
+
+    trials: int
+    time_s: float | None
+    parallel: int | None
+    """Trials at once; None: one a CPU, or as many as the GPUs hold."""
+
+    gpu_share: float
+    """Share of a GPU that a trial takes, where there are GPUs [0..1]."""
+
+    prune: bool
+    """Stop a trial that is not among the best after its first folds."""
 
 
 def run_trials(
-    config: "Config", base: TrainConfig, library: Library, searcher: Any, score: str, todo: int
+    base: TrainConfig, library: Library, searcher: Any, score: str, budget: Budget
 ) -> None:
     """Hand the trials to Ray Tune."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -31,8 +45,8 @@ def run_trials(
 
     steps = steps_of(base)
     capacity = cluster_capacity()
-    gpus = config.gpu_share if capacity.gpus else 0.0
-    parallel = config.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
+    gpus = budget.gpu_share if capacity.gpus else 0.0
+    parallel = budget.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
     print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
     trainable = tune.with_parameters(
         trials.Trial,
@@ -49,10 +63,10 @@ def run_trials(
                 metric="score",
                 mode="min",
                 search_alg=searcher,
-                scheduler=trials.Pruner() if config.prune else None,
-                num_samples=todo,
+                scheduler=trials.Pruner() if budget.prune else None,
+                num_samples=budget.trials,
                 max_concurrent_trials=max(1, parallel),
-                time_budget_s=config.time_s,
+                time_budget_s=budget.time_s,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
