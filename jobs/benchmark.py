@@ -25,13 +25,13 @@ from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import Place
 from encoders.store import DEFAULT_STORE
-from jobs import encode
 from jobs.benchmarking.plain_script import Plain, measure_plain
 from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.selection import chosen_work, models_gb
+from jobs.stream.sink import FeatureSink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +83,7 @@ def main(config: EncodeConfig) -> None:
     out = None if config.json is None else storage.absolute(config.json)
     if out is not None:
         check_outputs([out], record_of(out), overwrite=config.overwrite)
-    work = chosen_work(
-        encode.Config(
-            root=root,
-            encoders=config.encoders,
-            transcriber=config.transcriber,
-            store=config.store,
-        ),
-        root,
-    )
+    work = chosen_work(root, config.encoders, config.transcriber, config.store)
     tasks = measured_tasks(units(root), work, config.clips)
     models = models_gb(work)
     capacity = local_capacity(config.session)
@@ -101,7 +93,7 @@ def main(config: EncodeConfig) -> None:
         plan = one_pass(plan_stream(models, capacity or cluster_capacity(), config.workers))
         print("\n".join(plan.lines()), flush=True)
         work = replace(work, threads=plan.encode.threads_each)
-        job = StreamJob(root=root, work=work, decoding=config.decoding)
+        job = StreamJob(root=root, work=work, decoding=config.decoding, sink=FeatureSink())
         alone, whole = [], []
         for number in range(1, config.rounds + 1):
             alone.append(measure_alone(job, tasks, plan))

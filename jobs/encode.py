@@ -59,6 +59,7 @@ from jobs.stream.progress import Progress, check_early, clock, conclude
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
 from jobs.stream.selection import chosen_work, encoder_table, models_gb
+from jobs.stream.sink import FeatureSink
 
 AGAIN = "; --retry-failed tries them again"
 
@@ -125,7 +126,7 @@ def main(config: Config) -> None:
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
     refs = units(root)
-    work = chosen_work(config, root)
+    work = chosen_work(root, config.encoders, config.transcriber, config.store, views=config.views)
     recall_former(root, work, refs)
     tasks = missing_tasks(root, work, refs)
     if config.retry_failed:
@@ -203,7 +204,11 @@ def run_passes(
         if len(plan.passes) > 1:
             print(f"pass {number} of {len(plan.passes)}: {', '.join(names)}")
         job = StreamJob(
-            root=root, work=part, decoding=config.decoding, stall_limit_s=config.stall_limit_s
+            root=root,
+            work=part,
+            decoding=config.decoding,
+            sink=FeatureSink(),
+            stall_limit_s=config.stall_limit_s,
         )
         sized = calibrated(job, part_tasks, plan, capacity, config.workers, config.calibration)
         done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share, before)

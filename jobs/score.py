@@ -29,31 +29,32 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
-from jobs import prepare
 from jobs.catalog.compaction import compact
 from jobs.catalog.features import current_rows, features_uri
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.preparing import probing
+from jobs.preparing.builder import build
 from jobs.preparing.rows import checked, clips_of
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
 from jobs.scoring.scorer import scorer
+from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 from jobs.stream.autotune import Calibration, calibrated
 from jobs.stream.decode import decode_rows
 from jobs.stream.faults import WorkerFaultError
-from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, Scoring, StreamJob, UnitTask, Work
+from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitResult, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.rescue import settled
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
 from jobs.stream.selection import models_gb
-from jobs.stream.workbench import UnitResult, Workbench
+from jobs.stream.workbench import Workbench
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -188,7 +189,7 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         source="clips",
     )
     try:
-        prepare.main(Files(root=root, files=tuple(files)))
+        build(Files(root=root, files=tuple(files)))
         score_dataset(here, bundle)
         table = in_order(read_scores(root, work_folder.SCORES))
         if table.num_rows != len(files):
@@ -336,7 +337,7 @@ def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
         root=config.root,
         work=Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store),
         decoding=config.decoding,
-        scoring=Scoring(
+        sink=ScoreSink(
             bundle=config.bundle,
             root=config.root,
             transcriber=config.transcriber,

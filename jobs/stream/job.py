@@ -1,9 +1,11 @@
 """What travels through the stream: the job, its units, and what is reported of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
 
 from encoders.spec import Descriptor, Needs
 from jobs.catalog.manifest import UnitRef
@@ -77,19 +79,31 @@ class UnitTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """Score the clips by a bundle and publish that in place of their features."""
+class UnitResult:
+    """The finished tables of one unit."""
 
-    bundle: str
-    """As `jobs.scoring.scorer.open_bundle` takes it, with `root` and `transcriber`."""
+    features: Mapping[int, pa.Table]
+    transcripts: pa.Table | None
+    failed: int
+    """Clips with at least one failed row."""
 
-    root: str
-    transcriber: str | None
-    uri: str
-    """Folder of the scores."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Name of encoder or transcriber -> time it took [s]."""
 
-    reads: tuple[str, ...] = ()
-    """What the scores depend on of the clips."""
+    def tables(self) -> list[pa.Table]:
+        """All of them."""
+        return [*self.features.values(), *([] if self.transcripts is None else [self.transcripts])]
+
+
+Publish: TypeAlias = Callable[[UnitTask, UnitResult, Sequence[Mapping[str, Any]]], int]
+"""Publishes what was made of a unit, with the facts of its clips in their order; how many clips failed."""
+
+
+class Sink(Protocol):
+    """Where the results of a stream go. It travels to every worker, so it can be pickled."""
+
+    def open(self, job: "StreamJob") -> Publish:
+        """What publishes the units of a job; for one process, which may remember what it has read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +113,7 @@ class StreamJob:
     root: str
     work: Work
     decoding: DecodingConfig
-    scoring: Scoring | None = None
+    sink: Sink
     stall_limit_s: float = STALL_LIMIT_S
     """What a call of a model may take beyond its own pace [s]."""
 

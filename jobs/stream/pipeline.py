@@ -16,24 +16,23 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from cluster.resources import Plan
-from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
+from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded
-from jobs.catalog.features import features_uri, transcripts_uri
+from jobs.catalog.features import transcripts_uri
 from jobs.stream.clip_buffer import buffers, unpack
 from jobs.stream.decode import decode_span
 from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.job import (
-    Scoring,
     StreamJob,
     UnitReport,
+    UnitResult,
     UnitTask,
-    Work,
     dump,
     job_needs,
     load,
@@ -42,9 +41,9 @@ from jobs.stream.job import (
 )
 from jobs.stream.limits import quiet_limit_s
 from jobs.stream.memory import private_mb, release_memory
-from jobs.stream.result_rows import failed_clips, failure_reasons
+from jobs.stream.result_rows import failure_reasons
 from jobs.stream.watch import Hands, Watch
-from jobs.stream.workbench import UnitResult, Workbench
+from jobs.stream.workbench import Workbench
 
 T = TypeVar("T")
 
@@ -155,7 +154,7 @@ class UnitEncoder:
             )
         self._ending = False
         self._transcripts: UnitIndex | None = None
-        self._published: dict[str, UnitIndex] = {}
+        self._publish = job.sink.open(job)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """One unit row in, one report out."""
@@ -192,7 +191,7 @@ class UnitEncoder:
         facts = json.loads(row["facts"][0].as_py())
         result = self.encode(decoded, task, withheld(facts))
         with self.hands.watch.within(self.job.stall_limit_s):
-            failed = publish(self.job, task, result, facts, self._published)
+            failed = self._publish(task, result, facts)
         release_memory()
         return UnitReport(
             unit=task.ref.unit,
@@ -225,71 +224,6 @@ class UnitEncoder:
             transcripts=transcripts,
             withheld=withheld,
         )
-
-
-def publish(
-    job: StreamJob,
-    task: UnitTask,
-    result: UnitResult,
-    facts: Sequence[Mapping[str, Any]],
-    published: dict[str, UnitIndex],
-) -> int:
-    """Publish a unit's tables, transcripts first, because features may rest on them.
-
-    Args:
-        job: the stream.
-        task: the unit.
-        result: its tables.
-        facts: of its clips, in their order.
-        published: tables whose rows are mended, as they were found; filled here.
-
-    Returns:
-        How many of the clips failed.
-    """
-    if job.scoring is not None:
-        scores = score_unit(job.scoring, job.work, task, result, facts)
-        publish_unit(job.scoring.uri, task.ref.version(job.scoring.reads), scores)
-        return failed_clips([scores])
-    tables = [(job.work.descriptors[index], table) for index, table in result.features.items()]
-    if result.transcripts is not None:
-        assert job.work.transcriber is not None
-        tables.insert(0, (job.work.transcriber, result.transcripts))
-    for item, table in tables:
-        folder = transcripts_uri if item is job.work.transcriber else features_uri
-        uri, version = folder(job.root, item.folder), task.ref.version(item.reads)
-        if task.mend:
-            _publish_mended(uri, version, task, table, published)
-        else:
-            publish_unit(uri, version, table)
-    return result.failed
-
-
-def _publish_mended(
-    uri: str, version: Version, task: UnitTask, table: pa.Table, published: dict[str, UnitIndex]
-) -> None:
-    """Publish what is there and has not failed together with what was done again."""
-    if uri not in published or version not in published[uri]:
-        published[uri] = UnitIndex(uri)
-    if version in published[uri]:
-        rows = mended(published[uri].read(version), table)
-        publish_unit(uri, version, rows, mended=True)
-    elif not task.clips:
-        publish_unit(uri, version, table)
-    # Else the other rows of the unit have left since: the next start finds that they are missing.
-
-
-def score_unit(
-    scoring: Scoring,
-    work: Work,
-    task: UnitTask,
-    result: UnitResult,
-    facts: Sequence[Mapping[str, Any]],
-) -> pa.Table:
-    """The SCORES of a unit from the features just made of it."""
-    from jobs.scoring.scorer import scorer
-
-    features = {work.descriptors[index].folder: result.features[index] for index in task.todo}
-    return scorer(scoring.bundle, scoring.root, scoring.transcriber).scores(facts, features)
 
 
 def worker_device() -> str:

@@ -15,18 +15,16 @@ import pyarrow as pa
 
 from cluster.errors import MachineError, MediaError
 from cluster.resources import Plan
-from cluster.unit_tables import UnitIndex
 from encoders.media import UNKNOWN_DURATION_S
 from jobs.stream.clip_buffer import source_of, undecoded
 from jobs.stream.decode import decode_rows, machines_fault, rows_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
-from jobs.stream.job import StreamJob, UnitReport, UnitTask, Work, facts_of, withheld
+from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, Work, facts_of, withheld
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
-from jobs.stream.pipeline import UnitEncoder, publish
+from jobs.stream.pipeline import UnitEncoder
 from jobs.stream.result_rows import failure_reasons, feature_table, transcript_table
 from jobs.stream.watch import last_resort_s
-from jobs.stream.workbench import UnitResult
 
 START_LIMIT_S = 600.0
 """A worker that has not loaded its models by then does not start at all."""
@@ -61,13 +59,13 @@ def rescue(
     Raises:
         MachineError: what fails is not a clip.
     """
-    published: dict[str, UnitIndex] = {}
+    publish = job.sink.open(job)
     with contextlib.closing(_Ward(job, plan, others, suspicious=suspicious)) as ward:
         for task in tasks:
             begun = time.perf_counter()
             rows = rows_of(task)
             result = _joined([ward.treated(task, rows, number) for number in range(len(rows))])
-            failed = publish(job, task, result, facts_of(rows), published)
+            failed = publish(task, result, facts_of(rows))
             yield UnitReport(
                 unit=task.ref.unit,
                 num_clips=task.num_clips,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cluster import storage
 from cluster.errors import ConfigError
@@ -11,9 +10,6 @@ from encoders.spec import Descriptor, View, describe, find
 from encoders.store import local_paths
 from jobs.catalog.manifest import read_manifest
 from jobs.stream.job import Work
-
-if TYPE_CHECKING:
-    from jobs.encode import Config
 
 
 def encoder_table() -> str:
@@ -40,26 +36,35 @@ def encoder_table() -> str:
     )
 
 
-def chosen_work(config: "Config", root: str) -> Work:
-    """The encoders of the command, their weights found; a transcriber only where text is missing.
+def chosen_work(
+    root: str, encoders: Sequence[str], transcriber: str | None, store: str, *, views: int = 0
+) -> Work:
+    """The encoders of a command, their weights found; a transcriber only where text is missing.
+
+    Args:
+        root: of the dataset.
+        encoders: as they are typed, with their options.
+        transcriber: as it is typed.
+        store: of the weights.
+        views: augmented views of each clip.
 
     Raises:
         ConfigError: an unknown encoder or option, or one named twice.
         WeightsError: weights are not in the store.
     """
-    transcriber = None
-    if config.transcriber is not None:
-        if config.transcriber.partition(":")[0] not in TRANSCRIBERS:
+    recogniser = None
+    if transcriber is not None:
+        if transcriber.partition(":")[0] not in TRANSCRIBERS:
             raise ConfigError(
-                f"there is no transcriber {config.transcriber!r}; known: {', '.join(TRANSCRIBERS)}"
+                f"there is no transcriber {transcriber!r}; known: {', '.join(TRANSCRIBERS)}"
             )
-        transcriber = describe(config.transcriber)
+        recogniser = describe(transcriber)
         if read_manifest(root, ["text"])["text"].null_count == 0:
-            print(f"{transcriber.name} is not needed: every clip has its text")
-            transcriber = None
-    upstream = () if transcriber is None else (transcriber.fingerprint,)
+            print(f"{recogniser.name} is not needed: every clip has its text")
+            recogniser = None
+    upstream = () if recogniser is None else (recogniser.fingerprint,)
     descriptors = []
-    for text in config.encoders:
+    for text in encoders:
         if text.partition(":")[0] not in ENCODERS:
             describe(text)  # names the nearest known one
             raise ConfigError(f"{text!r} is no encoder; type: --transcriber {text}")
@@ -67,12 +72,12 @@ def chosen_work(config: "Config", root: str) -> Work:
     check_context(root, descriptors)
     folders = [item.folder for item in descriptors]
     if len(set(folders)) < len(folders):
-        raise ConfigError(f"--encoders {' '.join(config.encoders)}: one is named twice")
-    store = storage.absolute(config.store)
-    for item in [*descriptors, *([transcriber] if transcriber else [])]:
+        raise ConfigError(f"--encoders {' '.join(encoders)}: one is named twice")
+    store = storage.absolute(store)
+    for item in [*descriptors, *([recogniser] if recogniser else [])]:
         local_paths(item.weights, store)
-    descriptors += views_of(descriptors, config.views)
-    return Work(descriptors=tuple(descriptors), transcriber=transcriber, store=store)
+    descriptors += views_of(descriptors, views)
+    return Work(descriptors=tuple(descriptors), transcriber=recogniser, store=store)
 
 
 def check_context(root: str, descriptors: Sequence[Descriptor]) -> None:

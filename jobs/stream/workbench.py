@@ -1,8 +1,7 @@
 """What an encoder actor does with one unit: transcribe, encode, and turn results into tables; no Ray."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
 from encoders.views import augmented, in_original_time
 from jobs.stream.batcher import Batcher, size_of
-from jobs.stream.job import Work
+from jobs.stream.job import UnitResult, Work
 from jobs.stream.pace import Pace
 from jobs.stream.result_rows import (
     checked,
@@ -31,23 +30,6 @@ T = TypeVar("T")
 
 CPU_BATCH = 8
 """Clips that a model takes at once on a CPU."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitResult:
-    """The finished tables of one unit."""
-
-    features: Mapping[int, pa.Table]
-    transcripts: pa.Table | None
-    failed: int
-    """Clips with at least one failed row."""
-
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Name of encoder or transcriber -> time it took [s]."""
-
-    def tables(self) -> list[pa.Table]:
-        """All of them."""
-        return [*self.features.values(), *([] if self.transcripts is None else [self.transcripts])]
 
 
 class Workbench:

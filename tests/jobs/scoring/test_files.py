@@ -27,7 +27,7 @@ from jobs.scoring import claim as claims
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import open_bundle
 from jobs.scoring.files import in_order
-from jobs.stream import pipeline
+from jobs.stream import decode
 from jobs.stream.job import facts_of
 
 TOYS = Path(__file__).parent.parent / "toys"
@@ -84,8 +84,8 @@ def rows_of(files):
     """Manifest rows of files, as `score_here` makes them."""
     collected = score.Files(root="", files=tuple(files)).collect()
     sources = [s for row in collected.rows for s in (row.video, row.audio) if s is not None]
-    stamps = score._probing.stamps_of((source.uri for source in sources), 1)
-    return score.clips_of(collected, stamps, score._probing.probe_all(sources, stamps, {}, 1), None)
+    stamps = score.probing.stamps_of((source.uri for source in sources), 1)
+    return score.clips_of(collected, stamps, score.probing.probe_all(sources, stamps, {}, 1), None)
 
 
 def scores_of(names):
@@ -259,10 +259,10 @@ def without_ray(config, bundle, todo, uri):
     bench = score.Workbench(job.work)
     for ref in todo:
         task = dataclasses.replace(score._whole(bundle, ref.num_clips), ref=ref)
-        rows = pipeline.rows_of(task)
-        decoded, _ = pipeline.decode_rows(job, task, rows)
+        rows = decode.rows_of(task)
+        decoded, _ = decode.decode_rows(job, task, rows)
         result = bench.run(decoded, task.todo, transcribe=task.transcribe)
-        pipeline.publish(job, task, result, facts_of(rows), {})
+        job.sink.open(job)(task, result, facts_of(rows))
 
 
 @pytest.mark.parametrize(("net", "place"), [("concat_mlp", "{}"), ("sdt", "memory:/{}")])
