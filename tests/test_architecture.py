@@ -1,5 +1,7 @@
 """The house stands as design says: registries equal files, floors hold, imports are light."""
 
+import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from jobs import JOBS
 from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("jobs", "encoders", "fusion", "cluster")
 SHARED_FILES = {"members", "calibration"}  # of fusion.late: not rules
 
 
@@ -44,7 +47,7 @@ def test_every_encoder_key_is_the_name_of_its_file():
     assert list(ENCODERS) == sorted(ENCODERS)
 
 
-@pytest.mark.parametrize("package", ["jobs", "encoders", "fusion", "cluster"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_generic_package_names_resolve_to_this_checkout(package):
     module = importlib.import_module(package)
     assert Path(module.__file__).resolve().is_relative_to(ROOT)
@@ -58,3 +61,68 @@ def test_listing_encoders_imports_no_heavy_library():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert out.stdout.strip() == "[]", out.stderr
+
+
+def sources() -> dict[str, Path]:
+    """Module name -> its file, of all packages."""
+    found = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(tree: ast.AST, modules) -> set[str]:
+    """The modules that a file imports anywhere: at its top, inside functions, for type checkers only."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            inside = names & set(modules)
+            # `from package import module` reads the package's own file only where it takes more.
+            found |= inside | ({node.module} if inside < names else set())
+    return found & set(modules)
+
+
+def circle(graph) -> list[str]:
+    """The files of one circle; empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    modules = sources()
+    graph = {
+        name: imported(ast.parse(path.read_text()), modules) - {name}
+        for name, path in modules.items()
+    }
+    assert sum(map(len, graph.values())) > len(graph), "too few imports were found"
+    assert circle(graph) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import jobs.a",
+        "from jobs import a",
+        "from jobs.a import run",
+        "def late():\n    from jobs.a import run",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from jobs.a import Config",
+    ],
+)
+def test_a_circle_is_found_however_the_import_is_written(back):
+    modules = {"jobs": "", "jobs.a": "from jobs.b import work", "jobs.b": back}
+    graph = {name: imported(ast.parse(text), modules) for name, text in modules.items()}
+    assert set(circle(graph)) == {"jobs.a", "jobs.b"}
+
+
+def test_jobs_have_no_private_files_but_the_command_line():
+    assert [path.name for path in (ROOT / "jobs").glob("_*.py") if path.stem[:2] != "__"] == [
+        "_cli.py"
+    ]
