@@ -83,6 +83,7 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
     assert plain["ratios"].keys() == {"whole", "decode", *figures["model_only"]}
     assert plain["ratios"]["whole"] == pytest.approx(figures["end_to_end_steady"] / plain["rate"])
     assert f"{plain['ratios']['whole']:.2f} times" in table
-    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "figures.json"])
+    written = [tmp_path / "figures.json", tmp_path / "figures.json.config.json"]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, *written])
     for name in [name for name in sys.modules if name.startswith("toy_")]:
         del sys.modules[name]
