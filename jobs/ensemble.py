@@ -11,7 +11,7 @@ Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --r
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,7 @@ def main(config: Config) -> None:
     held = held_out(config.root, config.runs, name, task) if config.runs else None
     held = add_members(config.root, held, config.imported, name, task)
     groups = groups_of(config.root, held.clip_id)
+    held = replace(held, group=groups)
     folds = folds_of(held, groups, config)
     candidates = candidates_of(config, held)
     judged = search(config, held, folds)

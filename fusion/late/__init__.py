@@ -18,6 +18,7 @@ LATE: dict[str, str] = {
     "confidence": "rows weigh their members by entropy, margin or largest probability",
     "log_pool": "softmax of the weighted sum of log-probabilities, weights by NLL (the default)",
     "mean": "mean of probabilities or values, equal or given weights",
+    "mixture": "simple rules mixed by a bootstrap over groups: no part has to be right",
     "per_class": "a log pool with one weight a member and class",
     "product": "product of experts over the prior",
     "stacking": "logistic or ridge regression on the members' scores",

@@ -11,7 +11,7 @@ all classes.
 
 Loss: cross-entropy of softmax(z), or squared error over twice the targets' variance; mean over the rows'
 weights, plus strength / rows * (spread of the members' w around their mean, and size of b), so that few rows
-leave the weights equal.
+leave the weights equal, plus total_strength / (2 rows) * (S - 1)^2, which draws the temperature to 1.
 
 Shapes: member, row, class, parameter.
 """
@@ -47,6 +47,9 @@ class Problem:
 
     class_strength: float = 1.0
     """Pull of a member's weights in different classes towards each other, in rows."""
+
+    total_strength: float = 0.0
+    """Pull of the members' total weight (the inverse temperature) to 1, in rows; of tied weights."""
 
     tied: bool = True
     bias: bool = False
@@ -180,6 +183,7 @@ def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     within = torch.kron(torch.eye(members, dtype=torch.float64), torch.eye(free) - same)
     pull = max(problem.strength, ANCHOR) * between + problem.class_strength * within
     quadratic[:count, :count] = 2 * pull / mass + 2 * ANCHOR / count
+    quadratic[:count, :count] += problem.total_strength / mass / free**2
     offsets = torch.eye(size - count, dtype=torch.float64)
     quadratic[count:, count:] = 2 * max(problem.strength, ANCHOR) * offsets / mass
     centre = torch.zeros(size, dtype=torch.float64)

@@ -48,6 +48,7 @@ class LateRule:
         target: Shaped[Tensor, "row ..."],
         *,
         weights: Shaped[Tensor, " row"] | None = None,
+        groups: Shaped[Tensor, " row"] | None = None,
     ) -> "LateRule":
         """Learn the rule from rows that no member trained on.
 
@@ -56,6 +57,8 @@ class LateRule:
             members: their scores on these rows; rows without any member are left out.
             target: class indices [row], 0 / 1 / NaN (unknown) [row label], or values [row].
             weights: how much each row counts; 1 by default.
+            groups: group (speaker, dialogue ...) of each row, for rules that choose inside by
+                cross-validation over groups; by default every row stands for itself.
 
         Raises:
             ValueError: a kind of task the rule has no meaning for, or targets that do not fit the members.
@@ -67,15 +70,18 @@ class LateRule:
             )
         check_target(members, target)
         weights = torch.ones(len(target)) if weights is None else weights
+        groups = torch.arange(len(target)) if groups is None else groups
         kept = members.present.any(0)
         if not kept.any():
             raise ValueError(f"late rule {cls.name()!r}: no row has a member to fit on")
         members = members.cleaned()
         if not kept.all():
             members, target, weights = members.rows(kept), target[kept], weights[kept]
+            groups = groups[kept]
+        columns = split(members, target, torch.stack([weights.double(), groups.double()], 1))
         parts = [
-            cls.fit_part(config, part, goal, row_weights)
-            for part, goal, row_weights in split(members, target, weights.double())
+            cls.fit_grouped(config, part, goal, rows[:, 0], rows[:, 1].long())
+            for part, goal, rows in columns
         ]
         return cls(config, members.kind, members.names, parts)
 
@@ -136,6 +142,13 @@ class LateRule:
             for part in state["parts"]
         ]
         return cls(config, state["kind"], state["members"], parts)
+
+    @classmethod
+    def fit_grouped(
+        cls, config: Any, members: Members, target: Tensor, weights: Tensor, groups: Tensor
+    ) -> dict[str, Tensor]:
+        """The same for a rule that chooses inside by group; most rules do not."""
+        return cls.fit_part(config, members, target, weights)
 
     @classmethod
     def fit_part(

@@ -35,6 +35,8 @@ class HeldOut:
     """Class index [row], labels [row label] with NaN for unknown, or values [row]."""
 
     members: Members
+    group: np.ndarray | None = None
+    """int64 [row]: code of each row's group; None: every row stands for itself."""
 
     def rows(self, index: np.ndarray) -> "HeldOut":
         """Some of the rows (an index or a boolean mask)."""
@@ -44,6 +46,7 @@ class HeldOut:
             fold=self.fold[index],
             target=self.target[picked],
             members=self.members.rows(picked),
+            group=None if self.group is None else self.group[index],
         )
 
     def only(self, names: Sequence[str]) -> "HeldOut":
@@ -53,6 +56,7 @@ class HeldOut:
             fold=self.fold,
             target=self.target,
             members=self.members.only(names),
+            group=self.group,
         )
 
 

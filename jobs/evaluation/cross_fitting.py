@@ -142,7 +142,8 @@ def fit(
         calibrations = {name: found[name] for name in members.names}
         members = apply_members(calibrations, members)
     kind = rule_class(candidate.rule)
-    rule = kind.fit(kind.Config(**candidate.options), members, held.target)
+    groups = None if held.group is None else torch.from_numpy(held.group)
+    rule = kind.fit(kind.Config(**candidate.options), members, held.target, groups=groups)
     method: Method = "none" if members.kind == "regression" else candidate.calibration
     calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
     return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)

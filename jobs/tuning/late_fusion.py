@@ -39,6 +39,7 @@ OPTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "confidence": {"measure": ("entropy", "margin", "max_prob")},
     "log_pool": {"shrinkage": (0.1, 1.0, 10.0, 100.0), "bias": (False, True)},
     "mean": {},
+    "mixture": {"folds": (4, 8), "prior_rows": (5.0, 25.0, 100.0)},
     "per_class": {"shrinkage": (10.0, 100.0, 1000.0), "bias": (False, True)},
     "product": {"prior": ("uniform", "fitted")},
     "stacking": {"features": ("log", "probabilities"), "C": (0.001, 0.01, 0.1, 1.0)},

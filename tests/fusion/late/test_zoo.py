@@ -13,7 +13,7 @@ from fusion.late import LATE, rule_class, rule_from_state
 from fusion.late.members import Members, probabilities, shares
 from fusion.metrics import metric
 
-NUM_RULES = 10
+NUM_RULES = 11
 NAMES = ("sharp", "blunt", "noise")
 KINDS = ("classification", "multilabel", "regression")
 NO_REGRESSION = {"confidence", "per_class", "vote"}

@@ -1,0 +1,140 @@
+"""The simple rules that `mixture` mixes: each harms somewhere, together they do not.
+
+    mean       mean of the probabilities, then a temperature
+    pool       softmax(sum_m w_m log p_m): members far apart in weight are allowed
+    even_pool  the same, weights held close together
+    best       the member of least NLL, as it is
+    simplex    sum_m v_m p_m with v on the simplex (MAP under a Dirichlet prior), then a temperature
+
+Every number that sets sharpness has a prior that few rows cannot overrule (`fusion.late._tempering`,
+`total_strength` of the pools). Of values (a regression) all but `simplex` are taken, each
+with the variance of its errors, so that all kinds of tasks are judged by a log-likelihood.
+
+Shapes: rule, member, row, outputs.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fusion.late import _pool
+from fusion.late._tempering import tempered_inverse
+from fusion.late.mean import linear_pool
+from fusion.late.members import FLOOR, Members, shares
+
+RULES = ("mean", "pool", "even_pool", "best", "simplex")
+VALUE_RULES = RULES[:4]
+POOL_STRENGTHS = {"pool": 1.0, "even_pool": 16.0}
+"""Pull of the relative weights M w_m towards each other, in rows."""
+
+SIMPLEX_PRIOR_ROWS = 20.0
+"""Dirichlet prior of the simplex weights: each member counts as 20 / M rows of responsibility."""
+
+SIMPLEX_STEPS = 100
+
+Numbers = Mapping[str, Tensor]
+"""weights [rule member], inverse [rule] (temperatures, 1 where a rule has none), variance [rule]."""
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The rules of a kind of task, in the order of their numbers."""
+    return VALUE_RULES if kind == "regression" else RULES
+
+
+def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: float) -> Numbers:
+    """The numbers of all rules, fitted on the same rows.
+
+    Args:
+        members: clean; every row has a member.
+        target: class indices or values [row].
+        weights: how much each row counts [row].
+        prior_rows: rows' worth of belief that probabilities need no temperature.
+    """
+    even = torch.full((len(members.names),), 1 / len(members.names), dtype=torch.float64)
+    rows = {"mean": even, "best": _best(members, target, weights)}
+    for name, strength in POOL_STRENGTHS.items():
+        rows[name] = _pool_weights(members, target, weights, strength, prior_rows)
+    if members.kind != "regression":
+        rows["simplex"] = _simplex(members, target, weights)
+    table = torch.stack([rows[name] for name in names(members.kind)])
+    inverse = torch.ones(len(table), dtype=torch.float64)
+    variance = torch.ones(len(table), dtype=torch.float64)
+    raw = rule_scores({"weights": table, "inverse": inverse}, members)
+    for index, name in enumerate(names(members.kind)):
+        if members.kind == "regression":
+            errors = (raw[index, :, 0] - target).square()
+            variance[index] = (errors @ weights / weights.sum()).clamp(min=1e-12)
+        elif name in ("mean", "simplex"):
+            inverse[index] = tempered_inverse(raw[index], target, weights, prior_rows)
+    return {"weights": table, "inverse": inverse, "variance": variance}
+
+
+def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row outputs"]:
+    """Log-probabilities (or values) of every rule; finite also in rows without a member."""
+    found = []
+    for index, name in enumerate(names(members.kind)):
+        weights = numbers["weights"][index]
+        if name in POOL_STRENGTHS:
+            none = torch.zeros(members.outputs, dtype=torch.float64)
+            scores = _pool.pool(weights.unsqueeze(1), none, members.scores, members.present)
+        else:
+            scores = linear_pool(weights, members)
+        if members.kind != "regression":
+            scores = torch.log_softmax(numbers["inverse"][index] * scores, 1)
+        found.append(scores)
+    return torch.stack(found)
+
+
+def log_likelihood(numbers: Numbers, members: Members, target: Tensor) -> Float[Tensor, "rule row"]:
+    """How well each rule foresaw each row."""
+    scores = rule_scores(numbers, members)
+    if members.kind == "regression":
+        variance = numbers["variance"].unsqueeze(1)
+        return -((scores[..., 0] - target).square() / variance + variance.log()) / 2
+    return scores.gather(2, target.long().expand(len(scores), -1).unsqueeze(2)).squeeze(2)
+
+
+def _best(members: Members, target: Tensor, weights: Tensor) -> Tensor:
+    """One-hot weights [member] of the member of least loss, each judged where it is present."""
+    if members.kind == "regression":
+        losses = (members.scores[..., 0] - target).square()
+    else:
+        truth = target.long().expand(len(members.scores), -1).unsqueeze(2)
+        losses = -members.scores.gather(2, truth).squeeze(2)
+    there = members.present * weights
+    mean = (losses * there).sum(1) / there.sum(1).clamp(min=1e-300)
+    mean[there.sum(1) == 0] = torch.inf
+    return torch.nn.functional.one_hot(mean.argmin(), len(mean)).double()
+
+
+def _pool_weights(
+    members: Members, target: Tensor, weights: Tensor, strength: float, prior_rows: float
+) -> Tensor:
+    """Weights [member] of a log pool (of values: a linear one)."""
+    problem = _pool.Problem(
+        kind=members.kind,
+        scores=members.scores,
+        present=members.present,
+        target=target,
+        weights=weights,
+        # The solver's strength is on w; relative weights are u = M w.
+        strength=strength * len(members.names) ** 2 / 2,
+        total_strength=prior_rows,
+    )
+    return _pool.solve(problem)[0][:, 0]
+
+
+def _simplex(members: Members, target: Tensor, weights: Tensor) -> Tensor:
+    """Mixing weights [member] by expectation-maximisation."""
+    count = len(members.names)
+    truth = target.long().expand(count, -1).unsqueeze(2)
+    p = members.scores.gather(2, truth).squeeze(2).exp().clamp(min=FLOOR)
+    found = torch.full((count,), 1 / count, dtype=torch.float64)
+    for _ in range(SIMPLEX_STEPS):
+        joint = shares(found, members.present) * p
+        blame = joint / joint.sum(0).clamp(min=1e-300)
+        found = blame @ weights + SIMPLEX_PRIOR_ROWS / count
+        found = found / found.sum()
+    return found

@@ -1,0 +1,135 @@
+"""Mixture of simple rules, for few people: each harms somewhere, together they rarely do.
+
+    p(k | row) = sum_r v_r p_r(k | row)
+
+The rules r are those of `fusion.late._mixed`. Each is fitted on some groups and judged on the others (inner
+cross-validation over groups); v_r is the share of the draws of a Bayesian bootstrap over groups (weights from
+a flat Dirichlet) in which r foresaw the held-out rows best. With many groups one rule gets it all; with few
+the weight is spread, so that luck on a handful of speakers decides nothing. The mixture is linear because a
+linear one bounds the loss of every row by -log p_r - log v_r of its best rule: one overconfident net cannot
+veto the others. Of a regression values are mixed by the same shares.
+
+Rubin, The Bayesian bootstrap, Annals of Statistics 1981, https://doi.org/10.1214/aos/1176345338; what differs
+is that rules are weighted by it, not parameters.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fusion.late import _mixed
+from fusion.late._rule import LateRule, Part
+from fusion.late.members import FLOOR, Members
+
+
+class Rule(LateRule):
+    """Numbers of the rules and their shares."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """How the shares are found."""
+
+        folds: int = 4
+        """Parts of the inner cross-validation over groups [>= 2]; fewer groups: one is left out a time."""
+
+        draws: int = 200
+        """Draws of the bootstrap over groups."""
+
+        prior_rows: float = 25.0
+        """Rows' worth of belief that probabilities need no temperature [>= 0]."""
+
+        seed: int = 0
+        """Seed of the folds and draws."""
+
+        def __post_init__(self) -> None:
+            if self.folds < 2 or self.draws < 1 or self.prior_rows < 0:
+                raise ValueError(
+                    f"mixture: folds {self.folds}, draws {self.draws}, prior_rows {self.prior_rows}; "
+                    "expected at least 2, 1 and 0"
+                )
+
+    @classmethod
+    def fit_grouped(
+        cls, config: Any, members: Members, target: Tensor, weights: Tensor, groups: Tensor
+    ) -> dict[str, Tensor]:
+        """Numbers of the rules fitted on all rows, and the shares [rule]."""
+        numbers = _mixed.fit_rules(members, target, weights, config.prior_rows)
+        group = torch.unique(groups, return_inverse=True)[1]
+        foreseen = held_out_likelihood(config, members, target, weights, group)
+        return {**numbers, "shares": bootstrap_shares(config, foreseen * weights, group)}
+
+    def combine_part(self, part: Part, members: Members) -> Tensor:
+        """[row outputs]: log of the mixed probabilities, or the mixed values."""
+        scores = _mixed.rule_scores(part, members)
+        shares = part["shares"].reshape(-1, 1, 1)
+        if members.kind == "regression":
+            return (shares * scores).sum(0)
+        mixed = (shares * scores.exp()).sum(0).clamp(min=FLOOR)
+        return (mixed / mixed.sum(1, keepdim=True)).log()
+
+    def part_shares(self, part: Part) -> Tensor:
+        """Each member's share of each rule, weighted by the rules' shares."""
+        weights = part["weights"]
+        alike = weights / weights.sum(1, keepdim=True).clamp(min=1e-300)
+        return part["shares"] @ alike
+
+    def rule_shares(self) -> dict[str, float]:
+        """Share of each simple rule; the mean over labels."""
+        mean = torch.stack([part["shares"] for part in self.parts]).mean(0)
+        return dict(zip(_mixed.names(self._part_kind), mean.tolist(), strict=True))
+
+    @property
+    def _part_kind(self) -> str:
+        return "regression" if self.kind == "regression" else "classification"
+
+
+def held_out_likelihood(
+    config: Any, members: Members, target: Tensor, weights: Tensor, group: Int[Tensor, " row"]
+) -> Float[Tensor, "rule row"]:
+    """Log-likelihood of each row under each rule, fitted without the row's part of the groups."""
+    count = int(group.max()) + 1
+    parts = min(config.folds, count)
+    rules = len(_mixed.names(members.kind))
+    found = torch.zeros(rules, len(target), dtype=torch.float64)
+    if parts < 2:  # one group says nothing of others: the shares stay even
+        return found
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))
+    part_of = torch.empty(count, dtype=torch.int64)
+    part_of[order] = torch.arange(count) % parts
+    fold = part_of[group]
+    for number in range(parts):
+        at = fold == number
+        numbers = _mixed.fit_rules(members.rows(~at), target[~at], weights[~at], config.prior_rows)
+        found[:, at] = _mixed.log_likelihood(numbers, members.rows(at), target[at])
+    return found
+
+
+def bootstrap_shares(
+    config: Any, foreseen: Float[Tensor, "rule row"], group: Int[Tensor, " row"]
+) -> Float[Tensor, " rule"]:
+    """Share of the draws over groups in which each rule is best; rules that tie share a draw.
+
+    >>> config = Rule.Config()
+    >>> always = torch.tensor([[0.0, 0.0, 0.0], [-1.0, -1.0, -1.0]])
+    >>> bootstrap_shares(config, always, torch.arange(3)).tolist()
+    [1.0, 0.0]
+    >>> bootstrap_shares(config, torch.zeros(2, 3), torch.arange(3)).tolist()
+    [0.5, 0.5]
+    """
+    count = int(group.max()) + 1
+    by_group = torch.zeros(len(foreseen), count, dtype=torch.float64)
+    by_group.index_add_(1, group, foreseen.double())
+    # A flat Dirichlet is a row of exponentials over their sum, which no comparison needs.
+    uniform = torch.rand(
+        config.draws,
+        count,
+        generator=torch.Generator().manual_seed(config.seed),
+        dtype=torch.float64,
+    )
+    totals = -(1 - uniform).log() @ by_group.T
+    best = totals.amax(1, keepdim=True)
+    winners = (totals >= best - 1e-12 * best.abs()).double()
+    return (winners / winners.sum(1, keepdim=True)).mean(0)

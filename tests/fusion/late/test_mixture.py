@@ -1,0 +1,198 @@
+"""The mixture of simple rules: what it promises on few people, and what its parts are."""
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.late import _mixed, rule_class
+from fusion.late._tempering import tempered_inverse
+from fusion.late.calibration import Calibration
+from fusion.late.members import Members
+from fusion.metrics import metric
+
+MIXTURE = rule_class("mixture")
+CLASSES = 4
+
+
+def people(count, *, each=25, seed=0, spread=0.5, sharpness=(1.5, 1.2, 0.8)):
+    """Members of falling quality over people who differ in how well they are read."""
+    draws = torch.Generator().manual_seed(seed)
+    group = torch.arange(count).repeat_interleave(each)
+    target = torch.randint(CLASSES, (len(group),), generator=draws)
+    signal = torch.nn.functional.one_hot(target, CLASSES).double()
+    readable = 1 + spread * torch.randn(count, generator=draws, dtype=torch.float64)[group]
+    logits = torch.stack(
+        [
+            s * readable.unsqueeze(1) * signal
+            + torch.randn(len(group), CLASSES, generator=draws, dtype=torch.float64)
+            for s in sharpness
+        ]
+    )
+    return logits, target, group
+
+
+def members(logits):
+    return Members.from_logits([f"m{i}" for i in range(len(logits))], "classification", logits)
+
+
+HOSTILE = {
+    "copies": lambda logits, draws: logits[:1].repeat(4, 1, 1),
+    "useless": lambda logits, draws: torch.randn(2, *logits.shape[1:], generator=draws).double(),
+    "over-confident noise": lambda logits, draws: (
+        12 * torch.randn(2, *logits.shape[1:], generator=draws).double()
+    ),
+    "over-confident by 10": lambda logits, draws: 10 * logits[:2],
+    "anti-correlated": lambda logits, draws: -2 * logits[:1],
+    "nothing": lambda logits, draws: logits[:0],
+}
+
+
+def nll(scores, target):
+    return metric("nll")(scores.exp(), target)
+
+
+def parts(fit, test):
+    """NLL on the test rows of what the default is compared with."""
+    losses = {}
+    for name, options in (("mean", {}), ("log_pool", {"fitted": False})):
+        rule = rule_class(name)
+        rule = rule.fit(rule.Config(**options), fit[0], fit[1])
+        heat = Calibration.fit("temperature", "classification", rule.combine(fit[0]), fit[1])
+        losses[name] = nll(heat.apply(rule.combine(test[0])), test[1])
+    alone = [nll(scores, fit[1]) for scores in fit[0].scores]
+    best = int(np.argmin(alone))
+    heat = Calibration.fit("temperature", "classification", fit[0].scores[best], fit[1])
+    losses["best single"] = nll(heat.apply(test[0].scores[best]), test[1])
+    return losses
+
+
+MOST_REGRET = {4: 0.15, 8: 0.08, 24: 0.02, 100: 0.01}
+"""NLL over that of the best rival, by the number of people; independent members want the even pool."""
+
+
+@pytest.mark.parametrize("count", MOST_REGRET)
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_it_is_hardly_worse_than_the_best_of_its_rivals_and_the_less_the_more_people(count, kind):
+    gaps = []
+    for seed in range(4):
+        logits, target, group = people(count + 60, seed=seed, each=10)
+        extra = HOSTILE[kind](logits, torch.Generator().manual_seed(seed))
+        every = members(torch.cat([logits, extra.double()]))
+        at = group < count
+        fit, test = (every.rows(at), target[at]), (every.rows(~at), target[~at])
+        rule = MIXTURE.fit(MIXTURE.Config(), *fit, groups=group[at])
+        ours, rivals = nll(rule.combine(test[0]), test[1]), parts(fit, test)
+        gaps.append(ours / min(rivals.values()) - 1)
+    assert np.mean(gaps) < MOST_REGRET[count]
+
+
+def test_a_net_that_is_sure_and_wrong_harms_less_than_in_a_pool():
+    logits, target, group = people(12, seed=1)
+    other, answers, _ = people(12, seed=2)
+    rule = MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
+    spoilt = other.clone()
+    spoilt[1] = -8 * spoilt[1]
+    pool = rule_class("log_pool")
+    pooled = pool.fit(pool.Config(), members(logits), target).combine(members(spoilt))
+    assert nll(rule.combine(members(spoilt)), answers) < nll(pooled, answers)
+
+
+def test_the_more_groups_the_more_one_rule_has():
+    few, many = (
+        max(
+            MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
+            .rule_shares()
+            .values()
+        )
+        for logits, target, group in (people(3, seed=3), people(300, seed=3))
+    )
+    assert many > few
+    assert few < 0.9
+
+
+def test_rows_of_one_group_are_never_on_both_sides_of_the_inner_cross_validation(monkeypatch):
+    logits, target, group = people(7, each=6)
+    seen = []
+    plain = _mixed.fit_rules
+
+    def spy(some, goal, weights, prior_rows):
+        seen.append(some.num_rows)
+        return plain(some, goal, weights, prior_rows)
+
+    monkeypatch.setattr(_mixed, "fit_rules", spy)
+    MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
+    assert len(seen) == 5
+    assert all(rows % 6 == 0 for rows in seen)
+    assert sum(42 - rows for rows in seen[1:]) == 42
+
+
+def test_a_single_group_leaves_the_shares_even():
+    logits, target, group = people(1)
+    rule = MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
+    assert list(rule.rule_shares().values()) == pytest.approx([0.2] * 5)
+
+
+def test_the_simplex_is_the_maximum_of_its_posterior():
+    logits, target, _ = people(10)
+    some = members(logits)
+    weights = torch.ones(len(target)).double()
+    found = _mixed.fit_rules(some, target, weights, 25.0)["weights"][-1]
+    p = some.scores.gather(2, target.expand(3, -1).unsqueeze(2)).squeeze(2).exp()
+
+    def posterior(v):
+        return (v @ p).log().sum() + (20 / 3) * v.log().sum()
+
+    draws = np.random.default_rng(0).dirichlet(200 * found.numpy(), size=300)
+    assert all(posterior(torch.from_numpy(v)) <= posterior(found) + 1e-6 for v in draws)
+
+
+def test_pools_are_the_stationary_points_of_their_objectives():
+    logits, target, _ = people(6, seed=4)
+    some = members(logits)
+    found = _mixed.fit_rules(some, target, torch.ones(len(target)).double(), 25.0)["weights"]
+    for row, strength in ((1, 1.0), (2, 16.0)):
+        w = found[row].clone().requires_grad_()
+        u = len(w) * w
+        loss = torch.nn.functional.cross_entropy(
+            (w.reshape(-1, 1, 1) * some.scores).sum(0), target, reduction="sum"
+        )
+        loss = loss + strength / 2 * (u - u.mean()).square().sum() + 25 / 2 * (u.mean() - 1) ** 2
+        loss.backward()
+        free = found[row] > 0
+        assert w.grad[free].abs().max() < 0.05  # of a loss in rows: 150 of them
+        assert (w.grad[~free] > -0.05).all()
+
+
+def test_few_rows_hardly_move_a_temperature_and_many_find_it():
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(20000, CLASSES, generator=draws, dtype=torch.float64) * 2
+    target = torch.multinomial(torch.softmax(z, 1), 1, generator=draws).squeeze(1)
+    sharp = torch.log_softmax(3 * z, 1)
+    ones = torch.ones(len(target)).double()
+    assert tempered_inverse(sharp, target, ones, 25.0) == pytest.approx(1 / 3, abs=0.01)
+    few = tempered_inverse(sharp[:20], target[:20], ones[:20], 25.0)
+    assert 0.4 < few < 1
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_other_kinds_are_not_worse_than_the_mean_on_unseen_people(kind):
+    logits, target, group = people(40, seed=5)
+    if kind == "regression":
+        goal = target.double()
+        scores = goal.reshape(1, -1, 1) + torch.tensor([0.5, 1.0, 4.0]).reshape(3, 1, 1) * (
+            logits[..., :1] - logits[..., :1].mean()
+        )
+        judge = "mse"
+    else:
+        goal = torch.nn.functional.one_hot(target, CLASSES).double()
+        scores, judge = 2 * logits, "multilabel_nll"
+    every = Members.from_logits(["a", "b", "c"], kind, scores)
+    at = group < 12
+    loss = {}
+    for name in ("mean", "mixture"):
+        rule = rule_class(name)
+        fitted = rule.fit(rule.Config(), every.rows(at), goal[at], groups=group[at])
+        said = fitted.combine(every.rows(~at))
+        said = torch.sigmoid(said) if kind == "multilabel" else said
+        loss[name] = metric(judge)(said, goal[~at])
+    assert loss["mixture"] < loss["mean"] * 1.01
