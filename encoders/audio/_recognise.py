@@ -174,10 +174,10 @@ class WhisperRecogniser:
             result = self._model.decoder(
                 input_ids=ids,
                 encoder_hidden_states=states,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             )
-            cache = result.past_key_values
+            cache = result.cache
             logits = result.last_hidden_state[:, -1].float() @ self._vocabulary.T
             logits[:, self._never] = -torch.inf
             logits[:, end + 1 :] = -torch.inf

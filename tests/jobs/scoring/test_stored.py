@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import storage, tables
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.unit_tables import publish_unit, with_versions
 from encoders.spec import describe
 from jobs import score
@@ -267,15 +267,17 @@ class TestWhatBelongsTogether:
     ):
         toys.corpus.write_corpus(tmp_path, 8, seconds=0.01)
         toys.bundle.write_bundle(tmp_path, net="sdt")
-        streamed = []
-        monkeypatch.setattr(score, "score_clips", lambda *given: streamed.append(given))
+
+        def stream(*_given):
+            raise AffuseError("the clips are streamed")
+
+        monkeypatch.setattr(score, "score_clips", stream)
         command = ["score", "--root", str(tmp_path), "--bundle", "b", "--source", "clips"]
-        assert run(command) == 0
-        assert len(streamed) == 1
+        assert run(command) == 1
+        assert "the clips are streamed" in capsys.readouterr().err
         with_columns(tmp_path, dialogue=["d0"] * 8)
         assert run(command) == 2
         assert "type first: affuse encode" in capsys.readouterr().err
-        assert len(streamed) == 1
 
     def test_statistics_of_a_speaker_are_over_all_of_their_clips(self, toys, tmp_path, monkeypatch):
         toys.corpus.write_corpus(tmp_path, 120, seconds=0.01)
