@@ -78,8 +78,9 @@ def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[U
     spans = cut_spans(tasks, plan.decode.workers)
     for start in range(0, len(spans), MAX_SPANS):
         part = spans[start : start + MAX_SPANS]
-        with warnings.catch_warnings():  # bounded retries have no named parameter before Ray 2.64
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            # Bounded retries have no named parameter before Ray 2.64.
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated", DeprecationWarning)
             dataset = _pipeline(job, part, plan)
         silent = {task.ref.unit: task for span in part for task in span}
         try:
