@@ -20,7 +20,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster import console, settings, storage
 from cluster.console import Table
@@ -29,6 +29,7 @@ from cluster.session import cluster_capacity, ray_session
 from cluster.settings import Place
 from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
+from fusion.training.ordering import seed_of
 from jobs import train
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
@@ -41,6 +42,9 @@ from jobs.tuning.run_trials import Budget, load_library, run_trials
 from jobs.tuning.space import Space, default_space, read_space, with_values
 from jobs.tuning.trial_log import Live, describe
 from jobs.tuning.trial_records import STATES, importances, read_ledger, trial_uri, trials_table
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 ALSO_ELSEWHERE = (
     "ensemble",
@@ -189,7 +193,10 @@ def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) ->
         if metric(score).kind != task.kind:
             raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
         live = Live(config.trials, ledger, score, tracker, base)
-        sampler = trainable.sampler_of(config.search, config.search_seed + len(ledger))
+
+        def sampler(number: int) -> "BaseSampler":
+            return trainable.sampler_of(config.search, seed_of(config.search_seed, number) % 2**32)
+
         searcher = trainable.Search(space, base, sampler, ledger, live)
         budget = Budget(
             trials=todo,

@@ -144,7 +144,8 @@ class Search(Searcher):  # type: ignore[misc]
     Args:
         space: what is searched.
         config: train's config that the space varies.
-        sampler: of Optuna.
+        sampler: gives the sampler of a trial by its number, so that a search that was stopped draws as one
+            that was not.
         ledger: trials of an earlier start of the same search.
         on_record: called with every trial that ended.
     """
@@ -153,14 +154,15 @@ class Search(Searcher):  # type: ignore[misc]
         self,
         space: Space,
         config: TrainConfig,
-        sampler: optuna.samplers.BaseSampler,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
         ledger: Sequence[Record],
         on_record: Callable[[Record], None],
     ) -> None:
         super().__init__(metric="score", mode="min")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.config, self.on_record = space, config, on_record
-        self.study = optuna.create_study(direction="minimize", sampler=sampler)
+        self.sampler = sampler
+        self.study = optuna.create_study(direction="minimize", sampler=sampler(0))
         for record in ledger:
             self.study.add_trial(frozen(record))
         sets = [list(some) for some in space.values_of("inputs", list(config.inputs))]
@@ -170,6 +172,7 @@ class Search(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next configuration."""
+        self.study.sampler = self.sampler(self.next)
         inputs = turn_of(self.turns, self.next)
         if inputs is not None:
             self.study.enqueue_trial({"inputs": json.dumps(inputs)})

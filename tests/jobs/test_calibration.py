@@ -209,14 +209,14 @@ class TestOnACpu:
         corpus.write_corpus(tmp_path, 4)
         for number in range(4):
             (tmp_path / "media" / f"{number}.wav").unlink()
-        encode.main(config(tmp_path))
+        encode.main(config(tmp_path, max_failed_share=1.0))
         (line,) = said_of(capsys)
         assert line == "calibration: none of 4 clips drawn could be read; the plan stays as it is"
         assert self.states(tmp_path) == {"failed": 4}
 
     def test_a_clip_that_kills_the_encoder_leaves_the_plan(self, corpus, session, tmp_path, capsys):
         corpus.write_corpus(tmp_path, 4, texts=["fine", "CRASH", "fine", "fine"])
-        encode.main(config(tmp_path, "toy_text"))
+        encode.main(config(tmp_path, "toy_text", max_failed_share=1.0))
         (line,) = said_of(capsys)
         assert "a worker with clips of the job ended (ActorDiedError); the plan stays" in line
         found = read_features(str(tmp_path), resolve_features(str(tmp_path), "toy_text"))

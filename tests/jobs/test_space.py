@@ -1,6 +1,7 @@
 """A search space is five lines of YAML, and every mistake in it is found before the first trial."""
 
 import dataclasses
+from functools import partial
 
 import optuna
 import pytest
@@ -109,7 +110,7 @@ class TestTurns:
     def test_a_search_gives_each_set_its_share(self, tmp_path):
         base = dataclasses.replace(BASE, root=str(tmp_path), run="t")
         values = {"inputs": [["voice"], ["face"], ["voice", "face"]], "lr": {"log": [1e-4, 1e-2]}}
-        search = Search(read_space(values, base), base, sampler_of("optuna", 0), [], print)
+        search = Search(read_space(values, base), base, partial(sampler_of, "optuna"), [], print)
         drawn = [search.suggest(str(index))["values"]["inputs"] for index in range(21)]
         assert drawn[:3] == [["voice"], ["face"], ["voice", "face"]]
         for inputs in drawn[:3]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -181,8 +182,13 @@ class TestTrial:
         assert reason in result["error"]
 
         def searcher():
-            sampler = trainable.sampler_of("random", 0)
-            return trainable.Search(space, base, sampler, read_ledger(base), lambda _record: None)
+            return trainable.Search(
+                space,
+                base,
+                partial(trainable.sampler_of, "random"),
+                read_ledger(base),
+                lambda _record: None,
+            )
 
         found = searcher()
         found.suggest("a")
