@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from cluster import storage
-from jobs._features import feature_folders, read_features
+from jobs.catalog.features import feature_folders, read_features
 from jobs.catalog.predictions import read_predictions
 
 HERE = Path(__file__).resolve().parent
