@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))
 
 
-def prepared(root, path, *, task, key, names, group, split, classes=""):
+def prepared(root, path, *, task, key, names, group, split, classes="", as_is=()):
     """A dataset without media from one file of arrays."""
     kind = "classification" if classes else "regression"
     prepare.main(
@@ -31,6 +31,7 @@ def prepared(root, path, *, task, key, names, group, split, classes=""):
             classes={task: classes} if classes else {},
             names=(names,),
             columns={"group": group, "split": split},
+            as_is=as_is,
         )
     )
 
@@ -95,7 +96,7 @@ def test_the_published_mosi_features_leak(tmp_path):
     root = str(tmp_path / "mosi")
     prepared(
         root, path, task="sentiment", key="label_binary", names="utt_id", group="video_id",
-        split="split_bclstm", classes="negative,positive",
+        split="split_bclstm", classes="negative,positive", as_is=("utt_no",),
     )  # fmt: skip
     bring(root, path, "text", "utt_id")
     bring(root, path, "audio", "utt_id")
@@ -196,7 +197,7 @@ def test_the_published_mosi_text_is_told_from_audio_by_a_valid_split_too(tmp_pat
     root = str(tmp_path / "mosi")
     prepared(
         root, tmp_path / "own.npz", task="sentiment", key="label_binary", names="utt_id",
-        group="video_id", split="own", classes="negative,positive",
+        group="video_id", split="own", classes="negative,positive", as_is=("utt_no",),
     )  # fmt: skip
     for array in ("text", "audio"):
         bring(root, tmp_path / "own.npz", array, "utt_id")

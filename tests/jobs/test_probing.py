@@ -26,7 +26,7 @@ SOUND = Probe(
 SCRIPT = """
 import contextlib, os, signal, sys, time
 from encoders.media import Decoder
-from jobs import _probing
+from jobs.preparing import probing
 from jobs.__main__ import main
 
 probe = Decoder.probe
