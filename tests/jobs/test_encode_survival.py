@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import NotPreparedError
 from jobs.catalog.features import feature_folders, features_uri, read_features
 
 TOYS = Path(__file__).parent / "toys"
@@ -117,4 +119,8 @@ def test_clips_added_after_a_kill_are_encoded_with_the_rest(toys, tmp_path):
 def test_an_interrupted_job_leaves_no_half_written_file(toys, tmp_path):
     toys.write_corpus(tmp_path, 80)
     kill_after(tmp_path, 4)
-    assert all(rows for rows in all_rows(tmp_path).values())
+    files = list(Path(features_uri(str(tmp_path))).glob("*/*.parquet"))
+    assert len(files) >= 4
+    assert all(pq.read_table(file).num_rows == toys.UNIT for file in files)
+    with pytest.raises(NotPreparedError, match="have no row"):
+        all_rows(tmp_path)
