@@ -20,8 +20,12 @@ OBEYED_S = 2.5
 
 STATUS = 130
 
+LANDED_S = 0.02
+"""How long after a swallowed interrupt the next one is raised: the callback has returned by then."""
+
 _heard = threading.Event()
 _said = threading.Event()
+_swallowed = threading.Event()
 
 
 def obey(say: Callable[[], object]) -> None:
@@ -38,6 +42,7 @@ def obey(say: Callable[[], object]) -> None:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, _interrupted)
+    _look_after_swallowed()
     threading.Thread(target=_watch, args=(reader, say), name="interrupt", daemon=True).start()
 
 
@@ -57,11 +62,32 @@ def _interrupted(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _look_after_swallowed() -> None:
+    """Python prints and forgets what is raised in a finaliser or in the callback of a weak reference."""
+    others = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            others(unraisable)
+        elif threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _interrupted)
+            _swallowed.set()
+
+    sys.unraisablehook = hook
+
+
 def _watch(reader: int, say: Callable[[], object]) -> None:
     while signal.SIGINT not in os.read(reader, 1):
         pass
     _heard.set()
-    time.sleep(OBEYED_S)
+    main = threading.main_thread().ident
+    assert main is not None
+    end = time.monotonic() + OBEYED_S
+    while (left_s := end - time.monotonic()) > 0:
+        if _swallowed.wait(left_s):
+            _swallowed.clear()
+            time.sleep(LANDED_S)
+            signal.pthread_kill(main, signal.SIGINT)
     if not _said.is_set():
         say()
     leave()

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 RESIDENT_BYTES = 32_000_000
 """Pages of a mapped file that may be in memory before they are given back."""
 
-FAULT_BYTES = 64 * 1024
-"""What Linux maps around a page that is touched."""
+FAULT_BYTES = 2**21
+"""What Linux maps around a page that is touched: 64 kB, or the large page that the file lies in by then."""
 
 
 class Steps(Protocol):

@@ -15,7 +15,7 @@ from cluster.errors import ConfigError
 from fusion.training.ordering import seed_of
 from jobs.training.feeds import Clips, Store
 
-CHUNK_BYTES = 8_000_000
+CHUNK_BYTES = 2_000_000
 """Of the values that are worked on at a time."""
 
 

@@ -118,7 +118,7 @@ def listens(folder, process, said):
 
 TRAIN = "--root r --inputs voice --tasks emotion --folds speaker --no-tracking"
 ENSEMBLE = "ensemble --root r --runs voice face --task emotion --name e --resamples 500000"
-EVALUATE = "evaluate --root r --bundle ensemble --name v --resamples 500000"
+EVALUATE = "evaluate --root r --bundle ensemble --resamples 500000"
 IMPORT = "features import --root r --file x.npz --name x --modality audio --array x"
 SESSION = "--session.num-cpus 2 --session.num-gpus 0"
 CASES = {
@@ -147,8 +147,8 @@ CASES = {
     "ensemble": Case("small", ENSEMBLE, listens, 5, may_end=True),
     "evaluate at its start": Case("small", EVALUATE, listens, 0.3),
     "evaluate": Case("small", EVALUATE, listens, 5, may_end=True),
-    "report at its start": Case("small", "report --root r", listens, 0.1),
-    "report": Case("small", "report --root r", listens, 3, may_end=True),
+    "report at its start": Case("small", "report --root r --bundle ensemble", listens, 0.1),
+    "report": Case("small", "report --root r --bundle ensemble", listens, 3, may_end=True),
     "features at its start": Case("small", IMPORT, listens, 0.2),
     "features": Case("small", IMPORT, listens, 1, may_end=True),
 }

@@ -171,7 +171,7 @@ with ray_session(SessionConfig()):
         assert out.returncode == 0, out.stderr
         found = out.stdout.split()
         assert "jobs/encode.py" in found
-        assert "fusion/nets/steps.c" in found
+        assert "fusion/nets/kernels/steps.c" in found
         assert {name.partition("/")[0] for name in found} == {
             "cluster", "encoders", "fusion", "jobs", "pyproject.toml"
         }  # fmt: skip
