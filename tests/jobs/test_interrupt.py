@@ -176,7 +176,9 @@ def test_ctrl_c_ends_a_job_in_one_line_and_leaves_nothing_running(case, request)
         status = process.wait(timeout=60)
         took_s = time.monotonic() - began
         errors = (folder / "complained").read_text()
-        if not (case.may_end and status == 0):
+        # Done, and Python's own end in between: there is nothing left to stop, nor to say.
+        is_done = status == 0 or (status == -signal.SIGINT and not errors)
+        if not (case.may_end and is_done):
             assert status == 130, errors
             assert errors == f"affuse {words[0]}: stopped; the same command goes on from here\n"
         assert took_s < OBEYED_S + SLACK_S
