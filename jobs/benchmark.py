@@ -17,6 +17,7 @@ Cluster:  affuse submit --address URL -- benchmark encode --root s3://bucket/mos
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from cluster import storage
@@ -94,12 +95,12 @@ def main(config: EncodeConfig) -> None:
         print("\n".join(plan.lines()), flush=True)
         work = replace(work, threads=plan.encode.threads_each)
         job = StreamJob(root=root, work=work, decoding=config.decoding, sink=FeatureSink())
-        alone, whole = [], []
+        alone, whole = [measure_alone(job, tasks, plan)], []
         for number in range(1, config.rounds + 1):
-            alone.append(measure_alone(job, tasks, plan))
             whole.append(measure_whole(job, tasks, plan))
+            alone.append(measure_alone(job, tasks, plan))
             print(
-                f"round {number}: alone {alone[-1].ideal(on_gpu=plan.on_gpu):.2f}, "
+                f"round {number}: alone {ideals_around(alone, plan)[-1]:.2f}, "
                 f"whole job {whole[-1].steady:.2f} clips/s",
                 flush=True,
             )
@@ -133,6 +134,12 @@ def one_pass(plan: Plan) -> Plan:
     return plan
 
 
+def ideals_around(alone: Sequence[Alone], plan: Plan) -> list[float]:
+    """The ideal rate of each round: the mean of before and after it, as the machine's own speed drifts."""
+    rates = [item.ideal(on_gpu=plan.on_gpu) for item in alone]
+    return [(before + after) / 2 for before, after in pairwise(rates)]
+
+
 def summary(
     name: str,
     tasks: Sequence[UnitTask],
@@ -140,8 +147,16 @@ def summary(
     alone: Sequence[Alone],
     whole: Sequence[Whole],
 ) -> dict[str, Any]:
-    """Medians over the rounds, and what limits."""
-    ideals = [item.ideal(on_gpu=plan.on_gpu) for item in alone]
+    """Medians over the rounds, and what limits.
+
+    Args:
+        name: of the dataset.
+        tasks: what was run.
+        plan: how.
+        alone: one more than rounds: before the first, and after each.
+        whole: one a round.
+    """
+    ideals = ideals_around(alone, plan)
     ratios = [item.steady / ideal for item, ideal in zip(whole, ideals, strict=True)]
     models = {
         model: statistics.median(item.models[model] for item in alone) for model in alone[0].models

@@ -245,7 +245,7 @@ def _write_part(folder: str, group: Sequence[Version], there: _Listing) -> str:
     buffer = io.BytesIO()
     cached: tuple[str, pa.Table] | None = None
     pending: list[pa.Table] = []
-    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(buffer, schema, **storage.parquet_options(schema)) as writer:
         for version in group:
             at = there.best[version]
             if cached is None or cached[0] != at.uri:

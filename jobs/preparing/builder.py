@@ -140,7 +140,9 @@ def _publish(
     groups = _unit_slices(table)
     for number, first in enumerate(range(0, len(groups), UNITS_PER_FILE)):
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            buffer, table.schema, **storage.parquet_options(table.schema)
+        ) as writer:
             for start, length in groups[first : first + UNITS_PER_FILE]:
                 writer.write_table(table.slice(start, length), row_group_size=length)
         storage.publish_bytes(buffer.getvalue(), storage.join(folder, f"part-{number:05d}.parquet"))
