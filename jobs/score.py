@@ -15,9 +15,9 @@ Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out sc
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import tyro
@@ -41,20 +41,18 @@ from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
+from jobs.scoring.one_by_one import OneByOne
 from jobs.scoring.scorer import scorer
 from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 from jobs.stream.autotune import Calibration, calibrated
-from jobs.stream.decode import decode_rows
-from jobs.stream.faults import WorkerFaultError
-from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitResult, UnitTask, Work
+from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.rescue import settled
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
 from jobs.stream.selection import models_gb
-from jobs.stream.workbench import Workbench
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -212,25 +210,14 @@ def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table
     stamps = probing.stamps_of((source.uri for source in sources), 4)
     clips = clips_of(collected, stamps, probing.probe_all(sources, stamps, {}, 1), None)
     job, task = _job(config, bundle), _whole(bundle, 1)
-    bench = Workbench(job.work)
-    outcomes = [encoded_alone(job, task, bench, clip) for clip in clips]
+    encoder = OneByOne(job, task)
+    outcomes = [encoder.outcome(clip) for clip in clips]
     parts = settled(job.work, task, clips, outcomes)
     features = {
         job.work.descriptors[index].folder: pa.concat_tables([part[index] for part in parts])
         for index in task.todo
     }
     return scorer(config.bundle, config.root, config.transcriber).scores(clips, features)
-
-
-def encoded_alone(
-    job: StreamJob, task: UnitTask, bench: Workbench, clip: Mapping[str, Any]
-) -> UnitResult | WorkerFaultError:
-    """The features of one clip, or what failed; its frames and sound are gone when they are made."""
-    decoded, _ = decode_rows(job, task, [clip])
-    try:
-        return bench.run(decoded, task.todo, transcribe=task.transcribe)
-    except WorkerFaultError as fault:
-        return fault
 
 
 def score_dataset(config: Config, bundle: Bundle) -> None:

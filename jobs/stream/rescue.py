@@ -228,12 +228,13 @@ def settled(
     """The features of clips that were done one by one in this process.
 
     Raises:
-        WorkerFaultError: of the first, where none passed.
+        WorkerFaultError: what may be the machine's fault, where none passed.
     """
     parts: list[Mapping[int, pa.Table]] = []
+    passed = any(isinstance(outcome, UnitResult) for outcome in outcomes)
     for row, outcome in zip(rows, outcomes, strict=True):
         if isinstance(outcome, WorkerFaultError):
-            if not any(isinstance(other, UnitResult) for other in outcomes):
+            if not passed and outcome.kind is not Kind.HUNG:
                 raise outcome
             outcome = error_rows(work, task, row, outcome.row())
         parts.append(outcome.features)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib
 import json
 import os
 import re
@@ -12,8 +13,10 @@ import time
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,10 +27,10 @@ from cluster.session import SessionConfig
 from jobs import score
 from jobs._cli import parse
 from jobs.scoring import claim as claims
-from jobs.scoring import work_folder
+from jobs.scoring import one_by_one, work_folder
 from jobs.scoring.bundle import open_bundle
 from jobs.scoring.files import in_order
-from jobs.stream import decode
+from jobs.stream import decode, watch
 from jobs.stream.job import facts_of
 
 TOYS = Path(__file__).parent.parent / "toys"
@@ -48,7 +51,7 @@ class TestFewFiles:
         files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
         (tmp_path / "media" / "4.wav").write_bytes(b"broken")
         seen, most = [], []
-        inner = score.decode_rows
+        inner = one_by_one.decode_rows
 
         def counted(*args):
             decoded, needs = inner(*args)
@@ -57,7 +60,7 @@ class TestFewFiles:
             most.append(sum(clip() is not None for clip in seen))
             return decoded, needs
 
-        monkeypatch.setattr(score, "decode_rows", counted)
+        monkeypatch.setattr(one_by_one, "decode_rows", counted)
         bundle = open_bundle("b", str(tmp_path))
         table = score.score_here(config(tmp_path), bundle, files)
         assert max(most) == 1
@@ -73,11 +76,38 @@ class TestFewFiles:
         alone = score.score_here(options, bundle, files)
         job, task = score._job(options, bundle), score._whole(bundle, 6)
         clips = [row for file in files for row in rows_of([file])]
-        decoded, _ = score.decode_rows(job, task, clips)
-        result = score.Workbench(job.work).run(decoded, task.todo, transcribe=True)
+        decoded, _ = one_by_one.decode_rows(job, task, clips)
+        result = one_by_one.Workbench(job.work).run(decoded, task.todo, transcribe=True)
         features = {job.work.descriptors[i].folder: t for i, t in result.features.items()}
         together = score.scorer("b", str(tmp_path), "toy_ear").scores(clips, features)
         assert alone.to_pylist() == together.to_pylist()
+
+    @pytest.mark.parametrize("hanging", [{"2"}, {"0", "1"}, {"0", "1", "2"}])
+    def test_one_that_hangs_a_model_costs_itself(self, toys, tmp_path, monkeypatch, hanging):
+        toys.corpus.write_corpus(tmp_path, 3)
+        toys.bundle.write_bundle(tmp_path)
+        files = [str(tmp_path / "media" / f"{i}.wav") for i in range(3)]
+        lengths = {f"{i}.wav": 0.3 + 0.1 * i for i in range(3)}
+        for name, seconds in lengths.items():
+            rate = 8000
+            soundfile.write(tmp_path / "media" / name, np.zeros(round(rate * seconds)), rate)
+        toy = importlib.import_module("toy_encoders").ToyAudio
+        stuck = {lengths[f"{name}.wav"] for name in hanging}
+        inner = toy._one
+
+        def hang(self, clip):
+            while any(abs(clip.duration_s - seconds) < 0.01 for seconds in stuck):
+                time.sleep(0.05)
+            return inner(self, clip)
+
+        monkeypatch.setattr(toy, "_one", hang)
+        monkeypatch.setattr(watch, "LOOK_S", 0.05)
+        options = config(tmp_path, stall_limit_s=0.2)
+        table = score.score_here(options, open_bundle("b", str(tmp_path)), files)
+        rows = {Path(row["name"]).stem: row for row in table.to_pylist()}
+        assert {name for name, row in rows.items() if row["status"] != "ok"} == hanging
+        assert all("longer than" in rows[name]["error"] for name in hanging)
+        stuck.clear()
 
 
 def rows_of(files):
@@ -256,7 +286,7 @@ def until(condition, process, limit_s=240.0):
 def without_ray(config, bundle, todo, uri):
     """What the stream does with units, in this process."""
     job = score._job(config, bundle, uri)
-    bench = score.Workbench(job.work)
+    bench = one_by_one.Workbench(job.work)
     for ref in todo:
         task = dataclasses.replace(score._whole(bundle, ref.num_clips), ref=ref)
         rows = decode.rows_of(task)
