@@ -31,7 +31,7 @@ CALLS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class WorkersConfig:
-    """How a stream is laid out; whatever is left out is derived from the machine."""
+    """Workers of a stream; a field that is left out is derived from the machine."""
 
     actors: int | None = None
     """Encoder actors; by default one per CPU, or one per share of a GPU."""
@@ -43,13 +43,13 @@ class WorkersConfig:
     """Decode tasks at once, of one CPU each; by default all CPUs that no GPU actor holds."""
 
     gpus_per_actor: float | None = None
-    """Share of a GPU that an actor holds; 0 keeps models on the CPU. Default: 1 where there are GPUs."""
+    """Share of a GPU that an actor holds; 0 keeps models on the CPU. By default 1 where there are GPUs."""
 
     gpu_memory_gb: float = 16.0
     """Memory of one GPU [GB]; decides whether the encoders fit together."""
 
     calls_per_actor: int | None = None
-    """Units that a GPU actor has in hand at once, so that its device batches span units; default: 4."""
+    """Units that a GPU actor works on at once, so that its device batches span units; by default 4."""
 
     def __post_init__(self) -> None:
         for name in ("actors", "threads", "decoders", "calls_per_actor"):
@@ -106,51 +106,52 @@ class Plan:
 
 
 def plan_stream(
-    models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig | None = None
+    models_gb: Mapping[str, float], capacity: Capacity, overrides: WorkersConfig | None = None
 ) -> Plan:
     """Lay a stream out over a machine or cluster.
 
     Args:
         models_gb: name of each encoder (and transcriber) -> memory that it takes [GB].
         capacity: what there is.
-        wishes: what the user fixed.
+        overrides: workers that the user set.
 
     Raises:
         PlanError: it cannot fit; the message says what would.
     """
-    wishes = wishes or WorkersConfig()
-    share = wishes.gpus_per_actor
+    overrides = overrides or WorkersConfig()
+    share = overrides.gpus_per_actor
     if share is None:
         share = 1.0 if capacity.gpus >= 1 else 0.0
     return (
-        _on_gpus(models_gb, capacity, wishes, share)
+        _on_gpus(models_gb, capacity, overrides, share)
         if share > 0
-        else _on_cpus(models_gb, capacity, wishes)
+        else _on_cpus(models_gb, capacity, overrides)
     )
 
 
-def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig) -> Plan:
+def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, overrides: WorkersConfig) -> Plan:
     cpus = math.floor(capacity.cpus)
     if cpus < 1:
         raise PlanError(f"the plan needs 1 CPU to decode with; there are {capacity.cpus:g}")
-    if (wishes.actors or 1) * (wishes.threads or 1) > cpus:
+    needed = (overrides.actors or 1) * (overrides.threads or 1)
+    if needed > cpus:
         raise PlanError(
-            f"{_actors_text(wishes)} need {(wishes.actors or 1) * (wishes.threads or 1)} CPUs; there "
-            f"are {cpus}; type: --workers.actors {max(1, cpus // (wishes.threads or 1))}"
+            f"{_actors_text(overrides)} need {needed} CPUs; there are {cpus}; "
+            f"type: --workers.actors {max(1, cpus // (overrides.threads or 1))}"
         )
-    decoders = _decoders(wishes, cpus)
+    decoders = _decoders(overrides, cpus)
     room = room_gb(capacity) - DECODER_GB * decoders
     together_gb = PROCESS_GB + sum(models_gb.values())
     by_memory = math.floor(room / together_gb)
-    by_cpu = cpus // (wishes.threads or 1)
-    actors = wishes.actors or max(1, min(by_cpu, by_memory))
-    if wishes.actors:
+    by_cpu = cpus // (overrides.threads or 1)
+    actors = overrides.actors or max(1, min(by_cpu, by_memory))
+    if overrides.actors:
         reason = "as asked"
     elif 1 <= by_memory < by_cpu:
         reason = f"{room:.1f} GB hold {by_memory} times {together_gb:.1f} GB of models"
     else:
         reason = "one per CPU; they reserve none, so that decoding always finds one"
-    threads = wishes.threads or max(1, cpus // actors)
+    threads = overrides.threads or max(1, cpus // actors)
     passes = _passes(models_gb, room / actors - PROCESS_GB, "memory", actors)
     most_gb = max(sum(models_gb[name] for name in names) for names in passes)
     return Plan(
@@ -162,7 +163,7 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: Workers
             threads_each=1,
             memory_gb_each=DECODER_GB,
             reason="as asked"
-            if wishes.decoders
+            if overrides.decoders
             else f"up to one task per CPU ({cpus}), each with its own decoder child",
         ),
         encode=Stage(
@@ -181,7 +182,7 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, wishes: Workers
 
 
 def _on_gpus(
-    models_gb: Mapping[str, float], capacity: Capacity, wishes: WorkersConfig, share: float
+    models_gb: Mapping[str, float], capacity: Capacity, overrides: WorkersConfig, share: float
 ) -> Plan:
     if capacity.gpus < share:
         raise PlanError(
@@ -190,7 +191,7 @@ def _on_gpus(
         )
     by_gpu = math.floor(capacity.gpus) * math.floor(1 / share + 1e-9)
     by_cpu = math.floor(capacity.cpus) - 1
-    actors = wishes.actors or min(by_gpu, by_cpu)
+    actors = overrides.actors or min(by_gpu, by_cpu)
     if actors > by_gpu or actors < 1 or actors > by_cpu:
         raise PlanError(
             f"{max(actors, 1)} GPU actors need {max(actors, 1) * share:g} GPUs and "
@@ -198,12 +199,12 @@ def _on_gpus(
             f"{capacity.gpus:g} and {capacity.cpus:g}; "
             f"type: --workers.actors {max(1, min(by_gpu, by_cpu))}"
         )
-    reason = "as asked" if wishes.actors else f"{share:g} of a GPU each, {capacity.gpus:g} GPUs"
-    if not wishes.actors and by_cpu < by_gpu:
+    reason = "as asked" if overrides.actors else f"{share:g} of a GPU each, {capacity.gpus:g} GPUs"
+    if not overrides.actors and by_cpu < by_gpu:
         reason = f"{capacity.cpus:g} CPUs leave 1 each and 1 to decode with"
-    decoders = _decoders(wishes, math.floor(capacity.cpus) - actors)
-    calls = wishes.calls_per_actor or CALLS
-    room = wishes.gpu_memory_gb * share * HEADROOM
+    decoders = _decoders(overrides, math.floor(capacity.cpus) - actors)
+    calls = overrides.calls_per_actor or CALLS
+    room = overrides.gpu_memory_gb * share * HEADROOM
     passes = _passes(models_gb, room, "GPU memory", actors)
     return Plan(
         decode=Stage(
@@ -213,14 +214,14 @@ def _on_gpus(
             gpus_each=0,
             threads_each=1,
             memory_gb_each=DECODER_GB,
-            reason="as asked" if wishes.decoders else "every CPU that no actor holds",
+            reason="as asked" if overrides.decoders else "every CPU that no actor holds",
         ),
         encode=Stage(
             name="encode",
             workers=actors,
             cpus_each=1,
             gpus_each=share,
-            threads_each=wishes.threads or 1,
+            threads_each=overrides.threads or 1,
             memory_gb_each=PROCESS_GB + DECODER_GB * calls,
             reason=f"{reason}; {calls} units in hand, batched on the device",
         ),
@@ -230,9 +231,9 @@ def _on_gpus(
     )
 
 
-def _actors_text(wishes: WorkersConfig) -> str:
-    threads = wishes.threads or 1
-    actors = wishes.actors or 1
+def _actors_text(overrides: WorkersConfig) -> str:
+    threads = overrides.threads or 1
+    actors = overrides.actors or 1
     return f"{actors} encoder actor{'s' if actors > 1 else ''} of {threads} thread" + (
         "s" if threads > 1 else ""
     )
@@ -243,14 +244,14 @@ def room_gb(capacity: Capacity) -> float:
     return HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb
 
 
-def _decoders(wishes: WorkersConfig, free: int) -> int:
+def _decoders(overrides: WorkersConfig, free: int) -> int:
     """Decode tasks, of the CPUs that are free for them."""
-    if wishes.decoders is not None and wishes.decoders > free:
+    if overrides.decoders is not None and overrides.decoders > free:
         raise PlanError(
-            f"{wishes.decoders} decode tasks need a CPU each; {free} are free for them; "
+            f"{overrides.decoders} decode tasks need a CPU each; {free} are free for them; "
             f"type: --workers.decoders {free}"
         )
-    return wishes.decoders or free
+    return overrides.decoders or free
 
 
 def _passes(

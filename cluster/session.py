@@ -26,7 +26,7 @@ from cluster.shipping import CHECKOUT
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """Where a job runs."""
+    """Ray session: which cluster is joined, or what a local session may use."""
 
     address: str | None = None
     """Cluster to join (``auto``, ``host:port``); by default RAY_ADDRESS, else this machine."""

@@ -28,6 +28,9 @@ Place = Annotated[str, PLACE]
 NameOrPlace = Annotated[str, NAME_OR_PLACE]
 """The same where it has a slash; else a name under the root."""
 
+FORMER_NAMES = {"calibration": "autotune", "passes": "accumulation_steps"}
+"""Earlier name of a field -> its name now, for who types the earlier one."""
+
 MADE = "made"
 """Beside the fields of a config that was written: the hashes of what was made by it."""
 
@@ -177,6 +180,8 @@ def nearest(name: str, known: list[str]) -> str:
     same = [each for each in known if each.casefold() == name.casefold()]
     if same:
         return f"did you mean {same[0]!r}?"
+    if FORMER_NAMES.get(name) in known:
+        return f"did you mean {FORMER_NAMES[name]!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 

@@ -79,7 +79,7 @@ class Sizing:
 
 
 def size_stream(
-    plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+    plan: Plan, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> Sizing:
     """Size the stages of a plan by what was measured.
 
@@ -87,33 +87,35 @@ def size_stream(
         plan: as `cluster.resources.plan_stream` laid it out.
         measured: on workers of this plan.
         capacity: what there is.
-        wishes: what the user fixed, which stays.
+        overrides: workers that the user set; they stay.
     """
     size = _beside_gpus if plan.on_gpu else _on_cores
-    return size(plan, measured, capacity, wishes)
+    return size(plan, measured, capacity, overrides)
 
 
-def _on_cores(plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig) -> Sizing:
+def _on_cores(
+    plan: Plan, measured: Measured, capacity: Capacity, overrides: WorkersConfig
+) -> Sizing:
     cores, before = math.floor(capacity.cpus), plan.encode.threads_each
     core_s = max(measured.decode_s + measured.models_s * before, 1e-9)
     share = measured.models_s * before / core_s
     fits = _actors_in_memory(plan.decode.workers, measured, capacity)
     said: list[str] = []
     actors, threads = plan.encode.workers, before
-    if wishes.actors is not None:
+    if overrides.actors is not None:
         if fits < actors:
             said.append(f"encode {actors} x as asked, though memory holds {fits}")
     else:
-        room = max(1, min(cores // (wishes.threads or 1), fits))
+        room = max(1, min(cores // (overrides.threads or 1), fits))
         enough = max(2, math.ceil(SPARE_ACTORS * cores * share))
         if before == 1 and enough <= room / 2:  # less would not be worth a wrong guess
             actors = enough
             said += _changed(plan.encode.workers, actors, f"models take {share:.0%} of the cores")
         elif room != actors:
-            actors, threads = room, wishes.threads or max(1, cores // room)
+            actors, threads = room, overrides.threads or max(1, cores // room)
             why = f"memory holds {fits} of {MEMORY_MARGIN * measured.actor_gb:.1f} GB"
             said += _changed(plan.encode.workers, actors, why)
-    decoders, told = _decoders_that_fit(plan, actors, measured, capacity, wishes)
+    decoders, told = _decoders_that_fit(plan, actors, measured, capacity, overrides)
     by_cores = cores / core_s
     # With other threads a model's work stays the same, spread over more or fewer of them.
     by_actors = actors / max(measured.models_s * before / threads, 1e-9)
@@ -134,24 +136,24 @@ def _on_cores(plan: Plan, measured: Measured, capacity: Capacity, wishes: Worker
 
 
 def _beside_gpus(
-    plan: Plan, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+    plan: Plan, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> Sizing:
     cpus, said = math.floor(capacity.cpus), []
     decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
     actors = plan.encode.workers
-    if wishes.actors is None:
-        actors = _actors_that_are_fed(actors, cpus, measured, wishes)
+    if overrides.actors is None:
+        actors = _actors_that_are_fed(actors, cpus, measured, overrides)
         said += _changed(plan.encode.workers, actors, "the CPUs decode for no more")
     needed = math.ceil(actors * decode_s / models_s)
-    decoders = wishes.decoders or min(cpus - actors, math.ceil(SPARE_DECODERS * needed))
+    decoders = overrides.decoders or min(cpus - actors, math.ceil(SPARE_DECODERS * needed))
     filled = math.ceil(DEVICE_BATCH / max(1.0, measured.clips_per_unit)) + 1
-    calls = wishes.calls_per_actor or min(MOST_CALLS, max(plan.calls_per_actor, filled))
-    while wishes.calls_per_actor is None and calls > 2:
+    calls = overrides.calls_per_actor or min(MOST_CALLS, max(plan.calls_per_actor, filled))
+    while overrides.calls_per_actor is None and calls > 2:
         if decoders <= _units_in_store(measured, capacity) - actors * calls:
             break
         calls -= 1
     wanted = replace(plan, decode=replace(plan.decode, workers=decoders), calls_per_actor=calls)
-    decoders, told = _decoders_that_fit(wanted, actors, measured, capacity, wishes)
+    decoders, told = _decoders_that_fit(wanted, actors, measured, capacity, overrides)
     by_decode, by_models = decoders / decode_s, actors / models_s
     if by_decode >= by_models:
         limit = _largest_share(measured.encode_s, "the GPUs' time")
@@ -168,12 +170,12 @@ def _beside_gpus(
     )
 
 
-def _actors_that_are_fed(most: int, cpus: int, measured: Measured, wishes: WorkersConfig) -> int:
+def _actors_that_are_fed(most: int, cpus: int, measured: Measured, overrides: WorkersConfig) -> int:
     """The fewest GPU actors that come near the best rate; each takes a CPU from decoding."""
     decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
 
     def rate(actors: int) -> float:
-        decoders = min(wishes.decoders or cpus, cpus - actors)
+        decoders = min(overrides.decoders or cpus, cpus - actors)
         return min(actors / (GPU_MARGIN * models_s), decoders / decode_s)
 
     best = max(rate(actors) for actors in range(1, most + 1))
@@ -187,7 +189,7 @@ def _actors_in_memory(decoders: int, measured: Measured, capacity: Capacity) -> 
 
 
 def _decoders_that_fit(
-    plan: Plan, actors: int, measured: Measured, capacity: Capacity, wishes: WorkersConfig
+    plan: Plan, actors: int, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> tuple[int, list[str]]:
     """The plan's decode tasks, fewer where their memory or their units would not fit; what is said."""
     asked = plan.decode.workers
@@ -198,7 +200,7 @@ def _decoders_that_fit(
     if fits == asked:
         return asked, []
     why = "memory holds" if by_memory < by_store else "the object store holds units of"
-    if wishes.decoders is not None:
+    if overrides.decoders is not None:
         return asked, [f"decode {asked} x as asked, though {why} {fits}"]
     return fits, [f"decode {fits} x instead of {asked}: {why} no more"]
 

@@ -59,7 +59,7 @@ class Weights:
     """``hf://owner/name@revision``, ``package://dist==version/path/inside`` or ``file:///...``."""
 
     sha256: str | None
-    """Of the file (package, file). None for a hub folder: the revision pins it."""
+    """Hash of the file (package, file). None for a hub folder: the revision pins it."""
 
     licence: str
     size_mb: float

@@ -5,6 +5,7 @@ or JSON (the resolved config that stands beside every output is accepted back); 
 A mapping is written `--net-options rank=8 dropout=0.3`.
 """
 
+import dataclasses
 import difflib
 import re
 import sys
@@ -66,6 +67,7 @@ def parse_config(
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
     path, argv = take_config_flag(argv)
+    _refuse_former_flags(kind, argv)
     values = {**({} if path is None else settings.read_mapping(path)), **(given or {})}
     return tyro.cli(
         kind,
@@ -108,6 +110,17 @@ def take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
         if word.startswith("--config="):
             return word.removeprefix("--config="), argv[:index] + argv[index + 1 :]
     return None, argv
+
+
+def _refuse_former_flags(kind: type[Any], argv: list[str]) -> None:
+    """A flag by its earlier name is too unlike its name now for the parser's own suggestions."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        now = settings.FORMER_NAMES.get(name)
+        if word.startswith("--") and name not in known and now in known:
+            flags = (f"--{each.replace('_', '-')}" for each in (name, now))
+            raise ConfigError("there is no flag {}; did you mean {}?".format(*flags))
 
 
 def _manual(docstring: str) -> str:

@@ -38,16 +38,16 @@ MAX_SIDE = 1920
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which film, whose scores, and what is shown."""
+    """Which video, which scores of it, and what is drawn."""
 
     clip: Annotated[Place, tyro.conf.Positional, tyro.conf.arg(metavar="CLIP")]
-    """The video file."""
+    """Video file to caption."""
 
     scores: Place
-    """Scores of it: a Parquet file, or a folder of them."""
+    """Scores of the clip: a Parquet file, or a folder of them."""
 
     name: str | None = None
-    """Its name in the scores; by default the file's name, with or without its ending."""
+    """Name of the clip in the scores; by default the file's name, with or without its ending."""
 
     task: str | None = None
     """Task to show; by default the only one."""
@@ -56,10 +56,10 @@ class Config:
     """File to write; by default `<clip>.annotated.mp4` beside the clip."""
 
     overwrite: bool = False
-    """Replace a film that an earlier run did not make; what is read is never replaced."""
+    """Replace a file that no earlier run made; an input is never replaced."""
 
     classes: int = 5
-    """At most so many bars, the most probable classes first."""
+    """Largest number of bars; the most probable classes come first."""
 
     font: Place | None = None
     """TrueType file for labels beyond Latin letters."""

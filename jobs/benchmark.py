@@ -46,13 +46,13 @@ class EncodeConfig:
     """Encoders with their options."""
 
     transcriber: str | None = None
-    """Recogniser for clips without text."""
+    """Transcriber for clips that have no text."""
 
     clips: int = 400
-    """Clips to measure with; the whole set where it is smaller."""
+    """Number of clips to measure with; the whole dataset where it is smaller."""
 
     rounds: int = 3
-    """Measurements of each kind, in turn; medians are printed."""
+    """Rounds of measurements, each kind in turn; medians over the rounds are printed."""
 
     store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
@@ -61,11 +61,16 @@ class EncodeConfig:
     """File for the figures as JSON."""
 
     overwrite: bool = False
-    """Replace a file that an earlier run did not make; what is read is never replaced."""
+    """Replace a file that no earlier run made; an input is never replaced."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """Workers of the stream; what is left out is derived from the machine."""
+
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Limits of decoding one clip."""
+
     session: SessionConfig = field(default_factory=SessionConfig)
+    """Ray session: which cluster is joined, or what a local session may use."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.clips < 1:

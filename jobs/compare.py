@@ -35,7 +35,7 @@ from jobs.reporting.grid import Grid
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is compared, and by which figures."""
+    """Which runs and bundles are compared, and by which metrics."""
 
     root: Place
     """Folder or URI of the dataset."""
@@ -44,25 +44,25 @@ class Config:
     """Runs of `affuse train` or `affuse tune`; the first one is the reference."""
 
     bundles: tuple[str, ...] = ()
-    """Bundles, by their cross-fitted predictions."""
+    """Bundles to compare, by their cross-fitted predictions."""
 
     task: str | None = None
     """Task to compare on; may be left out where the dataset has one."""
 
     metrics: tuple[str, ...] = ()
-    """Figures; the first one decides. By default those of the task's kind."""
+    """Metrics to compare by; the first one decides. By default those of the task's kind."""
 
     name: str | None = None
     """Name of the comparison; by default the compared names."""
 
     resamples: int = 5000
-    """Bootstrap resamples and sign flips."""
+    """Number of bootstrap resamples and of sign flips."""
 
     level: float = 0.95
-    """Share of the intervals [0..1]."""
+    """Coverage of the intervals [0..1]."""
 
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         check_names(runs=self.runs, bundles=self.bundles, name=self.name)

@@ -67,31 +67,31 @@ SPACE: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Where the demo goes and which corpus it makes."""
+    """Where the demo is written, and which corpus it makes."""
 
     root: Place = "demo"
-    """Local folder for everything."""
+    """Local folder that receives everything."""
 
     seed: int = 0
-    """Of the corpus."""
+    """Seed of the corpus."""
 
     clips: int = synthetic.MAX_CLIPS
-    """How many clips are filmed, at most 240."""
+    """Number of clips in the corpus, at most 240."""
 
     store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
 
     seeds: tuple[int, ...] = (0,)
-    """Of the nets."""
+    """Seeds of the nets."""
 
     resamples: int = 2000
-    """Bootstrap resamples of the speakers."""
+    """Number of bootstrap resamples of the speakers."""
 
     tracking: bool = True
     """Record the runs in MLflow."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
-    """The Ray session."""
+    """Ray session of the jobs."""
 
     def __post_init__(self) -> None:
         if not storage.is_local(self.root):

@@ -11,7 +11,7 @@ Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES
         <root>/transcripts/<transcriber>-<fingerprint>/ (cluster.tables.TRANSCRIPTS)
         <root>/former/<table>/    rows of units that left the manifest (jobs.catalog.compaction)
         <root>/encodings/<hash>/  config.json and summary.json of the command
-        <root>/encodings/calibration-<hash>.json  what a few clips took (jobs.stream.autotune)
+        <root>/encodings/autotune-<hash>.json  what a few clips took (jobs.stream.autotune)
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
@@ -44,7 +44,7 @@ from jobs.catalog.features import (
 )
 from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
-from jobs.stream.autotune import Calibration, calibrated
+from jobs.stream.autotune import Autotune, autotuned
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.pending import (
     counted_before,
@@ -75,10 +75,10 @@ class Config:
     """Encoders with their options, e.g. ``minilm whisper_tiny_en:layers=2,pool=mean_std``."""
 
     transcriber: str | None = None
-    """Recogniser that fills in the text of clips that have none, e.g. ``whisper_tiny_en_asr``."""
+    """Transcriber (speech recogniser) for clips that have no text, e.g. ``whisper_tiny_en_asr``."""
 
     views: int = 0
-    """Augmented views of each clip outside the test split, for training (not of text)."""
+    """Number of augmented views of each clip outside the test split, for training (not of text)."""
 
     store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights (``affuse models`` fills it)."""
@@ -87,23 +87,28 @@ class Config:
     """Print the table of encoders and stop."""
 
     max_failed_share: float = 0.2
-    """Most clips that may fail [0..1]: more stop the job from 100 clips on, and end it with status 1."""
+    """Share of clips that may fail [0..1]. Above it the job ends with status 1, from 100 clips on at once."""
 
     retry_failed: bool = False
-    """Encode clips with failed rows again, e.g. after a missing file was put back; other rows stay."""
+    """Encode clips with failed rows again, e.g. when a missing file is back; other rows stay."""
 
-    calibration: Calibration = "auto"
+    autotune: Autotune = "auto"
     """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
     stall_limit_s: float = STALL_LIMIT_S
-    """A model that takes so much longer over a clip than it does over others hangs [s]; the clip fails."""
+    """Time that a model may take for a clip beyond its usual pace [s]; after it the clip fails."""
 
     tracking: bool = True
     """Record the job in MLflow."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """Workers of the stream; what is left out is derived from the machine."""
+
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Limits of decoding one clip."""
+
     session: SessionConfig = field(default_factory=SessionConfig)
+    """Ray session: which cluster is joined, or what a local session may use."""
 
     def __post_init__(self) -> None:
         if not self.list and not self.root:
@@ -210,7 +215,7 @@ def run_passes(
             sink=FeatureSink(),
             stall_limit_s=config.stall_limit_s,
         )
-        sized = calibrated(job, part_tasks, plan, capacity, config.workers, config.calibration)
+        sized = autotuned(job, part_tasks, plan, capacity, config.workers, config.autotune)
         done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share, before)
         figures.append(done | sized.figures())
     return figures

@@ -58,36 +58,36 @@ class Config:
     """Late-fusion rule, or `auto`: a dozen rules and the pool without each member, cross-fitted."""
 
     trials: int = 0
-    """With auto: so many further candidates by Ray Tune, drawn from rules x options x calibrations x subsets
-    of the members."""
+    """Number of further candidates that Ray Tune draws (with --rule auto): rules x options x calibrations x
+    subsets of the members."""
 
     rule_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the rule, e.g. shrinkage=2."""
 
     calibration: Method = "temperature"
-    """Of the fused scores: none, temperature, bias or vector."""
+    """Calibration of the fused scores: none, temperature, bias or vector."""
 
     member_calibration: Method = "none"
-    """Of each member before it is fused; log_pool and stacking do without."""
+    """Calibration of each member before it is fused; log_pool and stacking need none."""
 
     decide: str | None = None
-    """Metric for whose sake labels are decided (class offsets or thresholds), e.g. macro_f1; probabilities
-    stay as they are. By default the most probable class, and 0.5."""
+    """Metric that class offsets or thresholds optimise, e.g. macro_f1; probabilities stay as they are. By
+    default the label is the most probable class, and a threshold is 0.5."""
 
     imported: tuple[Place, ...] = ()
-    """Predictions made elsewhere (Parquet, CSV or npz): further members."""
+    """Files of predictions made elsewhere (Parquet, CSV or npz), as further members."""
 
     num_folds: int = 5
-    """Parts that rows of a fixed validation split are cut into, by group, for cross-fitting."""
+    """Number of parts for cross-fitting, by group, where there is a fixed validation split and no folds."""
 
     resamples: int = 2000
-    """Bootstrap resamples of the groups."""
+    """Number of bootstrap resamples of the groups."""
 
     seed: int = 0
-    """Of the bootstrap, of the cut into parts and of the draw of candidates."""
+    """Seed of the bootstrap, of the parts for cross-fitting and of the drawn candidates."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
-    """The Ray session, where there are trials."""
+    """Ray session, where there are trials."""
 
     def __post_init__(self) -> None:
         check_names(name=self.name, runs=self.runs)

@@ -46,13 +46,13 @@ from jobs.training.targets import encode_targets
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is looked at."""
+    """Which bundle or runs are evaluated."""
 
     root: Place
     """Folder or URI of the dataset."""
 
     bundle: str | None = None
-    """Bundle to evaluate, with each of its members beside it."""
+    """Bundle to evaluate; each of its members stands beside it."""
 
     runs: tuple[str, ...] = ()
     """Runs to evaluate instead, each by itself."""
@@ -61,10 +61,10 @@ class Config:
     """Task of the runs; may be left out where the dataset has one."""
 
     resamples: int = 2000
-    """Bootstrap resamples of the groups."""
+    """Number of bootstrap resamples of the groups."""
 
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         check_names(bundle=self.bundle, runs=self.runs)

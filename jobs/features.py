@@ -53,13 +53,13 @@ class Import:
     """Folder or URI of the dataset."""
 
     file: Place
-    """The file, or a folder with one npy or csv a clip."""
+    """File to import, or a folder with one npy or csv a clip."""
 
     name: str
-    """What the table is called; `train --inputs` names it so."""
+    """Name of the table, as `train --inputs` takes it."""
 
     modality: Literal["audio", "text", "video"]
-    """What the features were read from."""
+    """Modality that the features were computed from."""
 
     array: str | None = None
     """Key of the array, dataset, list column or pickle entry; `{split}` stands for train, valid, test."""
@@ -68,22 +68,23 @@ class Import:
     """Keys of the clips' names; by default `name`, `id` and the like."""
 
     name_format: str = ""
-    """How several names make one, e.g. `dia{}_utt{}`; by default joined by underscores."""
+    """Format that joins several names to one, e.g. `dia{}_utt{}`; by default they are joined by
+    underscores."""
 
     rename: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions to replace in the names, PATTERN=TEXT, e.g. `^01-=03-`."""
 
     lengths: str | None = None
-    """Key of the number of real steps a clip; by default `<array>_lengths` where it is there."""
+    """Key of the number of real steps of each clip; by default `<array>_lengths` where it is there."""
 
     columns: tuple[str, ...] = ()
     """Columns of a table, wildcards allowed, e.g. `AU*_r`; by default all numbers but index and labels."""
 
     padding: Literal["none", "zeros"] = "none"
-    """zeros: leading and trailing steps of nothing but zeros are no steps."""
+    """How the file marks padding. zeros: leading and trailing steps of zeros alone are padding."""
 
     hop_s: float | None = None
-    """Time from step to step [s], where it is known."""
+    """Time from one step to the next [s], where it is known."""
 
     licence: str = "unknown"
     """Licence of the features."""
@@ -106,19 +107,20 @@ class Export:
     """Folder or URI of the dataset."""
 
     inputs: Mapping[str, str]
-    """Modality=TABLE, e.g. `text=minilm audio=egemaps video=au`; a table as `train --inputs` takes it."""
+    """Table of each modality, MODALITY=TABLE, e.g. `text=minilm audio=egemaps video=au`; a table as `train
+    --inputs` takes it."""
 
     out: Place
-    """A `.pkl` in the layout of MMSA (a dict by split), or an `.npz`."""
+    """File to write: a `.pkl` in the layout of MMSA (a dict by split), or an `.npz`."""
 
     overwrite: bool = False
-    """Replace a file that an earlier run did not make; what is read is never replaced."""
+    """Replace a file that no earlier run made; an input is never replaced."""
 
     task: str | None = None
-    """The task whose labels are written; by default the only one."""
+    """Task whose labels are written; by default the only one."""
 
     max_steps: int = 512
-    """Longer sequences are cut."""
+    """Largest number of steps; longer sequences are cut."""
 
     def __post_init__(self) -> None:
         if not self.out.endswith((".pkl", ".npz")):

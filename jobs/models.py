@@ -18,17 +18,16 @@ from encoders.spec import Descriptor, EncoderSpec, Weights, describe, find
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which weights go where."""
+    """Which weights are mirrored, and into which store."""
 
     encoders: tuple[str, ...] = ()
-    """Encoders and transcribers; empty means all whose weights travel inside packages (the offline
-    stack)."""
+    """Encoders and transcribers; empty: all whose weights come inside Python packages (the offline stack)."""
 
     store: Place = store.DEFAULT_STORE
     """Folder or URI that holds the weights."""
 
     list: bool = False
-    """Only list what there is, with licence, size and whether the store holds it."""
+    """Only list the encoders, with licence, size and whether the store holds them."""
 
 
 def main(config: Config) -> None:

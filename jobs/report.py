@@ -32,7 +32,7 @@ from jobs.reporting.sections import SECTIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is reported, and where to."""
+    """What is reported, and where it is written."""
 
     root: Place
     """Folder or URI of the dataset."""
@@ -41,7 +41,7 @@ class Config:
     """Runs to compare; by default the members of the bundle."""
 
     bundle: str | None = None
-    """Ensemble to show beside them."""
+    """Bundle to show beside the runs."""
 
     task: str | None = None
     """Task to show; by default that of the bundle, or the dataset's first."""
@@ -50,22 +50,22 @@ class Config:
     """Folder of the report; by default reports/<bundle, or the runs> under the root."""
 
     overwrite: bool = False
-    """Replace files of --out that an earlier run did not make; what is read is never replaced."""
+    """Replace files of --out that no earlier run made; an input is never replaced."""
 
     title: str | None = None
     """Heading of the report."""
 
     worst: int = 15
-    """How many of the worst errors are named."""
+    """Number of the worst errors to list."""
 
     resamples: int = 2000
-    """Bootstrap resamples of the groups."""
+    """Number of bootstrap resamples of the groups."""
 
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     limit: tuple[str, float] | None = None
-    """A line in the results picture such as the best possible figure: its name and its height."""
+    """Reference line in the picture of the results, such as the best possible figure: its name and value."""
 
     def __post_init__(self) -> None:
         check_names(runs=self.runs, bundle=self.bundle)

@@ -46,7 +46,7 @@ from jobs.scoring.scorer import scorer
 from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
-from jobs.stream.autotune import Calibration, calibrated
+from jobs.stream.autotune import Autotune, autotuned
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.rescue import settled
@@ -60,7 +60,7 @@ FEW = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is scored by which bundle."""
+    """Which clips are scored, and by which bundle."""
 
     clips: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")] = ()
     """Files, folders and patterns such as ``calls/*.mp4``; without any, the dataset under --root."""
@@ -78,29 +78,34 @@ class Config:
     """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
 
     overwrite: bool = False
-    """Replace an --out that an earlier run did not make; what is read is never replaced."""
+    """Replace an --out that no earlier run made; an input is never replaced."""
 
     source: Literal["auto", "clips", "features"] = "auto"
-    """Of a dataset: score raw clips or stored features; auto takes features where all are there."""
+    """What a dataset is scored from: clips, or stored features; auto takes features where all are there."""
 
     transcriber: str | None = None
-    """Recogniser for clips without text, where the bundle brings none itself."""
+    """Transcriber for clips that have no text, where the bundle brings none."""
 
     store: Place = DEFAULT_STORE
     """Folder or bucket of the pretrained weights."""
 
     max_failed_share: float = 0.2
-    """Most clips that may fail [0..1]: more stop the job from 100 clips on, and end it with status 1."""
+    """Share of clips that may fail [0..1]. Above it the job ends with status 1, from 100 clips on at once."""
 
-    calibration: Calibration = "auto"
+    autotune: Autotune = "auto"
     """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
 
     stall_limit_s: float = STALL_LIMIT_S
-    """A model that takes so much longer over a clip than it does over others hangs [s]; the clip fails."""
+    """Time that a model may take for a clip beyond its usual pace [s]; after it the clip fails."""
 
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """Workers of the stream; what is left out is derived from the machine."""
+
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Limits of decoding one clip."""
+
     session: SessionConfig = field(default_factory=SessionConfig)
+    """Ray session: which cluster is joined, or what a local session may use."""
 
     def __post_init__(self) -> None:
         check_names(name=self.name)
@@ -303,7 +308,7 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
             )
         print("\n".join(plan.lines()), flush=True)
         tasks = [replace(_whole(bundle, ref.num_clips), ref=ref) for ref in todo]
-        sized = calibrated(job, tasks, plan, capacity, config.workers, config.calibration)
+        sized = autotuned(job, tasks, plan, capacity, config.workers, config.autotune)
         job, plan = sized.job, sized.plan
         total = sum(ref.num_clips for ref in todo)
 

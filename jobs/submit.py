@@ -27,7 +27,7 @@ STAY_HERE = ("demo", "submit")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which cluster, what it installs, and what to do with the job."""
+    """Which cluster runs which job, what it installs, and how the job is followed."""
 
     address: str = "http://127.0.0.1:8265"
     """URL of the cluster's dashboard; a tunnel keeps it off the network."""
@@ -36,7 +36,7 @@ class Config:
     """File with the cluster's token. Else RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
 
     follow: bool = True
-    """Copy the job's log until it ends and exit as it does; else return when it is accepted."""
+    """Copy the log of the job until it ends, and exit with its status; else return once it is accepted."""
 
     submission_id: str | None = None
     """Name of the job on the cluster; by default its kind and the time."""
@@ -54,7 +54,7 @@ class Config:
     """Extras of the project to install; those of s3:// and gs:// roots are added."""
 
     env: Mapping[str, str] = field(default_factory=dict)
-    """Environment of the job and its workers, NAME=VALUE; nothing is passed on unasked."""
+    """Environment of the job and its workers, NAME=VALUE; no other variable is passed on."""
 
     num_cpus: float = 0.0
     """CPUs to reserve for the job's driver; 0: the head node, unreserved."""
@@ -66,7 +66,7 @@ class Config:
     """Memory to reserve for the job's driver [GiB]."""
 
     command: tuple[str, ...] = ()
-    """The job and its flags; on the command line what follows `--`."""
+    """Job to run, with its flags; on the command line it follows `--`."""
 
     def __post_init__(self) -> None:
         submission.check_address(self.address)

@@ -66,25 +66,26 @@ class Config(TrainConfig):
     """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained."""
 
     trials: int = 50
-    """Trials in all, those of earlier starts of the same search included."""
+    """Number of trials, those of earlier starts of the same search included."""
 
     time_s: float | None = None
-    """The search ends after this time [s]; trials under way are dropped."""
+    """Time after which the search ends [s]; trials under way are dropped."""
 
     search: Literal["optuna", "random"] = "optuna"
-    """optuna: regions that were good are looked at more closely. random: none is."""
+    """How trials are proposed. optuna: more of them where earlier trials were good. random: independently."""
 
     search_seed: int = 0
-    """Of the search itself."""
+    """Seed of the search."""
 
     score: str | None = None
-    """Metric of the first task that is searched for; by default nll, multilabel_nll or mse."""
+    """Metric of the first task to optimise; by default nll, multilabel_nll or mse."""
 
     prune: bool = True
     """Stop a trial after 1 or 3 folds unless it is in the best third of its inputs (ASHA)."""
 
     keep: int = 8
-    """Best trials that become runs, the best one of each set of inputs first."""
+    """Number of trials that become runs: the best one of each set of inputs first, then the best of the
+    rest."""
 
     member_seeds: tuple[int, ...] = (0, 1, 2)
     """Further seeds that kept trials are trained with: a member is the mean of its seeds."""
@@ -93,7 +94,7 @@ class Config(TrainConfig):
     """Fuse the kept runs into a bundle of the run's name."""
 
     parallel: int | None = None
-    """Trials at once; by default one a CPU, or as many as the GPUs hold."""
+    """Trials that run at once; by default one a CPU, or as many as the GPUs hold."""
 
     gpu_share: float = 0.25
     """Share of a GPU that a trial takes, where there are GPUs [0..1]."""

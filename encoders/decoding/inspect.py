@@ -25,7 +25,7 @@ class Probe:
     """What `prepare` learns of a file without decoding it."""
 
     duration_s: float | None
-    """Of what is there, whatever the header tells [s]."""
+    """Length of the content, whatever the header states [s]."""
 
     has_video: bool
     has_audio: bool

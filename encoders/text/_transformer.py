@@ -42,7 +42,7 @@ class _Tokens:
     """Positions of [CLS], the own tokens and [SEP]."""
 
     words: list[int]
-    """Of each kept position."""
+    """Index of the word of each kept position; -1 for [CLS] and [SEP]."""
 
     cut: bool
 

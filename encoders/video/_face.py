@@ -32,7 +32,7 @@ class Face:
     """Side of the square around the face."""
 
     angle: float
-    """Of the line through the eyes [rad]; positive where the right end is lower."""
+    """Angle of the line through the eyes [rad]; positive where the right end is lower."""
 
     score: float
     presence: float

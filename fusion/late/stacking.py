@@ -39,7 +39,7 @@ class Rule(LateRule):
         """Features and penalty of the linear model."""
 
         features: Literal["probabilities", "log"] = "log"
-        """Of classes and labels; values enter as they are."""
+        """How class and label scores enter; the values of a regression enter as they are."""
 
         C: float = 0.01
         """Inverse strength of the penalty, as in scikit-learn [> 0]; probabilities want about 1."""

@@ -35,10 +35,10 @@ class ConcatMLP(Net):
         dropout: float = 0.3
         activation: Literal["gelu", "leaky_relu", "relu"] = "relu"
         pool: Literal["mean", "mean_std"] = "mean"
-        """Over the real steps of a clip."""
+        """Pooling over the real steps of a clip."""
 
         norm: Literal["layer", "none"] = "layer"
-        """Of each modality's vector."""
+        """Normalisation of each modality's vector."""
 
         presence: bool = True
         """Tell the perceptron which modalities are there."""

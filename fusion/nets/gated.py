@@ -40,10 +40,10 @@ class GatedFusion(Net):
         """Share of modalities that are hidden in training, never all of a row [0..1)."""
 
         pool: Literal["mean", "mean_std"] = "mean"
-        """Over the real steps of a clip."""
+        """Pooling over the real steps of a clip."""
 
         norm: Literal["layer", "none"] = "layer"
-        """Of each modality's vector; few, scaled features (action units) are better left alone."""
+        """Normalisation of each modality's vector; few, scaled features (action units) are better without."""
 
         squash: Range | None = None
         """Bounds of a single output, by a sigmoid."""

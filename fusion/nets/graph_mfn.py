@@ -158,7 +158,7 @@ class GraphMemoryFusion(Net):
         return {**shown, **super().explain(batch)}
 
     def _states(self, aligned: Mapping[str, Sequence]) -> dict[str, Tensor]:
-        """Of each modality [1 + time batch hidden], from the zeros before the first step on."""
+        """Hidden states of each modality [1 + time batch hidden], from the zeros before the first step on."""
         lstms = [cast(Recurrent, self.lstm[name]) for name in aligned]
         return dict(zip(aligned, states_beside(lstms, aligned.values()), strict=True))
 

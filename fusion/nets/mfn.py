@@ -129,7 +129,7 @@ class MemoryFusion(Net):
         }
 
     def _states(self, aligned: Mapping[str, Sequence]) -> list[tuple[Tensor, Tensor]]:
-        """Of each modality: the last hidden state; the cells from zero on."""
+        """For each modality: its last hidden state, and its cell states from the initial zeros on."""
         lstms = [cast(CellLSTM, self.lstm[name]) for name in aligned]
         layers = [lstm.layer(s) for lstm, s in zip(lstms, aligned.values(), strict=True)]
         masks = [s.mask for s in aligned.values()]

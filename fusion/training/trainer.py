@@ -109,15 +109,15 @@ class Trainer:
     def _step(self, rows: Tensor) -> Tensor:
         """One update; this worker's share of its loss."""
         mine, real = share_of(rows, rank=self.group.rank, world=self.group.world)
-        passes = min(self.recipe.passes, len(mine))
-        parts = zip(mine.tensor_split(passes), real.tensor_split(passes), strict=True)
+        count = min(self.recipe.accumulation_steps, len(mine))
+        parts = zip(mine.tensor_split(count), real.tensor_split(count), strict=True)
         steps = [self._sides(self._batch(part, weight)) for part, weight in parts]
-        coupled = passes > 1 or self.group.world > 1
+        coupled = count > 1 or self.group.world > 1
         totals = [self._totals(side) if coupled else None for side in zip(*steps, strict=True)]
         self.optimiser.zero_grad(set_to_none=True)
         shown = torch.zeros((), device=self.group.device)
         for index, sides in enumerate(steps):
-            with self._held_back(index < passes - 1):
+            with self._held_back(index < count - 1):
                 with self._autocast():
                     output: Output = self.net(sides[0].batch)
                 losses = [

@@ -47,7 +47,7 @@ class Whole:
     """Time to the first published unit [s]."""
 
     memory: Mapping[str, "Held"]
-    """Of the processes of each stage."""
+    """Memory of the processes of each stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,13 @@ class Config(Preparation):
     """Labels in arrays (npz, HDF5, pickle), for clips whose features are ready."""
 
     source: Place
-    """The file."""
+    """File of the arrays."""
 
     tasks: Mapping[str, str] = field(default_factory=dict)
     """Tasks and their kind: classification, multilabel or regression."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Array of a task, TASK=KEY or TASK=KEY:COLUMN; by default the task's own name. `{split}` in it
+    """Array that holds a task, TASK=KEY or TASK=KEY:COLUMN; by default the task's own name. `{split}` in it
     stands for train, valid and test."""
 
     classes: Mapping[str, str] = field(default_factory=dict)
@@ -45,21 +45,22 @@ class Config(Preparation):
     """Keys of the clips' names; by default `name`, `id` and the like, else their place in the file."""
 
     name_format: str = ""
-    """How several names make one, e.g. `dia{}_utt{}`; by default joined by underscores."""
+    """Format that joins several names to one, e.g. `dia{}_utt{}`; by default they are joined by
+    underscores."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Arrays that tell more of a clip: text, dialogue, turn, speaker, group, split, fold = KEY; by default
-    those that are called so and have one value a clip."""
+    """Arrays with further columns, COLUMN=KEY for text, dialogue, turn, speaker, group, split and fold; by
+    default the arrays of these names with one value a clip."""
 
     as_is: tuple[str, ...] = ()
-    """Arrays and tasks that are meant as they stand: unread though called like one that is read, or with
-    words that differ in case only."""
+    """Arrays and tasks to take as they stand: an unread array named like one that is read, or words that
+    differ in case only."""
 
     dataset_name: str = ""
-    """By default the file's name."""
+    """Name of the dataset; by default the file's name."""
 
     licence: str = ""
-    """Of the data, noted beside everything made of it."""
+    """Licence of the data, recorded beside everything made from it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

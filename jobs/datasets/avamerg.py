@@ -59,7 +59,7 @@ class Config(Preparation):
     """Folder or URI with the JSON lists and, below it, the media."""
 
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Further emotion words and which of the known ones they mean: `worried=anxious`."""
+    """Further emotion words, each with the known word that it stands for: `worried=anxious`."""
 
     def collect(self) -> Collected:
         """One clip an utterance; groups and dialogues are conversations."""

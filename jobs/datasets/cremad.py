@@ -54,7 +54,7 @@ class Config(Preparation):
     """CREMA-D: 7,442 clips of acted speech, 6 emotions, 91 actors."""
 
     source: Place
-    """Folder or URI below which its files lie."""
+    """Folder or URI that holds the files, at any depth."""
 
     def collect(self) -> Collected:
         """One clip a take, sorted by actor; groups are actors."""

@@ -49,19 +49,19 @@ class Config(Preparation):
     """Table with a row a clip; empty: every media file is a clip without labels."""
 
     dataset_name: str = ""
-    """By default the name of the source folder."""
+    """Name of the dataset; by default the name of the source folder."""
 
     licence: str = ""
-    """Of the data, noted beside everything made of it."""
+    """Licence of the data, recorded beside everything made from it."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Columns that go by other names, such as `name=clip text=transcript speaker=who`."""
+    """Columns with other names in the table, such as `name=clip text=transcript speaker=who`."""
 
     tasks: Mapping[str, str] = field(default_factory=dict)
     """Label columns and their kind: classification, multilabel (`a|b` in a cell) or regression."""
 
     classes: Mapping[str, str] = field(default_factory=dict)
-    """Allowed classes of a task, in order: `mood=low,high`; by default those that occur, sorted."""
+    """Allowed classes of a task, in order: `mood=low,high`; by default the classes that occur, sorted."""
 
     ranges: Mapping[str, str] = field(default_factory=dict)
     """Bounds of a regression task: `score=-3,3`."""
@@ -70,8 +70,8 @@ class Config(Preparation):
     """Columns about the speaker that nets may use, such as age and gender."""
 
     as_is: tuple[str, ...] = ()
-    """Columns that are meant as they stand: unread though called like one that is read here, or with words
-    that differ in case only."""
+    """Columns to take as they stand: an unread column named like one that is read, or words that differ in
+    case only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -52,7 +52,7 @@ class Config(Preparation):
     """Classes: four (excited counts as happy), five (without happy), six."""
 
     media: Literal["sentences", "films", "none"] = "sentences"
-    """Sound of each turn; or pictures and sound of its segment in the film of the dialogue."""
+    """Media of a turn. sentences: its sound. films: pictures and sound, cut from the film of the dialogue."""
 
     def collect(self) -> Collected:
         """One clip a turn; groups are sessions, and folds leave one session out."""

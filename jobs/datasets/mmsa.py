@@ -34,19 +34,19 @@ class Config(Preparation):
     """Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels."""
 
     source: Place
-    """The pickle; arrays and plain containers are read from it, nothing else."""
+    """File of the pickle; only arrays and plain containers are read from it."""
 
     task: str = "sentiment"
-    """What the numbers are called."""
+    """Name of the task that the numbers label."""
 
     range: tuple[float, float] | None = None
     """Bounds of the numbers, such as -3 3 (MOSI, MOSEI) or -1 1 (SIMS)."""
 
     dataset_name: str = ""
-    """By default the file's name."""
+    """Name of the dataset; by default the file's name."""
 
     licence: str = ""
-    """Of the data, noted beside everything made of it."""
+    """Licence of the data, recorded beside everything made from it."""
 
     def collect(self) -> Collected:
         """One clip a row of each split."""

@@ -34,10 +34,10 @@ class Config(Preparation):
     """Folder or URI with label.csv (or a Parquet table of utterances) and the films."""
 
     corpus: Literal["mosi", "mosei", "sims"] = "mosi"
-    """Which one: it sets the bounds of the scores."""
+    """Corpus, which sets the bounds of the scores."""
 
     protocol: Literal["standard", "bclstm"] = "standard"
-    """Which of two split columns holds, where the table has both."""
+    """Split column to use, where the table has both."""
 
     def collect(self) -> Collected:
         """One clip an utterance; groups and dialogues are videos."""

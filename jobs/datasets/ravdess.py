@@ -39,7 +39,7 @@ class Config(Preparation):
     """RAVDESS: 1440 clips of acted speech, 8 emotions, 24 actors."""
 
     source: Place
-    """Folder or URI below which its files lie."""
+    """Folder or URI that holds the files, at any depth."""
 
     def collect(self) -> Collected:
         """One clip a take, sorted by actor."""

@@ -39,10 +39,10 @@ class Config(Preparation):
     """Painted faces and synthetic voices: 240 clips of acted emotion, made from a seed."""
 
     clips: int = MAX_CLIPS
-    """How many, at most 240."""
+    """Number of clips, at most 240."""
 
     processes: int = 2
-    """Processes that film at the same time."""
+    """Number of processes that render clips at the same time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

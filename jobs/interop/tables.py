@@ -52,7 +52,7 @@ class Table:
     """What was found out or passed over."""
 
     faults: list[str] = field(default_factory=list)
-    """Of the file itself; the rows are those that could be read."""
+    """Faults of the file itself; the rows are those that could be read."""
 
     commas: bool = False
     """Whether its delimiter says that fractions stand behind commas."""

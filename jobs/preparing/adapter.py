@@ -91,34 +91,34 @@ class Preparation:
     """Folder or URI that receives the manifest and everything made of it."""
 
     split: str = ""
-    """Shares of train/valid/test such as 60/20/20, cut by group; empty: as the source says."""
+    """Shares of train/valid/test such as 60/20/20, cut by group; empty: the source's own splits."""
 
     part: str = ""
-    """Keep only the clips of this split of the source (train, valid, test), to cut folds inside it."""
+    """Split of the source (train, valid, test) to keep alone, e.g. to cut folds inside it."""
 
     folds: int = 0
-    """Also cut the rows that are not test into this many folds by group, as folds/groupK."""
+    """Number of folds to cut by group from the rows outside test, as folds/groupK; 0: none."""
 
     seed: int = 0
-    """Of the splits and folds."""
+    """Seed of the splits and folds."""
 
     unit_clips: int = 64
-    """A unit of work holds at most this many clips ..."""
+    """Largest number of clips in a unit of work."""
 
     unit_s: float = 64.0
-    """... and about this much media [s]; cut once, never changed afterwards."""
+    """Approximate length of the media in a unit of work [s]; units are cut once and never changed."""
 
     max_clip_s: float | None = None
-    """Cut longer clips into pieces of this length [s]; names get the offset as @seconds."""
+    """Length of the pieces that longer clips are cut into [s]; a piece is named NAME@seconds."""
 
     pack: bool = False
     """Copy loose media files into tar shards below the root; the manifest then points into them."""
 
     shard_mb: float = 256.0
-    """A shard is closed when it holds this many megabytes."""
+    """Size at which a shard is closed [MB]."""
 
     workers: int = 4
-    """Files probed at the same time."""
+    """Number of files probed at the same time."""
 
     def __post_init__(self) -> None:
         if self.part and self.part not in SPLITS:

@@ -98,7 +98,7 @@ class Fusion:
     task: str
     kind: Task
     members: Mapping[str, Calibration]
-    """Of each member, before the rule."""
+    """Calibration of each member, applied before the rule."""
 
     rule: Any
     calibration: Calibration

@@ -1,4 +1,4 @@
-"""A short calibration before a stream: a few of its clips are timed, and the stages sized by that.
+"""Autotuning of a stream: a few of its clips are timed first, and its stages are sized by that.
 
 Eight clips at even steps of the order by cost are decoded and encoded on the workers that the stream will
 have (`jobs.stream.clip_timing`); a line through the shorter and the longer half of them gives the mean
@@ -26,13 +26,13 @@ from jobs.stream.clip_timing import Drawn, Half, Timed, time_clips
 from jobs.stream.job import StreamJob, UnitTask
 from jobs.stream.progress import clock
 
-Calibration = Literal["auto", "always", "never"]
+Autotune = Literal["auto", "always", "never"]
 
 CLIPS = 8
 """Clips to measure with."""
 
 LEAST_JOB_S = 180.0
-"""Shorter jobs are not calibrated: starting an actor and timing the clips takes about 10 s."""
+"""Shorter jobs are not autotuned: starting an actor and timing the clips takes about 10 s."""
 
 BUDGET_S = 10.0
 BUDGET_SHARE = 0.03
@@ -78,13 +78,13 @@ class Survey:
     """Encoder or transcriber -> share of the clips that it has yet to do."""
 
 
-def calibrated(
+def autotuned(
     job: StreamJob,
     tasks: Sequence[UnitTask],
     plan: Plan,
     capacity: Capacity,
-    wishes: WorkersConfig,
-    mode: Calibration,
+    overrides: WorkersConfig,
+    mode: Autotune,
 ) -> Sized:
     """Size the stages of a stream by what its clips take, and print what was decided.
 
@@ -93,7 +93,7 @@ def calibrated(
         tasks: what is to be done.
         plan: the plan by rule.
         capacity: what it was made for.
-        wishes: what the user fixed; it stays.
+        overrides: workers that the user set; they are never autotuned.
         mode: always measures anew; auto leaves small jobs alone and goes by what is kept.
     """
     job = _with_threads(job, plan)
@@ -103,23 +103,23 @@ def calibrated(
     length_s = estimated_s(job, survey, plan)
     if mode == "auto" and length_s < LEAST_JOB_S:
         print(
-            f"calibration: none; by the manifest the job takes about {clock(length_s)}, and it pays "
-            f"from {clock(LEAST_JOB_S)} on (--calibration always)"
+            f"autotune: none; by the manifest the job takes about {clock(length_s)}, and it pays "
+            f"from {clock(LEAST_JOB_S)} on (--autotune always)"
         )
         return Sized(job=job, plan=plan)
-    place = storage.join(job.root, "encodings", f"calibration-{key(job, tasks, plan)}.json")
+    place = storage.join(job.root, "encodings", f"autotune-{key(job, tasks, plan)}.json")
     timed = None if mode == "always" else kept(place)
     how = "measured before"
     if timed is None:
         budget_s = max(BUDGET_S, BUDGET_SHARE * length_s)
         outcome = time_clips(job, survey.drawn, plan, budget_s=budget_s)
         if isinstance(outcome, str):
-            print(f"calibration: {outcome}; the plan stays as it is")
+            print(f"autotune: {outcome}; the plan stays as it is")
             return Sized(job=job, plan=plan)
         timed, how = outcome, f"in {outcome.seconds:.0f} s"
         storage.publish_json(asdict(timed), place)
     measured = averages(job, timed, survey)
-    sizing = size_stream(plan, measured, capacity, wishes)
+    sizing = size_stream(plan, measured, capacity, overrides)
     print("\n".join(lines(timed, measured, sizing, plan, survey.clips, how)), flush=True)
     return Sized(job=_with_threads(job, sizing.plan), plan=sizing.plan, rate=sizing.rate)
 
@@ -233,7 +233,7 @@ def at_mean(points: Sequence[tuple[float, float, int]], mean: float) -> float:
 def lines(
     timed: Timed, measured: Measured, sizing: Sizing, before: Plan, clips: int, how: str
 ) -> list[str]:
-    """The calibration as it is printed: what was measured, what follows."""
+    """Lines to print: what was measured, and what follows from it."""
     count = sum(half.clips for half in timed.halves)
     lost = f", {timed.unreadable} more could not be read" if timed.unreadable else ""
     each = {"decode": measured.decode_s, **measured.encode_s}
@@ -251,10 +251,10 @@ def lines(
     left_s = clips / sizing.rate
     ends = time.strftime("%H:%M", time.localtime(time.time() + left_s))
     return [
-        f"calibration: {count} clips {how} on {timed.device}{lost}: a clip takes {said}; "
+        f"autotune: {count} clips {how} on {timed.device}{lost}: a clip takes {said}; "
         f"an actor holds {measured.actor_gb:.1f} GB, a decode task {measured.decoder_gb:.1f} GB",
-        *(f"calibration: {change}" for change in sizing.said),
-        f"calibration: -> {', '.join(stages)}{' as planned' if same else ''}"
+        *(f"autotune: {change}" for change in sizing.said),
+        f"autotune: -> {', '.join(stages)}{' as planned' if same else ''}"
         f"{f', {plan.calls_per_actor} units in hand' if plan.on_gpu else ''}; {sizing.limit}; "
         f"about {sizing.rate:.3g} clips/s, {clock(left_s)}, until {ends}",
     ]

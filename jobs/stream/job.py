@@ -37,22 +37,22 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """What one clip may cost."""
+    """Limits of decoding one clip."""
 
     time_limit_s: float = 60.0
-    """Time for a clip of no length [s]."""
+    """Time limit of decoding a clip, whatever its length [s]."""
 
     time_limit_per_s: float = 4.0
-    """Further time per second of clip [s/s]."""
+    """Additional time per second of the clip [s/s]."""
 
     memory_limit_gb: float = 3.0
-    """Private memory of a decoder child [GiB]."""
+    """Largest private memory of a decoder child [GiB]."""
 
     max_decoded_gb: float = 1.0
-    """Cap on the waveforms, and on the frames, of one clip [GiB]; above it fewer are taken."""
+    """Largest size of the waveforms, and of the frames, of one clip [GiB]; above it fewer are taken."""
 
     recycle_after: int = 500
-    """Clips that a decoder child reads before a fresh one takes over."""
+    """Number of clips after which a fresh decoder child takes over."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ class _Run:
         self.well: dict[str, UnitTask] = {}
         """Published."""
         self.lost: dict[str, UnitReport] = {}
-        """Of this round."""
+        """Figures of this round."""
         self.suspicious = False
         """Workers did nothing but lose units."""
 

@@ -48,7 +48,7 @@ class Request(Feeding):
     """Augmented views that training rows are drawn from besides the original."""
 
     axis: Axis = "clip"
-    """Of the net."""
+    """Sequence axis of the net: clip or dialogue."""
 
     folds: str | None = None
     memory_gb: float = 4.0

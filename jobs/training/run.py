@@ -48,63 +48,64 @@ class TrainConfig(Recipe):
     """Fields of the net's Config, or preset=NAME; hidden.text=64 sets one entry of a mapping."""
 
     run: str | None = None
-    """Name of the run; by default the net and a hash of all that shapes the result."""
+    """Name of the run; by default the net and a hash of everything that shapes the result."""
 
     tasks: tuple[str, ...] = ()
-    """Tasks to predict, the first one is monitored; by default all of the dataset."""
+    """Tasks to predict; the first one is monitored. By default all tasks of the dataset."""
 
     pool: Pool = "none"
-    """Reduces the steps of a clip to one: mean, or mean and standard deviation."""
+    """Pooling of the steps of a clip into one: none, mean, or mean and standard deviation."""
 
     views: int = 0
-    """Augmented views (`affuse encode --views`): each epoch draws every training row among the original
-    and these; what is predicted is always the original."""
+    """Number of augmented views (`affuse encode --views`); each epoch draws every training row from the
+    original and its views. Predictions are always made from the original."""
 
     normalise: str = "none"
-    """speaker: each speaker's own unlabelled mean and spread are removed. speaker:K: those of K of their
-    clips, as where new people are enrolled first. Both look at held-out people: reported apart."""
+    """Speaker normalisation: none, speaker or speaker:K. speaker removes the mean and spread of all
+    unlabelled clips of a speaker, speaker:K those of K enrolment clips. Both read clips of held-out
+    speakers, so their results are reported separately."""
 
     causal: bool = False
-    """A dialogue net may not read later utterances."""
+    """Hide later utterances from a dialogue net."""
 
     scale: Literal["none", "standard"] = "standard"
     """Scaling of each feature, fitted on the training part."""
 
     pca: dict[str, int] = field(default_factory=dict)
-    """Input -> number of principal components, fitted on the training part."""
+    """Number of principal components of an input, INPUT=NUMBER, fitted on the training part."""
 
     folds: str | None = None
-    """Folds to train by, e.g. subject; by default the dataset's own train and valid splits."""
+    """Name of the folds to train on, e.g. subject; by default the train and valid splits of the dataset."""
 
     seeds: tuple[int, ...] = (0,)
-    """One net a fold for each of them."""
+    """Seeds of the nets; each fold has one net for each seed."""
 
     valid_share: float = 0.1
-    """Share of the training rows, in whole groups, that chooses the epoch (with folds) [0..1]. 0: none; all
+    """Share of the training rows, in whole groups, held out to choose the epoch (with folds) [0..1]. 0: all
     rows are trained on and the last epoch counts, which suits --schedule cosine and a known --epochs."""
 
     share: float = 1.0
-    """Share of the training groups that is used; runs that differ in nothing else are the learning curve
-    of a report [0..1]."""
+    """Share of the training groups to train on [0..1]; runs that differ in it alone make the learning curve
+    of a report."""
 
     refit: bool = True
-    """With folds: train once more on all rows for the median best epoch; a bundle ships these nets."""
+    """Train once more on all rows, up to the median best epoch of the folds; a bundle ships these nets."""
 
     workers: int | None = None
     """Workers that share the rows of each step; 0: this process. By default 0 on one machine, on a
     cluster one a GPU (at most 8)."""
 
     spread: Literal["parts", "rows"] = "rows"
-    """rows: workers share each step. parts: each worker trains whole folds and seeds by itself."""
+    """How workers divide the training. rows: they share each step. parts: each trains whole nets."""
 
     max_failures: int = 3
-    """Restarts of the group of workers before the job gives up."""
+    """Number of restarts of the workers before the job gives up."""
 
     checkpoint_s: float = 5.0
-    """Seconds between two checkpoints, taken at the end of an epoch; 0: every epoch."""
+    """Time between two checkpoints [s], taken at the end of an epoch; 0: every epoch."""
 
     memory_gb: float = 4.0
-    """Features above this size in all are memory-mapped, and never held in memory whole [GB]."""
+    """Total size of the features above which they are memory-mapped instead of loaded [GB]."""
 
     cache: Place = "~/.cache/affuse/feeding"
     """Folder for memory-mapped features."""
@@ -113,7 +114,7 @@ class TrainConfig(Recipe):
     """Record the run in MLflow."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
-    """The Ray session, where there are workers."""
+    """Ray session, where there are workers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,7 +47,7 @@ class NetChoice:
     valid_share: float
     has_folds: bool
     share: float = 1.0
-    """Of the training groups [0..1]."""
+    """Share of the training groups to train on [0..1]."""
 
     def split(self, clips: Clips, part: Part) -> Split:
         """Roles of the clips in one part."""
@@ -107,7 +107,7 @@ class Course:
     resume: bytes | None = None
     on_epoch: OnEpoch | None = None
     last_epoch: int | None = None
-    """Of a refit: the epoch that its folds found best."""
+    """Epoch at which a refit ends: the one that its folds found best."""
 
 
 def train_part(

@@ -20,10 +20,10 @@ def measured(decode_s, encode_s, **other):
     return Measured(decode_s=decode_s, encode_s={"voice": encode_s}, **{**facts, **other})
 
 
-def sized(capacity, facts, wishes=None, models_gb=0.5):
-    wishes = wishes or WorkersConfig()
-    plan = plan_stream({"voice": models_gb}, capacity, wishes)
-    return size_stream(plan, facts, capacity, wishes)
+def sized(capacity, facts, overrides=None, models_gb=0.5):
+    overrides = overrides or WorkersConfig()
+    plan = plan_stream({"voice": models_gb}, capacity, overrides)
+    return size_stream(plan, facts, capacity, overrides)
 
 
 # capacity, decode [s], encode [s] -> decode tasks, actors, clips/s, what limits
@@ -116,15 +116,15 @@ class TestBesideGpus:
 
 class TestWhatTheUserFixed:
     def test_actors_stay_and_what_speaks_against_them_is_said(self):
-        wishes = WorkersConfig(actors=2)
-        sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0), wishes)
+        overrides = WorkersConfig(actors=2)
+        sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0), overrides)
         assert sizing.plan.encode.workers == 2
         assert sizing.said[0] == "encode 2 x as asked, though memory holds 1"
-        assert sized(SERVER, measured(0.9, 0.1), wishes).plan.encode.workers == 2
+        assert sized(SERVER, measured(0.9, 0.1), overrides).plan.encode.workers == 2
 
     def test_gpu_actors_decode_tasks_and_units_in_hand_stay(self):
-        wishes = WorkersConfig(actors=8, decoders=5, calls_per_actor=2)
-        plan = sized(GPU_SERVER, measured(1.0, 0.02, clips_per_unit=4), wishes).plan
+        overrides = WorkersConfig(actors=8, decoders=5, calls_per_actor=2)
+        plan = sized(GPU_SERVER, measured(1.0, 0.02, clips_per_unit=4), overrides).plan
         assert (plan.encode.workers, plan.decode.workers, plan.calls_per_actor) == (8, 5, 2)
 
     def test_decode_tasks_stay_though_memory_is_short(self):
@@ -134,8 +134,8 @@ class TestWhatTheUserFixed:
         assert sizing.said == ("decode 15 x as asked, though memory holds 4",)
 
     def test_threads_stay(self):
-        wishes = WorkersConfig(threads=1)
-        sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0), wishes)
+        overrides = WorkersConfig(threads=1)
+        sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0), overrides)
         assert (sizing.plan.encode.workers, sizing.plan.encode.threads_each) == (1, 1)
 
 

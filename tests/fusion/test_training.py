@@ -207,7 +207,7 @@ class TestSameSeedSameWeights:
             assert again.best_epoch == whole.best_epoch
 
     def test_parts_of_a_step_add_up_to_the_step(self):
-        apart = train(dataclasses.replace(RECIPE, passes=3))
+        apart = train(dataclasses.replace(RECIPE, accumulation_steps=3))
         assert_equal(weights(train()), weights(apart), tolerance=2e-5)
 
 

@@ -247,6 +247,34 @@ class TestFlags:
         assert exit_of(["toy", "--root", "r", "--encodrs", "a"]) == 2
         assert "--encoders" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("words", "former", "now"),
+        [
+            (("encode", "--calibration", "never"), "--calibration", "--autotune"),
+            (("score", "--calibration=never"), "--calibration", "--autotune"),
+            (("train", "--passes", "2"), "--passes", "--accumulation-steps"),
+            (("tune", "--passes", "2"), "--passes", "--accumulation-steps"),
+        ],
+    )
+    def test_a_flag_by_its_former_name_names_the_one_it_has_now(self, words, former, now, capsys):
+        assert exit_of([words[0], "--root", "r", *words[1:]]) == 2
+        assert f"there is no flag {former}; did you mean {now}?" in capsys.readouterr().err
+
+    def test_a_field_of_a_file_by_its_former_name_names_the_one_it_has_now(self, tmp_path, capsys):
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"root": "r", "inputs": ["a"], "passes": 2}))
+        assert run(["train", "--config", str(file)]) == 2
+        said = capsys.readouterr().err
+        assert "unknown field 'passes'; did you mean 'accumulation_steps'?" in said
+
+    def test_a_name_that_another_job_has_given_up_is_still_a_flag(self):
+        config = _cli.parse(
+            "ensemble",
+            importlib.import_module("jobs.ensemble"),
+            ["--root", "r", "--runs", "a", "--calibration", "none"],
+        )
+        assert config.calibration == "none"
+
     def test_a_value_the_config_refuses_is_said_in_its_words(self, toy, capsys):
         assert exit_of(["toy", "--root", "r", "--share", "3"]) == 2
         assert "share is 0 to 1; came 3" in capsys.readouterr().err

@@ -55,10 +55,10 @@ class TestADataset:
         (tmp_path / "media" / "1.wav").unlink()
         (tmp_path / "media" / "4.wav").unlink()
         write_bundle(tmp_path)
-        score.main(config(tmp_path, name="raw", calibration="always"))
+        score.main(config(tmp_path, name="raw", autotune="always"))
         said = capsys.readouterr().out
         assert "source: raw clips" in said
-        assert "calibration: -> decode 2 x, encode 2 x as planned" in said
+        assert "autotune: -> decode 2 x, encode 2 x as planned" in said
         encode.main(
             encode.Config(
                 root=str(tmp_path),

@@ -169,7 +169,7 @@ def states_beside(
 
 
 def _weights(layer: nn.LSTM, end: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the inputs, of the states, and both biases in one."""
+    """Weights of the inputs, weights of the states, and the sum of both biases."""
     w_ih, w_hh, b_ih, b_hh = (
         cast(Tensor, getattr(layer, f"{name}_l0{end}"))
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -41,7 +41,8 @@ SEARCH_GOES_ON = {
     "ensemble": "made at the end",
 }
 TRAIN = {
-    "epochs": 3, "patience": 2, "monitor": "accuracy", "batch_size": 8, "passes": 2,
+    "epochs": 3, "patience": 2, "monitor": "accuracy", "batch_size": 8,
+    "accumulation_steps": 2,
     "optimiser": "sgd", "lr": 1e-2, "weight_decay": 0.0, "lr_factors": {"head": 2.0},
     "schedule": "cosine", "warmup": 0.2, "plateau": 2, "clip_norm": 2.0, "precision": "bfloat16",
     "loss": "focal", "loss_options": {"gamma": 1.0}, "task_weights": {"emotion": 2.0},

@@ -18,7 +18,7 @@ from jobs.stream.autotune import at_mean, lines, survey_of
 from jobs.stream.clip_timing import Half, Timed
 from jobs.stream.job import UnitTask
 
-TOYS = str(Path(__file__).parent / "toys")
+TOYS = str(Path(__file__).parents[1] / "toys")
 
 
 class TestTheMeanOverTheJob:
@@ -63,12 +63,12 @@ def test_what_is_printed_names_the_stages_that_changed_and_why():
     sizing = size_stream(plan, measured, capacity, WorkersConfig())
     first, change, last = lines(timed, measured, sizing, plan, 57600, "in 8 s")
     assert first == (
-        "calibration: 7 clips in 8 s on a processor, 1 more could not be read: a clip takes decode "
+        "autotune: 7 clips in 8 s on a processor, 1 more could not be read: a clip takes decode "
         "0.9 s, voice 0.1 s; an actor holds 1.0 GB, a decode task 0.3 GB"
     )
-    assert change == "calibration: encode 10 x instead of 64: models take 10% of the cores"
+    assert change == "autotune: encode 10 x instead of 64: models take 10% of the cores"
     assert last.startswith(
-        "calibration: -> decode 64 x, encode 10 x (of 64); decoding limits: 90% of the cores' time; "
+        "autotune: -> decode 64 x, encode 10 x (of 64); decoding limits: 90% of the cores' time; "
         "about 57.6 clips/s, 16:40, until "
     )
 
@@ -98,7 +98,7 @@ def session(corpus):
 
 def config(root, *encoders, **changes):
     changes.setdefault("workers", WorkersConfig(gpus_per_actor=0))
-    changes.setdefault("calibration", "always")
+    changes.setdefault("autotune", "always")
     return encode.Config(
         root=str(root),
         encoders=encoders or ("toy_audio",),
@@ -109,11 +109,11 @@ def config(root, *encoders, **changes):
 
 
 def said_of(capsys):
-    return [line for line in capsys.readouterr().out.splitlines() if "calibration:" in line]
+    return [line for line in capsys.readouterr().out.splitlines() if "autotune:" in line]
 
 
 def kept(root):
-    (file,) = (root / "encodings").glob("calibration-*.json")
+    (file,) = (root / "encodings").glob("autotune-*.json")
     return json.loads(file.read_text())
 
 
@@ -160,7 +160,7 @@ class TestOnACpu:
         monkeypatch.setattr(autotune, "time_clips", None)  # it would fail if it were called
         for file in (measured / "features").rglob("*.parquet"):
             file.unlink()
-        encode.main(config(measured, calibration="auto"))
+        encode.main(config(measured, autotune="auto"))
         first, last = said_of(capsys)
         assert "8 clips measured before on " in first
         assert "a clip takes decode 0." in first
@@ -170,21 +170,21 @@ class TestOnACpu:
 
     def test_other_encoders_are_measured_anew(self, measured, corpus, session, monkeypatch):
         monkeypatch.setattr(autotune, "LEAST_JOB_S", 0.0)
-        encode.main(config(measured, "toy_text", calibration="auto"))
-        assert len(list((measured / "encodings").glob("calibration-*.json"))) == 2
+        encode.main(config(measured, "toy_text", autotune="auto"))
+        assert len(list((measured / "encodings").glob("autotune-*.json"))) == 2
 
     def test_a_small_job_is_left_alone_and_says_why(self, corpus, session, tmp_path, capsys):
         corpus.write_corpus(tmp_path, 8)
-        encode.main(config(tmp_path, calibration="auto"))
+        encode.main(config(tmp_path, autotune="auto"))
         (line,) = said_of(capsys)
-        assert line.startswith("calibration: none; by the manifest the job takes about 0:0")
-        assert "--calibration always" in line
-        assert not list((tmp_path / "encodings").glob("calibration-*"))
+        assert line.startswith("autotune: none; by the manifest the job takes about 0:0")
+        assert "--autotune always" in line
+        assert not list((tmp_path / "encodings").glob("autotune-*"))
 
     def test_never_means_never(self, corpus, session, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(autotune, "LEAST_JOB_S", 0.0)
         corpus.write_corpus(tmp_path, 4)
-        encode.main(config(tmp_path, calibration="never"))
+        encode.main(config(tmp_path, autotune="never"))
         assert said_of(capsys) == []
 
     def test_actors_of_the_users_own_stay(self, corpus, session, tmp_path, capsys):
@@ -211,7 +211,7 @@ class TestOnACpu:
             (tmp_path / "media" / f"{number}.wav").unlink()
         encode.main(config(tmp_path, max_failed_share=1.0))
         (line,) = said_of(capsys)
-        assert line == "calibration: none of 4 clips drawn could be read; the plan stays as it is"
+        assert line == "autotune: none of 4 clips drawn could be read; the plan stays as it is"
         assert self.states(tmp_path) == {"failed": 4}
 
     def test_a_clip_that_kills_the_encoder_leaves_the_plan(self, corpus, session, tmp_path, capsys):
