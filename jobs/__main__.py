@@ -52,6 +52,8 @@ def run(argv: list[str]) -> int:
     if name in ("-V", "--version"):
         print(f"affuse {_version()}")
         return 0
+    if name == "--install-completion":
+        return _install_completion()
     if name not in JOBS:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
     try:
@@ -96,6 +98,18 @@ def overview() -> str:
     )
 
 
+def _install_completion() -> int:
+    from jobs._cli import install_completion
+
+    try:
+        place = install_completion()
+    except (ConfigError, OSError) as error:
+        return _fail("", str(error), 2)
+    print(f"wrote {place}")
+    print(f"bash reads it when it starts; without the package bash-completion type: source {place}")
+    return 0
+
+
 def _stopped(name: str) -> int:
     interrupt.is_said()
     return _fail(name, "stopped; the same command goes on from here", interrupt.STATUS)
@@ -110,13 +124,13 @@ def _fail(name: str, message: str, status: int) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """What the user is told: an error that crossed Ray carries a worker's traceback in its text."""
+    """The message of an error, without the traceback of a worker where it crossed Ray."""
     cause = getattr(error, "cause", None)
     return str(cause if isinstance(cause, AffuseError) else error)
 
 
 def _refused(error: BaseException) -> str | None:
-    """That the disk is full or closed, wherever in the causes of an error it is said; None: it is not."""
+    """The message of a full or read-only disk among the causes of an error; None where there is none."""
     from cluster.refusals import refusal
 
     waiting: list[object] = [error]

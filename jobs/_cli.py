@@ -7,12 +7,15 @@ A mapping is written `--net-options rank=8 dropout=0.3`.
 
 import dataclasses
 import difflib
+import importlib
+import os
 import re
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Union
 
@@ -20,6 +23,7 @@ import tyro
 
 from cluster import settings
 from cluster.errors import ConfigError
+from jobs import JOBS
 
 SCALARS = (bool, int, float, str)
 """Tried in this order: ``true`` is a bool, ``8`` an int, ``0.3`` a float, all else text."""
@@ -28,7 +32,7 @@ CONFIG_HELP = " --config FILE: the same fields as YAML or JSON; flags win over t
 
 
 def parse(job: str, module: ModuleType, argv: list[str]) -> Any:
-    """The config of one job.
+    """Parse the config of one job.
 
     A module has a ``Config``, or ``COMMANDS`` (name -> config class) where the job has commands of its
     own, or ``configure(argv)`` where the command line is not flags alone.
@@ -101,7 +105,7 @@ def _parse_command(
 
 
 def take_config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
-    """The value of `--config`, and the command line without it."""
+    """Split the command line into the value of `--config` and the rest."""
     for index, word in enumerate(argv):
         if word == "--config":
             if index + 1 == len(argv):
@@ -185,3 +189,93 @@ def _pair(word: str, allowed: tuple[Any, ...]) -> tuple[str, Any]:
             continue
     expected = " or ".join(kind.__name__ for kind in allowed)
     raise ValueError(f"{key}: expected {expected}, came {text!r}")
+
+
+COMPLETION_HEAD = "# Completion of affuse in bash, written by: affuse --install-completion"
+
+COMPLETION = """\
+_affuse_words() {
+    case "$1" in
+%s
+    esac
+}
+
+_affuse() {
+    local word="${COMP_WORDS[COMP_CWORD]}" key="" flag="" each found
+    for each in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case "$each" in
+            --) key="" flag="" ;;  # a command line of its own: affuse submit -- JOB
+            -*) flag="$each" ;;
+            *) [[ -z $flag && -n $(_affuse_words "${key:+$key }$each -") ]] && key="${key:+$key }$each" ;;
+        esac
+    done
+    if [[ $word == -* ]]; then
+        found="$(_affuse_words "$key -")"
+    elif [[ -n $flag ]]; then
+        found="$(_affuse_words "$key $flag")"
+    else
+        found="$(_affuse_words "$key")"
+    fi
+    COMPREPLY=($(compgen -W "$found" -- "$word"))
+}
+
+complete -o default -F _affuse affuse
+"""
+"""Words that may follow come from one `case`; where it has none, bash offers the names of files."""
+
+
+def install_completion() -> str:
+    """Write the completion of all jobs, commands and flags to where bash looks for it; returns the file.
+
+    Raises:
+        ConfigError: another file is there.
+    """
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    place = Path(data) / "bash-completion" / "completions" / "affuse"
+    if place.exists() and not place.read_text(errors="replace").startswith(COMPLETION_HEAD):
+        raise ConfigError(f"{place} is there and was not written by affuse; remove it first")
+    cases = [f'        "{key}") echo "{" ".join(words)}" ;;' for key, words in completions()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"{COMPLETION_HEAD}\n{COMPLETION % chr(10).join(cases)}")
+    return str(place)
+
+
+def completions() -> Iterator[tuple[str, list[str]]]:
+    """(typed so far, words that may follow): jobs, commands, flags (`JOB -`), values (`JOB --flag`)."""
+    yield "", list(JOBS)
+    yield " -", ["--help", "--version", "--install-completion"]
+    for job in JOBS:
+        configs = _configs_of(job)
+        if "" not in configs:
+            yield job, list(configs)
+            yield f"{job} -", ["--help"]
+        for command, kind in configs.items():
+            key = f"{job} {command}".rstrip()
+            flags = list(_flags_of(kind))
+            yield f"{key} -", ["--help", "--config", *(flag for flag, _ in flags)]
+            yield from ((f"{key} {flag}", values) for flag, values in flags if values)
+
+
+def _configs_of(job: str) -> Mapping[str, type[Any]]:
+    """Command -> config; the command is empty for a job without commands."""
+    module = importlib.import_module(f"jobs.{job}")
+    if job == "prepare":
+        names = importlib.import_module("jobs.datasets").DATASETS
+        return {name: importlib.import_module(f"jobs.datasets.{name}").Config for name in names}
+    return getattr(module, "COMMANDS", None) or {"": module.Config}
+
+
+def _flags_of(kind: type[Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every flag of a config, as tyro spells it, with its values where they are a closed list."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], above + field.name.replace("_", "-")
+        if tyro.conf.Positional in getattr(hint, "__metadata__", ()):
+            continue
+        if dataclasses.is_dataclass(hint):
+            yield from _flags_of(typing.cast(type, hint), f"{name}.")
+            continue
+        literal = typing.get_origin(hint) is typing.Literal
+        yield f"--{name}", [str(value) for value in typing.get_args(hint)] if literal else []
+        if hint is bool:
+            yield f"--{above}no-{field.name.replace('_', '-')}", []

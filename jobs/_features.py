@@ -1,4 +1,4 @@
-"""Where scripts outside this checkout look for the reading of features: `jobs.catalog.features`."""
+"""Former place of `jobs.catalog.features`, for scripts outside this checkout."""
 
 from jobs.catalog.features import read_features, resolve_features
 

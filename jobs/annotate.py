@@ -73,7 +73,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is shown from some second on."""
+    """Title and bars that are shown from one second on."""
 
     start_s: float
     title: str
@@ -155,7 +155,7 @@ def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:
 
 
 def names_of_clip(uri: str) -> list[str]:
-    """What scores may call a file: its name with or without ending and folders, the longest first."""
+    """Names that scores may use for a file: with or without ending and folders, the longest first."""
     whole = uri.split("/")
     stem = [*whole[:-1], whole[-1].rsplit(".", 1)[0]]
     tails = range(len(whole))
@@ -172,7 +172,7 @@ def piece_of(name: str) -> tuple[str, float]:
 
 
 def verdicts_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Verdict]:
-    """What each row says, in words and bars."""
+    """Turn each row into a title and bars."""
     names = sorted({name for row in rows for name, _ in row["probabilities"] or ()})
     order = {name: place for place, name in enumerate(names)}
     out = []

@@ -1,4 +1,4 @@
-"""Measure what the machine or cluster does with the clips of a dataset, and what limits it.
+"""Measure how fast a machine or cluster encodes the clips of a dataset, and which stage limits it.
 
 `benchmark encode` measures the rate of decoding alone, of every model alone (fed from memory), and of the
 whole job, on the same cores and devices, several times in turn. The efficiency is the whole job's rate in
@@ -83,7 +83,7 @@ COMMANDS = {"encode": EncodeConfig}
 
 
 def main(config: EncodeConfig) -> None:
-    """Measure in turn, print the table, and write the JSON."""
+    """Measure each kind in turn, print the table, and write the JSON."""
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
     out = None if config.json is None else storage.absolute(config.json)
@@ -152,7 +152,7 @@ def summary(
     alone: Sequence[Alone],
     whole: Sequence[Whole],
 ) -> dict[str, Any]:
-    """Medians over the rounds, and what limits.
+    """Medians over the rounds, and the stage that limits the rate.
 
     Args:
         name: of the dataset.
@@ -207,7 +207,7 @@ def beside(figures: Mapping[str, Any], plain: Plain | None) -> dict[str, Any] | 
 
 
 def limit(decode: float, models: Mapping[str, float], *, on_gpu: bool) -> str:
-    """What would have to be faster."""
+    """The stage that limits the rate."""
     if on_gpu:
         together = 1 / sum(1 / rate for rate in models.values())
         return "decode: more CPUs per GPU" if decode < together else "the models: more GPUs"
@@ -217,7 +217,7 @@ def limit(decode: float, models: Mapping[str, float], *, on_gpu: bool) -> str:
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as a printed table."""
     rows = [("decode alone", f"{figures['decode_only']:.2f} clips/s")]
     rows += [
         (f"{name} alone", f"{rate:.2f} clips/s") for name, rate in figures["model_only"].items()

@@ -1,4 +1,4 @@
-"""Put runs and bundles beside each other: is one better, or is it the people?
+"""Compare runs and bundles by paired differences: is one better, or is it chance?
 
 Every figure stands on the rows that all of them have and none trained on. Seeds are averaged first;
 intervals and paired differences resample groups, a sign-flip test gives p-values, and Holm's correction

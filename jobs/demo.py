@@ -1,4 +1,4 @@
-"""From nothing to a calibrated ensemble and its report, on a corpus that is made on the spot.
+"""Run all jobs in order on a synthetic corpus, up to a calibrated ensemble and its report.
 
 Reads:  nothing; the pretrained weights come through `affuse models`
 Writes: <root>/  everything that a real project has: clips, manifest, features, runs, a bundle, a report
@@ -99,7 +99,7 @@ class Config:
 
 
 def main(config: Config) -> Results:
-    """Every job in order, each of them only where something is missing; then the results."""
+    """Run each job whose result is missing, in order; then print the results."""
     started = time.monotonic()
     check_root(config)
     stages = Stages(config.root, OUTPUTS)
@@ -167,7 +167,7 @@ def stage_encode(config: Config) -> Stage:
 
 
 def stage_train(config: Config) -> Stage:
-    """One net for each modality, then nets that see all of them."""
+    """Train one net for each modality, then nets that read all of them."""
     jobs = [training(config, run) for run in NETS]
 
     def every() -> None:
@@ -220,13 +220,13 @@ def stage_ensemble(config: Config) -> Stage:
 
 
 def stage_evaluate(config: Config) -> Stage:
-    """The honest figure: there is no test split, so it is the cross-fitted one."""
+    """Evaluate the bundle; there is no test split, so the figure is the cross-fitted one."""
     job = evaluate.Config(root=config.root, bundle=BUNDLE)
     return f"evaluate --root {config.root} --bundle {BUNDLE}", lambda: evaluate.main(job), {}
 
 
 def stage_report(config: Config) -> Stage:
-    """Pictures and tables of all of it."""
+    """Write the report."""
     best = ceilings(config.root)["face+voice+words"] if has_corpus(config.root) else 1.0
     job = report.Config(
         root=config.root, runs=(*NETS, *tuned_runs(config.root)), bundle=BUNDLE,
@@ -266,6 +266,6 @@ OUTPUTS: Mapping[str, str] = {
 
 
 def _facts(job: Any) -> dict[str, Any]:
-    """What of a job's config shapes its result."""
+    """The fields of a config that shape its result."""
     plain = settings.to_mapping(job)
     return {k: v for k, v in plain.items() if k not in ("root", "session", "tracking", "workers")}

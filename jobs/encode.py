@@ -161,7 +161,7 @@ def main(config: Config) -> None:
 
 
 def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Dataset) -> None:
-    """What is there already and what is left."""
+    """Print how many units are encoded already, and how many are left."""
     left = sum(task.num_clips for task in tasks)
     there = _clips(refs) - left
     print(
@@ -174,7 +174,7 @@ def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Datase
 def recorded(
     config: Config, root: str, dataset: Dataset, work: Work
 ) -> Iterator[list[dict[str, float]]]:
-    """Keep what the command was and what it measured, one mapping a pass; project it to MLflow."""
+    """Record the command and its measurements, one mapping a pass, and project them to MLflow."""
     folders = [item.folder for item, _ in table_uris(root, work)]
     digest = hashlib.sha256(" ".join(folders).encode()).hexdigest()[:12]
     base = storage.join(root, "encodings", digest)
@@ -308,7 +308,7 @@ def finish(config: Config, root: str, work: Work) -> dict[str, int]:
 
 
 def _wanted(root: str, table: Descriptor) -> list[Version]:
-    """What a table should hold by the manifest of this moment, in its order."""
+    """Versions that a table should hold, in the order of the present manifest."""
     return [ref.version(table.reads) for ref in units(root)]
 
 

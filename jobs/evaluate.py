@@ -1,4 +1,4 @@
-"""Open the test split: how good is a run or a bundle on people nobody chose anything by?
+"""Evaluate a run or a bundle on the test split, which had no part in any choice.
 
 The one job that loads test rows. Each look is recorded, since a figure that was looked at often is no longer
 one of unseen data. A dataset without a test split has its honest figure already: the cross-fitted one of
@@ -78,7 +78,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Predict the test rows, judge them, record the look."""
+    """Predict the test rows, compute the figures, record the look."""
     if not has_test_rows(config.root):
         show_cross_fitted(config)
         return
@@ -124,7 +124,7 @@ def has_test_rows(root: str) -> bool:
 
 
 def show_cross_fitted(config: Config) -> None:
-    """Say why there is nothing to open, and show the figure that stands in for it."""
+    """Print that there is no test split, and show the cross-fitted figures instead."""
     print("the dataset has no test split; the honest figure is the cross-fitted one:")
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
@@ -160,7 +160,7 @@ def task_of(config: Config) -> tuple[str, Task]:
 
 
 def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> HeldOut:
-    """What every member says of the test rows whose target is known."""
+    """Predictions of every member for the test rows with a known target."""
     rows = {}
     for speaker in speakers:
         said = speak(speaker, load_test(root, speaker.card, name).feed, name, task)
@@ -175,7 +175,7 @@ def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> 
 
 
 def fused(config: Config, held: HeldOut) -> Tensor | None:
-    """The bundle's verdict on the test rows; None for single runs."""
+    """Fused predictions of the bundle for the test rows; None for single runs."""
     if config.bundle is None:
         return None
     fusion = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle))
@@ -183,7 +183,7 @@ def fused(config: Config, held: HeldOut) -> Tensor | None:
 
 
 def prior_of(root: str, name: str, task: Task) -> Tensor:
-    """Scores [outputs] of a guess that knows only the labels outside the test split."""
+    """Scores [outputs] of the prior: class frequencies (or mean) of the labels outside the test split."""
     table = read_manifest(root, ["split", name])
     column = table.filter(pc.fill_null(pc.not_equal(table["split"], "test"), True))[name]
     target, known = encode_targets(column, task)
@@ -193,7 +193,7 @@ def prior_of(root: str, name: str, task: Task) -> Tensor:
 
 
 def record_look(config: Config, results: results_table.Results) -> None:
-    """One file a look: who looked at what, and what was seen."""
+    """Write one file for each look: the command and its figures."""
     last = results.rows[-1]
     seen: dict[str, Any] = {name: figure.value for name, figure in last.figures.items()}
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""Bring ready-made features into a dataset, or take a dataset's features out for other tools.
+"""Import ready-made features into a dataset, or export a dataset's features for other tools.
 
 Reads:  npz, npy, HDF5, pickles (arrays and containers only), CSV, TSV, JSON lines, Parquet, folders
 Writes: <root>/features/<name>-<fingerprint>/ (cluster.tables.FEATURES); export: one npz or pkl file, and
@@ -197,7 +197,7 @@ def layout_of(config: Import) -> Layout:
 
 
 def width_note(modality: str, dim: int) -> str:
-    """What features of this width usually are."""
+    """Note on the features that usually have this width."""
     usual = KNOWN_WIDTHS.get((modality, dim))
     return f"{modality}, {dim} wide" + (f": usually {usual}" if usual else "")
 
@@ -222,7 +222,7 @@ def unit_rows(clips: pa.Table, rows: Mapping[str, int], ready: Ready, config: Im
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one clip, and what is said of them."""
+    """The steps of one clip, with status and error."""
 
     steps: np.ndarray
     """float32, steps x dim."""
@@ -235,7 +235,7 @@ class Steps:
 
 
 def steps_of(index: int | None, ready: Ready, config: Import) -> Steps:
-    """The steps of one row of the file; what is not finite becomes zero and is said."""
+    """The steps of one row of the file; values that are not finite become 0, and the status says so."""
     nothing = np.zeros((0, ready.dim), np.float32)
     if index is None:
         error = "missing: the imported file has no such clip"
@@ -321,7 +321,7 @@ def export_features(config: Export) -> None:
 
 
 def summary(selection: Selection) -> str:
-    """What was written, one line."""
+    """One line about the written table."""
     widths = ", ".join(
         f"{modality} {array.shape[1]} x {array.shape[2]}"
         for modality, array in selection.values.items()

@@ -40,7 +40,7 @@ LONGEST_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """What the script took for its clips."""
+    """Times of the script over its clips."""
 
     clips: int
     failed: int
@@ -265,7 +265,7 @@ def _between(container: Any, stream: Any, source: ClipSource) -> Iterator[Any]:
 def loaded(
     descriptor: Descriptor, weights: Mapping[str, Path], device: str, threads: int
 ) -> Callable[[Clip], Any]:
-    """What the script calls on each clip."""
+    """The function that the script calls on each clip."""
     known = {
         "encoders.audio._speech:SpeechTransformer": _speech,
         "encoders.audio._whisper:WhisperStates": _whisper,

@@ -1,4 +1,4 @@
-"""What is measured of an encode job: its parts alone on the same workers, and the whole stream."""
+"""Rates of an encode job: its parts alone on the same workers, and the whole stream."""
 
 import statistics
 import tempfile

@@ -46,7 +46,7 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
 
 
 def bundle_facts(uri: str) -> dict[str, Any]:
-    """What the bundle.json of a folder says.
+    """Read and check the bundle.json of a folder.
 
     Raises:
         ConfigError: the bundle or a member has a name that would leave its folder.
@@ -59,7 +59,7 @@ def bundle_facts(uri: str) -> dict[str, Any]:
 
 
 def nets_of_run(root: str, run: str) -> dict[str, str]:
-    """Where the networks stand that speak for a run outside its own folds: `seed=S` -> folder.
+    """Folders of the nets that predict clips outside the folds of a run: `seed=S` -> folder.
 
     A run with folds speaks through its refit on all rows, a run with a fixed split through the nets of that
     split.
@@ -91,7 +91,7 @@ def nets_of_bundle(root: str, bundle: str, run: str) -> dict[str, str]:
 
 
 def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
-    """Copy the networks that speak for a run into a bundle: one a seed.
+    """Copy the nets that predict new clips for a run into a bundle: one a seed.
 
     Returns:
         The run, its seeds, and the card of its nets (what they are and what they eat).

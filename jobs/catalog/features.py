@@ -1,4 +1,4 @@
-"""Feature and transcript tables under a root: which folder is meant, and the rows of the present manifest.
+"""Feature and transcript tables under a root: the folder of a name, and the rows of the present manifest.
 
 A table's `descriptor.json` says what its rows depend on; with the manifest's hashes of that, every unit has
 one version that is current (`cluster.unit_tables`). Rows are read for the whole manifest or not at all: a
@@ -130,7 +130,7 @@ class FeatureReader:
 
 
 def read_transcripts(root: str, transcriber: str) -> pa.Table:
-    """What a transcriber heard in the clips of the current manifest; texts of their own are the manifest's.
+    """Transcripts of the clips of the current manifest; a clip with a text of its own keeps that.
 
     Args:
         root: the dataset.
@@ -181,7 +181,7 @@ def current_rows(
 
 
 def reads_of(table_uri: str) -> tuple[str, ...]:
-    """What the rows of a table depend on, parts of `cluster.tables.KEY_PARTS`; of imported ones nothing."""
+    """Parts of `cluster.tables.KEY_PARTS` on which the rows of a table depend; none for imported tables."""
     uri = storage.join(table_uri, "descriptor.json")
     facts = storage.read_json(uri) if storage.exists(uri) else {}
     return tuple(facts.get("reads", ()))

@@ -1,4 +1,4 @@
-"""Who the clips are of: the groups that splits, bootstrap and cross-fitting keep together."""
+"""Groups of clips (speaker, dialogue, film): splits, bootstrap and cross-fitting never divide one."""
 
 import numpy as np
 

@@ -47,7 +47,7 @@ class UnitRef:
     """Part of `cluster.tables.KEY_PARTS` -> its hash over the unit's clips."""
 
     def version(self, reads: Sequence[str], *more: str) -> Version:
-        """The unit as a table has it whose rows depend on some parts.
+        """The version of the unit for a table whose rows depend on these parts of its key.
 
         Args:
             reads: the parts.

@@ -1,4 +1,4 @@
-"""What to say when a table lacks rows: how many clips, and the command that makes them."""
+"""Errors about rows that a table lacks: how many clips, and the command that makes them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -39,7 +39,7 @@ def check_names(**flags: str | Iterable[str] | None) -> None:
 
 
 def joined_name(names: Sequence[str], between: str) -> str:
-    """One name made of several; a long one is cut, and told from others by a hash."""
+    """One name made of several; a long one is cut, and a hash makes it unique."""
     whole = between.join(names)
     if len(whole.encode()) <= LONGEST:
         return whole

@@ -32,7 +32,7 @@ def publish_config(config: Any, folder: str, **more: object) -> None:
 
 
 def record_of(out: str) -> str:
-    """Where the config and the hash of a single file stand: beside it."""
+    """Place of the record of a single file (config and hash): beside the file."""
     return f"{out}.{CONFIG}"
 
 

@@ -61,7 +61,7 @@ class HeldOut:
 
 
 def predictions_uri(root: str, run: str, fold: int, seed: int, *, name: str = "predictions") -> str:
-    """Where the rows of one fold and seed stand."""
+    """Place of the rows of one fold and seed."""
     return storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", f"{name}.parquet")
 
 
@@ -170,7 +170,7 @@ def seeds_averaged(table: pa.Table, task: Task) -> MemberRows:
 
 
 def with_priors(table: pa.Table, task: Task) -> pa.Table:
-    """Rows of one task with scores in each: a clip without any input is answered by the prior of its fold.
+    """Rows of one task, all with scores: a clip without any input gets the prior of its fold.
 
     The prior is that of the fold's rows of role train. Without this the figures of a run would be of fewer
     rows than those of the majority beside it.

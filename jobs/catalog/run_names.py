@@ -1,4 +1,4 @@
-"""Names of runs: a start that failed before it came to anything leaves its name free."""
+"""Names of runs: a start that fails before it has results leaves its name free."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ RESULTS = {"checkpoint.pt", "model.safetensors", "predictions.parquet"}
 
 
 def holds_results(run_uri: str) -> bool:
-    """Whether a net, predictions, a state to go on from or a trial of a search lies under a run's folder."""
+    """Whether the folder of a run holds a net, predictions, a checkpoint or a trial of a search."""
     for name in storage.names(run_uri):
         folder = storage.join(run_uri, name)
         if name == "trials" and storage.names(folder, ".json"):
@@ -29,7 +29,7 @@ def free(run_uri: str) -> None:
 
 
 def owner(run_uri: str) -> Any:
-    """Whose the name of a run is at the moment: what its last start recognises it by; None: nobody's."""
+    """Identity of the start that owns the name of a run; None where the name is free."""
     mark = storage.join(run_uri, "identity.json")
     return storage.read_json(mark) if storage.exists(mark) else None
 

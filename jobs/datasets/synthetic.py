@@ -58,7 +58,7 @@ class Config(Preparation):
             )
 
     def collect(self) -> Collected:
-        """Film what is not there yet, and describe it."""
+        """Render the clips that are missing, and describe all of them."""
         root = storage.absolute(self.root)
         lines = script.write(self.seed, self.clips)
         film_all(lines, root, seed=self.seed, processes=self.processes)
@@ -121,7 +121,7 @@ def _film_share(lines: Sequence[script.Line], root: str, seed: int) -> None:
 
 
 def _truth(lines: Sequence[script.Line]) -> dict[str, Any]:
-    """What `corpus.json` says about the clips and the tables that they were drawn from."""
+    """Content of `corpus.json`: the clips, and the tables that they were drawn from."""
     return {
         "ceilings": script.ceilings(),
         "tables": {

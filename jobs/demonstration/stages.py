@@ -1,4 +1,4 @@
-"""Stages that are each done once: a chain of jobs remembers what it has made of what."""
+"""Stages of a chain of jobs, each of which runs again only when its inputs have changed."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ Stage = tuple[str, Callable[[], object], Mapping[str, Any]]
 
 
 class Stages:
-    """Remembers in `demo.json` what has been made of what, so that nothing is made twice.
+    """Records in `demo.json` which inputs each stage was run with, so that no stage runs twice on them.
 
     The key of a stage is a hash of all that shapes its result and of the stage before it. Jobs skip what
     they have themselves; this also skips those that would look at every row again.

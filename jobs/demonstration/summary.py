@@ -1,4 +1,4 @@
-"""What the demo prints at its end: results with their baselines, rates, ceilings, and what to type next."""
+"""The last screen of the demo: results with baselines, rates, ceilings, and the next commands."""
 
 from cluster import console, storage
 from cluster.console import Table
@@ -37,7 +37,7 @@ def ceilings(root: str) -> dict[str, float]:
 
 
 def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int) -> Results:
-    """The results table, the rates of the pretrained models, the ceilings, and what to type next."""
+    """Print the results table, the rates of the pretrained models, the ceilings, and the next commands."""
     where = storage.join(root, "bundles", bundle, "results.json")
     results = from_facts(storage.read_json(where))
     rates = corpus_rates(root, face, transcriber)
@@ -71,7 +71,7 @@ def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str
 
 
 def table(results: Results, name: str) -> Table:
-    """Every way to answer, with 95 % intervals over speakers."""
+    """All lines of the results, with 95 % intervals over speakers."""
     shown = Table(title=f"{name}, out of fold, groups are speakers: {caption(results)}")
     shown.add_column("")
     shown.add_column("n", justify="right")
@@ -91,7 +91,7 @@ def table(results: Results, name: str) -> Table:
 
 
 def closing(root: str, bundle: str, rates: Rates) -> list[str]:
-    """What the corpus allows, what the pretrained models read of it, and where to go on."""
+    """Lines on the ceilings of the corpus, the rates of the pretrained models, and the next commands."""
     best = ", ".join(f"{name} {value:.3f}" for name, value in ceilings(root).items())
     return [
         f"best accuracy the corpus allows: {best}",

@@ -1,1 +1,1 @@
-"""Judging: result tables, baselines, leaks, learning curves, comparisons."""
+"""Evaluation: result tables, baselines, leak probes, learning curves, comparisons."""

@@ -1,4 +1,4 @@
-"""What `compare` sets beside each other: held-out rows of runs and bundles, seed by seed, on common clips."""
+"""The sides of `compare`: held-out rows of runs and bundles, seed by seed, on common clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

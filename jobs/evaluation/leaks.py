@@ -1,8 +1,8 @@
-"""Do the features know the labels of the training split? Asked of the valid split, and by `evaluate` of test.
+"""Leak probes: features that predict train labels far better inside train than inside valid (or test).
 
 Published features and fine-tuned encoders may have been fitted to the labels of train. Whatever is then
-chosen inside train looks wonderful and is worthless; the linear probe of `fusion.probe` shows it. What it
-said is kept, so that each feature table is probed once:
+chosen inside train looks good and is worthless; the linear probe of `fusion.probe` shows it. Its report is
+kept, so that each feature table is probed once:
 
 Writes: <root>/leaks/<features>-<task>-<split>.json
 """
@@ -27,14 +27,14 @@ from jobs.training.loading import Request, load
 Against = Literal["valid", "test"]
 
 FEWEST_GROUPS = 10
-"""With fewer people in a split no gap is told from chance."""
+"""With fewer groups in a split, no gap differs from chance."""
 
 MOST_CLIPS = 4000
-"""Of a split that are probed; whole groups at random."""
+"""Largest number of clips of a split that are probed; whole groups at random."""
 
 
 def warn_of_leaks(root: str, inputs: Sequence[str], names: Sequence[str]) -> None:
-    """Print a line for each input that knows the labels of train: train against valid, test stays closed.
+    """Print a warning for each input that leaks the labels of train: train against valid, test stays closed.
 
     Args:
         root: of the dataset; nothing is said where it has not both splits.
@@ -52,7 +52,7 @@ def warn_of_leaks(root: str, inputs: Sequence[str], names: Sequence[str]) -> Non
 def leak_reports(
     root: str, inputs: Sequence[str], name: str, task: Task, *, against: Against
 ) -> dict[str, LeakReport]:
-    """The probe's answer for each input that both splits have; none where there is nothing to compare.
+    """Report of the probe for each input that both splits have; none where there is nothing to compare.
 
     Args:
         root: of the dataset.
@@ -74,7 +74,7 @@ def leak_reports(
 
 
 def known_leaks(root: str, runs: Sequence[str], name: str) -> dict[str, dict[str, LeakReport]]:
-    """What was found of the inputs of some runs: split -> feature folder -> report; nothing is probed."""
+    """Kept reports on the inputs of some runs: split -> feature folder -> report; nothing is probed."""
     uris = [storage.join(root, "runs", run, "summary.json") for run in runs]
     summaries = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
     folders = [folder for summary in summaries for folder in summary.get("inputs", {}).values()]
@@ -90,7 +90,7 @@ def known_leaks(root: str, runs: Sequence[str], name: str) -> dict[str, dict[str
 
 
 def _probed(root: str, folder: str, name: str, task: Task, against: Against) -> LeakReport | None:
-    """Probe one feature table; None where a split has too few people."""
+    """Probe one feature table; None where a split has too few groups."""
     clips = [drawn_clips(root, name, part) for part in ("train", against)]
     if min(map(len, clips)) < FEWEST_GROUPS:
         return None

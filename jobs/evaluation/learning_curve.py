@@ -1,4 +1,4 @@
-"""Would more people help? Runs that differ only in `--share`, judged on the same held-out rows."""
+"""Learning curves: runs that differ only in `--share`, evaluated on the same held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""A baseline that sees nothing of a clip's content: what do length, order and the speaker give away?
+"""The metadata baseline: how well do length, order and speaker alone predict the labels?
 
-It knows what the manifest says beside content and labels: the length of the clip, its turn in the dialogue,
-which modalities are there, and what is known of the speaker (profile). A word counts only where at least
+It reads the manifest without content and labels: the length of the clip, its turn in the dialogue, which
+modalities it has, and the profile of the speaker. A word counts only where at least
 two groups of the training rows share it: the name of a speaker is thereby used where speakers talk in
 several groups, and never where folds are by speaker. Classes and labels by logistic regression, values by
 ridge regression; both from scikit-learn, on scaled columns, penalty 1.
@@ -30,7 +30,7 @@ FLOOR = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What the baseline says of some rows."""
+    """Predictions of the baseline for some rows."""
 
     scores: Tensor
     """[row outputs], of the kind that members have."""
@@ -41,7 +41,7 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The manifest beside content, one entry a clip."""
+    """The metadata of the manifest, one entry a clip."""
 
     clip_id: np.ndarray
     group: np.ndarray
@@ -58,17 +58,17 @@ class Facts:
 def metadata_out_of_fold(
     root: str, held: HeldOut, folds: np.ndarray, name: str, task: Task
 ) -> Guess | None:
-    """Held-out rows, each by a model of the rows outside its fold.
+    """Predict each held-out row by a model of the rows outside its fold.
 
     Args:
         root: of the dataset; its test rows are left out.
-        held: the rows to speak of; rows of the manifest that are not among them are for training only.
+        held: the rows to predict; other rows of the manifest are for training only.
         folds: fold of each row.
         name: of the task.
         task: its kind.
 
     Returns:
-        None where the manifest says nothing that differs from clip to clip.
+        None where no column of the manifest differs from clip to clip.
     """
     facts = read_facts(root, name, task, test=False)
     used = _used(facts)
@@ -79,7 +79,7 @@ def metadata_out_of_fold(
     scores = torch.zeros(len(rows), task.outputs, dtype=torch.float64)
     for fold in np.unique(folds):
         at = folds == fold
-        # The folds say where a judged row stands; of the others, those of the same people stay away.
+        # Predicted rows follow their folds; of the other rows, those of the same groups are left out.
         train = judged | ~np.isin(facts.group, facts.group[rows[at]])
         train[rows[at]] = False
         scores[torch.from_numpy(at)] = _fitted(task, facts, train, facts, rows[at])
@@ -87,7 +87,7 @@ def metadata_out_of_fold(
 
 
 def metadata_of_test(root: str, clip_id: np.ndarray, name: str, task: Task) -> Guess | None:
-    """Test rows, by a model of all others; for `evaluate` alone."""
+    """Predict test rows by a model of all others; for `evaluate` alone."""
     facts, test = (read_facts(root, name, task, test=flag) for flag in (False, True))
     used, everyone = _used(facts), np.ones(len(facts.clip_id), bool)
     if not used:
@@ -135,7 +135,7 @@ def read_facts(root: str, name: str, task: Task, *, test: bool) -> Facts:
 
 
 def _places(facts: Facts, clip_id: np.ndarray) -> np.ndarray:
-    """Where some clips stand."""
+    """Rows of some clips."""
     place = {clip: row for row, clip in enumerate(facts.clip_id.tolist())}
     return np.array([place[clip] for clip in clip_id.tolist()], np.int64)
 

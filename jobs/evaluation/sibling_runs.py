@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but one field of their config: what a figure owes to that field alone."""
+"""Sibling runs: runs whose configs differ in one field alone, so that a comparison shows its effect."""
 
 from collections.abc import Mapping
 from typing import Any

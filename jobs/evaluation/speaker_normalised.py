@@ -1,8 +1,7 @@
-"""Runs whose features were normalised by their speaker: judged apart, beside the same run without.
+"""Speaker-normalised runs, reported separately next to the run without normalisation.
 
-Their statistics come from unlabelled clips of the held-out people, all of them (`speaker`) or K of them
-(`speaker:K`, what enrolment gives). They answer another question than raw runs and are never ranked
-among them.
+Their statistics come from unlabelled clips of the held-out speakers: all of them (`speaker`), or K enrolment
+clips (`speaker:K`). They are not comparable with other runs and are never ranked among them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ class Apart:
     """speaker, or speaker:K."""
 
     n: int
-    """Rows that it answers of itself; the prior answers the others."""
+    """Rows that it predicts itself; the prior answers the others."""
 
     figures: Mapping[str, Interval]
     raw: str | None = None
@@ -38,7 +37,7 @@ class Apart:
 
     raw_figure: Interval | None = None
     gain: Difference | None = None
-    """Over the raw run in the first figure."""
+    """Gain over the raw run in the first figure."""
 
 
 def normalised_runs(configs: Configs, runs: Sequence[str]) -> dict[str, str]:
@@ -48,7 +47,7 @@ def normalised_runs(configs: Configs, runs: Sequence[str]) -> dict[str, str]:
 
 
 def marked(run: str, how: str | None) -> str:
-    """A run's name where others stand beside it.
+    """Name of a run in a table, with its normalisation.
 
     >>> marked("voice", "speaker:8")
     'voice (normalised by speaker:8)'

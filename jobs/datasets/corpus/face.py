@@ -37,7 +37,7 @@ Curve = Callable[[Image], Image]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Whose face it is."""
+    """Features of one person's face."""
 
     skin: Colour = (0.86, 0.67, 0.56)
     hair: Colour = (0.20, 0.13, 0.09)
@@ -61,7 +61,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """How a face feels: offsets from the resting face, in units of the picture."""
+    """Expression of a face: offsets from the resting face, in units of the picture."""
 
     brow_raise: float = 0.0
     """Brows up."""

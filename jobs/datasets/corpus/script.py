@@ -1,4 +1,4 @@
-"""The script of the synthetic corpus: who feels what, and what face, voice and words show of it.
+"""The script of the synthetic corpus: the emotion of each clip, and how face, voice and words show it.
 
 A clip has one true emotion y. The face shows f, the voice v, the words w; each is drawn from a table of its
 own, so that each modality is informative and fails in its own way:
@@ -66,7 +66,7 @@ STRENGTH = (0.75, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
-    """Whose face, whose voice, and what they talk about."""
+    """One person: face, voice and topics."""
 
     name: str
     voice: str

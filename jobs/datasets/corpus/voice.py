@@ -23,7 +23,7 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """How a sentence is said; the numbers are eSpeak's own."""
+    """Prosody of a sentence, in eSpeak's own numbers."""
 
     pitch: float = 50
     """Base pitch [0..100], 50 is the voice's own."""
