@@ -25,6 +25,7 @@ from cluster.settings import Place
 from fusion.metrics import FIGURES, METRICS, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_names, joined_name
@@ -221,12 +222,12 @@ def publish(config: Config, rows: Sequence[Row], grid: Grid, side: Side, groups:
         "num_groups": groups.count,
         "rows": [_finite(asdict(row)) for row in rows],
     }
-    storage.publish_json(facts, storage.join(base, "results.json"))
+    storage.publish_json(facts, storage.join(base, layout.RESULTS))
 
 
 def comparison_uri(config: Config) -> str:
     """Folder of the comparison."""
-    return storage.join(config.root, "comparisons", config.title)
+    return layout.comparison_uri(config.root, config.title)
 
 
 def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups) -> None:

@@ -25,6 +25,7 @@ from cluster.settings import Place
 from encoders.spec import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
+from jobs.catalog import layout
 from jobs.datasets import synthetic
 from jobs.demonstration.stages import Stage, Stages
 from jobs.demonstration.summary import ceilings, has_corpus, show
@@ -102,7 +103,7 @@ def main(config: Config) -> Results:
     """Run each job whose result is missing, in order; then print the results."""
     started = time.monotonic()
     check_root(config)
-    stages = Stages(config.root, OUTPUTS)
+    stages = Stages(config.root, outputs(config.root))
     # One Ray session for all stages; none where everything that needs one is done.
     needs_ray = not {"encode", "tune"} <= stages.kept.keys()
     with ray_session(config.session) if needs_ray else nullcontext():
@@ -130,7 +131,7 @@ def check_root(config: Config) -> None:
     """
     if not has_corpus(config.root):
         return
-    there = storage.read_json(storage.join(config.root, "corpus.json"))
+    there = storage.read_json(layout.corpus_uri(config.root))
     found = (there["seed"], len(there["clips"]))
     if found != (config.seed, config.clips):
         raise ConfigError(
@@ -193,7 +194,7 @@ def training(config: Config, run: str) -> train.Config:
 
 def stage_tune(config: Config) -> Stage:
     """A small search; what it finds is shown beside the ensemble but not fused: it chose on these rows."""
-    space = storage.join(storage.absolute(config.root), "space.json")
+    space = storage.join(storage.absolute(config.root), layout.SPACE)
     base = settings.to_mapping(training(config, "all-concat"))
     fixed = {key: base[key] for key in TUNED_WITH}
     job = tune.Config(
@@ -238,7 +239,7 @@ def stage_report(config: Config) -> Stage:
 
 def tuned_runs(root: str) -> list[str]:
     """The runs that the search kept."""
-    summary = storage.join(root, "runs", TUNED, "summary.json")
+    summary = layout.run_uri(root, TUNED, layout.SUMMARY)
     found = storage.read_json(summary)["members"] if storage.exists(summary) else []
     return [member["run"] for member in found]
 
@@ -255,14 +256,15 @@ STAGES: Mapping[str, Callable[[Config], Stage]] = {
 }
 
 
-OUTPUTS: Mapping[str, str] = {
-    "prepare": "dataset.json",
-    "train": f"runs/{[*NETS][-1]}/summary.json",
-    "tune": f"runs/{TUNED}/summary.json",
-    "ensemble": f"bundles/{BUNDLE}/bundle.json",
-    "report": f"reports/{BUNDLE}/report.html",
-}
-"""The last thing that a stage writes, below the root."""
+def outputs(root: str) -> dict[str, str]:
+    """The last thing that a stage writes."""
+    return {
+        "prepare": layout.dataset_uri(root),
+        "train": layout.run_uri(root, [*NETS][-1], layout.SUMMARY),
+        "tune": layout.run_uri(root, TUNED, layout.SUMMARY),
+        "ensemble": layout.bundle_uri(root, BUNDLE, layout.BUNDLE),
+        "report": layout.report_uri(root, BUNDLE, layout.REPORT),
+    }
 
 
 def _facts(job: Any) -> dict[str, Any]:

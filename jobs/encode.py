@@ -35,13 +35,9 @@ from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
 from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
-from jobs.catalog.compaction import compact, former_uri
-from jobs.catalog.features import (
-    current_rows,
-    features_uri,
-    read_features,
-    transcripts_uri,
-)
+from jobs.catalog.compaction import compact
+from jobs.catalog.features import current_rows, read_features
+from jobs.catalog.layout import features_uri, former_uri, transcripts_uri
 from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
 from jobs.stream.autotune import Autotune, autotuned

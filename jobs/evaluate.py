@@ -29,7 +29,7 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late.members import prior
 from fusion.tasks import Task
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
@@ -94,10 +94,10 @@ def main(config: Config) -> None:
         metadata=None if known is None else known.scores,
     )  # fmt: skip
     record_look(config, results)
-    base = storage.join(config.root, "evaluations", config.name)
+    base = layout.evaluation_uri(config.root, config.name)
     publish_config(config, base)
     storage.publish_table(
-        test_predictions(config.name, name, held, scores), storage.join(base, "predictions.parquet")
+        test_predictions(config.name, name, held, scores), storage.join(base, layout.PREDICTIONS)
     )
     inputs = [str(s["features"]) for member in speakers for s in member.card.inputs.values()]
     leaks = leak_reports(config.root, inputs, name, task, against="test")
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
             **results.facts(),
             "leaks": {folder: asdict(report) for folder, report in leaks.items()},
         },
-        storage.join(base, "results.json"),
+        storage.join(base, layout.RESULTS),
     )
     results_table.show(results, task)
     say_normalised(config.root, [speaker.name for speaker in speakers])
@@ -128,9 +128,7 @@ def show_cross_fitted(config: Config) -> None:
     print("the dataset has no test split; the honest figure is the cross-fitted one:")
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
-    facts = storage.read_json(
-        storage.join(bundles.bundle_uri(config.root, config.bundle), "results.json")
-    )
+    facts = storage.read_json(layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
     task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
     results_table.show(results_table.from_facts(facts), task)
 
@@ -199,13 +197,13 @@ def record_look(config: Config, results: results_table.Results) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     storage.publish_json(
         {"at": stamp, "config": settings.to_mapping(config), "of": last.name, "figures": seen},
-        storage.join(config.root, "looks", f"{stamp}-{uuid.uuid4().hex[:8]}.json"),
+        layout.looks_uri(config.root, f"{stamp}-{uuid.uuid4().hex[:8]}.json"),
     )
 
 
 def looks(root: str) -> int:
     """How often the test split of a dataset has been opened."""
-    return len(storage.names(storage.join(root, "looks"), ".json"))
+    return len(storage.names(layout.looks_uri(root), ".json"))
 
 
 def test_predictions(name: str, task: str, held: HeldOut, scores: Tensor | None) -> pa.Table:

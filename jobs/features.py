@@ -24,8 +24,9 @@ from cluster.settings import Place
 from cluster.tables import features as features_table
 from cluster.unit_tables import publish_unit, published
 from encoders import ENCODERS
-from jobs.catalog.compaction import compact, former_uri, recall
-from jobs.catalog.features import features_uri
+from jobs.catalog import layout
+from jobs.catalog.compaction import compact, recall
+from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
@@ -172,7 +173,7 @@ def import_features(config: Import) -> None:
         clips = read_unit(ref).select(["clip_id", "name"])
         publish_unit(uri, ref.version(()), table.conform(unit_rows(clips, rows, ready, config)))
     facts = {**descriptor(config, ready, made_of), "manifest": dataset.manifest_hash}
-    storage.publish_json(facts, storage.join(uri, "descriptor.json"))
+    storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
     publish_config(config, uri)
     for older in supersede(root, folder):
         print(f"{config.name} means {folder} from now on; the import before goes by {older}")

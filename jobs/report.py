@@ -21,8 +21,9 @@ from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from fusion.metrics import FIGURES
+from jobs.catalog import layout
 from jobs.catalog.names import check_names, joined_name
-from jobs.catalog.outputs import CONFIG, check_outputs, publish_outputs
+from jobs.catalog.outputs import check_outputs, publish_outputs
 from jobs.evaluation.results_table import SILENT
 from jobs.reporting.evidence import Evidence, gather
 from jobs.reporting.number_format import with_interval
@@ -77,7 +78,7 @@ class Config:
 
 def main(config: Config) -> str:
     """Gather, draw, write; returns where the HTML file is."""
-    check_folder(config, ["report.html"])
+    check_folder(config, [layout.REPORT])
     evidence = gather(
         config.root,
         runs=config.runs,
@@ -117,18 +118,18 @@ def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> 
         for grid in section.tables:
             files[f"{grid.name}.csv"] = grid.csv().encode()
             files[f"{grid.name}.tex"] = grid.latex().encode()
-    files["report.html"] = page(config, evidence, sections).encode()
+    files[layout.REPORT] = page(config, evidence, sections).encode()
     folder = folder_of(config)
     check_folder(config, list(files))
     contents = {storage.join(folder, name): content for name, content in files.items()}
-    publish_outputs(config, contents, storage.join(folder, CONFIG))
-    return storage.join(folder, "report.html")
+    publish_outputs(config, contents, storage.join(folder, layout.CONFIG))
+    return storage.join(folder, layout.REPORT)
 
 
 def folder_of(config: Config) -> str:
     """Where the report goes."""
     name = config.bundle or joined_name(config.runs, "-")
-    return storage.absolute(config.out or storage.join(config.root, "reports", name))
+    return storage.absolute(config.out or layout.report_uri(config.root, name))
 
 
 def check_folder(config: Config, names: Sequence[str]) -> None:
@@ -140,7 +141,7 @@ def check_folder(config: Config, names: Sequence[str]) -> None:
     folder = folder_of(config)
     files = [storage.join(folder, name) for name in names]
     overwrite = config.overwrite or config.out is None
-    check_outputs(files, storage.join(folder, CONFIG), overwrite=overwrite)
+    check_outputs(files, storage.join(folder, layout.CONFIG), overwrite=overwrite)
 
 
 def page(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str:

@@ -30,7 +30,8 @@ from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs.catalog.compaction import compact
-from jobs.catalog.features import current_rows, features_uri
+from jobs.catalog.features import current_rows
+from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of

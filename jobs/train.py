@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.tracking import run_tracker
+from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
@@ -49,7 +50,7 @@ def main(config: Config) -> None:
     parts = parts_of(config)
     todo = missing(config, parts)
     base = run_uri(config)
-    if not todo and storage.exists(storage.join(base, "summary.json")):
+    if not todo and storage.exists(storage.join(base, layout.SUMMARY)):
         print(f"nothing to do: {base} is complete")
         return
     check_rows(config)
@@ -77,7 +78,7 @@ def quietly(values: Mapping[str, Any]) -> str:
     config = settings.from_mapping(Config, values)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         main(config)
-    summary = storage.read_json(storage.join(run_uri(config), "summary.json"))
+    summary = storage.read_json(storage.join(run_uri(config), layout.SUMMARY))
     figures = summary["roles"].get(summary["judged"], {})
     text = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in list(figures.items())[:2])
     return f"{config.run}: {text}"
@@ -96,11 +97,11 @@ def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> No
     """history.jsonl of all parts, then summary.json: the run is complete."""
     base = run_uri(config)
     lines = [json.dumps(record, sort_keys=True) + "\n" for record in histories(config, parts)]
-    storage.publish_bytes("".join(lines).encode(), storage.join(base, "history.jsonl"))
+    storage.publish_bytes("".join(lines).encode(), storage.join(base, layout.HISTORY))
     for part in parts:
         # Of a part that was killed between its last file and this.
         storage.remove(part.checkpoint(config.root, str(config.run)))
-    storage.publish_json(summary, storage.join(base, "summary.json"))
+    storage.publish_json(summary, storage.join(base, layout.SUMMARY))
 
 
 def histories(config: Config, parts: list[Part]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from cluster.tracking import Tracker, run_tracker
 from fusion.metrics import METRICS, metric
 from fusion.training.ordering import seed_of
 from jobs import train
+from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
@@ -124,9 +125,9 @@ def main(config: Config) -> None:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
         search(config, base, space, tracker)
         summary = keep_best(config, base)
-        storage.publish_json(summary, storage.join(folder, "summary.json"))
+        storage.publish_json(summary, storage.join(folder, layout.SUMMARY))
         tracker.finish(summary)
-        tracker.artefacts(("space.json", "importance.json"))
+        tracker.artefacts((layout.SPACE, layout.IMPORTANCE))
     show(summary)
     if config.ensemble:
         fuse(config, base, summary)
@@ -163,7 +164,7 @@ def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) ->
     mapping = {**settings.to_mapping(config), "run": base.run}
     same = {k: v for k, v in mapping.items() if k not in (*ELSEWHERE, *ALSO_ELSEWHERE)}
     made_of = {"config": {**same, "space": space_values}, "identity": identity(base)}
-    mark = storage.join(folder, "identity.json")
+    mark = storage.join(folder, layout.IDENTITY)
     free(folder)
     if storage.exists(mark) and storage.read_json(mark) != made_of:
         raise ConfigError(
@@ -172,7 +173,7 @@ def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) ->
         )
     storage.publish_json(made_of, mark)
     publish_config(dataclasses.replace(config, run=base.run), folder)
-    storage.publish_json(space_values, storage.join(folder, "space.json"))
+    storage.publish_json(space_values, storage.join(folder, layout.SPACE))
 
 
 def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) -> None:
@@ -218,9 +219,9 @@ def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:
         reasons = {record.error for record in ledger if record.error}
         why = "; ".join(reasons) or "the time was too short; give --time-s more"
         raise NotPreparedError(f"no trial of {base.run!r} was finished: {why}")
-    storage.publish_table(trials_table(ledger), storage.join(folder, "trials.parquet"))
+    storage.publish_table(trials_table(ledger), storage.join(folder, layout.TRIALS))
     shares = importances(ledger)
-    storage.publish_json(shares, storage.join(folder, "importance.json"))
+    storage.publish_json(shares, storage.join(folder, layout.IMPORTANCE))
     by_number = {record.number: record for record in finished}
     scores = {record.number: record.score for record in finished}
     numbers = members_of(finished, scores, config.keep)

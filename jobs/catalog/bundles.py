@@ -10,22 +10,17 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from jobs.catalog import layout
+from jobs.catalog.layout import bundle_uri as bundle_uri
 from jobs.catalog.names import checked_name
 from jobs.catalog.predictions import folds_and_seeds
 
-NET_FILES = ("model.safetensors", "model.json")
-
-
-def bundle_uri(root: str, name: str) -> str:
-    """Folder of a bundle of a dataset."""
-    return storage.join(root, "bundles", name)
+NET_FILES = (layout.WEIGHTS, layout.CARD)
 
 
 def publish(root: str, name: str, facts: Mapping[str, Any]) -> None:
     """Commit a bundle."""
-    storage.publish_json(
-        {"name": name, **facts}, storage.join(bundle_uri(root, name), "bundle.json")
-    )
+    storage.publish_json({"name": name, **facts}, layout.bundle_uri(root, name, layout.BUNDLE))
 
 
 def read_bundle(root: str, name: str) -> dict[str, Any]:
@@ -34,9 +29,9 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     Raises:
         NotPreparedError: there is none of that name, naming the nearest.
     """
-    uri = bundle_uri(root, name)
-    if not storage.exists(storage.join(uri, "bundle.json")):
-        known = storage.names(storage.join(root, "bundles"))
+    uri = layout.bundle_uri(root, name)
+    if not storage.exists(storage.join(uri, layout.BUNDLE)):
+        known = layout.bundles_there(root)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there: {', '.join(known) or 'none'}"
         raise NotPreparedError(
@@ -51,7 +46,7 @@ def bundle_facts(uri: str) -> dict[str, Any]:
     Raises:
         ConfigError: the bundle or a member has a name that would leave its folder.
     """
-    where = storage.join(uri, "bundle.json")
+    where = storage.join(uri, layout.BUNDLE)
     facts = dict(storage.read_json(where))
     for name in (facts["name"], *(member["run"] for member in facts["members"])):
         checked_name(name, f"{where}: the name")
@@ -67,26 +62,27 @@ def nets_of_run(root: str, run: str) -> dict[str, str]:
     Raises:
         NotPreparedError: the run has folds and no refit.
     """
-    base = storage.join(root, "runs", run)
-    refits = [
-        name
-        for name in storage.names(storage.join(base, "refit"))
-        if storage.exists(storage.join(base, "refit", name, NET_FILES[0]))
-    ]
+    refit = layout.run_uri(root, run, layout.REFIT)
+    refits = {name: storage.join(refit, name) for name in storage.names(refit)}
+    refits = {
+        name: uri
+        for name, uri in refits.items()
+        if storage.exists(storage.join(uri, layout.WEIGHTS))
+    }
     if refits:
-        return {name: storage.join(base, "refit", name) for name in refits}
+        return refits
     pairs = folds_and_seeds(root, run)
     if {fold for fold, _ in pairs} == {0}:
-        return {f"seed={seed}": storage.join(base, "fold=0", f"seed={seed}") for _, seed in pairs}
+        return {layout.seed_folder(s): layout.part_uri(root, run, 0, s) for _, s in pairs}
     raise NotPreparedError(
         f"run {run!r} has folds and no refit on all of its rows; "
-        f"type: affuse train --config {base}/config.json --refit"
+        f"type: affuse train --config {layout.run_uri(root, run, layout.CONFIG)} --refit"
     )
 
 
 def nets_of_bundle(root: str, bundle: str, run: str) -> dict[str, str]:
     """The copies of a run's networks inside a bundle: `seed=S` -> folder."""
-    base = storage.join(bundle_uri(root, bundle), "nets", run)
+    base = layout.nets_uri(layout.bundle_uri(root, bundle), run)
     return {name: storage.join(base, name) for name in storage.names(base)}
 
 
@@ -100,7 +96,7 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
     for seed, source in sources.items():
         for file in NET_FILES:
             content = storage.read_bytes(storage.join(source, file))
-            target = storage.join(bundle_uri(root, bundle), "nets", run, seed, file)
+            target = layout.nets_uri(layout.bundle_uri(root, bundle), run, seed, file)
             storage.publish_bytes(content, target)
-    card = storage.read_json(storage.join(next(iter(sources.values())), "model.json"))
+    card = storage.read_json(storage.join(next(iter(sources.values())), layout.CARD))
     return {"run": run, "seeds": sorted(sources), "card": card}

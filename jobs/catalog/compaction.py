@@ -40,6 +40,7 @@ from cluster.unit_tables import (
     unmoved,
     with_versions,
 )
+from jobs.catalog import layout
 
 TARGET_MB = 256.0
 ROWS_A_GROUP = 1024
@@ -48,19 +49,13 @@ MOST_ROUNDS = 2
 """A second look finds what twins wrote at the same time; what comes later is gathered by the next job."""
 
 
-def former_uri(table_uri: str) -> str:
-    """Where the rows of versions that left the manifest are kept, of `<root>/<kind>/<folder>`."""
-    root, kind, folder = table_uri.rstrip("/").rsplit("/", 2)
-    return storage.join(root, "former", kind, folder)
-
-
 def recall(table_uri: str, current: Collection[Version]) -> int:
     """Take back what is kept of versions that are wanted again.
 
     Returns:
         How many versions the table did not have, or only with failed rows.
     """
-    return unmoved(lambda: _recalled(table_uri, former_uri(table_uri), current))
+    return unmoved(lambda: _recalled(table_uri, layout.former_uri(table_uri), current))
 
 
 def _recalled(table_uri: str, former: str, current: Collection[Version]) -> int:

@@ -6,7 +6,7 @@ clip without a row would look like a clip without that modality.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,30 +23,21 @@ from cluster.unit_tables import (
     ranges_of,
     unmoved,
 )
+from jobs.catalog import layout
+from jobs.catalog.layout import features_uri as features_uri
+from jobs.catalog.layout import transcripts_uri as transcripts_uri
 from jobs.catalog.manifest import UnitRef, read_dataset, read_manifest, units
 from jobs.catalog.missing_rows import rows_missing
-
-Kind = Literal["features", "transcripts"]
 
 LISTINGS = 2
 """A listing that overlaps a gathering may miss a file that is there; the next one does not."""
 
 
-def features_uri(root: str, folder: str = "") -> str:
-    """Folder of one encoder's features, or of all."""
-    return storage.join(root, "features", folder)
-
-
-def transcripts_uri(root: str, folder: str = "") -> str:
-    """Folder of one transcriber's transcripts, or of all."""
-    return storage.join(root, "transcripts", folder)
-
-
-def feature_folders(root: str, kind: Kind = "features") -> dict[str, dict[str, Any]]:
+def feature_folders(root: str, kind: layout.TableKind = "features") -> dict[str, dict[str, Any]]:
     """Every table of a kind under a root: folder name -> its `descriptor.json`."""
     folders = {}
-    for folder in storage.names(storage.join(root, kind)):
-        uri = storage.join(root, kind, folder, "descriptor.json")
+    for folder in storage.names(layout.tables_uri(root, kind)):
+        uri = layout.tables_uri(root, kind, folder, layout.DESCRIPTOR)
         if storage.exists(uri):
             folders[folder] = dict(storage.read_json(uri))
     return folders
@@ -149,7 +140,7 @@ def read_transcripts(root: str, transcriber: str) -> pa.Table:
 
 
 def current_rows(
-    root: str, folder: str, kind: Kind = "features"
+    root: str, folder: str, kind: layout.TableKind = "features"
 ) -> list[tuple[str, list[tuple[int, int]] | None]]:
     """Where the rows of the present manifest lie: files, and first and number of rows; each clip once.
 
@@ -158,7 +149,7 @@ def current_rows(
     Raises:
         NotPreparedError: clips of the manifest have no row; told from the footers, a unit at a time.
     """
-    uri = storage.join(root, kind, folder)
+    uri = layout.tables_uri(root, kind, folder)
     refs = units(root)
     reads = reads_of(uri)
     versions = [ref.version(reads) for ref in refs]
@@ -182,7 +173,7 @@ def current_rows(
 
 def reads_of(table_uri: str) -> tuple[str, ...]:
     """Parts of `cluster.tables.KEY_PARTS` on which the rows of a table depend; none for imported tables."""
-    uri = storage.join(table_uri, "descriptor.json")
+    uri = storage.join(table_uri, layout.DESCRIPTOR)
     facts = storage.read_json(uri) if storage.exists(uri) else {}
     return tuple(facts.get("reads", ()))
 
@@ -215,7 +206,7 @@ def _missing(root: str, lacking: Sequence[UnitRef], loose: Sequence[str]) -> int
 
 def _read(
     root: str,
-    kind: Kind,
+    kind: layout.TableKind,
     folder: str,
     clip_ids: Collection[int] | None,
     columns: list[str] | None,
@@ -243,7 +234,7 @@ def _slices(table: pa.Table, ranges: Sequence[tuple[int, int]] | None) -> Iterat
         yield table.slice(start, count)
 
 
-def _resolved(root: str, kind: Kind, name: str) -> str:
+def _resolved(root: str, kind: layout.TableKind, name: str) -> str:
     """The one folder of a kind that a name means."""
     folders = feature_folders(root, kind)
     if name in folders:

@@ -17,6 +17,7 @@ from cluster.errors import NotPreparedError
 from cluster.tables import FOLDS, MANIFEST
 from cluster.unit_tables import Version
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.names import checked_name
 
 
@@ -64,7 +65,7 @@ def read_dataset(root: str) -> Dataset:
     Raises:
         NotPreparedError: nothing has been prepared there.
     """
-    uri = storage.join(root, "dataset.json")
+    uri = layout.dataset_uri(root)
     if not storage.exists(uri):
         raise NotPreparedError(
             f"{root} holds no dataset.json; type: affuse prepare DATASET --source ... --root {root}"
@@ -89,7 +90,7 @@ def read_dataset(root: str) -> Dataset:
 
 def manifest_files(root: str) -> list[str]:
     """The Parquet files of the present manifest."""
-    folder = storage.join(root, "manifest", read_dataset(root).manifest_hash)
+    folder = layout.manifest_uri(root, read_dataset(root).manifest_hash)
     files = [storage.join(folder, name) for name in storage.names(folder, ".parquet")]
     if not files:
         raise NotPreparedError(f"{folder} is empty; type: affuse prepare ... --root {root}")
@@ -132,7 +133,7 @@ def units(root: str) -> list[UnitRef]:
 def _opened(root: str, file: str) -> pq.ParquetFile:
     """A file of the manifest; one of an older version is refused with the command that renews it."""
     parquet = storage.open_parquet(file)
-    config = f"{file.rsplit('/', 1)[0]}/config.json"
+    config = f"{file.rsplit('/', 1)[0]}/{layout.CONFIG}"
     renew = f"affuse prepare --config {config} --root {root}"
     MANIFEST.check(parquet.schema_arrow, where=file, renew=renew)
     return parquet
@@ -155,10 +156,9 @@ def read_folds(root: str, name: str) -> dict[int, int]:
     Raises:
         NotPreparedError: there are no folds of that name, naming those that are.
     """
-    uri = storage.join(root, "folds", f"{name}.parquet")
+    uri = layout.folds_uri(root, name)
     if not storage.exists(uri):
-        known = storage.names(storage.join(root, "folds"), ".parquet")
-        there = ", ".join(file.removesuffix(".parquet") for file in known) or "none"
+        there = ", ".join(layout.folds_there(root)) or "none"
         raise NotPreparedError(
             f"no folds {name!r} under {root} (there: {there}); type: affuse prepare ... --folds 5"
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from jobs.catalog import layout
 
 
 def rows_missing(
@@ -19,7 +20,7 @@ def rows_missing(
         total: clips of the manifest.
         note: what else is known, put in parentheses.
     """
-    uri = storage.join(table_uri, "descriptor.json")
+    uri = storage.join(table_uri, layout.DESCRIPTOR)
     folder = table_uri.rsplit("/", 1)[-1]
     facts = storage.read_json(uri) if storage.exists(uri) else {"name": folder.rpartition("-")[0]}
     said = f" ({note})" if note else ""
@@ -64,9 +65,8 @@ def typed(facts: Mapping[str, Any]) -> str:
 
 def _transcriber(root: str, upstream: object) -> str:
     """The flag that names the transcriber whose fingerprint is upstream."""
-    base = storage.join(root, "transcripts")
-    for folder in storage.names(base):
-        uri = storage.join(base, folder, "descriptor.json")
+    for folder in storage.names(layout.transcripts_uri(root)):
+        uri = layout.transcripts_uri(root, folder, layout.DESCRIPTOR)
         if folder.rpartition("-")[2] in upstream and storage.exists(uri):  # type: ignore[operator]
             return f" --transcriber {typed(storage.read_json(uri))}"
     return ""

@@ -12,8 +12,7 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
-
-CONFIG = "config.json"
+from jobs.catalog import layout
 
 Content = bytes | Path
 """What becomes a file: its bytes, or a local file that is copied."""
@@ -28,12 +27,12 @@ def publish_config(config: Any, folder: str, **more: object) -> None:
         more: further entries, such as the dataset of `prepare`.
     """
     facts = {**more, **settings.resolved(config)}
-    storage.publish_json(facts, storage.join(folder, CONFIG))
+    storage.publish_json(facts, storage.join(folder, layout.CONFIG))
 
 
 def record_of(out: str) -> str:
     """Place of the record of a single file (config and hash): beside the file."""
-    return f"{out}.{CONFIG}"
+    return f"{out}.{layout.CONFIG}"
 
 
 def check_outputs(

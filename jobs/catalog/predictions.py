@@ -19,6 +19,7 @@ from cluster.errors import NotPreparedError, SchemaError, TestSplitError
 from cluster.tables import PREDICTIONS
 from fusion.late.members import Members, prior
 from fusion.tasks import Kind, Task
+from jobs.catalog import layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class HeldOut:
 
 def predictions_uri(root: str, run: str, fold: int, seed: int, *, name: str = "predictions") -> str:
     """Place of the rows of one fold and seed."""
-    return storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", f"{name}.parquet")
+    return layout.part_uri(root, run, fold, seed, f"{name}.parquet")
 
 
 def write_predictions(root: str, run: str, fold: int, seed: int, table: pa.Table) -> str:
@@ -101,7 +102,7 @@ def read_predictions(
             PREDICTIONS.check(table.schema, where=uri)
             parts.append(table.filter(pc.is_in(table["role"], pa.array(list(roles)))))
     if not parts:
-        known = ", ".join(storage.names(storage.join(root, "runs"))) or "none"
+        known = ", ".join(layout.runs_there(root)) or "none"
         raise NotPreparedError(
             f"run {run!r} has no {name} under {root}/runs (runs there: {known}); type: affuse train"
         )
@@ -110,7 +111,7 @@ def read_predictions(
 
 def folds_and_seeds(root: str, run: str) -> list[tuple[int, int]]:
     """The (fold, seed) pairs of a run that have a folder."""
-    base = storage.join(root, "runs", run)
+    base = layout.run_uri(root, run)
     return [
         (int(fold.removeprefix("fold=")), int(seed.removeprefix("seed=")))
         for fold in storage.names(base)

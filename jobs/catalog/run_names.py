@@ -4,8 +4,9 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError
+from jobs.catalog import layout
 
-RESULTS = {"checkpoint.pt", "model.safetensors", "predictions.parquet"}
+RESULTS = {layout.CHECKPOINT, layout.WEIGHTS, layout.PREDICTIONS}
 """Files of a part that somebody may want to keep."""
 
 
@@ -15,7 +16,7 @@ def holds_results(run_uri: str) -> bool:
         folder = storage.join(run_uri, name)
         if name == "trials" and storage.names(folder, ".json"):
             return True
-        if name == "refit" or name.startswith("fold="):
+        if name == layout.REFIT or name.startswith("fold="):
             seeds = (storage.join(folder, seed) for seed in storage.names(folder))
             if any(RESULTS.intersection(storage.names(seed)) for seed in seeds):
                 return True
@@ -30,7 +31,7 @@ def free(run_uri: str) -> None:
 
 def owner(run_uri: str) -> Any:
     """Identity of the start that owns the name of a run; None where the name is free."""
-    mark = storage.join(run_uri, "identity.json")
+    mark = storage.join(run_uri, layout.IDENTITY)
     return storage.read_json(mark) if storage.exists(mark) else None
 
 

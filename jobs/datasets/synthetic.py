@@ -25,6 +25,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from encoders.media import Source
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.datasets.corpus import script
 from jobs.preparing.adapter import Collected, Preparation, Row
 
@@ -81,7 +82,7 @@ def clip_uri(root: str, line: script.Line) -> str:
 def film_all(lines: Sequence[script.Line], root: str, *, seed: int, processes: int) -> None:
     """Film every line that has no clip of this seed and edition yet; `corpus.json` is the commit."""
     facts = {"seed": seed, "edition": EDITION}
-    record = storage.join(root, "corpus.json")
+    record = layout.corpus_uri(root)
     kept = storage.read_json(record) if storage.exists(record) else {}
     same = {key: kept.get(key) for key in facts} == facts
     todo = [

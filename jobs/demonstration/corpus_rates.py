@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster import storage
+from jobs.catalog import layout
 from jobs.catalog.features import read_features, read_transcripts, resolve_features
 from jobs.catalog.manifest import read_manifest
 
@@ -59,7 +60,7 @@ def corpus_rates(root: str, face: str, transcriber: str | None) -> Rates:
     Raises:
         NotPreparedError: something has not been made yet.
     """
-    truth = storage.read_json(storage.join(root, "corpus.json"))["clips"]
+    truth = storage.read_json(layout.corpus_uri(root))["clips"]
     table = read_manifest(root, ["clip_id", "name"])
     name_of = dict(zip(table["clip_id"].to_pylist(), table["name"].to_pylist(), strict=True))
     rows = read_features(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster import storage
+from jobs.catalog import layout
 
 Stage = tuple[str, Callable[[], object], Mapping[str, Any]]
 """The command that does the same, what is done here, and all that shapes the result."""
@@ -20,13 +21,13 @@ class Stages:
 
     Args:
         root: local folder of everything.
-        outputs: stage -> the last thing it writes, below the root; without it the stage is done again.
+        outputs: stage -> the last thing it writes; without it the stage is done again.
     """
 
     def __init__(self, root: str, outputs: Mapping[str, str]) -> None:
         self._root = storage.absolute(root)
         self._outputs = outputs
-        self._record = storage.join(self._root, "demo.json")
+        self._record = storage.join(self._root, layout.STAGES)
         self.kept: dict[str, str] = (
             storage.read_json(self._record) if storage.exists(self._record) else {}
         )
@@ -53,4 +54,4 @@ class Stages:
 
     def _is_there(self, name: str) -> bool:
         output = self._outputs.get(name)
-        return output is None or storage.exists(storage.join(self._root, output))
+        return output is None or storage.exists(output)

@@ -4,6 +4,7 @@ from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import answered
 from fusion.statistics import Difference
+from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out
@@ -28,17 +29,17 @@ SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "ece": "ECE"}
 
 def has_corpus(root: str) -> bool:
     """Whether a corpus has been filmed."""
-    return storage.exists(storage.join(root, "corpus.json"))
+    return storage.exists(layout.corpus_uri(root))
 
 
 def ceilings(root: str) -> dict[str, float]:
     """The best accuracies that the tables of the corpus allow."""
-    return dict(storage.read_json(storage.join(root, "corpus.json"))["ceilings"])
+    return dict(storage.read_json(layout.corpus_uri(root))["ceilings"])
 
 
 def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int) -> Results:
     """Print the results table, the rates of the pretrained models, the ceilings, and the next commands."""
-    where = storage.join(root, "bundles", bundle, "results.json")
+    where = layout.bundle_uri(root, bundle, layout.RESULTS)
     results = from_facts(storage.read_json(where))
     rates = corpus_rates(root, face, transcriber)
     best, difference = gain_over_modalities(root, bundle, resamples=resamples)
@@ -97,6 +98,6 @@ def closing(root: str, bundle: str, rates: Rates) -> list[str]:
         f"best accuracy the corpus allows: {best}",
         *rates.lines(),
         "the corpus is synthetic: it shows that the pipeline works, not how well real people are read",
-        f"report: {storage.join(root, 'reports', bundle, 'report.html')}",
-        f"your own video: affuse score clip.mp4 --bundle {storage.join(root, 'bundles', bundle)}",
+        f"report: {layout.report_uri(root, bundle, layout.REPORT)}",
+        f"your own video: affuse score clip.mp4 --bundle {layout.bundle_uri(root, bundle)}",
     ]

@@ -14,7 +14,7 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
 from fusion.late.members import probabilities
 from fusion.tasks import Task
-from jobs.catalog.bundles import bundle_uri
+from jobs.catalog import layout
 from jobs.catalog.predictions import as_target, matrix, read_predictions
 
 
@@ -46,7 +46,7 @@ def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]
         table = read_predictions(root, run, roles=("valid", "oof"))
         table = table.filter(pc.equal(table["task"], name))
         role = "oof" if "oof" in set(table["role"].to_pylist()) else "valid"
-        facts = storage.read_json(storage.join(root, "runs", run, "config.json"))
+        facts = storage.read_json(layout.run_uri(root, run, layout.CONFIG))
         normalised[run] = facts.get("normalise", "none")
         folds = facts.get("folds")
         protocol = f"out of fold by {folds}" if role == "oof" else "valid split"
@@ -69,9 +69,9 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
     """
     sides = []
     for bundle in bundles:
-        uri = storage.join(bundle_uri(root, bundle), "predictions.parquet")
+        uri = layout.bundle_uri(root, bundle, layout.PREDICTIONS)
         if not storage.exists(uri):
-            known = ", ".join(storage.names(storage.join(root, "bundles"))) or "none"
+            known = ", ".join(layout.bundles_there(root)) or "none"
             raise NotPreparedError(f"no predictions of a bundle {bundle!r}; bundles: {known}")
         table = storage.read_table(uri)
         PREDICTIONS.check(table.schema, where=uri)

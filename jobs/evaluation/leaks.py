@@ -19,6 +19,7 @@ from cluster import storage
 from fusion.probe import LeakReport, Split, leak_probe
 from fusion.statistics import Groups
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.training.feeds import Store
@@ -75,7 +76,7 @@ def leak_reports(
 
 def known_leaks(root: str, runs: Sequence[str], name: str) -> dict[str, dict[str, LeakReport]]:
     """Kept reports on the inputs of some runs: split -> feature folder -> report; nothing is probed."""
-    uris = [storage.join(root, "runs", run, "summary.json") for run in runs]
+    uris = [layout.run_uri(root, run, layout.SUMMARY) for run in runs]
     summaries = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
     folders = [folder for summary in summaries for folder in summary.get("inputs", {}).values()]
     splits: tuple[Against, ...] = ("valid", "test")
@@ -118,7 +119,7 @@ def _kept(root: str, folder: str, name: str, against: Against) -> LeakReport | N
 
 
 def _uri(root: str, folder: str, name: str, against: Against) -> str:
-    return storage.join(root, "leaks", f"{folder}-{name}-{against}.json")
+    return layout.leaks_uri(root, f"{folder}-{name}-{against}.json")
 
 
 def drawn_clips(root: str, name: str, part: str) -> frozenset[int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster import storage
+from jobs.catalog import layout
 from jobs.training.run import ELSEWHERE
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -11,8 +12,7 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 def run_configs(root: str) -> Configs:
     """Run -> its config; runs made elsewhere have none."""
-    base = storage.join(root, "runs")
-    uris = {name: storage.join(base, name, "config.json") for name in storage.names(base)}
+    uris = {name: layout.run_uri(root, name, layout.CONFIG) for name in layout.runs_there(root)}
     return {name: storage.read_json(uri) for name, uri in uris.items() if storage.exists(uri)}
 
 
@@ -43,4 +43,4 @@ def _shape(config: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _is_complete(root: str, run: str) -> bool:
-    return storage.exists(storage.join(root, "runs", run, "summary.json"))
+    return storage.exists(layout.run_uri(root, run, layout.SUMMARY))

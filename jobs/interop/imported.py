@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster import storage
-from jobs.catalog.features import feature_folders, features_uri
+from jobs.catalog import layout
+from jobs.catalog.features import feature_folders
 from jobs.interop.import_features import Ready
 
 
@@ -44,7 +45,7 @@ def supersede(root: str, folder: str) -> list[str]:
             continue
         if "superseded" not in facts:
             older.append(other)
-        uri = storage.join(features_uri(root, other), "descriptor.json")
+        uri = layout.features_uri(root, other, layout.DESCRIPTOR)
         storage.publish_json({**facts, "superseded": folder}, uri)
     return older
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cluster import storage
 from cluster.errors import ConfigError, TableError
+from jobs.catalog import layout
 from jobs.interop.cells import composed
 from jobs.interop.columns import plain
 from jobs.interop.import_features import Ready
@@ -162,4 +163,4 @@ def _one_to_one(values: np.ndarray, codes: np.ndarray, classes: int) -> bool:
 
 def source_of(root: str) -> str:
     """What the dataset at a root was made of."""
-    return str(storage.read_json(storage.join(root, "dataset.json")).get("source", ""))
+    return str(storage.read_json(layout.dataset_uri(root)).get("source", ""))

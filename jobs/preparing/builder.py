@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from cluster import storage
 from cluster.console import readable
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.manifest import manifest_files, read_folds
 from jobs.catalog.names import checked_name
 from jobs.catalog.outputs import publish_config
@@ -91,11 +92,11 @@ class _Before:
 
 
 def _before(root: str) -> _Before:
-    uri = storage.join(root, "dataset.json")
+    uri = layout.dataset_uri(root)
     if not storage.exists(uri):
         return _Before(facts={}, config={}, units={}, splits={})
     facts = storage.read_json(uri)
-    config = storage.read_json(storage.join(root, "manifest", facts["manifest"], "config.json"))
+    config = storage.read_json(layout.manifest_uri(root, facts["manifest"], layout.CONFIG))
     members: dict[str, list[int]] = {}
     splits: dict[str, str] = {}
     for file in manifest_files(root):
@@ -128,7 +129,7 @@ def _task_facts(task: Task) -> dict[str, Any]:
 
 
 def _same_folds(root: str, name: str, fold_of: Mapping[int, int]) -> bool:
-    uri = storage.join(root, "folds", f"{name}.parquet")
+    uri = layout.folds_uri(root, name)
     return storage.exists(uri) and read_folds(root, name) == dict(fold_of)
 
 
@@ -136,7 +137,7 @@ def _publish(
     root: str, table: pa.Table, folds: Folds, facts: Mapping[str, Any], config: Preparation
 ) -> None:
     """Write everything, and dataset.json last: it names the manifest that holds."""
-    folder = storage.join(root, "manifest", facts["manifest"])
+    folder = layout.manifest_uri(root, facts["manifest"])
     groups = _unit_slices(table)
     for number, first in enumerate(range(0, len(groups), UNITS_PER_FILE)):
         buffer = io.BytesIO()
@@ -149,7 +150,7 @@ def _publish(
     name = type(config).__module__.rsplit(".", 1)[-1]
     publish_config(config, folder, dataset=name)
     publish_folds(root, folds, facts["manifest"], config.seed)
-    storage.publish_json(facts, storage.join(root, "dataset.json"))
+    storage.publish_json(facts, layout.dataset_uri(root))
     print(f"wrote {folder}: {table.num_rows:,} clips in {len(groups):,} units")
 
 

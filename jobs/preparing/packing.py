@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from cluster import storage
 from encoders.media import Source
+from jobs.catalog import layout
 from jobs.preparing.adapter import Row
 from jobs.preparing.probing import Stamp
 
@@ -100,7 +101,7 @@ def _write_shard(
     if not inside:
         return
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
-    shard = storage.join(root, "shards", f"{digest}.tar")
+    shard = layout.shards_uri(root, f"{digest}.tar")
     storage.publish_bytes(buffer.getvalue(), shard)
     for uri, offset, size in inside:
         places[uri, _text(stamps[uri])] = Source(shard, offset, size)
@@ -124,7 +125,7 @@ def _text(stamp: Stamp) -> str:
 
 
 def _read_index(root: str) -> Places:
-    uri = storage.join(root, "shards", "index.parquet")
+    uri = layout.shards_uri(root, layout.INDEX)
     if not storage.exists(uri):
         return {}
     return {
@@ -139,4 +140,4 @@ def _publish_index(places: Places, root: str) -> None:
         for (uri, stamp), at in places.items()
     ]
     table = pa.Table.from_pylist(rows, INDEX)
-    storage.publish_table(table, storage.join(root, "shards", "index.parquet"))
+    storage.publish_table(table, layout.shards_uri(root, layout.INDEX))

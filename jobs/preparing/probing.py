@@ -23,6 +23,7 @@ import pyarrow as pa
 from cluster import console, stamps, storage
 from cluster.errors import AffuseError, MediaError, NotPreparedError
 from encoders.media import Decoder, Probe, Source
+from jobs.catalog import layout
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,7 +126,7 @@ def read_probes(root: str) -> dict[str, Probe]:
     """The probes that earlier runs of `prepare` kept; files with faults are looked at again each time."""
     found: dict[str, Probe] = {}
     # The gathered file last: a second job on this root gathers before it removes the pieces.
-    for uri in [*_pieces(root), storage.join(root, "probes.parquet")]:
+    for uri in [*_pieces(root), layout.probes_uri(root)]:
         with suppress(NotPreparedError):
             found |= {row.pop("key"): Probe(**row) for row in storage.read_table(uri).to_pylist()}
     return found
@@ -144,13 +145,13 @@ def gather_probes(probes: Mapping[str, Outcome], known: Mapping[str, Probe], roo
     if pieces or not set(found) <= set(known):
         # Read again: a second job on this root may have kept some since.
         rows = {**known, **read_probes(root), **found}
-        storage.publish_table(_table(rows), storage.join(root, "probes.parquet"))
+        storage.publish_table(_table(rows), layout.probes_uri(root))
     for uri in pieces:
         storage.remove(uri)
 
 
 def _pieces(root: str) -> list[str]:
-    folder = storage.join(root, "probes")
+    folder = layout.probe_pieces_uri(root)
     return [storage.join(folder, name) for name in storage.names(folder, ".parquet")]
 
 
@@ -169,7 +170,7 @@ def _kept(root: str | None) -> Iterator[Callable[[str, Outcome], None]]:
     def publish() -> None:
         if pending and root is not None:
             name = hashlib.sha256("\n".join(sorted(pending)).encode()).hexdigest()[:16]
-            storage.publish_table(_table(pending), storage.join(root, "probes", f"{name}.parquet"))
+            storage.publish_table(_table(pending), layout.probe_pieces_uri(root, f"{name}.parquet"))
         pending.clear()
 
     def keep(name: str, outcome: Outcome) -> None:

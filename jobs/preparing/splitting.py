@@ -7,6 +7,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import ConfigError
 from cluster.tables import FOLDS, SPLITS, footer_of
+from jobs.catalog import layout
 from jobs.catalog.manifest import read_folds
 from jobs.preparing import units
 from jobs.preparing.adapter import Collected, Preparation
@@ -81,7 +82,7 @@ def cut_folds(
 
 def folds_before(root: str, name: str, seed: int) -> Mapping[int, int]:
     """The folds of that name where they were cut with the same seed; those of another are cut anew."""
-    uri = storage.join(root, "folds", f"{name}.parquet")
+    uri = layout.folds_uri(root, name)
     if not storage.exists(uri):
         return {}
     of_seed = footer_of(storage.open_parquet(uri).schema_arrow).get("seed", seed)
@@ -97,10 +98,10 @@ def publish_folds(root: str, folds: Folds, manifest: str, seed: int) -> None:
 
     for fold, fold_of in folds.items():
         rows = pa.table({"clip_id": list(fold_of), "fold": list(fold_of.values())})
-        uri = storage.join(root, "folds", f"{fold}.parquet")
+        uri = layout.folds_uri(root, fold)
         footer = {"manifest": manifest, "seed": seed}
         storage.publish_table(FOLDS.conform(rows, footer=footer), uri)
-        print(f"wrote {root}/folds/{fold}.parquet: {len(set(fold_of.values()))} folds")
+        print(f"wrote {uri}: {len(set(fold_of.values()))} folds")
 
 
 def too_few(what: str, sizes: Mapping[str, int], parts: int, noun: str, grouping: Grouping) -> str:

@@ -11,7 +11,7 @@ from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import Descriptor, describe
 from fusion.nets import net_axis
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_manifest
 from jobs.scoring.member_nets import Fusion
 from jobs.training.speaker_norm import enrolment
@@ -116,7 +116,7 @@ def _clips_of_speaker(card: Mapping[str, Any]) -> int:
 def _bundle_folder(text: str, root: str) -> str:
     if "/" in text:
         uri = storage.absolute(text)
-        if not storage.exists(storage.join(uri, "bundle.json")):
+        if not storage.exists(storage.join(uri, layout.BUNDLE)):
             raise NotPreparedError(f"{uri} holds no bundle.json; type: affuse ensemble --root ...")
         return uri
     if not root:
@@ -124,7 +124,7 @@ def _bundle_folder(text: str, root: str) -> str:
             f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
         )
     bundles.read_bundle(root, text)  # names the nearest where there is none
-    return bundles.bundle_uri(root, text)
+    return layout.bundle_uri(root, text)
 
 
 def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:

@@ -10,10 +10,9 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from jobs.catalog import layout
 from jobs.scoring.bundle import Bundle
 from jobs.stream.job import DecodingConfig
-
-CLAIM = "bundle.json"
 
 
 def claim_of(bundle: Bundle, source: str, decoding: DecodingConfig) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def claim_of(bundle: Bundle, source: str, decoding: DecodingConfig) -> dict[str,
         "facts": (
             None
             if bundle.uri is None
-            else storage.read_json(storage.join(bundle.uri, "bundle.json"))
+            else storage.read_json(storage.join(bundle.uri, layout.BUNDLE))
         ),
         "transcriber": None if bundle.transcriber is None else bundle.transcriber.folder,
         "source": source,
@@ -44,7 +43,7 @@ def claim(uri: str, made_with: Mapping[str, Any], command: str) -> None:
     Raises:
         ConfigError: scores are there that were made with something else; the message says with what.
     """
-    where = storage.join(uri, CLAIM)
+    where = storage.join(uri, layout.BUNDLE)
     if storage.exists(where):
         there = storage.read_json(where)
         differences = [key for key in made_with if there.get(key) != made_with[key]]

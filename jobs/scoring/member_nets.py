@@ -22,6 +22,7 @@ from fusion.nets import net_axis
 from fusion.predictor import Card, Predictor
 from fusion.tasks import Task
 from fusion.training.predicting import predict
+from jobs.catalog import layout
 from jobs.catalog.predictions import MemberRows, mean_of_seeds
 from jobs.training.net_input import Feed
 
@@ -39,11 +40,9 @@ def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
     """Read the nets of a member; `folders` maps `seed=S` to where each lies."""
     nets = []
     for folder in folders.values():
-        card = Card.from_json(storage.read_json(storage.join(folder, "model.json")))
+        card = Card.from_json(storage.read_json(storage.join(folder, layout.CARD)))
         nets.append(
-            predictor.from_bytes(
-                storage.read_bytes(storage.join(folder, "model.safetensors")), card
-            )
+            predictor.from_bytes(storage.read_bytes(storage.join(folder, layout.WEIGHTS)), card)
         )
     if _was_causal(card, folder):
         print(f"{name}: its card does not say that it was trained with --causal; taken as causal")
@@ -60,8 +59,7 @@ def _was_causal(card: Card, folder: str) -> bool:
     """
     if card.causal or net_axis(card.net) != "dialogue" or "run" not in card.facts:
         return False
-    place = "/bundles/" if "/bundles/" in folder else "/runs/"
-    config = storage.join(folder.rpartition(place)[0], "runs", card.facts["run"], "config.json")
+    config = layout.run_uri(layout.root_of_net(folder), card.facts["run"], layout.CONFIG)
     return storage.exists(config) and bool(storage.read_json(config).get("causal"))
 
 

@@ -19,8 +19,7 @@ from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.predictor import Pool
 from fusion.tasks import Task
-from jobs.catalog import bundles
-from jobs.catalog.features import features_uri
+from jobs.catalog import bundles, layout
 from jobs.scoring.bundle import Bundle, open_bundle
 from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
 from jobs.training.feeds import Clips, Store
@@ -42,7 +41,7 @@ class Scorer:
         self.bundle = bundle
         self._modality = {item.folder: str(item.spec.modality) for item in bundle.encoders}
         for folder in bundle.imported:
-            facts = storage.read_json(features_uri(root, f"{folder}/descriptor.json"))
+            facts = storage.read_json(layout.features_uri(root, folder, layout.DESCRIPTOR))
             self._modality[folder] = facts["modality"]
         self.speakers: list[Speaker] = []
         self.fusion: Fusion | None = None
@@ -50,7 +49,7 @@ class Scorer:
             facts = bundles.bundle_facts(bundle.uri)
             self.fusion = Fusion.from_facts(facts)
             for run in self.fusion.rule.names:
-                base = storage.join(bundle.uri, "nets", run)
+                base = layout.nets_uri(bundle.uri, run)
                 nets = {name: storage.join(base, name) for name in storage.names(base)}
                 self.speakers.append(load_speaker(run, nets))
 

@@ -30,7 +30,8 @@ from cluster.unit_tables import (
     published,
     unmoved,
 )
-from jobs.catalog.features import features_uri, reads_of
+from jobs.catalog.features import reads_of
+from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, read_manifest
 from jobs.scoring.bundle import Bundle, check_speakers
 from jobs.scoring.scorer import Scorer

@@ -7,10 +7,9 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.unit_tables import Version, locate, ranges_of, unmoved
+from jobs.catalog import layout
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.scoring.bundle import Bundle
-
-DESCRIPTOR = "descriptor.json"
 
 
 def reads_of(bundle: Bundle) -> tuple[str, ...]:
@@ -29,7 +28,7 @@ def versions_of(root: str, bundle: Bundle, refs: Sequence[UnitRef]) -> dict[str,
 def describe_scores(uri: str, bundle: Bundle) -> None:
     """Write beside the scores what they depend on."""
     facts = {"reads": reads_of(bundle), "linked": list(bundle.linked)}
-    storage.publish_json(facts, storage.join(uri, DESCRIPTOR))
+    storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
 
 
 def read_scores(root: str, name: str) -> pa.Table:
@@ -38,8 +37,8 @@ def read_scores(root: str, name: str) -> pa.Table:
     Raises:
         NotPreparedError: there are none of that name, or none of this manifest.
     """
-    uri = storage.join(root, "scores", name)
-    where = storage.join(uri, DESCRIPTOR)
+    uri = layout.scores_uri(root, name)
+    where = storage.join(uri, layout.DESCRIPTOR)
     facts = storage.read_json(where) if storage.exists(where) else {"reads": [], "linked": []}
     more = [read_dataset(root).manifest_hash] if facts["linked"] else []
     versions = [ref.version(facts["reads"], *more) for ref in units(root)]

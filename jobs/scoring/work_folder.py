@@ -6,7 +6,8 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError
-from jobs.scoring.claim import CLAIM, claim
+from jobs.catalog import layout
+from jobs.scoring.claim import claim
 
 SUFFIX = ".affuse"
 
@@ -21,7 +22,7 @@ def work_root(out: str) -> str:
 
 def scores_uri(root: str) -> str:
     """Where the scores stand while they are made."""
-    return storage.join(root, "scores", SCORES)
+    return layout.scores_uri(root, SCORES)
 
 
 def take_up(root: str, made_with: Mapping[str, Any], command: str) -> bool:
@@ -33,7 +34,7 @@ def take_up(root: str, made_with: Mapping[str, Any], command: str) -> bool:
     Raises:
         ConfigError: the folder is somebody else's, or of a command with other settings.
     """
-    begun = storage.exists(storage.join(scores_uri(root), CLAIM))
+    begun = storage.exists(storage.join(scores_uri(root), layout.BUNDLE))
     if not begun and storage.names(root):
         raise ConfigError(
             f"{root} is where the work on so many files would go on after a stop, but it holds something "
@@ -45,7 +46,7 @@ def take_up(root: str, made_with: Mapping[str, Any], command: str) -> bool:
 
 def is_leaving(root: str) -> bool:
     """Whether a folder in which work was going on is gone, or about to go."""
-    return not storage.exists(storage.join(root, "dataset.json"))
+    return not storage.exists(layout.dataset_uri(root))
 
 
 def put_away(root: str) -> None:
@@ -54,10 +55,10 @@ def put_away(root: str) -> None:
     What makes it a dataset goes first, so that a twin sees what is going on; what says whose it is goes last,
     so that a kill leaves nothing that nobody owns.
     """
-    storage.remove(storage.join(root, "dataset.json"))
+    storage.remove(layout.dataset_uri(root))
     fs, path = storage.filesystem(root)
     fs.invalidate_cache()
-    claimed = storage.filesystem(storage.join(scores_uri(root), CLAIM))[1]
+    claimed = storage.filesystem(storage.join(scores_uri(root), layout.BUNDLE))[1]
     for file in fs.find(path):
         if file != claimed:
             with suppress(FileNotFoundError):

@@ -17,7 +17,7 @@ from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
-from jobs.catalog.features import transcripts_uri
+from jobs.catalog.layout import transcripts_uri
 from jobs.stream.clip_buffer import pack, unpack
 from jobs.stream.decode import decode_rows, rows_of
 from jobs.stream.job import StreamJob, UnitTask, job_needs

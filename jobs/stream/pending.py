@@ -6,7 +6,7 @@ from dataclasses import replace
 from cluster.unit_tables import failed_rows, published
 from encoders.spec import Descriptor
 from jobs.catalog.compaction import recall
-from jobs.catalog.features import features_uri, transcripts_uri
+from jobs.catalog.layout import features_uri, transcripts_uri
 from jobs.catalog.manifest import UnitRef
 from jobs.stream.job import UnitTask, Work
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 from cluster.resources import Plan
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded
-from jobs.catalog.features import transcripts_uri
+from jobs.catalog.layout import transcripts_uri
 from jobs.stream.clip_buffer import buffers, unpack
 from jobs.stream.decode import decode_span
 from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.unit_tables import UnitIndex, Version, mended, publish_unit
-from jobs.catalog.features import features_uri, transcripts_uri
+from jobs.catalog.layout import features_uri, transcripts_uri
 from jobs.stream.job import Publish, StreamJob, UnitResult, UnitTask
 
 

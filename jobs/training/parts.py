@@ -8,6 +8,7 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError
 from fusion.training.ordering import seed_of
+from jobs.catalog import layout
 from jobs.catalog.predictions import predictions_uri
 from jobs.training.feeds import Clips
 
@@ -31,18 +32,17 @@ class Part:
 
     def folder(self, root: str, run: str) -> str:
         """Where it is published."""
-        fold = "refit" if self.fold is None else f"fold={self.fold}"
-        return storage.join(root, "runs", run, fold, f"seed={self.seed}")
+        return layout.part_uri(root, run, self.fold, self.seed)
 
     def commit(self, root: str, run: str) -> str:
         """The file whose existence means that the part is done."""
         if self.fold is None:
-            return storage.join(self.folder(root, run), "model.safetensors")
+            return storage.join(self.folder(root, run), layout.WEIGHTS)
         return predictions_uri(root, run, self.fold, self.seed)
 
     def checkpoint(self, root: str, run: str) -> str:
         """The state that it goes on from."""
-        return storage.join(self.folder(root, run), "checkpoint.pt")
+        return storage.join(self.folder(root, run), layout.CHECKPOINT)
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ from cluster.settings import Place
 from fusion.nets import net_axis
 from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
+from jobs.catalog import layout
 from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
@@ -140,7 +141,7 @@ class TrainConfig(Recipe):
 
 def is_complete(config: TrainConfig) -> bool:
     """Whether every part of a named run and its summary are there."""
-    done = storage.exists(storage.join(run_uri(config), "summary.json"))
+    done = storage.exists(storage.join(run_uri(config), layout.SUMMARY))
     return done and not missing(config, parts_of(config))
 
 
@@ -177,7 +178,7 @@ def check_name(config: TrainConfig) -> None:
     if not holds_results(base):
         free(base)
         return
-    before = storage.read_json(storage.join(base, "config.json"))
+    before = storage.read_json(storage.join(base, layout.CONFIG))
     different = [k for k in mapping if k not in ELSEWHERE and mapping[k] != before.get(k)]
     other = "another manifest, features or folds"
     reason = f"other {', '.join(different)}" if different else other
@@ -188,12 +189,12 @@ def claim(config: TrainConfig) -> None:
     """Write config.json and what the run is recognised by: from here on it has its name."""
     base = run_uri(config)
     publish_config(config, base)
-    storage.publish_json({"identity": identity(config)}, storage.join(base, "identity.json"))
+    storage.publish_json({"identity": identity(config)}, storage.join(base, layout.IDENTITY))
 
 
 def run_uri(config: TrainConfig) -> str:
     """The folder of the run."""
-    return storage.join(config.root, "runs", str(config.run))
+    return layout.run_uri(config.root, str(config.run))
 
 
 def parts_of(config: TrainConfig) -> list[Part]:

@@ -15,6 +15,7 @@ from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
 from fusion.predictor import task_from_json
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.predictions import (
     as_target,
     matrix,
@@ -33,8 +34,7 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
     answers for a clip that has none of the inputs.
     """
     cards = {
-        part: storage.read_json(storage.join(part.folder(root, run), "model.json"))
-        for part in parts
+        part: storage.read_json(storage.join(part.folder(root, run), layout.CARD)) for part in parts
     }
     first = cards[parts[0]]
     tasks = {name: task_from_json(task) for name, task in first["tasks"].items()}

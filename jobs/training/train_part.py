@@ -28,6 +28,7 @@ from fusion.training.loop import Fitted, Group, NotFiniteError, OnEpoch, fit
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
+from jobs.catalog import layout
 from jobs.catalog.predictions import write_predictions
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
@@ -177,10 +178,10 @@ def publish_part(root: str, run: str, trained: Trained, data: Data, card: Card) 
     part = trained.part
     folder = part.folder(root, run)
     lines = [json.dumps(record, sort_keys=True) + "\n" for record in trained.fitted.history]
-    storage.publish_bytes("".join(lines).encode(), storage.join(folder, "history.jsonl"))
-    storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
+    storage.publish_bytes("".join(lines).encode(), storage.join(folder, layout.HISTORY))
+    storage.publish_json(card.to_json(), storage.join(folder, layout.CARD))
     weights = bundle.to_bytes(trained.fitted.predictor)
-    storage.publish_bytes(weights, storage.join(folder, "model.safetensors"))
+    storage.publish_bytes(weights, storage.join(folder, layout.WEIGHTS))
     if part.fold is not None:
         table = predictions_table(run, part, trained.roles, data)
         write_predictions(root, run, part.fold, part.seed, table)
@@ -225,7 +226,7 @@ def predictions_table(run: str, part: Part, roles: Mapping[str, Predicted], data
 
 def read_history(folder: str) -> list[dict[str, float]]:
     """The records of one part's epochs."""
-    text = storage.read_bytes(storage.join(folder, "history.jsonl")).decode()
+    text = storage.read_bytes(storage.join(folder, layout.HISTORY)).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -233,7 +234,7 @@ def median_epoch(root: str, run: str, parts: list[Part]) -> int:
     """The median of the best epochs of the folds of a run."""
     best = []
     for part in parts:
-        card = storage.read_json(storage.join(part.folder(root, run), "model.json"))
+        card = storage.read_json(storage.join(part.folder(root, run), layout.CARD))
         best.append(int(card["facts"]["best_epoch"]))
     return int(statistics.median_high(best))
 

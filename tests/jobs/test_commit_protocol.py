@@ -22,8 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cluster import storage, tables
 from cluster.errors import NotPreparedError
 from cluster.unit_tables import UnitIndex, failed_rows, locate, mended, publish_unit, published
-from jobs.catalog.compaction import compact, former_uri, recall
+from jobs.catalog.compaction import compact, recall
 from jobs.catalog.features import read_features
+from jobs.catalog.layout import former_uri
 from jobs.catalog.manifest import read_manifest, read_unit, units
 from jobs.preparing.keys import in_turn, keyed
 from jobs.preparing.units import cut

@@ -21,7 +21,7 @@ from cluster.unit_tables import (
     published,
 )
 from jobs.catalog import compaction
-from jobs.catalog.compaction import former_uri
+from jobs.catalog.layout import former_uri
 
 READERS = {
     "pandas": lambda files: pd.concat(map(pd.read_parquet, files))["clip_id"].tolist(),

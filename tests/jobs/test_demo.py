@@ -36,7 +36,7 @@ class TestStages:
 
     @pytest.fixture
     def stages(self, tmp_path):
-        return lambda: Stages(str(tmp_path), demo.OUTPUTS)
+        return lambda: Stages(str(tmp_path), demo.outputs(str(tmp_path)))
 
     def test_a_stage_with_the_same_facts_is_done_once(self, stages, capsys):
         calls = []

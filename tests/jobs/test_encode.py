@@ -14,13 +14,8 @@ from cluster.session import SessionConfig, ray_session
 from cluster.unit_tables import locate
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import encode
-from jobs.catalog.features import (
-    feature_folders,
-    features_uri,
-    read_features,
-    resolve_features,
-    transcripts_uri,
-)
+from jobs.catalog.features import feature_folders, read_features, resolve_features
+from jobs.catalog.layout import features_uri, transcripts_uri
 from jobs.stream import pipeline
 from jobs.stream.selection import encoder_table
 

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.session import SessionConfig, ray_session
 from jobs.__main__ import run
-from jobs.catalog.features import features_uri, read_features, resolve_features
+from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.layout import features_uri
 from jobs.score import read_scores
 from jobs.stream import pipeline
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import NotPreparedError
-from jobs.catalog.features import feature_folders, features_uri, read_features
+from jobs.catalog.features import feature_folders, read_features
+from jobs.catalog.layout import features_uri
 
 TOYS = Path(__file__).parent / "toys"
 ROOT = TOYS.parent.parent.parent

@@ -11,7 +11,7 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
 from fusion.late import rule_from_state
 from jobs import ensemble
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import predictions_uri, write_predictions
 from jobs.evaluation import cross_fitting
 from jobs.scoring.member_nets import Fusion
@@ -85,7 +85,7 @@ def add_run(root: str, name: str, target: np.ndarray, scores: np.ndarray, *, rol
 
 def run(root, **options):
     ensemble.main(ensemble.Config(root=root, resamples=200, **options))
-    base = bundles.bundle_uri(root, options.get("name", "ensemble"))
+    base = layout.bundle_uri(root, options.get("name", "ensemble"))
     return storage.read_json(storage.join(base, "results.json")), base
 
 

@@ -7,7 +7,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from fusion.tasks import Task
 from jobs import ensemble, evaluate, train
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import as_target, matrix
 
 
@@ -78,7 +78,7 @@ def test_nothing_that_train_and_ensemble_write_depends_on_the_test_split(write_r
     for seed in (None, 1):
         root = write_root(str(tmp_path / f"noise{seed}"), noise_on_test=seed)
         fit(root, folds="speaker")
-        base = bundles.bundle_uri(root, "ensemble")
+        base = layout.bundle_uri(root, "ensemble")
         facts = storage.read_json(f"{base}/bundle.json")
         del facts["config"]
         for member in facts["members"]:

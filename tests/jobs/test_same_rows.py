@@ -15,7 +15,7 @@ from cluster import storage
 from fusion.late.members import Members, answered, prior
 from fusion.metrics import FIGURES
 from jobs import compare, ensemble, evaluate, report, train
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut, read_predictions, write_predictions
 from jobs.evaluation import cross_fitting, results_table
@@ -80,7 +80,7 @@ class TestALineThatLacksClips:
             ensemble.Config(root=root, runs=("half", "whole"), task="emotion", resamples=100)
         )
         said = capsys.readouterr().out
-        base = bundles.bundle_uri(root, "ensemble")
+        base = layout.bundle_uri(root, "ensemble")
         results = storage.read_json(f"{base}/results.json")
         rows = {row["name"]: row for row in results["rows"]}
         assert results["num_rows"] == count

@@ -14,7 +14,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from jobs import encode, score
 from jobs.__main__ import run as affuse
-from jobs.catalog import bundles
+from jobs.catalog import layout
 from jobs.scoring import claim as claims
 from jobs.scoring.scorer import Scorer, open_bundle
 
@@ -102,7 +102,7 @@ class TestRefusals:
         self, corpus, write_bundle, tmp_path
     ):
         write_bundle(tmp_path)
-        uri = Path(bundles.bundle_uri(str(tmp_path), "b"), "bundle.json")
+        uri = Path(layout.bundle_uri(str(tmp_path), "b"), "bundle.json")
         facts = json.loads(uri.read_text())
         facts["members"][0]["card"]["inputs"]["text"]["fingerprint"] = "0" * 12
         uri.write_text(json.dumps(facts))

@@ -16,8 +16,9 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders.spec import describe
 from jobs import encode
 from jobs.__main__ import run
-from jobs.catalog.compaction import compact, former_uri, recall
-from jobs.catalog.features import FeatureReader, features_uri, read_features, read_transcripts
+from jobs.catalog.compaction import compact, recall
+from jobs.catalog.features import FeatureReader, read_features, read_transcripts
+from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_unit, units
 
 TOYS = str(Path(__file__).parent / "toys")

@@ -15,8 +15,9 @@ from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import encode
 from jobs.__main__ import run
-from jobs.catalog.features import feature_folders, features_uri, read_features, read_transcripts
+from jobs.catalog.features import feature_folders, read_features, read_transcripts
 from jobs.catalog.features import resolve_features as resolved
+from jobs.catalog.layout import features_uri
 
 TOYS = str(Path(__file__).parent / "toys")
 pytestmark = pytest.mark.ray

@@ -9,7 +9,7 @@ from fusion.late import rule_class
 from fusion.late.calibration import Calibration
 from fusion.late.members import Members
 from fusion.tasks import Task
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 
 CLASSES = ("calm", "happy", "sad")
 
@@ -55,7 +55,7 @@ def write_bundle(
         )
         torch.manual_seed(seed)
         predictor = nets.build(card).eval()
-        folder = storage.join(bundles.bundle_uri(str(root), "b"), "nets", run, "seed=0")
+        folder = storage.join(layout.bundle_uri(str(root), "b"), "nets", run, "seed=0")
         storage.publish_bytes(nets.to_bytes(predictor), storage.join(folder, "model.safetensors"))
         storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
         members.append({"run": run, "seeds": ["seed=0"], "card": card.to_json()})
