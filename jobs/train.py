@@ -35,6 +35,7 @@ from jobs.training.run import (
     request_of,
     resolved,
     run_uri,
+    without_effect,
 )
 from jobs.training.summary import show, summarise
 from jobs.training.workers import launch
@@ -57,6 +58,8 @@ def main(config: Config) -> None:
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
+    if unused := without_effect(config):
+        print(f"{config.net} is solved, not trained by steps: without effect: {', '.join(unused)}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:
         tracker.start(str(config.run), settings.to_mapping(config), kind="train")
         if todo:

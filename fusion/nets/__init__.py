@@ -22,6 +22,7 @@ NETS: dict[str, str] = {
     "gated": "GatedFusion",
     "graph_mfn": "GraphMemoryFusion",
     "lf_dnn": "LateFusionDNN",
+    "linear": "Linear",
     "lmf": "LowRankFusion",
     "lstm": "UnimodalLSTM",
     "m2fnet": "M2FNet",
@@ -50,6 +51,12 @@ def net_axis(name: str) -> Axis:
     """Which sequence axis a net takes."""
     axis: Axis = net_class(name).axis
     return axis
+
+
+def is_convex(name: str) -> bool:
+    """Whether a net is solved and not trained by steps."""
+    convex: bool = net_class(name).convex
+    return convex
 
 
 def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:

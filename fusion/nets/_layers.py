@@ -60,6 +60,9 @@ class Net(nn.Module):
     reads_targets: ClassVar[bool] = False
     """Whether its auxiliary losses are held against the targets of the rows it sees."""
 
+    convex: ClassVar[bool] = False
+    """Whether it is solved and not trained by steps: no epochs, and the same net for every seed."""
+
     def __init__(self, dims: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         super().__init__()
         if not dims or not outputs:

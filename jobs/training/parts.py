@@ -95,7 +95,7 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
     Raises:
         ConfigError: there is only one group that has labels.
     """
-    group = _groups(clips)
+    group = group_names(clips)
     labelled = np.stack([is_known(flags) for flags in clips.known.values()]).any(0)
     names, counts = np.unique(group[among & labelled], return_counts=True)
     if len(names) < 2:
@@ -110,7 +110,7 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
 
 def share_of_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.ndarray:
     """The first groups of a random order, at least one; those of a smaller share are among them."""
-    group = _groups(clips)
+    group = group_names(clips)
     names = np.unique(group[among])
     order = np.random.default_rng(seed).permutation(len(names))
     return among & np.isin(group, names[order[: max(1, round(share * len(names)))]])
@@ -121,7 +121,7 @@ def is_known(flags: Tensor) -> np.ndarray:
     return flags.reshape(len(flags), -1).any(1).numpy()
 
 
-def _groups(clips: Clips) -> np.ndarray:
+def group_names(clips: Clips) -> np.ndarray:
     """Name of each clip's group; a clip without one stands for itself."""
     pairs = zip(clips.group, clips.clip_id, strict=True)
     return np.array([f"clip {clip}" if name is None else str(name) for name, clip in pairs])

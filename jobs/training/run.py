@@ -11,7 +11,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from cluster.settings import Place
-from fusion.nets import net_axis
+from fusion.nets import is_convex, net_axis
 from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
@@ -199,16 +199,41 @@ def run_uri(config: TrainConfig) -> str:
 
 def parts_of(config: TrainConfig) -> list[Part]:
     """Every net of the run: folds x seeds, then the refits."""
+    seeds = seeds_of(config)
     if config.folds is None:
-        return [Part(fold=0, seed=seed) for seed in config.seeds]
+        return [Part(fold=0, seed=seed) for seed in seeds]
     split = read_manifest(config.root, ["clip_id", "split"]).to_pydict()
     fold_of = read_folds(config.root, config.folds)
     usable = {c for c, s in zip(split["clip_id"], split["split"], strict=True) if s != "test"}
     folds = sorted({fold for clip, fold in fold_of.items() if clip in usable})
     if len(folds) < 2:
         raise ConfigError(f"folds {config.folds!r}: expected at least two, came {folds}")
-    parts = [Part(fold=fold, seed=seed) for seed in config.seeds for fold in folds]
-    return parts + [Part(fold=None, seed=seed) for seed in config.seeds if config.refit]
+    parts = [Part(fold=fold, seed=seed) for seed in seeds for fold in folds]
+    return parts + [Part(fold=None, seed=seed) for seed in seeds if config.refit]
+
+
+def seeds_of(config: TrainConfig) -> tuple[int, ...]:
+    """The seeds that give different nets: of a convex net the first one does, unless they draw its rows."""
+    return config.seeds[:1] if is_convex(config.net) and config.share == 1 else config.seeds
+
+
+def without_effect(config: TrainConfig) -> list[str]:
+    """Flags that were given and change nothing, because the net is solved and not trained by steps."""
+    if not is_convex(config.net):
+        return []
+    plain: Recipe = Recipe()
+    fields = {item.name: getattr(plain, item.name) for item in dataclasses.fields(Recipe)}
+    fields["views"] = TrainConfig.views
+    if config.folds is not None:
+        fields["valid_share"] = TrainConfig.valid_share
+    given = [
+        name
+        for name, default in fields.items()
+        if name not in ("balanced", "class_weights") and getattr(config, name) != default
+    ]
+    if len(seeds_of(config)) < len(config.seeds):
+        given.append("seeds")
+    return ["--" + name.replace("_", "-") for name in given]
 
 
 def missing(config: TrainConfig, parts: list[Part]) -> list[Part]:
@@ -223,8 +248,9 @@ def request_of(config: TrainConfig) -> Request:
         root=config.root,
         inputs=config.inputs,
         tasks=config.tasks,
-        pool=config.pool,
-        views=config.views,
+        # Its rows are mean vectors: scaled as such, and read as such.
+        pool="mean" if is_convex(config.net) and config.pool == "none" else config.pool,
+        views=0 if is_convex(config.net) else config.views,
         normalise=config.normalise,
         axis=net_axis(config.net),
         causal=config.causal,
@@ -236,12 +262,14 @@ def request_of(config: TrainConfig) -> Request:
 
 def choice_of(config: TrainConfig) -> NetChoice:
     """The net of the run and how its rows are cut."""
+    # A convex net has no epoch to choose: with folds it is solved on all rows outside of its own.
+    all_rows = is_convex(config.net) and config.folds is not None
     return NetChoice(
         net=config.net,
         net_options=config.net_options,
         pca=config.pca,
         scale=config.scale,
-        valid_share=config.valid_share,
+        valid_share=0 if all_rows else config.valid_share,
         has_folds=config.folds is not None,
         share=config.share,
     )

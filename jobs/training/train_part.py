@@ -21,9 +21,10 @@ from torch import Tensor
 from cluster import settings, storage
 from cluster.errors import ConfigError, DivergedError
 from fusion import predictor as bundle
-from fusion.nets import NETS, net_config
+from fusion.nets import NETS, is_convex, net_config
 from fusion.predictor import Card, Predictor
 from fusion.scaling import Scaler
+from fusion.training.convex import fit_convex
 from fusion.training.loop import Fitted, Group, NotFiniteError, OnEpoch, fit
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
@@ -32,7 +33,7 @@ from jobs.catalog import layout
 from jobs.catalog.predictions import write_predictions
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
-from jobs.training.parts import Part, Split, split_of
+from jobs.training.parts import Part, Split, group_names, split_of
 
 log = logging.getLogger(__name__)
 
@@ -133,19 +134,22 @@ def train_part(
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid", "oof")}
     try:
         predictor = new_predictor(choice, data, rows["train"], part.seed)
-        fitted = fit(
-            predictor,
-            data.feed,
-            tasks=data.tasks,
-            train=rows["train"],
-            valid=rows["valid"],
-            recipe=recipe,
-            seed=part.seed,
-            group=group,
-            resume=course.resume,
-            on_epoch=course.on_epoch,
-            last_epoch=course.last_epoch,
-        )
+        if is_convex(choice.net):
+            fitted = solved(predictor, data, rows["train"], recipe, group)
+        else:
+            fitted = fit(
+                predictor,
+                data.feed,
+                tasks=data.tasks,
+                train=rows["train"],
+                valid=rows["valid"],
+                recipe=recipe,
+                seed=part.seed,
+                group=group,
+                resume=course.resume,
+                on_epoch=course.on_epoch,
+                last_epoch=course.last_epoch,
+            )
     except NotFiniteError as error:
         raise diverged(choice, part, error) from error
     except ValueError as error:
@@ -163,6 +167,16 @@ def train_part(
                 )
                 raise diverged(choice, part, reason)
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
+
+
+def solved(predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group) -> Fitted:
+    """The one solution of a convex net; each worker of a group finds it by itself."""
+    codes = torch.from_numpy(np.unique(group_names(data.clips), return_inverse=True)[1])
+    fitted = fit_convex(
+        predictor, data.feed, tasks=data.tasks, train=train, groups=codes[train], recipe=recipe
+    )
+    predictor.to(group.device)
+    return fitted
 
 
 def diverged(choice: NetChoice, part: Part, reason: NotFiniteError) -> DivergedError:

@@ -8,11 +8,10 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.session import cluster_capacity
-from fusion.nets import net_axis
 from jobs.training.loading import Library
 from jobs.training.parts import Part
 from jobs.training.run import TrainConfig, parts_of, request_of, run_uri
-from jobs.tuning.space import Space
+from jobs.tuning.space import BASELINE, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +88,13 @@ def steps_of(base: TrainConfig) -> list[list[Part]]:
 
 def load_library(base: TrainConfig, space: Space) -> Library:
     """Read every input that a trial may ask for, once."""
-    request = request_of(base)
-    library = Library(request)
-    axes = sorted({net_axis(net) for net in space.values_of("net", base.net)})
+    library = Library(request_of(base))
+    nets = sorted({BASELINE, *space.values_of("net", base.net)})
     names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
     for name in sorted(names):
         for pool in space.values_of("pool", base.pool):
             for how in space.values_of("normalise", base.normalise):
-                for axis in axes:
-                    library.data(
-                        dataclasses.replace(
-                            request, inputs=(name,), pool=pool, normalise=how, axis=axis
-                        )
-                    )
+                for net in nets:
+                    one = {"inputs": (name,), "pool": pool, "normalise": how, "net": net}
+                    library.data(request_of(dataclasses.replace(base, **one, net_options={})))
     return library

@@ -25,6 +25,12 @@ from fusion.nets import NETS, net_class, net_config
 C = TypeVar("C")
 RANGES = ("float", "int", "log")
 
+BASELINE = "linear"
+"""The net that every search begins with, for each set of inputs: what the others must beat."""
+
+OF_INPUTS = ("causal", "normalise", "pca", "pool", "scale", "share")
+"""Fields that say what a net reads."""
+
 FIRST_NETS = ("concat_mlp", "gated", "lmf")
 """What is searched where the space names no net: quick ones that take any set of inputs."""
 
@@ -122,6 +128,15 @@ class Space:
             if dimension.net is None or dimension.net == values.get("net", net):
                 values[dimension.path] = dimension.draw(drawer)
         return values
+
+    def baseline(self, inputs: Sequence[str]) -> dict[str, Any]:
+        """Values of the baseline on some inputs; of what a net reads the first choice."""
+        first = {
+            dimension.path: dimension.options[0]
+            for dimension in self.dimensions
+            if dimension.kind == "choice" and dimension.path.partition(".")[0] in OF_INPUTS
+        }
+        return {"net": BASELINE, "inputs": list(inputs), **first}
 
     def values_of(self, path: str, fixed: Any) -> list[Any]:
         """All values a field may take; `fixed` where it is not searched."""

@@ -31,9 +31,9 @@ from fusion.training.predicting import SHOWN, judged
 from jobs.training import train_part
 from jobs.training.loading import Library
 from jobs.training.parts import Part
-from jobs.training.run import TrainConfig, choice_of, request_of
+from jobs.training.run import TrainConfig, choice_of, request_of, seeds_of
 from jobs.training.train_part import Trained
-from jobs.tuning.space import Space, with_values
+from jobs.tuning.space import BASELINE, Space, with_values
 from jobs.tuning.trial_records import STATES, Record, frozen, trial_uri
 
 RUNGS = (1, 3, 9)
@@ -86,7 +86,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             config = with_values(self.base, self.trial["values"])
             data = self.library.data(request_of(config))
             role = "valid" if config.folds is None else "oof"
-            for part in self.parts[self.at]:
+            seeds = seeds_of(config)
+            for part in (part for part in self.parts[self.at] if part.seed in seeds):
                 self.trained.append(
                     train_part.train_part(
                         choice_of(config), data, part, config, group=self.group, roles=(role,)
@@ -164,27 +165,38 @@ class Search(Searcher):  # type: ignore[misc]
         self.sampler = sampler
         self.study = optuna.create_study(direction="minimize", sampler=sampler(0))
         for record in ledger:
-            self.study.add_trial(frozen(record))
+            if record.drawn:
+                self.study.add_trial(frozen(record))
         sets = [list(some) for some in space.values_of("inputs", list(config.inputs))]
         self.turns = in_turn(sets)
+        self.baselines = self.turns or sets
         self.next = 1 + max((record.number for record in ledger), default=-1)
-        self.open: dict[str, tuple[int, optuna.Trial, dict[str, Any]]] = {}
+        self.open: dict[str, tuple[int, optuna.Trial | None, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next configuration."""
-        self.study.sampler = self.sampler(self.next)
-        inputs = turn_of(self.turns, self.next)
+        """The next configuration: the baseline on each set of inputs, then what is drawn."""
+        number = self.next
+        self.next += 1
+        drawn, values = self._draw(number)
+        self.open[trial_id] = (number, drawn, values)
+        return {"number": number, "values": values}
+
+    def _draw(self, number: int) -> tuple[optuna.Trial | None, dict[str, Any]]:
+        """Optuna's trial of a number, and its values; it is not asked for a baseline."""
+        if number < len(self.baselines):
+            return None, self.space.baseline(self.baselines[number])
+        self.study.sampler = self.sampler(number)
+        inputs = turn_of(self.turns, number - len(self.baselines))
         if inputs is not None:
             self.study.enqueue_trial({"inputs": json.dumps(inputs)})
         drawn = self.study.ask()
-        values = self.space.draw(drawn, self.config.net)
-        self.open[trial_id] = (self.next, drawn, values)
-        self.next += 1
-        return {"number": self.open[trial_id][0], "values": values}
+        return drawn, self.space.draw(drawn, self.config.net)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A fold is done."""
-        self.open[trial_id][1].report(result["score"], int(result["steps"]))
+        drawn = self.open[trial_id][1]
+        if drawn is not None:
+            drawn.report(result["score"], int(result["steps"]))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -205,11 +217,15 @@ class Search(Searcher):  # type: ignore[misc]
                 if name.startswith("figures/")
             },
             error=result.get("error"),
-            params=dict(drawn.params),
-            distributions={k: distribution_to_json(d) for k, d in drawn.distributions.items()},
+            drawn=drawn is not None,
+            params={} if drawn is None else dict(drawn.params),
+            distributions={}
+            if drawn is None
+            else {k: distribution_to_json(d) for k, d in drawn.distributions.items()},
         )
         state = STATES[record.state]
-        self.study.tell(drawn, record.score if state == TrialState.COMPLETE else None, state)
+        if drawn is not None:
+            self.study.tell(drawn, record.score if state == TrialState.COMPLETE else None, state)
         storage.publish_json(asdict(record), trial_uri(self.config, number, ".json"))
         self.on_record(record)
 
@@ -232,7 +248,8 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
 
     After 1, 3, 9 ... folds a trial goes on if it is in the best third of those that got as far. Trials are
     compared with trials of their own inputs: late fusion needs the best net of a weak modality too, and a
-    common bar would stop every one of them.
+    common bar would stop every one of them. The baseline is not among them: it is never stopped, and a net
+    that is worse may still add to it.
     """
 
     def __init__(self) -> None:
@@ -242,7 +259,8 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop or go on."""
         step, score = int(result["steps"]), float(result["score"])
-        if result["state"] != "pruned" or step not in RUNGS:
+        baseline = trial.config["values"].get("net") == BASELINE
+        if baseline or result["state"] != "pruned" or step not in RUNGS:
             return str(TrialScheduler.CONTINUE)
         inputs = str(trial.config["values"].get("inputs"))
         seen = self.rungs.setdefault((inputs, step), [])

@@ -38,6 +38,9 @@ class Record:
 
     figures: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    drawn: bool = True
+    """By Optuna; the baseline is not."""
+
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
     """How Optuna drew it, so that a search that goes on knows what it has seen."""
@@ -63,7 +66,7 @@ def importances(ledger: Sequence[Record]) -> dict[str, float]:
     Paths that only some trials have (options of one net) stand apart from this: they are left out.
     """
     study = optuna.create_study(direction="minimize")
-    finished = [record for record in ledger if record.state == "finished"]
+    finished = [record for record in ledger if record.state == "finished" and record.drawn]
     for record in finished:
         study.add_trial(frozen(record))
     if len(finished) < 4:

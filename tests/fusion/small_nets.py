@@ -7,6 +7,7 @@ SMALL = {
     "ef_lstm": {"hidden": 16},
     "gated": {"hidden": 16},
     "lf_dnn": {"hidden": 8, "recurrent_out": 8, "post_fusion": 16},
+    "linear": {},
     "lmf": {"hidden": 8, "recurrent_out": 8},
     "lstm": {"hidden": 16},
     "graph_mfn": {

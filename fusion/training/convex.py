@@ -1,0 +1,233 @@
+"""Fits a convex net: no epochs and no seeds, one solution and a penalty that is chosen inside.
+
+The penalty is chosen by held-out groups of the training part (each group is held out once), by log loss or
+squared error; then all rows of the training part are solved with it. Each task, and each label of a
+multi-label task, has its own. Rows without a label, and rows without any input, are left out.
+
+Shapes: row, feature, problem, outputs, path.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fusion.nets.linear import Linear
+from fusion.predictor import Predictor
+from fusion.tasks import Kind, Task
+from fusion.training.objective import balanced_weights
+from fusion.training.outcome import Fitted
+from fusion.training.penalised import (
+    Turned,
+    held_out_error,
+    held_out_loss,
+    ridge,
+    solve,
+    turned,
+)
+from fusion.training.recipe import Recipe
+from fusion.training.rows import Feed
+
+READ = 1024
+"""Rows that are read at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The solution of one task."""
+
+    weight: Float[Tensor, "feature outputs"]
+    bias: Float[Tensor, " outputs"]
+    penalty: float
+    """Chosen share of the features' variance; of several labels the geometric mean."""
+
+    loss: float
+    """Of held-out groups: log loss, or squared error."""
+
+
+def fit_convex(
+    predictor: Predictor,
+    feed: Feed,
+    *,
+    tasks: Mapping[str, Task],
+    train: Tensor,
+    groups: Int[Tensor, " row"],
+    recipe: Recipe,
+) -> Fitted:
+    """Solve a net of the zoo that is convex.
+
+    Of a recipe, `class_weights` (and `balanced`, which comes to the same) count; the rest is of trainings.
+
+    Args:
+        predictor: net behind its fitted scaler; its weights are set in place.
+        feed: where rows come from.
+        tasks: what is predicted.
+        train: rows to fit on [row].
+        groups: code of the group of each of them; groups choose the penalty.
+        recipe: how.
+
+    Raises:
+        ValueError: no training row has a label and an input, or the features are not finite.
+    """
+    net = predictor.net
+    assert isinstance(net, Linear)
+    if len(train) == 0:
+        raise ValueError("there are no training rows")
+    rows, present = _read(predictor.cpu(), net, feed, train)
+    targets, known = feed.targets(train)
+    record = {"epoch": 1.0, "lr": 0.0}
+    designs: dict[bytes, _Rows] = {}
+    for name, task in tasks.items():
+        labelled = present & known[name].reshape(len(train), -1).any(1)
+        if not bool(labelled.any()):
+            raise ValueError(f"no training row has a label of {name!r} and any input")
+        key = labelled.numpy().tobytes()
+        if key not in designs:
+            fold = folds_of(groups[labelled], net.config.folds)
+            designs[key] = _Rows(rows[labelled], fold, net)
+        balanced = recipe.class_weights or (recipe.balanced and name == next(iter(tasks)))
+        target = _Target.of(task, targets[name][labelled], known[name][labelled], balanced)
+        answer = designs[key].answer(target)
+        head = net.heads.task[name]
+        assert isinstance(head, torch.nn.Linear)
+        with torch.no_grad():
+            head.weight.copy_(answer.weight.T)
+            head.bias.copy_(answer.bias)
+        record[f"{name}/penalty"], record[f"{name}/inner_loss"] = answer.penalty, answer.loss
+    return Fitted(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
+
+
+def folds_of(groups: Int[Tensor, " row"], most: int) -> Int[Tensor, " row"]:
+    """Folds of whole groups, about equally large; of rows, where there is one group only.
+
+    >>> folds_of(torch.tensor([7, 7, 7, 3, 3, 9]), 2).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
+    codes, counts = torch.unique(groups, return_inverse=True, return_counts=True)[1:]
+    if len(counts) == 1:
+        # Nobody else to ask: better than no choice at all.
+        codes, counts = torch.arange(len(groups)), torch.ones(len(groups), dtype=torch.int64)
+    number = min(most, len(counts))
+    shuffled = torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))
+    order = shuffled[counts[shuffled].argsort(descending=True, stable=True)]
+    sizes, fold = torch.zeros(number, dtype=torch.int64), torch.zeros_like(counts)
+    for group in order.tolist():
+        fold[group] = lightest = int(sizes.argmin())
+        sizes[lightest] += counts[group]
+    return fold[codes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What a task asks of some rows."""
+
+    kind: Kind
+    values: Float[Tensor, " row"]
+    """Of a regression."""
+
+    mass: Float[Tensor, "row problem outputs"]
+    """Of the others: a problem of all classes, or one of yes and no for each label."""
+
+    @classmethod
+    def of(cls, task: Task, target: Tensor, known: Tensor, balanced: bool) -> "_Target":
+        """Every problem weighs 1 in all, whatever the number of its rows."""
+        values = torch.zeros(len(target), dtype=torch.float64)
+        mass = torch.zeros(len(target), 0, 2, dtype=torch.float64)
+        if task.kind == "regression":
+            values = target.double()
+        elif task.kind == "multilabel":
+            yes = target.double()
+            mass = torch.stack([yes, 1 - yes], 2) * known.unsqueeze(2)
+        elif task.kind == "classification":
+            mass = torch.nn.functional.one_hot(target, task.outputs).double().unsqueeze(1)
+            if balanced:
+                weights = balanced_weights(target, known, task.outputs)[target]
+                mass = mass * weights.double()[:, None, None]
+        total = mass.sum((0, 2), keepdim=True).clamp(min=1e-12)
+        return cls(kind=task.kind, values=values, mass=mass / total)
+
+
+class _Rows:
+    """Rows that some tasks have in common: they are turned once."""
+
+    def __init__(self, rows: Float[Tensor, "row feature"], fold: Tensor, net: Linear) -> None:
+        config = net.config
+        self.rows, self.fold, self.each = rows, fold, config.penalty == "each"
+        self.blocks = net.widths
+        exponents = torch.linspace(
+            math.log10(config.strongest), math.log10(config.weakest), config.path
+        )
+        self.path = 10 ** exponents.double()
+
+    @cached_property
+    def turned(self) -> Turned:
+        return turned(self.rows)
+
+    def answer(self, target: _Target) -> Answer:
+        """The solution of one task."""
+        if not self.each or len(self.blocks) < 2:
+            return self._solved(self.turned, target)
+        scale = torch.cat(
+            [self._scale(rows, target) for rows in torch.split(self.rows, self.blocks, 1)]
+        )
+        found = self._solved(turned(self.rows * scale), target)
+        return replace(found, weight=found.weight * scale.unsqueeze(1))
+
+    def _scale(self, rows: Tensor, target: _Target) -> Tensor:
+        """What a modality is multiplied with, so that one penalty is its own."""
+        alone = turned(rows)
+        losses, _ = self._judged(alone, target)
+        penalty = float(self.path[losses.sum(1).argmin()]) * alone.total
+        return torch.full((rows.shape[1],), 1.0 if penalty == 0 else penalty**-0.5).double()
+
+    def _judged(self, rows: Turned, target: _Target) -> tuple[Tensor, Tensor]:
+        """Loss on held-out groups by penalty [path problem], and where a solution may start."""
+        path = self.path * rows.total
+        if target.kind == "regression":
+            return held_out_error(rows, target.values, self.fold, path).unsqueeze(1), path
+        return held_out_loss(rows, target.mass, self.fold, path * _sides(target))
+
+    def _solved(self, rows: Turned, target: _Target) -> Answer:
+        losses, starts = self._judged(rows, target)
+        best = losses.argmin(0)  # [problem]
+        penalty = self.path[best] * rows.total
+        if target.kind == "regression":
+            found = ridge(rows, target.values, penalty).unsqueeze(1)
+        else:
+            start = torch.stack([starts[at, :, i] for i, at in enumerate(best.tolist())], 1)
+            found = solve(rows, target.mass, penalty * _sides(target), start)
+            found = (
+                found[:, 0] if target.kind == "classification" else found[..., 0] - found[..., 1]
+            )
+        weight, bias = rows.weights(found)
+        return Answer(
+            weight=weight,
+            bias=bias,
+            penalty=float(self.path[best].log().mean().exp()),
+            loss=float(losses.gather(0, best.unsqueeze(0)).mean()),
+        )
+
+
+def _sides(target: _Target) -> int:
+    """A logistic is a softmax of two halves: under twice the penalty its solution is the same."""
+    return 2 if target.kind == "multilabel" else 1
+
+
+def _read(
+    predictor: Predictor, net: Linear, feed: Feed, train: Tensor
+) -> tuple[Float[Tensor, "row feature"], Bool[Tensor, " row"]]:
+    """Scaled and pooled rows, and which have any input at all."""
+    parts, present = [], []
+    with torch.no_grad():
+        for some in torch.split(train, READ):
+            batch = predictor.scaler(feed.batch(some))
+            parts.append(net.features(batch).double())
+            present.append(torch.stack([s.present for s in batch.inputs.values()]).any(0))
+    rows = torch.cat(parts)
+    if not bool(rows.isfinite().all()):
+        raise ValueError("some scaled features are not finite; encode or import them again")
+    return rows, torch.cat(present)
