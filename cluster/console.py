@@ -1,4 +1,4 @@
-"""What jobs print for people: the only place that meets rich.
+"""Printed output of jobs; the only place that uses rich.
 
 Names of files, classes, tasks and errors are other people's text. They are shown letter by letter: no markup,
 no emoji codes, no colours by guessing; what a terminal would obey instead of showing is spelt out.

@@ -46,12 +46,12 @@ def obey(say: Callable[[], object]) -> None:
     threading.Thread(target=_watch, args=(reader, say), name="interrupt", daemon=True).start()
 
 
-def was_heard() -> bool:
+def was_pressed() -> bool:
     """Whether Ctrl-C was pressed: what fails after it failed by it."""
     return _heard.is_set()
 
 
-def is_said() -> None:
+def mark_reported() -> None:
     """The last line is printed: nobody else has to."""
     _said.set()
 

@@ -1,4 +1,4 @@
-"""What a disk or bucket refuses, in one line: full, read-only, no permission."""
+"""Errors of a disk or bucket that is full, read-only or forbidden, in one line."""
 
 import contextlib
 import errno

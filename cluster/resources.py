@@ -75,7 +75,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A stream that fits."""
+    """Workers of a stream that fits."""
 
     decode: Stage
     encode: Stage
@@ -108,7 +108,7 @@ class Plan:
 def plan_stream(
     models_gb: Mapping[str, float], capacity: Capacity, overrides: WorkersConfig | None = None
 ) -> Plan:
-    """Lay a stream out over a machine or cluster.
+    """Plan the workers of a stream on a machine or cluster.
 
     Args:
         models_gb: name of each encoder (and transcriber) -> memory that it takes [GB].

@@ -58,7 +58,7 @@ class SessionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What a machine or cluster offers a job."""
+    """Resources of a machine or cluster."""
 
     cpus: float
     gpus: float
@@ -104,7 +104,7 @@ def cluster_address(config: SessionConfig) -> str | None:
 
 
 def local_capacity(config: SessionConfig) -> Capacity | None:
-    """What a local session will have, known without starting it; None where a cluster is joined."""
+    """Resources of a local session, known without starting it; None where a cluster is joined."""
     if cluster_address(config) is not None:
         return None
     memory_gb = memory_available_gb()
@@ -117,7 +117,7 @@ def local_capacity(config: SessionConfig) -> Capacity | None:
 
 
 def cluster_capacity() -> Capacity:
-    """What the connected cluster has, all nodes together."""
+    """Resources of the connected cluster, summed over all nodes."""
     import ray
 
     total = ray.cluster_resources()
@@ -131,7 +131,7 @@ def cluster_capacity() -> Capacity:
 
 
 def node_kind() -> str:
-    """What kinds of machines the connected cluster is made of: a measurement holds for these alone."""
+    """Kinds of machines in the connected cluster; a measurement holds for these alone."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]

@@ -1,4 +1,4 @@
-"""The folder of a local session: nobody else may look into it, and the next session sweeps it if need be.
+"""The folder of a local session: private to its user; after a kill the next session removes it.
 
 A driver that is killed cannot tidy up: its sockets, logs and spilled objects stay, and some of Ray's
 processes run on. Each folder therefore holds a file that its owner keeps locked while it lives; the next

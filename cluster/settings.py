@@ -1,7 +1,7 @@
-"""Configs as data: dataclass <-> mapping, and fields named by dotted path.
+"""Configs as data: dataclass <-> mapping.
 
 Every job's Config is a frozen keyword-only dataclass of plain fields. This module turns one into the JSON
-that stands beside every output, reads it back from YAML or JSON, and replaces a field by its dotted path.
+that stands beside every output and reads it back from YAML or JSON.
 """
 
 import dataclasses
@@ -153,30 +153,8 @@ def partial(kind: type[C], values: Mapping[str, Any], *, absent: object, where: 
     return instance
 
 
-def replace_at(config: C, path: str, value: Any) -> C:
-    """A copy of `config` with the field at a dotted path replaced; mappings count as levels.
-
-    Raises:
-        ConfigError: no such field, naming the nearest known one, or a value of the wrong type.
-    """
-    head, _, rest = path.partition(".")
-    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    if head not in known:
-        raise ConfigError(f"unknown field {head!r} in {path!r}; {nearest(head, known)}")
-    if rest:
-        child = getattr(config, head)
-        if isinstance(child, Mapping):
-            value = {**child, rest: value}
-        elif dataclasses.is_dataclass(child):
-            value = replace_at(child, rest, value)
-        else:
-            raise ConfigError(f"{path!r}: {head!r} has no fields; it is {child!r}")
-    hint = typing.get_type_hints(type(config))[head]
-    return dataclasses.replace(config, **{head: _typed(hint, value, where=head)})  # type: ignore[type-var]
-
-
 def nearest(name: str, known: list[str]) -> str:
-    """What to say about an unknown name: the nearest known one, or all of them."""
+    """Hint for an unknown name: the nearest known one, or all of them."""
     same = [each for each in known if each.casefold() == name.casefold()]
     if same:
         return f"did you mean {same[0]!r}?"

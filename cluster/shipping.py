@@ -1,4 +1,4 @@
-"""What leaves this machine for a cluster: the sources of the four packages, nothing that lies beside them.
+"""Files that are sent to a cluster: the sources of the four packages, nothing that lies beside them.
 
 Both ways to a cluster use it: a job that is submitted, and a session that joins. A file travels because its
 kind is that of a source: no data, no environment, no token, nothing whose name begins with a dot.
@@ -30,7 +30,7 @@ EXTRA_OF_SCHEME = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def shipped(checkout: Path = CHECKOUT) -> Iterator[Path]:
-    """What travels, relative to the checkout, by name."""
+    """Files to send, relative to the checkout, by name."""
     yield from (Path(name) for name in METADATA if (checkout / name).is_file())
     for package in PACKAGES:
         for file in sorted((checkout / package).rglob("*")):
@@ -41,7 +41,7 @@ def shipped(checkout: Path = CHECKOUT) -> Iterator[Path]:
 
 
 def stage(folder: Path, *, checkout: Path = CHECKOUT) -> Path:
-    """Copy what travels into an empty folder.
+    """Copy the files to send into an empty folder.
 
     Raises:
         SubmissionError: it weighs too much; the largest file is named.
@@ -62,7 +62,7 @@ def stage(folder: Path, *, checkout: Path = CHECKOUT) -> Path:
 
 
 def requirements(extras: Sequence[str] = (), *, checkout: Path = CHECKOUT) -> list[str]:
-    """What the cluster's machines have to install, from the project's own metadata.
+    """Requirements that the cluster's machines install, from the project's own metadata.
 
     Ray is left out: a job cannot change the Ray that runs it. Versions are those that were tested,
     where the constraints file names them.

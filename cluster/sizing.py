@@ -1,4 +1,4 @@
-"""Stages sized by measured cost: what a plan becomes once a few clips have been timed on its workers.
+"""Size the stages of a plan by the measured cost of a few clips on its workers.
 
 On a CPU machine decode and models share the cores, so their times add, and the fixed rule of
 `cluster.resources` stays; only the memory that an actor really takes, or models that need few of the
@@ -38,7 +38,7 @@ MOST_CALLS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the clips of a job take on the workers of its plan, on average."""
+    """Average cost of the clips of a job on the workers of its plan."""
 
     decode_s: float
     """One decode task, per clip [s]."""
@@ -72,10 +72,10 @@ class Sizing:
     """Clips a second to expect once the stream runs."""
 
     limit: str
-    """What would have to be faster."""
+    """Stage that limits the rate."""
 
-    said: tuple[str, ...] = ()
-    """What was changed, or kept against the measurement, and why."""
+    notes: tuple[str, ...] = ()
+    """Changes of the plan, and workers kept against the measurement, with reasons."""
 
 
 def size_stream(
@@ -100,22 +100,22 @@ def _on_cores(
     core_s = max(measured.decode_s + measured.models_s * before, 1e-9)
     share = measured.models_s * before / core_s
     fits = _actors_in_memory(plan.decode.workers, measured, capacity)
-    said: list[str] = []
+    notes: list[str] = []
     actors, threads = plan.encode.workers, before
     if overrides.actors is not None:
         if fits < actors:
-            said.append(f"encode {actors} x as asked, though memory holds {fits}")
+            notes.append(f"encode {actors} x as asked, though memory holds {fits}")
     else:
         room = max(1, min(cores // (overrides.threads or 1), fits))
         enough = max(2, math.ceil(SPARE_ACTORS * cores * share))
         if before == 1 and enough <= room / 2:  # less would not be worth a wrong guess
             actors = enough
-            said += _changed(plan.encode.workers, actors, f"models take {share:.0%} of the cores")
+            notes += _changed(plan.encode.workers, actors, f"models take {share:.0%} of the cores")
         elif room != actors:
             actors, threads = room, overrides.threads or max(1, cores // room)
             why = f"memory holds {fits} of {MEMORY_MARGIN * measured.actor_gb:.1f} GB"
-            said += _changed(plan.encode.workers, actors, why)
-    decoders, told = _decoders_that_fit(plan, actors, measured, capacity, overrides)
+            notes += _changed(plan.encode.workers, actors, why)
+    decoders, more_notes = _decoders_that_fit(plan, actors, measured, capacity, overrides)
     by_cores = cores / core_s
     # With other threads a model's work stays the same, spread over more or fewer of them.
     by_actors = actors / max(measured.models_s * before / threads, 1e-9)
@@ -131,19 +131,19 @@ def _on_cores(
         plan=_laid_out(plan, decoders, actors, threads, plan.calls_per_actor, measured),
         rate=STREAM_EFFICIENCY * min(by_cores, by_actors, by_decoders),
         limit=limit,
-        said=(*said, *told),
+        notes=(*notes, *more_notes),
     )
 
 
 def _beside_gpus(
     plan: Plan, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> Sizing:
-    cpus, said = math.floor(capacity.cpus), []
+    cpus, notes = math.floor(capacity.cpus), []
     decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
     actors = plan.encode.workers
     if overrides.actors is None:
         actors = _actors_that_are_fed(actors, cpus, measured, overrides)
-        said += _changed(plan.encode.workers, actors, "the CPUs decode for no more")
+        notes += _changed(plan.encode.workers, actors, "the CPUs decode for no more")
     needed = math.ceil(actors * decode_s / models_s)
     decoders = overrides.decoders or min(cpus - actors, math.ceil(SPARE_DECODERS * needed))
     filled = math.ceil(DEVICE_BATCH / max(1.0, measured.clips_per_unit)) + 1
@@ -153,20 +153,20 @@ def _beside_gpus(
             break
         calls -= 1
     wanted = replace(plan, decode=replace(plan.decode, workers=decoders), calls_per_actor=calls)
-    decoders, told = _decoders_that_fit(wanted, actors, measured, capacity, overrides)
+    decoders, more_notes = _decoders_that_fit(wanted, actors, measured, capacity, overrides)
     by_decode, by_models = decoders / decode_s, actors / models_s
     if by_decode >= by_models:
         limit = _largest_share(measured.encode_s, "the GPUs' time")
     else:
         limit = (
-            f"{'memory for decoding' if told else 'decoding'} limits: the GPUs need {needed} tasks, "
+            f"{'memory for decoding' if more_notes else 'decoding'} limits: the GPUs need {needed} tasks, "
             f"and wait {1 - by_decode / by_models:.0%} of the time"
         )
     return Sizing(
         plan=_laid_out(plan, decoders, actors, plan.encode.threads_each, calls, measured),
         rate=STREAM_EFFICIENCY * min(by_decode, by_models),
         limit=limit,
-        said=(*said, *told),
+        notes=(*notes, *more_notes),
     )
 
 
@@ -191,7 +191,7 @@ def _actors_in_memory(decoders: int, measured: Measured, capacity: Capacity) -> 
 def _decoders_that_fit(
     plan: Plan, actors: int, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> tuple[int, list[str]]:
-    """The plan's decode tasks, fewer where their memory or their units would not fit; what is said."""
+    """The plan's decode tasks, fewer where their memory or their units would not fit; and a note on why."""
     asked = plan.decode.workers
     left_gb = room_gb(capacity) - MEMORY_MARGIN * measured.actor_gb * actors
     by_memory = left_gb / max(MEMORY_MARGIN * measured.decoder_gb, 1e-9)

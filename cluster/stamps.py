@@ -1,4 +1,4 @@
-"""Which version of a file lies under a name: sizes and marks of change, on disks and object stores."""
+"""Versions of files under their names: sizes and marks of change, on disks and object stores."""
 
 import datetime
 import hashlib
@@ -44,7 +44,7 @@ def source_facts(uri: str) -> Mapping[str, object]:
 
 
 class FileStamp(NamedTuple):
-    """What changes when another file takes the name of one."""
+    """Size and mark of a file; another file under the same name has another stamp."""
 
     size: int
     mark: str

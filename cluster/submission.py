@@ -1,4 +1,4 @@
-"""Ship a job to a running Ray cluster through its Jobs API, and stay with it.
+"""Submit a job to a running Ray cluster through its Jobs API, and follow it.
 
 What travels: the sources of the four packages and the job's config as one JSON file. The cluster's machines
 install what the metadata asks for, unless their image has it already. A job runs once: whoever submitted it

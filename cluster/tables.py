@@ -10,16 +10,13 @@ whoever reads (so that an older or foreign file is refused by name).
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from cluster.errors import SchemaError
 
 SCHEMA_KEY = b"affuse.schema"
-
-STATUSES = ("ok", "missing", "failed", "partial")
-"""ok: as asked. missing: the clip has no such modality. failed: an error. partial: less than asked."""
 
 ROLES = ("train", "valid", "oof", "test")
 """valid: chose the epoch. oof: held out from training and stopping. test: loaded by `evaluate` only."""
@@ -46,8 +43,6 @@ class Table:
 
     open_ended: bool = False
     """Further columns are allowed (tasks of a manifest, side columns of an encoder)."""
-
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:

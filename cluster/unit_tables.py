@@ -57,7 +57,7 @@ class UnitRows:
 
     @property
     def rank(self) -> tuple[int, bool, str]:
-        """The least one is the one to read."""
+        """Rank among copies of a version; the lowest is read."""
         return self.failed, self.name.startswith(PART), self.name
 
 
@@ -87,7 +87,7 @@ def publish_unit(
 
 
 def _fewer_failed(uri: str, version: Version, failed: int) -> bool:
-    """Whether a twin was luckier."""
+    """Whether the rows of a twin have fewer failures."""
     try:
         there = _footer(uri)
     except AbsentError:
@@ -176,7 +176,7 @@ def locate(table_uri: str) -> dict[Version, UnitRows]:
 
 
 def by_file(table_uri: str, names: Collection[str] | None = None) -> Files:
-    """What every file of a table lists in its footer; nothing of files that are not of units.
+    """Versions that each file of a table lists in its footer; none for files without units.
 
     Args:
         table_uri: folder of the table.

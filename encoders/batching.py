@@ -1,4 +1,4 @@
-"""What the wrappers of neural encoders share: batches of like length, layers, arithmetic per device."""
+"""Helpers of all neural encoders: batches of like length, layers, arithmetic per device."""
 
 import contextlib
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def check_shape(descriptor: Descriptor, dim: int, num_blocks: int) -> None:
 
 
 def nothing(clip: Clip, width: int, side: dict[str, np.ndarray] | None = None) -> Encoded:
-    """One step over the whole clip that says nothing: wordless text, no samples, no frames."""
+    """One step over the whole clip that is not valid: wordless text, no samples, no frames."""
     return Encoded(
         values=np.zeros((1, width), np.float32),
         step_start_s=np.zeros(1),

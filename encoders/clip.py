@@ -1,4 +1,4 @@
-"""What goes into an encoder and what comes out; offered to everybody by `encoders.spec`."""
+"""Input and output types of encoders; `encoders.spec` exports them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 @dataclass(frozen=True, kw_only=True)
 class FramePolicy:
-    """Which frames of a clip an encoder sees; part of its fingerprint."""
+    """Selection of the frames that an encoder reads; part of its fingerprint."""
 
     kind: Literal["even", "fps", "windows"]
     """even: `count` frames spread evenly. fps: `rate_hz` frames a second. windows: successive runs
@@ -81,7 +81,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What one encoder says of one clip: `steps x dim`; a pooled feature has one step."""
+    """Output of one encoder for one clip: `steps x dim`; a pooled feature has one step."""
 
     values: Float32[np.ndarray, "steps dim"]
     step_start_s: Float[np.ndarray, " steps"]

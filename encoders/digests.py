@@ -1,4 +1,4 @@
-"""The content of a user's own model, in twelve hex digits behind its ``file://`` URI.
+"""Digest of a user's own model, in twelve hex digits behind its ``file://`` URI.
 
 ``file:///models/my-bert`` is written on as ``file:///models/my-bert#0123456789ab``: the features of a model
 that was trained on under the same path are then others, and those of a model that was moved are not.

@@ -1,4 +1,4 @@
-"""From the steps of an encoder to fewer: one for the clip, or one for each word that was said."""
+"""Pool the steps of an encoder: to one for the clip, or one for each word."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What is known of an encoder without loading it, and what goes in and comes out.
+"""Descriptors of encoders, known without loading a model, and the protocol of encoders.
 
 An encoder file holds three things: a `SPEC`, a wrapper class with `encode(clips) -> list[Encoded]`, and
 nothing of Ray. A name and its options are written together, `whisper_tiny_en:layers=2,pool=mean_std`; that
@@ -191,7 +191,7 @@ class Descriptor:
 
     @property
     def needs(self) -> Needs:
-        """What has to be decoded for it."""
+        """What it needs decoded."""
         rates = frozenset() if self.spec.rate_hz is None else frozenset({self.spec.rate_hz})
         policy = self.frame_policy
         frames = frozenset() if policy is None else frozenset({policy})
@@ -204,7 +204,7 @@ class Descriptor:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What its rows depend on of the clips and their dialogues: parts of `cluster.tables.KEY_PARTS`."""
+        """Parts of `cluster.tables.KEY_PARTS` on which its rows depend."""
         if self.transcribes:
             return ("heard",)
         parts = {"audio": ["sound"], "text": ["text", "words"], "video": ["picture"]}

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, and the one place they are read from.
+"""Pretrained weights: their origins, and the store that they are read from.
 
 `mirror` brings an artefact into the store once, from the package index, a model hub or a disk; `local_path`
 gives its path and never opens a connection. The store is a folder or a URI that fsspec opens; of the
@@ -41,7 +41,7 @@ _UNSAFE_FALLBACK = "pytorch_model.bin"
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What became of one artefact."""
+    """Outcome of mirroring one artefact."""
 
     weights: Weights
     fetched: bool

@@ -69,7 +69,7 @@ def draws_of(clip_id: int, view: View) -> Draws:
 
 
 def augmented(clip: Clip, view: View, needs: Needs) -> Clip:
-    """What an encoder sees of a clip in a view: only what it needs, and its times where sound is read."""
+    """The clip as an encoder reads it in a view: only what it needs, with new times where sound is read."""
     draws = draws_of(clip.clip_id, view)
     seen = replace(
         clip,

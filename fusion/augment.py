@@ -1,4 +1,4 @@
-"""What makes a net less sure of its training rows: modality dropout, feature noise, mixup.
+"""Regularisation of training rows: modality dropout, feature noise, mixup.
 
 None of it touches a row in evaluation; the caller decides when it trains. Noise and draws come from the
 given generator, so that a seed and an epoch name them.

@@ -1,4 +1,4 @@
-"""What a fusion net eats.
+"""Input and output types of fusion nets.
 
 Axis vocabulary of the whole package: batch, time, feature, hidden, heads, outputs, member, row.
 Masks are True where a step is real. A missing modality is a mask of zeros; padding and the neighbours in a

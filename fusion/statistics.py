@@ -7,7 +7,7 @@ mean of theirs. All resamples of a metric are one matrix product (see `fusion.me
 Shapes: row, resample, group, class.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fusion.metrics import metric as find_metric
 from fusion.metrics.classification import BINS, confidence_bins
-from fusion.tasks import Kind
 
 FEW_GROUPS = 10
 """Below this many groups an interval over groups says little."""
@@ -271,81 +270,6 @@ def ece_bound(
         found.append(((right.double() - confidence) @ bins).abs().sum(1) / len(confidence))
     each = torch.cat(found)
     return EceBound(float(each.mean()), float(torch.quantile(each, 0.95)))
-
-
-def majority(
-    kind: Kind, train: Shaped[Tensor, "train ..."], rows: int, *, outputs: int
-) -> Float[Tensor, "rows outputs"]:
-    """What knows only the training targets predicts: class shares, label shares or the median.
-
-    Args:
-        kind: of the task.
-        train: its training targets, NaN where a label is unknown.
-        rows: predictions wanted.
-        outputs: classes, labels or 1.
-
-    >>> majority("classification", torch.tensor([0, 1, 1, 1]), 1, outputs=3).tolist()
-    [[0.25, 0.75, 0.0]]
-    """
-    if kind == "classification":
-        share = torch.bincount(train.long(), minlength=outputs).double()
-        guess = share / share.sum()
-    elif kind == "multilabel":
-        guess = train.double().nanmean(0)
-    else:
-        guess = train.double().reshape(-1).median().reshape(1)
-    return guess.expand(rows, outputs).clone()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """One point of a learning curve."""
-
-    share: float
-    groups: int
-    """Groups that were trained on."""
-
-    mean: float
-    low: float
-    high: float
-    """Range over the repeats."""
-
-
-def learning_curve(
-    score: Callable[[Tensor], float],
-    groups: Groups,
-    *,
-    shares: Sequence[float] = (0.1, 0.2, 0.4, 0.7, 1.0),
-    repeats: int = 3,
-    seed: int = 0,
-) -> list[CurvePoint]:
-    """The figure against the share of training groups; smaller sets lie inside larger ones.
-
-    Args:
-        score: trains on the rows of a boolean mask [row] and returns the held-out figure.
-        groups: of the training rows.
-        shares: of the groups, each in (0, 1].
-        repeats: orders of the groups that are tried; one suffices at share 1.
-        seed: of the orders.
-
-    Raises:
-        ValueError: a share outside (0, 1].
-    """
-    if any(not 0 < share <= 1 for share in shares):
-        raise ValueError(f"shares lie in (0, 1], came {tuple(shares)}")
-    random = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(groups.count, generator=random) for _ in range(repeats)]
-    points = []
-    for share in sorted(shares):
-        count = max(1, round(share * groups.count))
-        used = orders if count < groups.count else orders[:1]
-        values = [score(torch.isin(groups.code, order[:count])) for order in used]
-        points.append(
-            CurvePoint(
-                share=share, groups=count, mean=_mean(values), low=min(values), high=max(values)
-            )
-        )
-    return points
 
 
 def _seeds(prediction: Prediction) -> list[Tensor]:

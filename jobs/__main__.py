@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         interrupt.obey(lambda: _stopped(name))
         status = run(words)
-        if interrupt.was_heard():
+        if interrupt.was_pressed():
             interrupt.leave()
         sys.exit(status)
     except KeyboardInterrupt:
@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _stopped(name)
     except Exception as error:
-        if interrupt.was_heard():
+        if interrupt.was_pressed():
             return _stopped(name)
         if isinstance(error, MachineError | StorageError):
             return _fail(name, f"{_line(error)}; {MEND}", 1)
@@ -111,7 +111,7 @@ def _install_completion() -> int:
 
 
 def _stopped(name: str) -> int:
-    interrupt.is_said()
+    interrupt.mark_reported()
     return _fail(name, "stopped; the same command goes on from here", interrupt.STATUS)
 
 

@@ -51,7 +51,7 @@ NETS: Mapping[str, tuple[tuple[str, ...], str, Mapping[str, Any]]] = {
         {"recurrent": "", "hidden": 16, "post_fusion": 32},
     ),
 }
-"""Run -> what it eats, its net and the net's options; one modality each, then all together."""
+"""Run -> its inputs, its net and the net's options; one modality each, then all together."""
 
 TUNED, TRIALS = "tuned", 12
 TUNED_WITH = ("pool", "folds", "epochs", "patience", "lr", "weight_decay")

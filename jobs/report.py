@@ -1,4 +1,4 @@
-"""Write one HTML file that shows what was learned, with its baselines, its doubts and its worst errors.
+"""Write one HTML file of the results, with baselines, intervals, robustness checks and the worst errors.
 
 Reads:  <root>/runs/<run>/ and <root>/bundles/<name>/ (held-out rows only, never the test split)
 Writes: <root>/reports/<name>/  report.html (self-contained), its pictures as PNG, its tables as CSV and LaTeX

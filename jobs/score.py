@@ -163,7 +163,7 @@ def check_out(config: Config, files: Sequence[str]) -> None:
 
 
 def write_out(config: Config, files: Sequence[str], table: pa.Table) -> None:
-    """The scores as --out, and beside it what they were made with."""
+    """Write the scores to --out, and their config beside it."""
     check_out(config, files)
     out = storage.absolute(str(config.out))
     publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
@@ -342,7 +342,7 @@ def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
 
 
 def _whole(bundle: Bundle, clips: int) -> UnitTask:
-    """A unit of which everything is to do."""
+    """A unit with all of its results missing."""
     ref = UnitRef(unit="", file="", row_group=0, num_clips=clips, cost=0.0)
     todo = tuple(range(len(bundle.encoders)))
     return UnitTask(ref=ref, todo=todo, transcribe=bundle.transcriber is not None)

@@ -110,7 +110,7 @@ def main(config: Config) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """Another job's command line, understood."""
+    """The parsed command line of another job."""
 
     words: tuple[str, ...]
     """The job and, where it has commands of its own, the command."""
@@ -168,7 +168,7 @@ def check_secrets(values: Mapping[str, Any]) -> None:
 
 
 def is_default(config: Any, key: str, place: str) -> bool:
-    """Whether nobody typed a place, as `~/.cache/affuse/store`: each machine has its own."""
+    """Whether a place is a default such as `~/.cache/affuse/store`, of which each machine has its own."""
     found: Any = config
     *above, last = key.split(".")
     for name in above:
@@ -196,7 +196,7 @@ def flag(key: str) -> str:
 
 
 def send(client: Any, job: Job, config: Config) -> str:
-    """Submit, saying what travels and what is installed."""
+    """Submit, and print what is sent and what is installed."""
     packages: list[str] = []
     if config.pip:
         extras = sorted({*config.extras, *shipping.extras_for(job.places)})

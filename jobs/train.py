@@ -44,7 +44,7 @@ Config = TrainConfig
 
 
 def main(config: Config) -> None:
-    """Train what is missing of a run, then sum it up."""
+    """Train the missing parts of a run, then write its summary."""
     start = time.monotonic()
     config = resolved(config)
     check_name(config)
@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     print(f"wrote {base} in {time.monotonic() - start:.1f} s")
 
 
-def quietly(values: Mapping[str, Any]) -> str:
+def train_without_printing(values: Mapping[str, Any]) -> str:
     """Train by a config in plain values without printing; for a task on a worker.
 
     Returns:
@@ -88,7 +88,7 @@ def quietly(values: Mapping[str, Any]) -> str:
 
 
 def check_rows(config: Config) -> None:
-    """Refuse labels that nothing can be learned from, before features are read."""
+    """Refuse labels that no net can learn from, before features are read."""
     request, choice = request_of(config), choice_of(config)
     tasks = tasks_of(read_dataset(config.root), config.tasks)
     clips = read_clips(request, tasks)

@@ -1,4 +1,4 @@
-"""Search nets, inputs and hyper-parameters, then the late fusion of what was found.
+"""Search nets, inputs and hyper-parameters, then fuse the best runs.
 
 Reads:  <root>/manifest/, <root>/features/<encoder>/, <root>/folds/  (never a row of the test split)
 Writes: <root>/runs/<run>/  config.json, space.json, trials/, trials.parquet, importance.json, summary.json;
@@ -61,7 +61,7 @@ ALSO_ELSEWHERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainConfig):
-    """What is searched. A field of train is fixed unless the space names it."""
+    """What is searched; a field of train is fixed unless the space names it."""
 
     space: Place | None = None
     """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained."""
@@ -211,7 +211,7 @@ def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) ->
 
 
 def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:
-    """Make runs of the best trials, and say what the whole choice is worth."""
+    """Make runs of the best trials, and print the figures of the whole procedure."""
     folder = run_uri(base)
     ledger = read_ledger(base)
     finished = [record for record in ledger if record.state == "finished"]
@@ -274,7 +274,7 @@ def train_members(
         import ray
 
         gpus = config.gpu_share if cluster_capacity().gpus else 0.0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train.quietly)
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train.train_without_printing)
         waiting = {task.remote(settings.to_mapping(one)): name for name, one in todo.items()}
         while waiting:
             (ready,), _ = ray.wait(list(waiting))

@@ -1,4 +1,4 @@
-"""Audio encoders: how something was said."""
+"""Audio encoders: sound, voice and prosody."""
 
 from encoders.spec import HUB_OPTIONS, EncoderSpec, Weights
 

@@ -1,4 +1,4 @@
-"""Whisper as a recogniser: speech found, cut into windows, written down greedily, words timed.
+"""Whisper as a transcriber: find speech, cut it into windows, decode greedily, time the words.
 
 Silence and music make Whisper invent words, so only what the voice detector lets through is read. The speech
 is followed by 9 s of silence, from which Whisper knows that it is over (without, it says the sentence again
@@ -86,7 +86,7 @@ class WhisperRecogniser:
         self._bands = mel_bands(model.config.num_mel_bins).to(device)
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Transcript]:
-        """What is said in each clip; empty where nobody speaks."""
+        """Transcript of each clip; empty where no speech is found."""
         windows = [
             (index, span)
             for index, clip in enumerate(clips)

@@ -1,4 +1,4 @@
-"""Where somebody speaks: the Silero network, rebuilt in torch from its safetensors file.
+"""Voice activity detection: the Silero network, rebuilt in torch from its safetensors file.
 
 A chunk of 512 samples, with the 64 before it, becomes a magnitude spectrum, four convolutions and one step of
 an LSTM: one probability every 32 ms. Silero Team, https://github.com/snakers4/silero-vad, MIT.

@@ -1,4 +1,4 @@
-"""What a Whisper's tokens mean: its prompt, what it must not write, its languages and timing heads."""
+"""Token facts of a Whisper: prompt, suppressed tokens, languages and timing heads."""
 
 import json
 from dataclasses import dataclass

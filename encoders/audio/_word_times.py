@@ -1,4 +1,4 @@
-"""When each word was said, from where the decoder looked while it wrote it.
+"""Times of the words, from the cross-attention of the decoder to the sound.
 
 A few heads of Whisper's cross-attention follow the speech. Their maps are standardised over tokens, smoothed
 over time and averaged; the cheapest monotonic path through the result gives each token its time.

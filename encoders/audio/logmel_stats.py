@@ -1,4 +1,4 @@
-"""39 statistics of a clip, from spectra alone: what one falls back on without any pretrained model.
+"""39 statistics of a clip, from spectra alone: the fallback without any pretrained model.
 
 Of the log-mel spectrogram (128 Slaney bands, dB) mean, deviation, maximum, minimum and median; of 13
 cepstral coefficients mean and deviation; of zero-crossing rate, centroid, 85 % roll-off and bandwidth mean

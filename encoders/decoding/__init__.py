@@ -1,1 +1,1 @@
-"""What stands behind `encoders.media`: tracks, clocks, jumps and pictures of files as FFmpeg opens them."""
+"""Behind `encoders.media`: tracks, clocks, jumps and pictures of files as FFmpeg opens them."""

@@ -1,4 +1,4 @@
-"""The process that meets the files: `python -m encoders.decoding.child`.
+"""The child process that opens the files: `python -m encoders.decoding.child`.
 
 Requests and answers are JSON after four bytes of length, on standard input and output; arrays go into the
 shared file whose descriptor is the first argument. The child ends with its parent: by a signal from the

@@ -39,7 +39,7 @@ class Film:
 
     @property
     def jumps(self) -> bool:
-        """Whether a picture can be had without all that come before it."""
+        """Whether a picture can be decoded without all pictures before it."""
         return self.stream.codec_context.name not in BUILDS_ON_ALL
 
     @property

@@ -1,4 +1,4 @@
-"""Which frames a policy sees, decided on timestamps before anything is decoded."""
+"""The frames that a policy selects, by timestamps, before anything is decoded."""
 
 import bisect
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Choice:
 
 
 def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:
-    """Which frames a policy sees: at each wanted time the frame that is on screen then."""
+    """Select the frames of a policy: at each wanted time the frame that is on screen then."""
     times = timeline.times_s
     low, high = max(times[0], 0.0), timeline.end_s
     length = max(high - low, 1e-6)

@@ -1,4 +1,4 @@
-"""What the headers of a file say: the facts that `prepare` needs of it."""
+"""Facts of a file from its headers, for `prepare`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from encoders.decoding.sources import (
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What `prepare` learns of a file without decoding it."""
+    """Facts of a file that are known without decoding it."""
 
     duration_s: float | None
     """Length of the content, whatever the header states [s]."""

@@ -217,7 +217,7 @@ def is_machines(error: BaseException) -> bool:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """What a call returns; a fault that may pass (a reset, a throttled or failing server) is tried again."""
+    """Result of a call, which is repeated after a passing fault (a reset, a throttled or failing server)."""
     pause_s = FIRST_PAUSE_S
     for _ in range(FETCHES - 1):
         try:
@@ -267,7 +267,7 @@ def _remote_bytes(source: Source) -> Iterator[bytes]:
 
 
 def remote_fault(source: Source, error: Exception) -> MediaError:
-    """What a client's error says of a remote source: not there, not ours to read, or the machine's fault.
+    """Fault behind a client's error: the source is absent, not readable, or the machine is at fault.
 
     Raises:
         MemoryError: it was that.

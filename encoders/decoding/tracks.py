@@ -1,4 +1,4 @@
-"""Which track a player plays, and how far a file's content reaches beside what its header tells."""
+"""The track that a player plays, and the length of a file's content against its header."""
 
 import contextlib
 import math
@@ -58,7 +58,7 @@ def zero_s(container: Any) -> float:
 
 
 def cut_short(container: Any, stream: Any, local: Local, end_s: float | None) -> str | None:
-    """What to say of a file that holds less than it tells of itself; None where all is there.
+    """Message for a file that holds less than its header states; None where all is there.
 
     Args:
         container: the open file.

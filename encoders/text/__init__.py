@@ -1,4 +1,4 @@
-"""Text encoders: hidden states of the tokens of what was said."""
+"""Text encoders: hidden states of the tokens of a text."""
 
 from collections.abc import Mapping
 

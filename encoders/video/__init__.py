@@ -1,4 +1,4 @@
-"""Video encoders: what was to be seen, face or scene."""
+"""Video encoders: faces or scenes."""
 
 from collections.abc import Mapping
 

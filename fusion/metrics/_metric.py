@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fusion.tasks import Kind
@@ -50,25 +49,6 @@ class Metric:
         rows = self.rows(prediction, target)
         sums = rows.sum(0) if weights is None else weights.double() @ rows
         return float(self.finish(sums))
-
-    def resampled(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        counts: Float[Tensor, "resample group"],
-        group: Tensor,
-    ) -> Float[Tensor, " resample"]:
-        """The figure of each resample that counts every group so many times.
-
-        Args:
-            prediction: as for the metric.
-            target: as for the metric.
-            counts: how often each resample drew each group.
-            group: code of each row's group, 0 .. groups - 1.
-        """
-        rows = self.rows(prediction, target)
-        sums = torch.zeros(counts.shape[1], rows.shape[1], dtype=torch.float64)
-        return self.finish(counts @ sums.index_add_(0, group, rows))
 
     def loss(self, value: float) -> float:
         """The figure turned so that lower is better."""

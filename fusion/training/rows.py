@@ -1,4 +1,4 @@
-"""What training asks of a data set: rows by index."""
+"""The data sets that training reads: rows by index."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -25,11 +25,11 @@ class Feed(Protocol):
 
 @runtime_checkable
 class ViewFeed(Feed, Protocol):
-    """A feed whose rows can be seen otherwise; only training rows ever are."""
+    """A feed that can also return augmented views; used for training rows only."""
 
     @property
     def num_views(self) -> int:
         """Views besides the original."""
 
-    def seen(self, rows: Tensor, views: Tensor) -> Batch:
-        """Rows as one batch, each in its view [row]; 0 is the original, and what has no views stays it."""
+    def batch_in_views(self, rows: Tensor, views: Tensor) -> Batch:
+        """Rows as one batch, each in its view [row]; 0 is the original, also for inputs without views."""

@@ -167,7 +167,7 @@ class Trainer:
         """Training rows as they are seen in this epoch."""
         if self.views is None or not isinstance(self.feed, ViewFeed):
             return self.feed.batch(rows)
-        return self.feed.seen(rows, self.views[rows])
+        return self.feed.batch_in_views(rows, self.views[rows])
 
     def _sides(self, batch: Batch) -> tuple[Side, ...]:
         """What the net sees, and each set of targets that its logits are held against."""

@@ -90,7 +90,7 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
     """Copy the nets that predict new clips for a run into a bundle: one a seed.
 
     Returns:
-        The run, its seeds, and the card of its nets (what they are and what they eat).
+        The run, its seeds, and the card of its nets (how they are built and fed).
     """
     sources = nets_of_run(root, run)
     for seed, source in sources.items():

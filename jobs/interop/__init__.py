@@ -1,1 +1,1 @@
-"""Other people's files: tables, arrays and pickles read strictly, features joined by name."""
+"""Files made elsewhere: tables, arrays and pickles read strictly, features joined by name."""

@@ -1,4 +1,4 @@
-"""Files of strangers as plain arrays: npz, npy, HDF5 and pickles; and finding arrays inside.
+"""Files made elsewhere as plain arrays: npz, npy, HDF5 and pickles; and finding arrays inside.
 
 Nothing is executed: npz is read without pickles, pickles through `jobs.interop.pickles`. An array is read
 when it is asked for, and only after what it declares has been compared with what is there.
@@ -309,7 +309,7 @@ def names_of(
 
 
 def positional_name(split: str | None, index: int) -> str:
-    """What a row without a name is called: ``train_00007``, or ``00007`` without splits."""
+    """Name of a row without a name: ``train_00007``, or ``00007`` without splits."""
     return f"{index:05d}" if split is None else f"{split}_{index:05d}"
 
 
@@ -330,5 +330,5 @@ def as_text(item: Any) -> str:
 
 
 def near(name: str, known: Mapping[str, Any]) -> str:
-    """What to say about a key that is not there."""
+    """Hint for a key that is not there: the nearest keys."""
     return nearest(name, sorted(known)[:40])

@@ -1,4 +1,4 @@
-"""How much a file may ask for, checked against this machine before anything of it is read."""
+"""Declared sizes of a file, checked against the free memory before anything is read."""
 
 from cluster.errors import TableError
 from cluster.session import memory_available_gb

@@ -1,4 +1,4 @@
-"""Cells become numbers or words only when a column's kind is known; what is neither is handed back."""
+"""Convert the cells of a column to numbers or words once its kind is known; other cells are faults."""
 
 import math
 import unicodedata
@@ -66,7 +66,7 @@ def text_of(value: Any) -> str | None:
 
 
 def composed(name: str) -> str:
-    """A name in the one form that all of them have here: some disks write an accent as a letter."""
+    """A name in Unicode's composed form: some disks store an accent as a letter of its own."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,4 +1,4 @@
-"""Which column is meant: slips of the pen are asked back, what is not read is named."""
+"""Which column is meant: probable typing errors become faults, unread columns are listed."""
 
 import re
 import shlex
@@ -30,20 +30,20 @@ ALIASES: Mapping[str, str] = {
 
 
 def plain(text: str) -> str:
-    """A word without what a slip changes: case, spaces, marks, width, invisible letters."""
+    """A word without typing errors: case, spaces, marks, width, invisible letters."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(letter for letter in folded if letter.isalnum())
 
 
 def alike(word: str) -> str:
-    """A class or a person without what a slip changes: case, spaces, invisible letters, idle zeros."""
+    """A class or speaker without typing errors: case, spaces, invisible letters, leading zeros."""
     normal = unicodedata.normalize("NFKC", word)
     seen = "".join(letter for letter in normal if unicodedata.category(letter) != "Cf")
     return str(float(seen)) if NUMBER.fullmatch(seen) else " ".join(seen.casefold().split())
 
 
 def meant(wanted: str, header: Iterable[str]) -> str:
-    """What to say of a column that is not there."""
+    """Hint for a column that is not there: the nearest columns."""
     header = list(header)
     same = [name for name in header if plain(name) == plain(wanted)]
     return f"did you mean {same[0]!r}?" if same else nearest(wanted, header[:MOST_NAMED])
@@ -72,7 +72,7 @@ def asked_back(near: Mapping[str, Sequence[str]], noun: str = "column") -> list[
 
 
 def unread_note(names: Sequence[str]) -> str | None:
-    """The columns that nothing is made of."""
+    """Note that lists the unread columns."""
     if not names:
         return None
     some = ", ".join(names[:MOST_NAMED])
@@ -81,7 +81,7 @@ def unread_note(names: Sequence[str]) -> str | None:
 
 
 def spelt_differently(column: str, values: Iterable[str | None]) -> list[str]:
-    """A fault for words of one column that only a slip makes different."""
+    """A fault for words of one column that differ by a typing error alone."""
     counts = Counter(value for value in values if value is not None)
     families: dict[str, list[str]] = defaultdict(list)
     for word in counts:

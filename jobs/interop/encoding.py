@@ -1,4 +1,4 @@
-"""Bytes of a table as text: the encoding is found out, and said where it is not UTF-8."""
+"""Bytes of a table as text: the encoding is detected, and noted where it is not UTF-8."""
 
 import codecs
 

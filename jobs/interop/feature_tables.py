@@ -1,4 +1,4 @@
-"""Features in tables: a row a step, or a row a clip; which columns are features is said, never guessed."""
+"""Features in tables: a row a step, or a row a clip; the columns that count as features are printed."""
 
 import fnmatch
 import re

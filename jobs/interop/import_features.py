@@ -1,4 +1,4 @@
-"""Features that people already have, read from whatever file they lie in.
+"""Ready-made features, read from a file or folder of any supported format.
 
     npz, HDF5    arrays `clips x dim` or `clips x steps x dim`, or one array a clip under the clip's name
     npy          one array `clips x dim` or `clips x steps x dim`

@@ -1,4 +1,4 @@
-"""Tables of imported features: which one a name means, and what tells one import from another."""
+"""Tables of imported features: the table that a name means, and the fingerprint of an import."""
 
 import dataclasses
 import hashlib
@@ -29,7 +29,7 @@ def fingerprint(ready: Ready, rows: Mapping[str, int], **shape: object) -> str:
 
 
 def supersede(root: str, folder: str) -> list[str]:
-    """Let a table's name mean it, and no more what the same content was imported as by other flags.
+    """Let a name mean this table, in place of an import of the same content by other flags.
 
     The older table stays, and goes by its folder: runs may have been trained on it. Other content of the same
     name is left alone: a name that means both is refused where it is used.
@@ -51,6 +51,6 @@ def supersede(root: str, folder: str) -> list[str]:
 
 
 def content_of(facts: Mapping[str, Any]) -> str | None:
-    """The hash of what was imported, whatever the flags were; None of what an encoder made."""
+    """Hash of the imported content, whatever the flags; None for the table of an encoder."""
     imported = facts.get("imported")
     return None if imported is None else imported.get("content", facts["fingerprint"])

@@ -1,4 +1,4 @@
-"""Features of a file meet the clips of a manifest: by name, never by place or by luck."""
+"""Join features of a file to the clips of a manifest: by name, never by position."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ FEWEST_JUDGED = 20
 def match_names(
     ready: Ready, rename: Mapping[str, str], manifest: Sequence[str], file: str
 ) -> tuple[dict[str, int], list[str]]:
-    """Clip's name in the manifest -> row of the file, and what is to be said about it.
+    """Clip's name in the manifest -> row of the file, and notes to print.
 
     Args:
         ready: the file's features.
@@ -62,7 +62,7 @@ def match_names(
 
 
 def check_named(ready: Ready, file: str, source: str) -> None:
-    """Refuse rows without names, unless the clips themselves were made of the places in this very file.
+    """Refuse rows without names, unless the clips themselves were made from the positions in this file.
 
     Args:
         ready: the file's features.
@@ -162,5 +162,5 @@ def _one_to_one(values: np.ndarray, codes: np.ndarray, classes: int) -> bool:
 
 
 def source_of(root: str) -> str:
-    """What the dataset at a root was made of."""
+    """Source that the dataset at a root was made from."""
     return str(storage.read_json(layout.dataset_uri(root)).get("source", ""))

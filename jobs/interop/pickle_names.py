@@ -1,4 +1,4 @@
-"""What the names in a pickle stand for: the few that arrays and plain containers are made of.
+"""The names in a pickle that are allowed: those of arrays and plain containers.
 
 Nothing of NumPy is handed to the file. A dtype is read as its kind and width, an array's shape and size are
 compared with the bytes that are there, and only then is an array made, by copying these bytes.
@@ -103,7 +103,7 @@ class PickledArray:
 
 
 def call(name: Name, arguments: Any) -> Any:
-    """What an allowed name makes of its arguments.
+    """Call an allowed name with its arguments.
 
     Raises:
         UnsafePickleError: any other name.

@@ -1,4 +1,4 @@
-"""Pickles of strangers: arrays and plain containers come out, anything else is refused by name.
+"""Pickles from untrusted sources: arrays and plain containers are read, anything else is refused by name.
 
 A pickle is a program for a small machine that may call anything. `jobs.interop.pickle_machine` is another
 for the same instructions: it knows those that data needs, calls only functions of

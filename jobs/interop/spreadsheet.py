@@ -1,4 +1,4 @@
-"""Cells of CSV files as a spreadsheet takes them: no text of other people becomes a formula."""
+"""Cells of CSV files that are safe in a spreadsheet: no text becomes a formula."""
 
 import re
 
@@ -10,7 +10,7 @@ FIGURE = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)( \[[-+\d., einfa]+\])?")
 
 
 def harmless(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: other people's text gets a quote.
+    """A cell that no spreadsheet takes for a formula: a text that looks like one gets a quote.
 
     >>> harmless("=HYPERLINK(1)"), harmless("-0.5 [-1.0, 0.1]")
     ("'=HYPERLINK(1)", '-0.5 [-1.0, 0.1]')

@@ -82,7 +82,7 @@ class Table:
 
     @property
     def note(self) -> str | None:
-        """What there is to be said, in one line."""
+        """All notes in one line."""
         name = PurePosixPath(self.where).name
         return f"{name}: {'; '.join(dict.fromkeys(self.notes))}" if self.notes else None
 

@@ -1,1 +1,1 @@
-"""From what an adapter collected to a manifest: groups, splits, folds."""
+"""From the rows of an adapter to a manifest: groups, splits, folds."""

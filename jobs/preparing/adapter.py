@@ -1,4 +1,4 @@
-"""What an adapter gives to `prepare`, and the settings that all of them share.
+"""Rows that an adapter gives to `prepare`, and the settings that all adapters share.
 
 An adapter is a file with one class `Config(Preparation)`: its fields are the command line of
 `affuse prepare NAME`, its method `collect` reads the source's own layout into `Row`s.
@@ -55,8 +55,8 @@ class Row:
     turn: int | None = None
     speaker: str | None = None
     group: str | None = None
-    """What must not straddle splits; by default the speaker, else the dialogue, else the file that segments
-    share, else the clip."""
+    """Clips of one group never straddle splits. By default the speaker, else the dialogue, else the file that
+    segments share, else the clip."""
 
     split: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Collected:
     """Faults of the label table that the adapter saw; `prepare` adds its own and lists all."""
 
     notes: Sequence[str] = ()
-    """What was found out of the table, and what of it is not read; `prepare` prints it."""
+    """Notes on how the table was read, and which columns were not; `prepare` prints them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ NO_CLASS = frozenset(("", *NOTHING, *NOT_A_NUMBER))
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayOptions:
-    """What a command says of the arrays; the fields are those of `jobs.datasets.arrays.Config`."""
+    """Options of the arrays; the fields are those of `jobs.datasets.arrays.Config`."""
 
     source: str
     tasks: Mapping[str, str]

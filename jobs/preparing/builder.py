@@ -82,7 +82,7 @@ def _part(collected: Collected, part: str) -> Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class _Before:
-    """What an earlier run left at this root."""
+    """Results of an earlier run at this root."""
 
     facts: Mapping[str, Any]
     config: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Who is kept apart: the group of every clip, which no split and no fold ever cuts.
+"""The group of every clip; no split and no fold divides a group.
 
 A clip's group is its `group`, else its `speaker`, else its `dialogue`, else the file that it shares with
 others (segments of one film show the same people in the same room), else the clip itself.
@@ -12,21 +12,21 @@ from encoders.media import Source
 from jobs.preparing.adapter import Row
 
 NAMED = ("group", "speaker", "dialogue")
-"""What a row may say of its group, in this order."""
+"""Columns that name the group of a row, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """By what the clips were told apart."""
+    """Number of groups by the column (or file) that they come from."""
 
     groups: Mapping[str, int]
-    """What tells apart (group, speaker, dialogue, file, clip) -> number of groups."""
+    """Origin of the groups (group, speaker, dialogue, file, clip) -> number of groups."""
 
     clips: int
 
     def __str__(self) -> str:
         parts = [f"{count:,} by {basis}" for basis, count in self.groups.items()]
-        return f"kept apart: {', '.join(parts)}"
+        return f"groups: {', '.join(parts)}"
 
     @property
     def total(self) -> int:
@@ -35,7 +35,7 @@ class Grouping:
 
     @property
     def warning(self) -> str | None:
-        """What to know of groups that keep nobody apart."""
+        """Warning where each clip is its own group; else None."""
         if self.clips < 2 or self.total < self.clips:
             return None
         why = "no group, speaker or dialogue is named and no file is shared, so "
@@ -49,7 +49,7 @@ class Grouping:
 
 
 def group_rows(rows: Sequence[Row], source: str = "") -> tuple[list[Row], Grouping]:
-    """The rows with their groups, and by what these were told apart.
+    """The rows with their groups, and where the groups come from.
 
     Args:
         rows: as an adapter collected them.

@@ -1,4 +1,4 @@
-"""What the rows of each unit depend on, hashed part by part, and the texts around a dialogue that was cut.
+"""Keys of each unit (hashes of sound, pictures, texts, ...), and the texts around a dialogue that was cut.
 
 A unit's id says which clips it holds; these hashes say what was read of them. An encoder's key is made of
 the parts that it reads (`encoders.spec.Descriptor.reads`), so that a typo in a text makes no film be encoded
@@ -40,8 +40,8 @@ def keyed(clips: Sequence[Clip], stamps: Stamps) -> list[Clip]:
     return done
 
 
-def in_turn(clips: Iterable[Turn]) -> list[Turn]:
-    """The clips of a dialogue in the order in which they were said."""
+def by_turn(clips: Iterable[Turn]) -> list[Turn]:
+    """The clips of a dialogue in the order of their turns."""
     return sorted(
         clips, key=lambda row: (row["turn"] if row["turn"] is not None else -1, row["name"])
     )
@@ -53,11 +53,11 @@ def _dialogues(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
     for clip in clips:
         if clip["dialogue"] is not None:
             found.setdefault(clip["dialogue"], []).append(clip)
-    return {name: in_turn(turns) for name, turns in found.items()}
+    return {name: by_turn(turns) for name, turns in found.items()}
 
 
 def _part_of(turns: Sequence[Clip], dialogue: Sequence[Clip]) -> dict[str, Any]:
-    """What a unit holds of a dialogue, and the nearest texts around that."""
+    """Turns of a dialogue in a unit, and the nearest texts around them."""
     if len(turns) == len(dialogue):
         return {"turns": turns, "before": [], "after": [], "cut": False}
     inside = {clip["clip_id"] for clip in turns}

@@ -36,7 +36,7 @@ COLUMNS = ("name", "video", "audio", "text", *NUMBERS, *PEOPLE, "split")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """What a command says of the table; the fields are those of `jobs.datasets.folder.Config`."""
+    """Options of the table; the fields are those of `jobs.datasets.folder.Config`."""
 
     columns: Mapping[str, str]
     tasks: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""How long clips are: segments against the ends of their files, and pieces of clips that are too long."""
+"""Lengths of clips: segments against the ends of their files, and pieces of clips that are too long."""
 
 import math
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def pieces(clip: Measured, max_clip_s: float | None) -> list[Row]:
 
 
 def notes(clips: Sequence[Measured], max_clip_s: float | None) -> list[str]:
-    """What `prepare` says of lengths: segments beyond their files, and long clips that were cut."""
+    """Notes on lengths: segments beyond the ends of their files, and long clips that were cut."""
     segments = [
         clip for clip in clips if clip.row.start_s is not None or clip.row.end_s is not None
     ]

@@ -1,4 +1,4 @@
-"""Looking into every file once: stamps (size, time of change) and headers, in supervised processes.
+"""Probe every file once: stamp (size, time of change) and headers, in supervised processes.
 
 What is found is kept a piece at a time, so that a job that is killed loses the files of a few seconds, and
 gathered to one file when it is done. Ctrl-C waits for nobody: the threads that watch the processes are
@@ -118,7 +118,7 @@ def probe_all(
 
 
 def key(source: Source, stamps: Mapping[str, Stamp]) -> str:
-    """What a probe depends on."""
+    """Key of a probe: everything that it depends on."""
     return json.dumps([source.uri, source.offset, source.size, stamps.get(source.uri)])
 
 

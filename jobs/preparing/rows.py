@@ -1,4 +1,4 @@
-"""From what an adapter collected to manifest rows: label faults, probes, cuts, the Arrow table."""
+"""From the rows of an adapter to manifest rows: label faults, probes, cuts, the Arrow table."""
 
 import math
 from collections import defaultdict
@@ -22,7 +22,7 @@ from jobs.preparing.groups import Grouping, group_rows
 
 
 def grouped(collected: Collected, config: Preparation) -> tuple[Collected, Grouping]:
-    """The rows with a group each, and by what the groups were told apart."""
+    """The rows with a group each, and where the groups come from."""
     rows, grouping = group_rows(
         collected.rows, storage.absolute(getattr(config, "source", "") or ".")
     )

@@ -29,7 +29,7 @@ def cut_splits(
     Args:
         clips: manifest rows with their groups.
         config: of this run.
-        grouping: by what the clips are told apart.
+        grouping: where the groups come from.
         config_before: of the run before at this root, empty where there was none.
         splits_before: its splits, by group.
 
@@ -105,7 +105,7 @@ def publish_folds(root: str, folds: Folds, manifest: str, seed: int) -> None:
 
 
 def too_few(what: str, sizes: Mapping[str, int], parts: int, noun: str, grouping: Grouping) -> str:
-    """Why groups cannot be dealt out, and what to type."""
+    """Error: there are fewer groups than parts; with the flag to type."""
     some = ", ".join(sorted(sizes)[:5]) + (", ..." if len(sizes) > 5 else "")
     by = " and ".join(grouping.groups)
     plural = "group" if len(sizes) == 1 else "groups"

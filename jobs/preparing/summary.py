@@ -1,4 +1,4 @@
-"""What `prepare` found, for people: clips and hours per split, labels per task, files with faults."""
+"""The printed summary of `prepare`: clips and hours per split, labels per task, files with faults."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def show_summary(
     probes: Mapping[str, probing.Outcome],
     grouping: Grouping,
 ) -> None:
-    """What was found: clips, hours and modalities per split, classes per task, files with faults."""
+    """Print clips, hours and modalities per split, classes per task, and files with faults."""
     grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
     for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
         grid.add_column(column, justify="left" if column == "split" else "right")

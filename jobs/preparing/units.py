@@ -1,11 +1,11 @@
-"""Units of work and groups: what is cut once and stays as it is when clips are added."""
+"""Cut clips into units of work; a unit stays as it is when clips are added."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.preparing.keys import in_turn
+from jobs.preparing.keys import by_turn
 
 UNKNOWN_CLIP_S = 5.0
 """Length assumed where a file could not be probed, to fill units."""
@@ -137,7 +137,7 @@ def _filled(
             if unit:
                 yield unit
             unit, length_s, border = [], 0.0, None
-            yield from _filled(([clip] for clip in in_turn(block)), most_clips, most_s)
+            yield from _filled(([clip] for clip in by_turn(block)), most_clips, most_s)
             continue
         here = {_shards(clip) for clip in block}
         full = len(unit) + len(block) > most_clips or length_s + block_s > most_s
@@ -152,7 +152,7 @@ def _filled(
 
 
 def _blocks(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """What must not be cut, dialogues and single clips: shard by shard and in each by offset.
+    """Blocks that are never cut (dialogues, single clips): shard by shard, and in each by offset.
 
     Loose files come as they are given, the clips of a dialogue with the first of them.
     """

@@ -1,4 +1,4 @@
-"""A bundle as a job needs it before any net is loaded: what it reads, and what it asks of the clips."""
+"""A bundle before any net is loaded: the encoders it reads, and its requirements on clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ class Bundle:
         return (*dialogues, "speaker") if self.clips_of_speaker else dialogues
 
     def refuse_raw(self) -> None:
-        """For who is about to encode clips.
+        """Refuse a bundle that cannot score raw clips.
 
         Raises:
             ConfigError: an input was imported.

@@ -1,4 +1,4 @@
-"""What scores are made with: written beside them before the first one, compared ever after.
+"""The settings that scores are made with: written beside them first, compared at every later start.
 
 A second command of the same name may go on with them only if its rows would be the same. Whatever shapes
 rows is in the claim; what only shapes the way there (workers, calibration, the limit of failures) is not.

@@ -1,4 +1,4 @@
-"""Files without a manifest: finding them, and showing or writing what was said of them."""
+"""Files without a manifest: find them, and show or write their scores."""
 
 import io
 import re
@@ -41,7 +41,7 @@ class Files(Preparation):
 
 
 def names_of(files: Sequence[str]) -> dict[str, str]:
-    """File -> what its clip is called: its name without the ending, and as many folders as tell it apart.
+    """File -> name of its clip: the file's name without the ending, with as many folders as make it unique.
 
     >>> names_of(["/a/x.mp4", "/b/x.mp4", "/b/y.mp4"])
     {'/b/y.mp4': 'y', '/a/x.mp4': 'a/x', '/b/x.mp4': 'b/x'}
@@ -137,7 +137,7 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
 
 
 def show(table: pa.Table) -> None:
-    """The scores of a few clips for people."""
+    """Print the scores of a few clips."""
     grid = Table()
     for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
         grid.add_column(column)

@@ -96,7 +96,7 @@ def by_unit(scores: pa.Table, ids: Mapping[str, np.ndarray]) -> Iterator[tuple[s
 
 
 class StoredFacts:
-    """What nets have to know of a unit's clips beside features, from the manifest's files."""
+    """Manifest columns of a unit's clips that nets read beside features."""
 
     columns = ("clip_id", "name", "dialogue", "turn", "speaker", "group")
 

@@ -1,4 +1,4 @@
-"""Which scores of a unit are current: what they follow from, of its clips or of all."""
+"""Versions of scores: the scores of a unit are current while everything they were made from is."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from jobs.scoring.bundle import Bundle
 
 
 def reads_of(bundle: Bundle) -> tuple[str, ...]:
-    """What the scores of a clip depend on, parts of `cluster.tables.KEY_PARTS`."""
+    """Parts of `cluster.tables.KEY_PARTS` on which the scores of a clip depend."""
     readers = [*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])]
     return tuple(sorted({"people", *(part for item in readers for part in item.reads)}))
 
@@ -26,7 +26,7 @@ def versions_of(root: str, bundle: Bundle, refs: Sequence[UnitRef]) -> dict[str,
 
 
 def describe_scores(uri: str, bundle: Bundle) -> None:
-    """Write beside the scores what they depend on."""
+    """Write beside the scores the parts that they depend on."""
     facts = {"reads": reads_of(bundle), "linked": list(bundle.linked)}
     storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
 

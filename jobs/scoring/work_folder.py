@@ -1,4 +1,4 @@
-"""The folder beside `--out` in which many files are worked on: it outlives a kill, not its purpose."""
+"""The work folder beside `--out` for many files: it survives a kill, and goes once `--out` is written."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,7 +26,7 @@ def scores_uri(root: str) -> str:
 
 
 def take_up(root: str, made_with: Mapping[str, Any], command: str) -> bool:
-    """Make the folder, or go on in it.
+    """Make the folder, or continue in it.
 
     Returns:
         Whether an earlier command left some work in it.

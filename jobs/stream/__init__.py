@@ -1,1 +1,1 @@
-"""The stream of decode and encode: whose fault an error is, what may take how long, the way to its end."""
+"""The stream that decodes and encodes: pipeline, faults, time limits, rescue, sizing."""

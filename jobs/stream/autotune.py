@@ -55,13 +55,13 @@ class Sized:
     """Clips a second to expect; None where nothing was measured."""
 
     def figures(self) -> dict[str, float]:
-        """What is recorded of it."""
+        """Figures to record."""
         return {} if self.rate is None else {"clips_per_s_expected": self.rate}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What the manifest says of the clips of a job."""
+    """Facts of the manifest on the clips of a job."""
 
     drawn: tuple[Drawn, ...]
     """Clips to measure with, the cheapest first."""
@@ -174,7 +174,7 @@ def estimated_s(job: StreamJob, survey: Survey, plan: Plan) -> float:
 
 
 def key(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> str:
-    """What a measurement holds for: encoders, manifest, machines, and the plan's workers."""
+    """Key of a measurement: encoders, manifest, machines, and the plan's workers."""
     facts = {
         "models": sorted(_models(job)),
         "manifest": sorted({task.ref.file.split("/")[-2] for task in tasks}),
@@ -186,7 +186,7 @@ def key(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> str:
 
 
 def kept(place: str) -> Timed | None:
-    """What an earlier command measured."""
+    """The measurement of an earlier command; None where there is none."""
     if not storage.exists(place):
         return None
     found = storage.read_json(place)
@@ -194,7 +194,7 @@ def kept(place: str) -> Timed | None:
 
 
 def averages(job: StreamJob, timed: Timed, survey: Survey) -> Measured:
-    """What a clip of the job takes on average; a model counts for the clips that it has yet to do."""
+    """Average cost of a clip of the job; a model counts for the clips that it has yet to encode."""
     names = _names(job)
     timed_halves = [half for half in timed.halves if half.encode_s]
     encode_s: dict[str, float] = {}
@@ -253,7 +253,7 @@ def lines(
     return [
         f"autotune: {count} clips {how} on {timed.device}{lost}: a clip takes {said}; "
         f"an actor holds {measured.actor_gb:.1f} GB, a decode task {measured.decoder_gb:.1f} GB",
-        *(f"autotune: {change}" for change in sizing.said),
+        *(f"autotune: {change}" for change in sizing.notes),
         f"autotune: -> {', '.join(stages)}{' as planned' if same else ''}"
         f"{f', {plan.calls_per_actor} units in hand' if plan.on_gpu else ''}; {sizing.limit}; "
         f"about {sizing.rate:.3g} clips/s, {clock(left_s)}, until {ends}",
@@ -273,7 +273,7 @@ def _models(job: StreamJob) -> dict[str, Descriptor]:
 
 
 def _names(job: StreamJob) -> dict[str, str]:
-    """What people call each model: its name, with views beside the clips; its folder where two share one."""
+    """Printed name of each model: its name, or its folder where two models share a name."""
     models = _models(job)
     bases = {item.base.folder: item.name for item in models.values()}
     names = list(bases.values())

@@ -230,7 +230,7 @@ def _empty_caches() -> None:
 
 
 def size_of(descriptor: Descriptor) -> Callable[[Clip], float]:
-    """What makes a clip long for an encoder."""
+    """Function that gives the length of a clip for an encoder."""
     if descriptor.spec.modality == "text":
         return lambda clip: float(len(clip.text or ""))
     return lambda clip: clip.duration_s

@@ -15,7 +15,7 @@ import pyarrow as pa
 from cluster.errors import Fault, MediaError
 from encoders.media import ClipSource, Decoded, Source
 from encoders.spec import Clip, FramePolicy, Frames, Modality, Needs, Word
-from jobs.preparing.keys import CONTEXT_TEXTS, in_turn
+from jobs.preparing.keys import CONTEXT_TEXTS, by_turn
 
 
 def pack(decoded: Sequence[Decoded], needs: Needs) -> pa.Buffer:
@@ -115,7 +115,7 @@ def ordered(policies: frozenset[FramePolicy]) -> list[FramePolicy]:
 
 
 def source_of(row: Mapping[str, Any]) -> ClipSource:
-    """What the decoder has to know of one manifest row."""
+    """The decoder's view of one manifest row."""
     return ClipSource(
         clip_id=row["clip_id"],
         video=_source(row["video"]),
@@ -144,7 +144,7 @@ def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for turns in dialogues.values():
         first = [text for row in turns for text in row.get("before") or ()]
         last = [text for row in turns for text in row.get("after") or ()]
-        ordered = in_turn(turns)
+        ordered = by_turn(turns)
         texts = [*first, *(row["text"] for row in ordered), *last]
         for place, row in enumerate(ordered, start=len(first)):
             before = [text for text in texts[:place] if text][-CONTEXT_TEXTS:]
@@ -154,7 +154,7 @@ def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def undecoded(source: ClipSource, error: MediaError) -> Decoded:
-    """What is left of a clip whose media cannot be read: its text."""
+    """A clip whose media cannot be read: its text alone."""
     named: list[Modality] = []
     if source.audio is not None:
         named.append("audio")

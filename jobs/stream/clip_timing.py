@@ -60,7 +60,7 @@ class Half:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What the clips took, as it is kept under the root."""
+    """Times of the clips, as they are stored under the root."""
 
     halves: tuple[Half, ...]
     unreadable: int
@@ -135,7 +135,7 @@ def time_clips(
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedHalves:
-    """What the decode task hands back."""
+    """Result of the decode task."""
 
     halves: tuple[Half, ...]
     buffers: tuple[bytes, ...]
@@ -196,7 +196,7 @@ class Models:
         self.warm = False
 
     def device(self) -> str:
-        """What the models run on."""
+        """Device of the models."""
         if self.on != "cuda":
             return processor()
         import torch
@@ -227,7 +227,7 @@ class Models:
         return {name: value / (len(decoded) * copies) for name, value in result.seconds.items()}
 
     def _transcripts(self, drawn: Sequence[Drawn], task: UnitTask) -> pa.Table | None:
-        """What was published of the units drawn, for encoders that read it."""
+        """Published transcripts of the drawn units, for encoders that read them."""
         transcriber = self.job.work.transcriber
         if transcriber is None or task.transcribe:
             return None

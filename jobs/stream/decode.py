@@ -25,7 +25,7 @@ from jobs.stream.job import (
     facts_of,
     job_needs,
     load,
-    withheld,
+    no_view_ids,
 )
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.memory import private_mb
@@ -98,7 +98,7 @@ def decode_rows(
     needs = job_needs(job.work, task)
     originals = [index for index in task.todo if job.work.descriptors[index].view is None]
     without_views = job.work.needs(originals, transcribe=task.transcribe)
-    test = withheld(rows)
+    test = no_view_ids(rows)
     decoder = decoder or _decoder(job.decoding)
     decoded = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Whose fault an error is: the clip's, which gets a row, or the machine's, which is blamed on no clip.
+"""Attribute an error to a clip, which gets an error row, or to the machine, which never costs a clip.
 
 The clip's are the errors that data cause in a model (`CLIPS_OWN`), as long as the worker is in order after
 them. Anything else takes the unit out of the worker's hands: the worker is replaced, and `jobs.stream.rescue`
@@ -37,7 +37,7 @@ HOST_FULL = re.compile(
 
 
 class Kind(StrEnum):
-    """Why a worker let go of a unit."""
+    """Reason why a worker gave up a unit."""
 
     CRASH = "crash"
     """It died."""
@@ -99,7 +99,7 @@ class WorkerFaultError(MachineError):
 
 
 def machines(error: BaseException) -> WorkerFaultError | None:
-    """What of the machine an error of a model tells; None: it may be the clip's own."""
+    """Fault of the machine behind an error of a model; None: the error may be the clip's own."""
     if isinstance(error, WorkerFaultError):
         return error
     text = str(error)
@@ -136,7 +136,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def lost_report(task: UnitTask, fault: WorkerFaultError) -> UnitReport:
-    """What a worker says of a unit that it lets go of."""
+    """Report of a worker on a unit that it gives up."""
     return UnitReport(
         unit=task.ref.unit,
         num_clips=task.num_clips,

@@ -1,4 +1,4 @@
-"""What travels through the stream: the job, its units, and what is reported of them."""
+"""Messages of the stream: the job, its units, and the reports on them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ class Work:
     """Load the transcriber; without it, what it has published is read."""
 
     def needs(self, todo: Sequence[int], *, transcribe: bool) -> Needs:
-        """What has to be decoded for some of the encoders."""
+        """What some of the encoders need decoded."""
         needs = Needs()
         for index in todo:
             needs |= self.descriptors[index].needs
@@ -57,7 +57,7 @@ class DecodingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitTask:
-    """One unit and what is missing of it."""
+    """One unit, and which of its results are missing."""
 
     ref: UnitRef
     todo: tuple[int, ...]
@@ -103,19 +103,19 @@ class Sink(Protocol):
     """Where the results of a stream go. It travels to every worker, so it can be pickled."""
 
     def open(self, job: "StreamJob") -> Publish:
-        """What publishes the units of a job; for one process, which may remember what it has read."""
+        """The function that publishes the units of a job in one process, which may cache what it has read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamJob:
-    """All that a worker has to know; small, and the same for every unit."""
+    """Settings of a stream for every worker; small, and the same for every unit."""
 
     root: str
     work: Work
     decoding: DecodingConfig
     sink: Sink
     stall_limit_s: float = STALL_LIMIT_S
-    """What a call of a model may take beyond its own pace [s]."""
+    """Time that a call of a model may take beyond its usual pace [s]."""
 
     trusting: bool = False
     """Errors of a model that has passed no clip yet are the clips' own; else its worker is suspected."""
@@ -126,7 +126,7 @@ class StreamJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
-    """What the driver hears of a unit: that it is published, or that a worker let go of it."""
+    """Report to the driver on one unit: it is published, or a worker gave it up."""
 
     unit: str
     num_clips: int
@@ -153,23 +153,23 @@ class UnitReport:
 
 
 def job_needs(work: Work, task: UnitTask) -> Needs:
-    """What has to be decoded for a unit."""
+    """What a unit needs decoded."""
     return work.needs(task.todo, transcribe=task.transcribe)
 
 
 def facts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a worker has to know of manifest rows besides their media."""
+    """Manifest columns that travel with a unit, besides its media."""
     names = ("clip_id", "name", "dialogue", "turn", "speaker", "split")
     return [{name: row[name] for name in names} for row in rows]
 
 
-def withheld(facts: Sequence[Mapping[str, Any]]) -> frozenset[int]:
-    """Clips that have no augmented views: those of the test split."""
+def no_view_ids(facts: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """Ids of the clips that get no augmented views: those of the test split."""
     return frozenset(row["clip_id"] for row in facts if row["split"] == "test")
 
 
 def reads_text(work: Work, task: UnitTask) -> bool:
-    """Whether an encoder that is to do reads what was said."""
+    """Whether one of the missing encoders reads text."""
     return any(work.descriptors[index].reads_text for index in task.todo)
 
 

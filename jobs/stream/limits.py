@@ -1,4 +1,4 @@
-"""How long a whole unit may take, from the limits of its clips and calls."""
+"""Time limits of a whole unit, from the limits of its clips and calls."""
 
 from collections.abc import Sequence
 
@@ -31,6 +31,6 @@ def quiet_limit_s(job: StreamJob, tasks: Sequence[UnitTask]) -> float:
 
 
 def decode_limit_s(decoding: DecodingConfig, length_s: float | None) -> float:
-    """What decoding a clip may take: two children that start and outlive their time [s]."""
+    """Time limit of decoding a clip: two children that start and reach their own limits [s]."""
     each_s = decoding.time_limit_s + decoding.time_limit_per_s * (length_s or UNKNOWN_DURATION_S)
     return 2 * (START_LIMIT_S + each_s)

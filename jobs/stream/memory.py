@@ -1,4 +1,4 @@
-"""What a worker process holds, and giving back what it does not need."""
+"""Memory of a worker process: measure it, and return what is not needed."""
 
 import ctypes
 import functools

@@ -1,4 +1,4 @@
-"""How long a call of a model may take: its own pace, and far more than that."""
+"""Deadlines of model calls, from the pace of earlier calls with a wide margin."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ ENOUGH_S = 30.0
 
 
 class Pace:
-    """What a model has taken so far, for the deadline of its next call.
+    """Pace of a model so far, for the deadline of its next call.
 
     Args:
         stall_limit_s: time for any call beyond what its clips are expected to take [s].
@@ -27,7 +27,7 @@ class Pace:
 
     @property
     def measured(self) -> bool:
-        """Whether anything has been."""
+        """Whether a call has been measured."""
         return self._clips > 0
 
     def limit_s(self, clips: Sequence[Clip]) -> float:
@@ -41,7 +41,7 @@ class Pace:
         return self.stall_limit_s + SLACK * max(by_length, per_clip * len(clips))
 
     def took(self, clips: Sequence[Clip], seconds: float) -> None:
-        """Note a call that came back."""
+        """Record a call that returned."""
         self._seconds += seconds
         self._length_s += sum(clip.duration_s for clip in clips)
         self._clips += len(clips)

@@ -1,4 +1,4 @@
-"""What an encode command has to do: units that a table lacks, clips that failed, units that came back."""
+"""Pending work of an encode command: units that a table lacks, failed clips, units that came back."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,14 +22,16 @@ def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
 def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
     """Units with at least one table that has no file for their present version."""
     done = [published(features_uri(root, item.folder)) for item in work.descriptors]
-    ear = work.transcriber
-    heard = set() if ear is None else published(transcripts_uri(root, ear.folder))
+    transcriber = work.transcriber
+    transcribed = (
+        set() if transcriber is None else published(transcripts_uri(root, transcriber.folder))
+    )
     tasks = []
     for ref in refs:
         todo = tuple(
             i for i, item in enumerate(work.descriptors) if ref.version(item.reads) not in done[i]
         )
-        transcribe = ear is not None and ref.version(ear.reads) not in heard
+        transcribe = transcriber is not None and ref.version(transcriber.reads) not in transcribed
         if todo or transcribe:
             tasks.append(UnitTask(ref=ref, todo=todo, transcribe=transcribe))
     return tasks
@@ -48,7 +50,7 @@ def recall_former(root: str, work: Work, refs: Sequence[UnitRef]) -> None:
 def tasks_to_mend(
     root: str, work: Work, refs: Sequence[UnitRef], missing: Sequence[UnitTask]
 ) -> list[UnitTask]:
-    """What is missing, and the clips with failed rows in tables that are there."""
+    """Missing units, and clips with failed rows in tables that are there."""
     failed = _failed(root, work, refs)
     lacking = {task.ref.unit: task for task in missing}
     tasks, count = [], 0
@@ -58,11 +60,11 @@ def tasks_to_mend(
         if clips:
             count += len(clips)
             again = [i for i, d in enumerate(work.descriptors) if ref.unit in failed[d.folder]]
-            ear = work.transcriber
+            transcriber = work.transcriber
             task = UnitTask(
                 ref=ref,
                 todo=tuple(sorted({*again, *(task.todo if task else ())})),
-                transcribe=(ear is not None and ref.unit in failed[ear.folder])
+                transcribe=(transcriber is not None and ref.unit in failed[transcriber.folder])
                 or (task is not None and task.transcribe),
                 clips=() if task else tuple(sorted(clips)),
                 mend=True,
@@ -123,6 +125,6 @@ def restricted(
 
 
 def in_order(passes: Sequence[Sequence[str]], work: Work) -> list[Sequence[str]]:
-    """The passes of a plan, that of the transcriber first: text encoders of others read what it heard."""
-    ear = None if work.transcriber is None else work.transcriber.folder
-    return sorted(passes, key=lambda names: ear not in names)
+    """The passes of a plan, that of the transcriber first: text encoders of other passes read its text."""
+    transcriber = None if work.transcriber is None else work.transcriber.folder
+    return sorted(passes, key=lambda names: transcriber not in names)

@@ -36,8 +36,8 @@ from jobs.stream.job import (
     dump,
     job_needs,
     load,
+    no_view_ids,
     reads_text,
-    withheld,
 )
 from jobs.stream.limits import quiet_limit_s
 from jobs.stream.memory import private_mb, release_memory
@@ -169,7 +169,7 @@ class UnitEncoder:
         return pa.table({"report": pa.array([report], pa.string())})
 
     def guarded(self, work: Callable[[], T]) -> T | WorkerFaultError:
-        """What the work returns, or why the worker lets go of its unit and, mostly, of itself."""
+        """The result of the work, or the reason why the worker gives up its unit and, mostly, ends."""
         while self._ending:  # Ray gives the unit to the process that takes over
             time.sleep(LAST_WORD_S)
         try:
@@ -190,7 +190,7 @@ class UnitEncoder:
         if not len(decoded) == row["n_clips"][0].as_py() == task.num_clips:
             raise RuntimeError(f"unit {task.ref.unit}: {task.num_clips} clips, {len(decoded)} came")
         facts = json.loads(row["facts"][0].as_py())
-        result = self.encode(decoded, task, withheld(facts))
+        result = self.encode(decoded, task, no_view_ids(facts))
         with self.hands.watch.within(self.job.stall_limit_s):
             failed = self._publish(task, result, facts)
         release_memory()
@@ -206,7 +206,7 @@ class UnitEncoder:
         )
 
     def encode(
-        self, decoded: Sequence[Decoded], task: UnitTask, withheld: Collection[int]
+        self, decoded: Sequence[Decoded], task: UnitTask, no_view_ids: Collection[int]
     ) -> UnitResult:
         """Run what is missing; text encoders read transcripts that were published earlier."""
         transcripts = None
@@ -223,7 +223,7 @@ class UnitEncoder:
             task.todo,
             transcribe=task.transcribe,
             transcripts=transcripts,
-            withheld=withheld,
+            no_view_ids=no_view_ids,
         )
 
 

@@ -138,7 +138,7 @@ def check_share(
 def conclude(
     reasons: Mapping[str, int], clips: int, max_failed_share: float, advice: str = ""
 ) -> None:
-    """Say at the very end of a job how many clips failed, and why.
+    """Print at the end of a job how many clips failed, and why.
 
     Args:
         reasons: why, and how many clips did; each clip once.

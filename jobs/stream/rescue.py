@@ -19,7 +19,7 @@ from encoders.media import UNKNOWN_DURATION_S
 from jobs.stream.clip_buffer import source_of, undecoded
 from jobs.stream.decode import decode_rows, machines_fault, rows_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
-from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, Work, facts_of, withheld
+from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, Work, facts_of, no_view_ids
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
 from jobs.stream.pipeline import UnitEncoder
@@ -36,7 +36,7 @@ MOST_IN_A_ROW = 4
 """More clips in a row than that without room or memory are no coincidence, whatever passes beside them."""
 
 ODD = 3
-"""Clips that fail first thing in a fresh worker each, before the worker is no longer suspected."""
+"""Clips that may fail, each first in a fresh worker, before clips and not workers are suspected."""
 
 
 def rescue(
@@ -77,7 +77,7 @@ def rescue(
 
 
 class _Ward:
-    """One worker at a time, and what is known of the machine."""
+    """One worker at a time, and evidence on whether the machine is at fault."""
 
     def __init__(
         self, job: StreamJob, plan: Plan, others: Sequence[UnitTask], *, suspicious: bool
@@ -94,7 +94,7 @@ class _Ward:
         """The worker has passed a clip."""
         self._others, self._suspicious = others, suspicious
         self._in_a_row = 0
-        """Clips of late that met what may be the machine's fault."""
+        """Number of clips in a row that failed by what may be the machine's fault."""
         self.odd = 0
         """Clips that failed as the first ones of a fresh worker, with none that passed since."""
 
@@ -201,7 +201,7 @@ class ClipEncoder(UnitEncoder):
             return WorkerFaultError(Kind.DISK, one_line(error))
         if (fault := machines_fault(decoded)) is not None:
             return fault
-        return self.guarded(lambda: self.encode(decoded, task, withheld([row])))
+        return self.guarded(lambda: self.encode(decoded, task, no_view_ids([row])))
 
 
 def error_rows(work: Work, task: UnitTask, row: Mapping[str, Any], error: MediaError) -> UnitResult:

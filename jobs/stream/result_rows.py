@@ -1,4 +1,4 @@
-"""From results to rows: every clip exactly one, whatever became of it.
+"""From results to rows: exactly one row for every clip, also for failed ones.
 
 ok       encoded
 partial  encoded, but less than the whole clip (a cap on frames)
@@ -124,7 +124,7 @@ def failure_reasons(all_tables: Sequence[pa.Table]) -> dict[str, int]:
 
 
 def reason_of(error: str) -> str:
-    """The class of a fault and what it says, without the name of the file between them."""
+    """The class of a fault and its message, without the name of the file."""
     fault, *rest = error.split(": ")
     if fault == Fault.ENCODER or len(rest) < 2:
         return error[:120]
@@ -132,7 +132,7 @@ def reason_of(error: str) -> str:
 
 
 def checked(encoded: Encoded, descriptor: Descriptor) -> Encoded | MediaError:
-    """Refuse a result that is not what the descriptor promises, or not finite in the stored type."""
+    """Refuse a result that differs from its descriptor, or is not finite in the stored type."""
     steps = len(encoded.values)
     shapes = {len(encoded.step_start_s), len(encoded.step_end_s), len(encoded.valid)}
     if encoded.values.shape != (steps, descriptor.dim) or shapes != {steps}:

@@ -1,4 +1,4 @@
-"""All units of a job to their end: what the stream loses is encoded clip by clip, then the stream goes on."""
+"""Run all units of a job: units that the stream loses are encoded clip by clip, then the stream continues."""
 
 import contextlib
 from collections import Counter
@@ -60,7 +60,7 @@ def run_units(
 
 
 class _Run:
-    """What has become of the units so far."""
+    """State of the units so far."""
 
     def __init__(self, job: StreamJob, plan: Plan, progress: Progress) -> None:
         self.job, self.plan, self.progress = job, plan, progress
@@ -73,7 +73,7 @@ class _Run:
         """Workers did nothing but lose units."""
 
     def stream(self, tasks: Sequence[UnitTask]) -> bool:
-        """Stream units; leave off, and say so, where workers do nothing but lose them."""
+        """Stream units; stop, with a message, where workers only lose them."""
         by_unit = {task.ref.unit: task for task in tasks}
         self.lost, self.suspicious = {}, False
         in_a_row = 0

@@ -1,4 +1,4 @@
-"""Which encoders a command means, and what is to be known of them before anything starts."""
+"""Encoders of a command, and the checks before anything starts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from jobs.stream.job import Work
 
 
 def encoder_table() -> str:
-    """Encoders and transcribers with what one has to know before choosing."""
+    """Table of encoders and transcribers, to choose from."""
     rows = [("encoder", "reads", "dim", "layers", "size", "licence", "what it is")]
     for name in [*ENCODERS, *TRANSCRIBERS]:
         spec = find(name)
@@ -112,7 +112,7 @@ def views_of(descriptors: Sequence[Descriptor], count: int) -> list[Descriptor]:
 
 
 def models_gb(work: Work) -> dict[str, float]:
-    """What the plan has to know of the models; the transcriber comes first, others may rest on it.
+    """Memory of each model for the plan [GB]; the transcriber comes first, since others may read it.
 
     Views are encoded by the model of their encoder.
     """

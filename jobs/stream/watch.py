@@ -1,4 +1,4 @@
-"""What may take how long in a worker, and letting go of what does not come back.
+"""Deadlines in a worker, and threads that may be abandoned when a call hangs.
 
 Each call of a model has a deadline that grows with its clips (`jobs.stream.pace`). `Hands` does a unit's work
 in a thread of its own, so that the worker can still answer, and end itself, when that thread never returns.

@@ -1,4 +1,4 @@
-"""What an encoder actor does with one unit: transcribe, encode, and turn results into tables; no Ray."""
+"""The models of one process: transcribe and encode the clips of a unit, and make its tables; no Ray."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -97,7 +97,7 @@ class Workbench:
         *,
         transcribe: bool,
         transcripts: pa.Table | None = None,
-        withheld: Collection[int] = (),
+        no_view_ids: Collection[int] = (),
     ) -> UnitResult:
         """Encode the clips of one unit with some of the encoders.
 
@@ -106,7 +106,7 @@ class Workbench:
             todo: which encoders.
             transcribe: recognise the speech of clips without text.
             transcripts: rows published earlier, used in place of recognising.
-            withheld: ids of clips that get no augmented views.
+            no_view_ids: ids of clips that get no augmented views.
         """
         seconds: dict[str, float] = {}
         table = None
@@ -114,15 +114,15 @@ class Workbench:
             decoded = with_transcripts(decoded, transcripts)
         elif transcribe and self._transcribe is not None and self.work.transcriber is not None:
             begun = time.perf_counter()
-            heard = self._recognise(decoded, self.work.transcriber)
-            table = transcript_table(decoded, heard)
+            recognised = self._recognise(decoded, self.work.transcriber)
+            table = transcript_table(decoded, recognised)
             decoded = with_transcripts(decoded, table)
             seconds[self.work.transcriber.name] = time.perf_counter() - begun
         features = {}
         for index in todo:
             descriptor = self.work.descriptors[index]
             begun = time.perf_counter()
-            results = self._encode(descriptor, decoded, withheld)
+            results = self._encode(descriptor, decoded, no_view_ids)
             features[index] = feature_table(descriptor, decoded, results)
             seconds[descriptor.folder] = time.perf_counter() - begun
         return UnitResult(
@@ -133,10 +133,10 @@ class Workbench:
         )
 
     def _encode(
-        self, descriptor: Descriptor, decoded: Sequence[Decoded], withheld: Collection[int]
+        self, descriptor: Descriptor, decoded: Sequence[Decoded], no_view_ids: Collection[int]
     ) -> list[Encoded | MediaError | None]:
         modality, view = descriptor.spec.modality, descriptor.view
-        kept = withheld if view is not None else ()
+        kept = no_view_ids if view is not None else ()
         given = [
             i
             for i, item in enumerate(decoded)
@@ -168,7 +168,7 @@ class Workbench:
             for i, item in enumerate(decoded)
             if item.clip.text is None and has_modality(item.clip, transcriber)
         ]
-        heard = self._transcribe([decoded[i].clip for i in given])
-        for i, result in zip(given, heard, strict=True):
+        recognised = self._transcribe([decoded[i].clip for i in given])
+        for i, result in zip(given, recognised, strict=True):
             results[i] = result
         return results

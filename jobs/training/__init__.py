@@ -1,1 +1,1 @@
-"""What training is made of: the input of nets, their parts, their workers."""
+"""Training: the input of nets, the parts of a run, the workers."""

@@ -103,7 +103,7 @@ class Store:
         return (_store_of, (self.values.numpy(), self.valid.numpy(), self.offsets.numpy()))
 
 
-def seen(stores: abc.Sequence[Store], clips: Tensor, views: Tensor) -> Sequence:
+def gather_views(stores: abc.Sequence[Store], clips: Tensor, views: Tensor) -> Sequence:
     """Padded steps of some clips, each out of one of several stores of the same input.
 
     Args:
@@ -164,10 +164,10 @@ class ClipFeed:
         """Clips by index."""
         return self._of(rows, {name: store.gather(rows) for name, store in self.stores.items()})
 
-    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+    def batch_in_views(self, rows: Tensor, views: Tensor) -> Batch:
         """Clips by index, each in the view of that number."""
         inputs = {
-            name: seen((store, *self.views.get(name, ())), rows, views)
+            name: gather_views((store, *self.views.get(name, ())), rows, views)
             for name, store in self.stores.items()
         }
         return self._of(rows, inputs)
@@ -240,12 +240,12 @@ class DialogueFeed:
         clips = self._members(rows).reshape(-1)
         return self._of(rows, {name: store.gather(clips) for name, store in self.stores.items()})
 
-    def seen(self, rows: Tensor, views: Tensor) -> Batch:
+    def batch_in_views(self, rows: Tensor, views: Tensor) -> Batch:
         """Dialogues by index, all utterances of each in the view of that number."""
         members = self._members(rows)
         clips, of_clip = members.reshape(-1), views.repeat_interleave(members.shape[1])
         inputs = {
-            name: seen((store, *self.views.get(name, ())), clips, of_clip)
+            name: gather_views((store, *self.views.get(name, ())), clips, of_clip)
             for name, store in self.stores.items()
         }
         return self._of(rows, inputs)

@@ -1,4 +1,4 @@
-"""Whether there is something to learn: labels of more than one kind among the rows that train."""
+"""Check that there is something to learn: more than one label among the training rows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from jobs.training.parts import Part, Split, is_known
 def check_labels(
     clips: Clips, tasks: Mapping[str, Task], splits: Sequence[tuple[Part, Split]]
 ) -> None:
-    """Refuse what cannot be learned, and warn of parts of a run in which it cannot.
+    """Refuse tasks with one label only, and warn of parts of a run that have one only.
 
     Args:
         clips: with their labels.

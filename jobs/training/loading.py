@@ -1,4 +1,4 @@
-"""The one place where columns become tensors: features and labels of a dataset as batches by index.
+"""Load features and labels of a dataset as batches by index; the only place where columns become tensors.
 
 Rows of the test split are dropped on the manifest, before any feature is looked up; asking for them takes
 `Request.test`, which only `evaluate` sets. What is left lies in memory as one array an input (steps of all
@@ -176,7 +176,7 @@ class Library:
         )
 
     def _inputs(self, request: Request) -> dict[str, dict[str, Any]]:
-        """What the card of a net will say of its inputs."""
+        """Facts of the inputs for the card of a net."""
         if request.axis == "dialogue" and request.pool == "none":
             log.info("pool: mean, because a dialogue net takes one step a clip")
         return {
@@ -229,7 +229,7 @@ def view_folders(
 
 
 def _input_facts(descriptor: Mapping[str, Any], folder: str, pool: Pool) -> dict[str, Any]:
-    """What the card of a net says of one input."""
+    """Facts of one input for the card of a net."""
     return {
         "features": folder,
         "name": descriptor.get("name", folder),

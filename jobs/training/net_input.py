@@ -20,7 +20,7 @@ Feed = ClipFeed | DialogueFeed
 
 
 class Tables(Protocol):
-    """Where the stored features of some clips come from: a root, or the tables of a unit in hand."""
+    """Source of the stored features of some clips: a root, or the tables of a unit in memory."""
 
     def store(self, folder: str, pool: Pool, normalise: str) -> Store:
         """The steps of all clips of one feature table, pooled and normalised."""
@@ -62,7 +62,7 @@ def feed_for(
 
 
 def feed_of_card(card: Card, clips: Clips, tables: Tables) -> Feed:
-    """The rows of a trained net, made as those of its training were."""
+    """The rows of a trained net, made exactly as its training rows were."""
     return feed_for(card, net_axis(card.net), card.inputs, clips, tables)
 
 

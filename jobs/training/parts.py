@@ -1,4 +1,4 @@
-"""The parts of a run, one net each, and which clips train, choose and judge in each of them."""
+"""The parts of a run, one net each, and the role of each clip in a part: train, valid or held out."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Part:
     """None: the refit on all rows."""
 
     def folder(self, root: str, run: str) -> str:
-        """Where it is published."""
+        """Folder of the part."""
         return layout.part_uri(root, run, self.fold, self.seed)
 
     def commit(self, root: str, run: str) -> str:
@@ -41,12 +41,12 @@ class Part:
         return predictions_uri(root, run, self.fold, self.seed)
 
     def checkpoint(self, root: str, run: str) -> str:
-        """The state that it goes on from."""
+        """The checkpoint from which it resumes."""
         return storage.join(self.folder(root, run), layout.CHECKPOINT)
 
     @property
     def title(self) -> str:
-        """How progress names it."""
+        """Name of the part in progress lines."""
         return f"{'refit' if self.fold is None else f'fold {self.fold}'} seed {self.seed}"
 
 

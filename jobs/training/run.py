@@ -1,4 +1,4 @@
-"""A run of training: its config, the name it goes by, its parts, and what its nets read."""
+"""A run of training: config, name, parts, and input of its nets."""
 
 import dataclasses
 import hashlib
@@ -29,7 +29,7 @@ ELSEWHERE = (
     "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
     "workers",
 )  # fmt: skip
-"""Fields that say where and how safely a run is made, not what comes of it."""
+"""Fields that do not change the result of a run: where and how safely it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ def identity(config: TrainConfig, more: Mapping[str, Any] | None = None) -> str:
 
 
 def check_name(config: TrainConfig) -> None:
-    """Refuse the name of a run of another config or another manifest that came to something.
+    """Refuse the name of a run that has results of another config or manifest.
 
     Raises:
         ConfigError: naming what is different.
@@ -186,7 +186,7 @@ def check_name(config: TrainConfig) -> None:
 
 
 def claim(config: TrainConfig) -> None:
-    """Write config.json and what the run is recognised by: from here on it has its name."""
+    """Write config.json and the identity of the run, which owns its name from then on."""
     base = run_uri(config)
     publish_config(config, base)
     storage.publish_json({"identity": identity(config)}, storage.join(base, layout.IDENTITY))
@@ -243,7 +243,7 @@ def missing(config: TrainConfig, parts: list[Part]) -> list[Part]:
 
 
 def request_of(config: TrainConfig) -> Request:
-    """What the run reads."""
+    """Request for the data that the run reads."""
     return Request(
         root=config.root,
         inputs=config.inputs,

@@ -59,10 +59,10 @@ def remove_speakers(store: Store, clips: Clips, enrolled: int | None = None) -> 
     gives_statistics = _enrolled(store, clips, code, enrolled)
     in_order = np.argsort(code, kind="stable")
     for own in np.split(in_order, np.flatnonzero(np.diff(code[in_order])) + 1):
-        told = _valid_steps(store, own[gives_statistics[own]])
-        if not len(told):
+        steps = _valid_steps(store, own[gives_statistics[own]])
+        if not len(steps):
             continue
-        mean, scale = _moments(store, told)
+        mean, scale = _moments(store, steps)
         for at in _chunks(store, _valid_steps(store, own)):
             store.values[at] = (store.values[at] - mean) / scale
 
@@ -88,7 +88,7 @@ def _valid_steps(store: Store, clips: np.ndarray) -> Tensor:
 
 
 def _chunks(store: Store, steps: Tensor) -> Iterator[Tensor]:
-    """A few steps at a time; what holds the values hears of them."""
+    """A few steps at a time, each reported to the array that holds the values."""
     for at in torch.split(steps, max(1, CHUNK_BYTES // (4 * store.dim))):
         yield at
         if store.steps is not None:

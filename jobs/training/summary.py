@@ -1,4 +1,4 @@
-"""Sums up the predictions of a run: figures by role, seed and fold, beside the majority."""
+"""Summary of a run: figures by role, seed and fold, beside the majority baseline."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from jobs.training.parts import Part
 
 
 def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
-    """Everything `summary.json` says.
+    """The content of `summary.json`.
 
     The figures of a role are computed per seed over the rows of all folds together; their mean and spread
     (standard deviation) are over the seeds. They are of all clips of the role: the prior of the training rows
@@ -133,7 +133,7 @@ def figures(table: pa.Table, tasks: Mapping[str, Task]) -> dict[str, float]:
 
 
 def majority(table: pa.Table, role: str, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """What always saying the most frequent class (label by label; the median) of the train rows gives."""
+    """Figures of the majority baseline: most frequent class, label by label, or median of the train rows."""
     found = {}
     for name, task in tasks.items():
         if task.kind == "multilabel":
@@ -175,7 +175,7 @@ def part_facts(
 
 
 def show(summary: Mapping[str, Any]) -> None:
-    """Print the figures of the rows that nobody trained on, beside those of the others."""
+    """Print the figures of held-out rows, beside those of the other roles."""
     table = Table(title=f"{summary['run']}: {summary['net']} on {', '.join(summary['inputs'])}")
     table.add_column("")
     columns = list(summary["roles"])

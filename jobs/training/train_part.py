@@ -1,4 +1,4 @@
-"""Trains the net of one fold and seed and publishes what came of it; shared by train and tune.
+"""Train the net of one fold and seed and publish it; shared by train and tune.
 
 A part is one (fold, seed), or the refit of one seed on all rows. Its folder appears file by file and its last
 file is the commit: `predictions.parquet` of a fold, `model.safetensors` of a refit.
@@ -76,7 +76,7 @@ def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Pr
 
 
 def card_of(choice: NetChoice, data: Data, facts: Mapping[str, Any]) -> Card:
-    """All that is needed to build the net again, and to make its input as it was made for training."""
+    """Card of a net: all that is needed to build it again and to make its input as in training."""
     config = net_config(choice.net, choice.net_options)
     return Card(
         net=choice.net,
@@ -104,7 +104,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """Where a training goes on from, who hears of its epochs, and where it ends."""
+    """Checkpoint to resume from, callback for each epoch, and last epoch of a training."""
 
     resume: bytes | None = None
     on_epoch: OnEpoch | None = None
@@ -180,7 +180,7 @@ def solved(predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, grou
 
 
 def diverged(choice: NetChoice, part: Part, reason: NotFiniteError) -> DivergedError:
-    """What the user is told of a net that left the finite numbers, and what to type."""
+    """Error for a net whose loss is no longer finite, with the flags to type."""
     return DivergedError(
         f"{choice.net}, {part.title}: training diverged, {reason}; nothing of this net is kept; "
         f"type a smaller --lr, e.g. {reason.lr / 10:g}, another --clip-norm, or --precision float32"

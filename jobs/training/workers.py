@@ -176,7 +176,7 @@ def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) ->
 
 
 def _group() -> Group:
-    """This worker's place in its group; a process by itself is a group of one."""
+    """The group of this worker; a process by itself is a group of one."""
     if not torch.distributed.is_initialized():
         return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     from ray.train.torch import get_device

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from cluster.settings import from_mapping, nearest, partial, read_mapping, replace_at, to_mapping
+from cluster.settings import from_mapping, nearest, partial, read_mapping, to_mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,33 +133,3 @@ class TestPartial:
     def test_an_unknown_field_is_refused(self):
         with pytest.raises(ConfigError, match=r"c\.yaml: unknown field 'sharee'"):
             partial(Config, {"sharee": 1}, absent=None, where="c.yaml")
-
-
-class TestReplaceAt:
-    @given(rank=st.integers())
-    def test_only_the_named_field_changes(self, rank):
-        config = Config(root="r")
-        changed = replace_at(config, "net.rank", rank)
-        assert changed == dataclasses.replace(config, net=Inner(rank=rank))
-
-    def test_a_mapping_counts_as_a_level(self):
-        config = replace_at(Config(root="r", options={"a": 1}), "options.rank", 4)
-        assert config.options == {"a": 1, "rank": 4}
-
-    def test_the_original_is_untouched(self):
-        config = Config(root="r", options={"a": 1})
-        replace_at(config, "options.a", 2)
-        assert config.options == {"a": 1}
-
-    @pytest.mark.parametrize(
-        ("path", "said"),
-        [
-            ("nett.rank", "unknown field 'nett' in 'nett.rank'; did you mean 'net'"),
-            ("net.rnk", "unknown field 'rnk' in 'rnk'; did you mean 'rank'"),
-            ("share.rank", "'share' has no fields; it is 0.5"),
-            ("root", "root: expected str, came 1"),
-        ],
-    )
-    def test_an_unknown_path_or_a_wrong_type_is_answered(self, path, said):
-        with pytest.raises(ConfigError, match=said):
-            replace_at(Config(root="r"), path, 1)

@@ -55,12 +55,12 @@ class TestOnCores:
             sizing = sized(LAPTOP, measured(1 - share, share))
             plan = sizing.plan
             assert (plan.decode.workers, plan.encode.workers, plan.encode.threads_each) == (2, 2, 1)
-            assert sizing.said == ()
+            assert sizing.notes == ()
 
     def test_an_actor_larger_than_declared_means_fewer_with_more_threads(self):
         sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0))
         assert (sizing.plan.encode.workers, sizing.plan.encode.threads_each) == (1, 2)
-        assert sizing.said == ("encode 1 x instead of 2: memory holds 1 of 7.5 GB",)
+        assert sizing.notes == ("encode 1 x instead of 2: memory holds 1 of 7.5 GB",)
 
     def test_an_actor_smaller_than_declared_lets_more_work(self):
         scarce = Capacity(cpus=8, gpus=0, memory_gb=16, object_store_gb=2)
@@ -68,18 +68,18 @@ class TestOnCores:
         assert (plan.encode.workers, plan.encode.threads_each) == (2, 4)
         sizing = sized(scarce, measured(0.1, 0.1, actor_gb=1.0), models_gb=4.0)
         assert (sizing.plan.encode.workers, sizing.plan.encode.threads_each) == (8, 1)
-        assert sizing.said[0].startswith("encode 8 x instead of 2: memory holds 8")
+        assert sizing.notes[0].startswith("encode 8 x instead of 2: memory holds 8")
 
     def test_cheap_models_on_many_cores_get_few_actors_with_some_to_spare(self):
         sizing = sized(SERVER, measured(0.9, 0.1))
-        assert sizing.said == ("encode 10 x instead of 64: models take 10% of the cores",)
+        assert sizing.notes == ("encode 10 x instead of 64: models take 10% of the cores",)
         actors_busy = sizing.rate / 0.9 * 0.1
         assert sizing.plan.encode.workers >= 1.5 * actors_busy
 
     def test_units_too_large_for_the_object_store_mean_fewer_decode_tasks(self):
         sizing = sized(SERVER, measured(0.5, 0.5, unit_gb=1.0))
         assert sizing.plan.decode.workers == 11  # half of 150 GB, less one for each of 64 actors
-        assert sizing.said == (
+        assert sizing.notes == (
             "decode 11 x instead of 64: the object store holds units of no more",
         )
         assert sizing.limit == "decode has too few workers"
@@ -89,12 +89,12 @@ class TestBesideGpus:
     def test_twice_the_decode_tasks_that_would_do_on_average(self):
         sizing = sized(GPU_SERVER, measured(0.3, 0.1))
         assert sizing.plan.decode.workers == 48  # 24 keep 8 GPUs busy
-        assert sizing.said == ()
+        assert sizing.notes == ()
 
     def test_gpus_that_the_cpus_cannot_feed_are_left_and_their_cpus_decode(self):
         before = plan_stream({"voice": 0.5}, GPU_SERVER)
         sizing = sized(GPU_SERVER, measured(1.0, 0.02))
-        assert sizing.said == ("encode 2 x instead of 8: the CPUs decode for no more",)
+        assert sizing.notes == ("encode 2 x instead of 8: the CPUs decode for no more",)
         assert sizing.rate > 0.9 * before.decode.workers / 1.0
 
     def test_small_units_are_held_in_larger_numbers_to_fill_device_batches(self):
@@ -119,7 +119,7 @@ class TestWhatTheUserFixed:
         overrides = WorkersConfig(actors=2)
         sizing = sized(LAPTOP, measured(0.1, 0.3, actor_gb=6.0), overrides)
         assert sizing.plan.encode.workers == 2
-        assert sizing.said[0] == "encode 2 x as asked, though memory holds 1"
+        assert sizing.notes[0] == "encode 2 x as asked, though memory holds 1"
         assert sized(SERVER, measured(0.9, 0.1), overrides).plan.encode.workers == 2
 
     def test_gpu_actors_decode_tasks_and_units_in_hand_stay(self):
@@ -131,7 +131,7 @@ class TestWhatTheUserFixed:
         small = dataclasses.replace(ONE_GPU, memory_gb=40)
         sizing = sized(small, measured(1.0, 0.05, decoder_gb=3.0), WorkersConfig(decoders=15))
         assert sizing.plan.decode.workers == 15
-        assert sizing.said == ("decode 15 x as asked, though memory holds 4",)
+        assert sizing.notes == ("decode 15 x as asked, though memory holds 4",)
 
     def test_threads_stay(self):
         overrides = WorkersConfig(threads=1)

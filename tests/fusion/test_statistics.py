@@ -19,8 +19,6 @@ from fusion.statistics import (
     bootstrap,
     ece_bound,
     holm,
-    learning_curve,
-    majority,
     paired,
     sign_flip,
 )
@@ -152,29 +150,6 @@ class TestEceBound:
         assert bound.mean < bound.high < 0.045
         drawn = torch.multinomial(p, 1, generator=seeded(1)).squeeze(1)
         assert metric("ece")(p, drawn) < bound.high * 1.3
-
-
-class TestBaselinesAndCurves:
-    def test_majority_of_each_kind(self):
-        labels = torch.tensor([[1.0, 0.0], [1.0, torch.nan]])
-        assert majority("multilabel", labels, 1, outputs=2).tolist() == [[1.0, 0.0]]
-        values = torch.tensor([1.0, 2.0, 9.0])
-        assert majority("regression", values, 2, outputs=1).tolist() == [[2.0], [2.0]]
-
-    def test_a_learning_curve_trains_on_nested_sets_of_groups(self):
-        groups = Groups.of(torch.arange(10).repeat_interleave(4))
-        seen = []
-
-        def score(rows):
-            seen.append(rows)
-            return float(rows.sum())
-
-        points = learning_curve(score, groups, shares=(0.5, 0.2, 1.0), repeats=2)
-        assert [(p.groups, p.mean) for p in points] == [(2, 8), (5, 20), (10, 40)]
-        assert len(seen) == 5
-        assert (seen[2] & seen[0]).sum() == seen[0].sum()
-        with pytest.raises(ValueError, match=r"shares lie in \(0, 1\]"):
-            learning_curve(score, groups, shares=(0.0,))
 
 
 class TestTheLeakProbe:

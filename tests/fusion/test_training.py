@@ -58,7 +58,7 @@ class Seen(made_up.MadeUp):
         self.num_views, self.allowed = num_views, set(rows.tolist())
         self.drawn: list[tuple[int, int]] = []
 
-    def seen(self, rows, views):
+    def batch_in_views(self, rows, views):
         assert self.allowed.issuperset(rows.tolist())
         self.drawn += zip(rows.tolist(), views.tolist(), strict=True)
         batch = self.batch(rows)

@@ -26,7 +26,7 @@ from jobs.catalog.compaction import compact, recall
 from jobs.catalog.features import read_features
 from jobs.catalog.layout import former_uri
 from jobs.catalog.manifest import read_manifest, read_unit, units
-from jobs.preparing.keys import in_turn, keyed
+from jobs.preparing.keys import by_turn, keyed
 from jobs.preparing.units import cut
 from jobs.stream.clip_buffer import with_context
 
@@ -257,7 +257,7 @@ class Commit(RuleBasedStateMachine):
         facts = {}
         for name, clip in self.clips.items():
             around = [{**c, "name": n} for n, c in self.clips.items()]
-            said = in_turn(c for c in around if c["dialogue"] == clip["dialogue"])
+            said = by_turn(c for c in around if c["dialogue"] == clip["dialogue"])
             before = said[: [c["name"] for c in said].index(name)] if clip["dialogue"] else []
             texts = [c["text"] for c in before if c["text"]]
             facts[int(name[1:])] = {

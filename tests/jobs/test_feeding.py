@@ -80,7 +80,7 @@ class TestViews:
         write_views(root, "voice", 2)
         feed = load(request(root, views=2)).feed
         rows = torch.tensor([5, 0, 9])
-        plain, other = feed.batch(rows), feed.seen(rows, torch.tensor([0, 1, 2]))
+        plain, other = feed.batch(rows), feed.batch_in_views(rows, torch.tensor([0, 1, 2]))
         shift = other.inputs["audio"].values - plain.inputs["audio"].values
         real = plain.inputs["audio"].mask
         for row, expected in enumerate([0.0, 0.1, 0.2]):
@@ -96,14 +96,14 @@ class TestViews:
         write_views(root, "voice", 2)
         feed = load(request(root, views=2)).feed
         rows = torch.arange(6)
-        plain, other = feed.batch(rows), feed.seen(rows, torch.full((6,), 2))
+        plain, other = feed.batch(rows), feed.batch_in_views(rows, torch.full((6,), 2))
         assert torch.equal(plain.inputs["video"].values, other.inputs["video"].values)
         assert torch.equal(plain.inputs["video"].mask, other.inputs["video"].mask)
 
     def test_a_clip_that_a_view_has_not_gives_way_to_the_original(self):
         whole = store_of_arrays([(np.ones((2, 3)), np.ones(2, bool))] * 2)
         view = store_of_arrays([None, (np.full((4, 3), 2.0), np.ones(4, bool))])
-        steps = feeds.seen((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
+        steps = feeds.gather_views((whole, view), torch.tensor([0, 1]), torch.tensor([1, 1]))
         assert steps.mask.sum(1).tolist() == [2, 4]
         assert steps.values[:, 0, 0].tolist() == [1.0, 2.0]
 
@@ -115,7 +115,7 @@ class TestViews:
         feed = load(request(root, axis="dialogue", views=1)).feed
         rows = torch.tensor([1, 2])
         shift = (
-            feed.seen(rows, torch.tensor([0, 1])).inputs["audio"].values
+            feed.batch_in_views(rows, torch.tensor([0, 1])).inputs["audio"].values
             - feed.batch(rows).inputs["audio"].values
         )
         assert not shift[0].any()

@@ -248,22 +248,6 @@ class TestProperties:
         recall = float((table.recall * table.support).sum() / n)
         assert recall == pytest.approx(metric("accuracy")(p, y))
 
-    def test_resamples_equal_the_metric_on_the_repeated_rows(self):
-        p = torch.rand(12, 3, generator=seeded(), dtype=torch.float64).softmax(1)
-        y = torch.randint(3, (12,), generator=seeded(1))
-        group = torch.arange(12) // 3
-        counts = torch.tensor([[2.0, 0, 1, 1], [0, 0, 4, 0]], dtype=torch.float64)
-        for name in ("accuracy", "macro_f1", "nll", "ece", "brier"):
-            fast = metric(name).resampled(p, y, counts, group)
-            for i, drawn in enumerate(counts):
-                rows = torch.cat(
-                    [
-                        torch.nonzero(group == g).flatten().repeat(int(c))
-                        for g, c in enumerate(drawn)
-                    ]
-                )
-                assert float(fast[i]) == pytest.approx(metric(name)(p[rows], y[rows]), abs=1e-12)
-
 
 class TestRefusals:
     def test_of_lengths_that_disagree(self):

@@ -228,7 +228,7 @@ class TestWhatIsNoLabel:
         status, out, _ = self.prepare(tmp_path, capsys, *flags, y=y, x=np.ones((4, 2)), **facts)
         assert status == 0
         assert "not read: x" in out
-        assert "kept apart: 2 by speaker" in out
+        assert "groups: 2 by speaker" in out
 
     @pytest.mark.parametrize(
         ("facts", "said"),

@@ -341,5 +341,5 @@ def test_a_spreadsheet_is_read_with_the_flags_it_asks_for(prepare, tmp_path, enc
     assert status == 0
     assert [row["Valence"] for row in rows.values()] == [0, 0.25, 0.5, 0.75, 1, 1.25]
     assert all(row["duration_s"] == pytest.approx(0.1) for row in rows.values())
-    assert "kept apart: 3 by speaker" in out
+    assert "groups: 3 by speaker" in out
     assert "not read: Notiz" in out

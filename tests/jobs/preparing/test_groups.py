@@ -1,4 +1,4 @@
-"""Who is kept apart: a group is never cut, the summary says what it was made of, too few are refused."""
+"""Who is groups: a group is never cut, the summary says what it was made of, too few are refused."""
 
 from collections import defaultdict
 
@@ -49,7 +49,7 @@ class TestWhatAGroupIs:
     def test_segments_of_one_film_share_split_and_fold(self, prepare, tmp_path):
         status, said, rows = prepare(FILMS, "--split", "60/20/20", "--folds", "2")
         assert status == 0
-        assert "kept apart: 4 by file" in said
+        assert "groups: 4 by file" in said
         folds = manifest.read_folds(str(tmp_path / "root"), "group2")
         film = lambda row: row["audio"]["uri"]  # noqa: E731
         splits = parts_of(rows, film, lambda row: row["split"])
@@ -76,7 +76,7 @@ class TestWhatAGroupIs:
         table = f"name,audio,start_s,end_s,mood,{columns}\n" + "\n".join(lines)
         status, said, rows = prepare(table)
         assert status == 0
-        assert f"kept apart: 3 by {basis}\n" in said
+        assert f"groups: 3 by {basis}\n" in said
         assert {row["group"] for row in rows} == {f"{basis}{k}" for k in range(3)}
 
     def test_clips_that_nothing_binds_are_groups_of_one_and_it_is_warned_of(self, prepare):
@@ -84,7 +84,7 @@ class TestWhatAGroupIs:
             "name,mood\n" + "".join(f"c{k},{'ab'[k % 2]}\n" for k in range(6))
         )
         assert status == 0
-        assert "kept apart: 6 by clip" in said
+        assert "groups: 6 by clip" in said
         assert "each clip is its own group" in said
         assert "--columns speaker=COLUMN" in said
 
