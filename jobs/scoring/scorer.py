@@ -24,7 +24,7 @@ from jobs.scoring.bundle import Bundle, open_bundle
 from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
-from jobs.training.stores import HeldTable
+from jobs.training.stores import HeldTable, steps_in
 
 
 class Scorer:
@@ -107,13 +107,18 @@ class Scorer:
         wrong: list[list[str]] = [[] for _ in range(count)]
         worst = ["ok"] * count
         for folder, table in features.items():
-            columns = (table[name].to_pylist() for name in ("valid", "status", "error"))
-            for row, (valid, status, error) in enumerate(zip(*columns, strict=True)):
-                if valid and any(valid):
+            columns = (table[name].to_pylist() for name in ("status", "error"))
+            for row, (there, damaged, status, error) in enumerate(
+                zip(*steps_in(table), *columns, strict=True)
+            ):
+                if there:
                     used[row].add(modality[folder])
                 if status in ("failed", "partial"):
                     worst[row] = "partial"
                     wrong[row].append(f"{modality[folder]}: {error}")
+                elif damaged:
+                    worst[row] = "partial"
+                    wrong[row].append(f"{modality[folder]}: {damaged} steps are not finite")
         return [
             {
                 "modalities": sorted(used[row]),

@@ -30,6 +30,10 @@ class FeatureTable(Protocol):
     def schema(self) -> pa.Schema:
         """Its columns."""
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it holds some clips of many: that they are damaged tells nothing of the others."""
+
     def pieces(self, columns: list[str], *, lean: bool = False) -> Iterator[pa.Table]:
         """Rows of the clips in any order; `lean`: slower, and never much in memory."""
 
@@ -40,6 +44,8 @@ class StoredTable:
     Raises:
         NotPreparedError: clips of the manifest have no row.
     """
+
+    is_part = False
 
     def __init__(self, root: str, folder: str, clip_ids: np.ndarray) -> None:
         self._reader, self._clip_ids = FeatureReader(root, folder), clip_ids
@@ -61,10 +67,15 @@ class StoredTable:
 
 @dataclass(frozen=True)
 class HeldTable:
-    """A feature table that is in memory already."""
+    """A feature table that is in memory already, of the clips that are in hand."""
 
     name: str
     table: pa.Table
+
+    @property
+    def is_part(self) -> bool:
+        """It is."""
+        return True
 
     @property
     def schema(self) -> pa.Schema:
@@ -106,7 +117,7 @@ def store_of(
 
     Raises:
         SchemaError: a row whose `values` and `valid` are not of one length.
-        NotPreparedError: no clip has a finite number.
+        NotPreparedError: no clip of a whole table has a finite number.
     """
     lengths = np.zeros(len(clip_ids), np.int64)
     for piece in table.pieces(["clip_id", "valid"]):
@@ -125,8 +136,19 @@ def store_of(
     filling = _Filling(table.name, clip_ids, offsets, pool, steps)
     for piece in table.pieces(["clip_id", "values", "valid"], lean=steps.is_mapped):
         filling.add(piece)
-    filling.check()
+    filling.check(is_part=table.is_part)
     return Store.of_steps(steps, filling.valid, offsets)
+
+
+def steps_in(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """How many valid steps of each row of FEATURES are finite, and how many are not [row]."""
+    values, valid = _steps(table)
+    finite = np.isfinite(values).all(1)
+    row = np.repeat(np.arange(table.num_rows), _steps_of(table))
+    there, damaged = (
+        np.bincount(row[valid & those], minlength=table.num_rows) for those in (finite, ~finite)
+    )
+    return there, damaged
 
 
 class _Filling:
@@ -148,9 +170,7 @@ class _Filling:
         """The clips of one piece."""
         rows, counts = _rows(piece, self.clip_ids), _steps_of(piece)
         self._check_lengths(piece, rows, counts)
-        width = piece.schema.field("values").type.value_type.list_size
-        values = _flat(_flat(piece["values"])).to_numpy(zero_copy_only=False).reshape(-1, width)
-        valid = _flat(piece["valid"]).to_numpy(zero_copy_only=False).astype(bool)
+        values, valid = _steps(piece)
         finite = np.isfinite(values).all(1)
         if not finite.all():
             broken = np.repeat(rows, counts)[valid & ~finite]
@@ -167,11 +187,11 @@ class _Filling:
                 self.steps.array[at], self.valid[at] = one
         self.steps.touched(values.nbytes, len(rows))
 
-    def check(self) -> None:
+    def check(self, *, is_part: bool) -> None:
         """Say what was damaged.
 
         Raises:
-            NotPreparedError: nothing else is there.
+            NotPreparedError: nothing else is there in a whole table.
         """
         if not self.damaged:
             return
@@ -179,7 +199,7 @@ class _Filling:
             f"features {self.name}: {sum(self.damaged.values())} steps of {len(self.damaged)} clips "
             "hold numbers that are not finite"
         )
-        if not self.valid.any():
+        if not self.valid.any() and not is_part:
             raise NotPreparedError(f"{found}, and no clip has others: encode or import it again")
         print(f"{found}; they count as missing (first: clip {min(self.damaged)})")
 
@@ -190,6 +210,13 @@ class _Filling:
             raise SchemaError(
                 f"features {self.name}: `values` and `valid` of clip {clip} differ in length"
             )
+
+
+def _steps(piece: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Values [step feature] of all rows behind one another, and which steps are valid [step]."""
+    width = piece.schema.field("values").type.value_type.list_size
+    values = _flat(_flat(piece["values"])).to_numpy(zero_copy_only=False).reshape(-1, width)
+    return values, _flat(piece["valid"]).to_numpy(zero_copy_only=False).astype(bool)
 
 
 def _rows(piece: pa.Table, clip_ids: np.ndarray) -> np.ndarray:

@@ -199,6 +199,30 @@ class TestReading:
         assert sum(sizes) == 500
         assert max(sizes) <= 40
 
+    @pytest.mark.parametrize("modalities", [("toy_audio",), ("toy_text", "toy_audio")])
+    def test_a_span_of_damaged_clips_costs_only_them(self, root, monkeypatch, modalities):
+        names = [ref.unit for ref in units(str(root))]
+        monkeypatch.setattr(stored, "SPAN_CLIPS", 8)
+        for encoder in DIMS:
+            write_table(root, encoder, [names])
+            if encoder in modalities:
+                (file,) = (root / "features").glob(f"{encoder}*/part-0.parquet")
+                table = storage.read_table(str(file))
+                damaged = [
+                    [[np.nan] * DIMS[encoder]] * len(steps) if clip < 8 else steps
+                    for clip, steps in zip(*table.select(["clip_id", "values"]), strict=True)
+                    for clip, steps in [(clip.as_py(), steps.as_py())]
+                ]
+                at = table.column_names.index("values")
+                column = pa.array(damaged, table.schema.field("values").type)
+                storage.publish_table(table.set_column(at, "values", column), str(file))
+        rows = scored(root)
+        left = {"audio", "text"} - {encoder.removeprefix("toy_") for encoder in modalities}
+        assert {row["status"] for row in rows[8:]} == {"ok"}
+        assert {row["status"] for row in rows[:8]} == {"partial" if left else "failed"}
+        assert all(set(row["modalities"] or ()) == left for row in rows[:8])
+        assert all("steps are not finite" in row["error"] for row in rows[:8])
+
     def test_what_was_scored_before_a_stop_is_not_scored_again(self, root, monkeypatch, capsys):
         names = [ref.unit for ref in units(str(root))]
         write_table(root, "toy_text", [names])
