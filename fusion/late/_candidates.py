@@ -31,8 +31,8 @@ SCREEN_CHUNK = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arena:
-    """Members, targets and the loss by which candidates are judged."""
+class CandidateLosses:
+    """Losses of candidate weightings of the same members, for one metric."""
 
     members: Members
     """Clean; every row has a member."""
@@ -56,7 +56,7 @@ class Arena:
 
     @cached_property
     def terms(self) -> Float[Tensor, "member row column"]:
-        """What is averaged: probabilities (of the true class alone), log-probabilities or values."""
+        """The averaged terms: probabilities (of the true class alone), log-probabilities or values."""
         scores = self.members.scores
         if self.members.kind == "regression":
             return scores
@@ -81,7 +81,7 @@ class Arena:
 
     @cached_property
     def fallback(self) -> Float[Tensor, "row column"]:
-        """Equal weights: what a row gets when none of its members has a weight."""
+        """Equal weights, for a row of which no present member has a weight."""
         terms, there = self.sums
         return terms.sum(0) / there.sum(0).unsqueeze(1)
 
@@ -105,7 +105,7 @@ class Arena:
         return self.sums[0].transpose(1, 2).float().contiguous()
 
     def screen(self, weights: Float[Tensor, "candidate member"]) -> Float[Tensor, " candidate"]:
-        """Losses good to about six digits, several times as fast where the metric allows it."""
+        """Losses to about six digits, several times as fast where the metric allows it."""
         if self.gaps is not None or not self._even or self.metric not in ("nll", "accuracy"):
             return self.losses(weights)
         columns, rows = self._screened.shape[1:]
@@ -137,7 +137,7 @@ class Arena:
     def log_losses(
         self, fused: Float[Tensor, "candidate row column"]
     ) -> Float[Tensor, " candidate"]:
-        """NLL of fused predictions, whichever metric judges."""
+        """NLL of fused predictions, whichever metric is chosen."""
         if self.space == "log":
             return self._log_space_nll(fused)
         if not self.columns_only:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion.late._candidates import Arena, Space, default_loss
-from fusion.late._rivals import Rivals
+from fusion.late._candidates import CandidateLosses, Space, default_loss
+from fusion.late._margins import ClassMargins
 from fusion.late._rule import LateRule, Part
 from fusion.late.mean import linear_pool
 from fusion.late.members import Members, shares
@@ -35,7 +35,7 @@ class Rule(LateRule):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is selected, and by which loss."""
+        """Size, loss and space of the selection."""
 
         size: int = 50
         """Longest list [members, repeats counted]."""
@@ -66,7 +66,7 @@ class Rule(LateRule):
         cls, config: Any, members: Members, target: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
         """Weights [member], the order of choice and the loss after each choice (of the last bag)."""
-        arena = Arena(
+        objective = CandidateLosses(
             members=members,
             target=target,
             weights=weights,
@@ -80,7 +80,7 @@ class Rule(LateRule):
             library = np.sort(random.choice(len(total), count, replace=False))
             if config.bags == 1:
                 library = np.arange(len(total))
-            chosen = select(arena, library, config)
+            chosen = select(objective, library, config)
             counts = torch.bincount(torch.tensor(chosen.order), minlength=len(total)).double()
             total += counts / len(chosen.order)
         return {
@@ -118,55 +118,61 @@ class Selection:
     count: Tensor
     """How many of them are present [row]."""
 
-    def add(self, arena: Arena, member: int, loss: float) -> None:
+    def add(self, objective: CandidateLosses, member: int, loss: float) -> None:
         """Take one more."""
-        terms, there = arena.sums
+        terms, there = objective.sums
         self.order.append(member)
         self.trajectory.append(loss)
         self.total = self.total + terms[member]
         self.count = self.count + there[member]
 
-    def fused(self, arena: Arena, library: Tensor) -> Tensor:
+    def fused(self, objective: CandidateLosses, library: Tensor) -> Tensor:
         """Predictions with each member of the library added [candidate row column]."""
-        terms, there = arena.sums
+        terms, there = objective.sums
         if len(library) < len(terms):
             terms, there = terms[library], there[library]
-        if arena.gaps is None:
+        if objective.gaps is None:
             return (self.total + terms).div_(len(self.order) + 1)
-        return arena.divide(self.total + terms, self.count + there)
+        return objective.divide(self.total + terms, self.count + there)
 
-    def losses(self, arena: Arena, library: Tensor, rivals: Rivals | None) -> Tensor:
+    def losses(
+        self, objective: CandidateLosses, library: Tensor, margins: ClassMargins | None
+    ) -> Tensor:
         """Loss with each member of the library added [candidate]."""
-        if rivals is None:
-            return arena.judge(self.fused(arena, library))
-        return rivals.errors(self.total)[library]
+        if margins is None:
+            return objective.judge(self.fused(objective, library))
+        return margins.errors(self.total)[library]
 
 
-def select(arena: Arena, library: np.ndarray, config: Any) -> Selection:
+def select(objective: CandidateLosses, library: np.ndarray, config: Any) -> Selection:
     """The list, cut at its first minimum."""
-    terms, there = arena.sums
+    terms, there = objective.sums
     state = Selection(total=torch.zeros_like(terms[0]), count=torch.zeros_like(there[0]))
     if config.sorted_start:
-        _start(arena, state, library, config.sorted_start)
+        _start(objective, state, library, config.sorted_start)
     # The legacy generator: published selections were drawn from it.
     random = np.random.RandomState(config.seed)
     rounded = bool(state.order) and state.trajectory[0] > ROUND_ABOVE
     everyone = torch.from_numpy(library)
-    rivals = Rivals(arena) if arena.metric == "accuracy" and arena.gaps is None else None
+    margins = (
+        ClassMargins(objective)
+        if objective.metric == "accuracy" and objective.gaps is None
+        else None
+    )
     for _ in range(config.size - len(state.order)):
-        losses = state.losses(arena, everyone, rivals).numpy()
+        losses = state.losses(objective, everyone, margins).numpy()
         losses = losses.round(DECIMALS) if rounded else losses
         best = np.flatnonzero(losses <= losses.min() + TIE * abs(losses.min()))
         known = [i for i in best if library[i] in state.order]
         best = np.array(known) if len(best) > 1 and known else best
-        if len(best) > 1 and _second(arena, config):
-            second = arena.log_losses(state.fused(arena, everyone[best])).numpy()
+        if len(best) > 1 and _second(objective, config):
+            second = objective.log_losses(state.fused(objective, everyone[best])).numpy()
             best = best[second <= second.min() + TIE * abs(second.min())]
         pick = int(random.choice(best))
         loss = float(losses[pick])
         if not state.order and abs(loss) > ROUND_ABOVE:
             rounded, loss = True, round(loss, DECIMALS)
-        state.add(arena, int(library[pick]), loss)
+        state.add(objective, int(library[pick]), loss)
         if len(library) == 1:
             break
     end = int(np.argmin(state.trajectory)) + 1
@@ -174,19 +180,19 @@ def select(arena: Arena, library: np.ndarray, config: Any) -> Selection:
     return state
 
 
-def _second(arena: Arena, config: Any) -> bool:
-    return config.ties == "second_metric" and arena.members.kind == "classification"
+def _second(objective: CandidateLosses, config: Any) -> bool:
+    return config.ties == "second_metric" and objective.members.kind == "classification"
 
 
-def _start(arena: Arena, state: Selection, library: np.ndarray, most: int) -> None:
+def _start(objective: CandidateLosses, state: Selection, library: np.ndarray, most: int) -> None:
     """The first members in order of their own loss, as many as give the lowest loss."""
-    own = arena.judge(state.fused(arena, torch.from_numpy(library))).numpy()
+    own = objective.judge(state.fused(objective, torch.from_numpy(library))).numpy()
     ranked = library[np.argsort(own, kind="stable")][:most]
     trial = Selection(total=state.total, count=state.count)
     for member in ranked:
-        loss = float(arena.judge(trial.fused(arena, torch.tensor([int(member)])))[0])
-        trial.add(arena, int(member), loss)
+        loss = float(objective.judge(trial.fused(objective, torch.tensor([int(member)])))[0])
+        trial.add(objective, int(member), loss)
     for member, loss in zip(trial.order, trial.trajectory, strict=True):
-        state.add(arena, member, loss)
+        state.add(objective, member, loss)
         if loss == min(trial.trajectory):
             break

@@ -1,4 +1,4 @@
-"""What a late-fusion rule eats: the scores of several members on the same rows."""
+"""Input of a late-fusion rule: the scores of several members on the same rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

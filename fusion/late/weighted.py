@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.late._candidates import Arena, Space, default_loss
-from fusion.late._rivals import Rivals
+from fusion.late._candidates import CandidateLosses, Space, default_loss
+from fusion.late._margins import ClassMargins
 from fusion.late._rule import LateRule, Part
 from fusion.late.caruana import pooled
 from fusion.late.members import FLOOR, Members
@@ -41,14 +41,14 @@ class Rule(LateRule):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What is searched, and by which loss."""
+        """Space, size and loss of the search."""
 
         metric: str = ""
         """Name of a metric for the members' kind (multi-label: of a classification); empty: nll or mse."""
 
         space: Space = "linear"
         candidates: int = 4096
-        """Weightings that are tried."""
+        """Number of weightings to try."""
 
         seed: int = 0
 
@@ -57,16 +57,16 @@ class Rule(LateRule):
         cls, config: Any, members: Members, target: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
         """The best weights [member]."""
-        arena = Arena(
+        objective = CandidateLosses(
             members=members,
             target=target,
             weights=weights,
             metric=config.metric or default_loss(members),
             space=config.space,
         )
-        best = search(arena, config.candidates, config.seed)
-        if arena.columns_only:
-            best = _expectation_maximisation(arena, best)
+        best = search(objective, config.candidates, config.seed)
+        if objective.columns_only:
+            best = _expectation_maximisation(objective, best)
         return {"weights": best}
 
     def combine_part(self, part: Part, members: Members) -> Tensor:
@@ -78,42 +78,46 @@ class Rule(LateRule):
         return part["weights"]
 
 
-def search(arena: Arena, candidates: int, seed: int) -> Tensor:
+def search(objective: CandidateLosses, candidates: int, seed: int) -> Tensor:
     """The best weights [member] among so many candidates."""
-    count = len(arena.members.names)
+    count = len(objective.members.names)
     random = torch.Generator().manual_seed(seed)
     even = torch.full((1, count), 1 / count, dtype=torch.float64)
     batch = max(1, candidates // (ROUNDS + 1))
     tried = torch.cat(
         [even, torch.eye(count, dtype=torch.float64), _draw(even, 1.0, batch, random)]
     )
-    losses = arena.screen(tried)
-    if arena.metric == "accuracy" and arena.gaps is None:
-        tried, losses = _along_lines(arena, tried, losses, candidates - batch, random)
-        return _exact_best(arena, tried, losses)
+    losses = objective.screen(tried)
+    if objective.metric == "accuracy" and objective.gaps is None:
+        tried, losses = _along_lines(objective, tried, losses, candidates - batch, random)
+        return _exact_best(objective, tried, losses)
     for radius in torch.logspace(-0.5, -2.5, ROUNDS).tolist():
         order = torch.argsort(losses, stable=True)[:KEPT]
         tried, losses = tried[order], losses[order]
         centre = tried[torch.randint(len(tried), (batch,), generator=random)]
         near = (1 - radius) * centre + radius * _draw(even, 0.3, batch, random)
         tried = torch.cat([tried, near])
-        losses = torch.cat([losses, arena.screen(near)])
-    return _exact_best(arena, tried, losses)
+        losses = torch.cat([losses, objective.screen(near)])
+    return _exact_best(objective, tried, losses)
 
 
-def _exact_best(arena: Arena, tried: Tensor, losses: Tensor) -> Tensor:
+def _exact_best(objective: CandidateLosses, tried: Tensor, losses: Tensor) -> Tensor:
     """The best [member] of the most promising; equal weights unless something is better."""
     even = torch.full_like(tried[:1], 1 / tried.shape[1])
     best = tried[torch.argsort(losses, stable=True)[:FINALISTS]]
-    losses = arena.losses(torch.cat([even, best]))
+    losses = objective.losses(torch.cat([even, best]))
     return best[int(losses[1:].argmin())] if losses[1:].min() < losses[0] - TIE else even[0]
 
 
 def _along_lines(
-    arena: Arena, tried: Tensor, losses: Tensor, candidates: int, random: torch.Generator
+    objective: CandidateLosses,
+    tried: Tensor,
+    losses: Tensor,
+    candidates: int,
+    random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """What was tried, and the best weightings on lines in the time of so many further candidates."""
-    rivals = Rivals(arena)
+    """The tried weightings, and the best on lines between them, in the time of so many more candidates."""
+    margins = ClassMargins(objective)
     corners = torch.eye(tried.shape[1], dtype=torch.float64)
     even = torch.full_like(tried[:1], 1 / len(corners))
     per_round = LINE_COST * (2 * len(corners) + KEPT)
@@ -126,7 +130,7 @@ def _along_lines(
         ends = torch.cat(
             [corners, without / without.sum(1, keepdim=True), _draw(even, 0.3, KEPT, random)]
         )
-        least, at = rivals.along(best, ends, POINTS).min(1)
+        least, at = margins.along(best, ends, POINTS).min(1)
         share = (at.double() / (POINTS - 1)).unsqueeze(1)
         tried = torch.cat([tried, (1 - share) * best + share * ends])
         losses = torch.cat([losses, least])
@@ -141,11 +145,11 @@ def _draw(even: Tensor, concentration: float, batch: int, random: torch.Generato
     return powered / powered.sum(1, keepdim=True)
 
 
-def _expectation_maximisation(arena: Arena, start: Tensor) -> Tensor:
+def _expectation_maximisation(objective: CandidateLosses, start: Tensor) -> Tensor:
     """Raise the likelihood of a mixture from `start`; rows with gaps mix their present members."""
-    terms, there = arena.terms.squeeze(2).clamp(min=FLOOR), arena.members.present.double()
-    mass = arena.weights / arena.weights.sum()
-    if arena.gaps is not None:
+    terms, there = objective.terms.squeeze(2).clamp(min=FLOOR), objective.members.present.double()
+    mass = objective.weights / objective.weights.sum()
+    if objective.gaps is not None:
         return start  # the weights renormalise per row: the closed form does not hold
     weights = start.clamp(min=1e-9)
     for _ in range(EM_STEPS):

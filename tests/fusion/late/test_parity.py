@@ -10,8 +10,8 @@ import torch
 from sklearn.ensemble import VotingClassifier
 
 from fusion.late import rule_class
-from fusion.late._candidates import Arena
-from fusion.late._rivals import Rivals
+from fusion.late._candidates import CandidateLosses
+from fusion.late._margins import ClassMargins
 from fusion.late.calibration import Calibration, temperature
 from fusion.late.caruana import pooled
 from fusion.late.members import Members
@@ -202,7 +202,7 @@ class TestTheInnerSolver:
         members = Members.from_probabilities("abcd", "classification", p, present)
         keep = members.present.any(0)
         members, y = members.rows(keep).cleaned(), y[keep]
-        arena = Arena(
+        objective = CandidateLosses(
             members=members,
             target=y,
             weights=torch.ones(len(y), dtype=torch.float64),
@@ -214,12 +214,12 @@ class TestTheInnerSolver:
         slow = [found.loss(found(pooled(w, members, space).exp(), y)) for w in weightings]
         # Accuracy is judged by its error rate, as selections round it.
         slow = np.array(slow) + (measure == "accuracy")
-        np.testing.assert_allclose(arena.losses(weightings), slow, rtol=1e-9)
-        np.testing.assert_allclose(arena.screen(weightings), slow, rtol=1e-5)
+        np.testing.assert_allclose(objective.losses(weightings), slow, rtol=1e-9)
+        np.testing.assert_allclose(objective.screen(weightings), slow, rtol=1e-5)
 
 
 def rivals_case(*, classes=4, rows=151, ties=False, seed=0):
-    """An arena by accuracy, its members' probabilities in plain NumPy, and the targets."""
+    """An objective by accuracy, its members' probabilities in plain NumPy, and the targets."""
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.ones(classes), size=(6, rows))
     if ties:
@@ -229,16 +229,18 @@ def rivals_case(*, classes=4, rows=151, ties=False, seed=0):
     members = Members.from_probabilities("abcdef", "classification", torch.from_numpy(p))
     weights = torch.from_numpy(rng.integers(1, 4, size=rows)).double()
     target = torch.from_numpy(y)
-    return Arena(members=members.cleaned(), target=target, weights=weights, metric="accuracy"), y
+    return CandidateLosses(
+        members=members.cleaned(), target=target, weights=weights, metric="accuracy"
+    ), y
 
 
-class TestRivals:
+class TestClassMargins:
     @pytest.mark.parametrize("classes", [2, 4, 9])
     @pytest.mark.parametrize("ties", [False, True])
     @pytest.mark.parametrize("picks", [0, 1, 4, 30])
     def test_one_more_member_is_judged_as_a_plain_loop_judges_it(self, classes, ties, picks):
-        arena, y = rivals_case(classes=classes, ties=ties)
-        terms, weights = arena.sums[0].numpy(), arena.weights.numpy()
+        objective, y = rivals_case(classes=classes, ties=ties)
+        terms, weights = objective.sums[0].numpy(), objective.weights.numpy()
         total = np.zeros_like(terms[0])
         for pick in range(picks):
             total = total + terms[pick % 5]
@@ -246,37 +248,41 @@ class TestRivals:
         for member in terms:
             wrong = (total + member).argmax(1) != y
             slow.append(sum(w for w, error in zip(weights, wrong, strict=True) if error))
-        found = Rivals(arena).errors(torch.from_numpy(total))
+        found = ClassMargins(objective).errors(torch.from_numpy(total))
         np.testing.assert_allclose(found, np.array(slow) / weights.sum(), atol=1e-12)
 
     def test_rows_of_equal_weight_give_whole_numbers_of_errors(self):
-        arena, _ = rivals_case()
-        even = dataclasses.replace(arena, weights=torch.ones(151, dtype=torch.float64))
-        found = Rivals(even).errors(torch.zeros(151, 4, dtype=torch.float64))
+        objective, _ = rivals_case()
+        even = dataclasses.replace(objective, weights=torch.ones(151, dtype=torch.float64))
+        found = ClassMargins(even).errors(torch.zeros(151, 4, dtype=torch.float64))
         assert torch.equal(found, even.judge(even.terms))
 
     @pytest.mark.parametrize("classes", [2, 5])
     def test_every_point_of_a_line_is_judged_as_its_own_weighting(self, classes):
-        arena, _ = rivals_case(classes=classes)
+        objective, _ = rivals_case(classes=classes)
         draws = torch.from_numpy(np.random.default_rng(1).dirichlet(np.ones(6), size=8))
-        found = Rivals(arena).along(draws[0], draws[1:], 33)
+        found = ClassMargins(objective).along(draws[0], draws[1:], 33)
         for end, errors in zip(draws[1:], found, strict=True):
             share = torch.linspace(0, 1, 33, dtype=torch.float64).unsqueeze(1)
-            each = arena.losses((1 - share) * draws[0] + share * end)
+            each = objective.losses((1 - share) * draws[0] + share * end)
             np.testing.assert_allclose(errors, each, atol=1e-9)
 
     def test_a_line_of_one_weighting_is_that_weighting_everywhere(self):
-        arena, _ = rivals_case()
+        objective, _ = rivals_case()
         even = torch.full((6,), 1 / 6, dtype=torch.float64)
-        found = Rivals(arena).along(even, even.unsqueeze(0), 5)
-        np.testing.assert_allclose(found[0], arena.losses(even.unsqueeze(0)).expand(5), atol=1e-12)
+        found = ClassMargins(objective).along(even, even.unsqueeze(0), 5)
+        np.testing.assert_allclose(
+            found[0], objective.losses(even.unsqueeze(0)).expand(5), atol=1e-12
+        )
 
     def test_the_search_by_accuracy_is_never_worse_than_any_member_or_equal_weights(self):
-        arena, _ = rivals_case(rows=400, seed=3)
+        objective, _ = rivals_case(rows=400, seed=3)
         weighted = rule_class("weighted")
         config = weighted.Config(metric="accuracy", candidates=512)
-        fused = weighted.fit(config, arena.members, arena.target).combine(arena.members)
-        score = metric("accuracy")(fused.exp(), arena.target)
-        alone = [(m.argmax(1) == arena.target).double().mean() for m in arena.members.scores]
-        even = arena.members.scores.exp().mean(0).argmax(1) == arena.target
+        fused = weighted.fit(config, objective.members, objective.target).combine(objective.members)
+        score = metric("accuracy")(fused.exp(), objective.target)
+        alone = [
+            (m.argmax(1) == objective.target).double().mean() for m in objective.members.scores
+        ]
+        even = objective.members.scores.exp().mean(0).argmax(1) == objective.target
         assert score >= max(*alone, even.double().mean()) - 1e-12
