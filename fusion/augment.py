@@ -19,7 +19,7 @@ def augment(
     feature_noise: float = 0.0,
     generator: Generator | None = None,
 ) -> Batch:
-    """The same rows, seen less well.
+    """The same rows with hidden modalities and noise.
 
     Args:
         batch: rows in training.

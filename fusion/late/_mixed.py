@@ -1,4 +1,4 @@
-"""The simple rules that `mixture` mixes: each harms somewhere, together they do not.
+"""The simple rules that `mixture` mixes.
 
     mean       mean of the probabilities, then a temperature
     pool       softmax(sum_m w_m log p_m): members far apart in weight are allowed
@@ -88,7 +88,7 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
 
 
 def log_likelihood(numbers: Numbers, members: Members, target: Tensor) -> Float[Tensor, "rule row"]:
-    """How well each rule foresaw each row."""
+    """Log-likelihood of each row under each rule."""
     scores = rule_scores(numbers, members)
     if members.kind == "regression":
         variance = numbers["variance"].unsqueeze(1)

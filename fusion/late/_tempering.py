@@ -1,4 +1,4 @@
-"""A temperature that few rows cannot move far: pulled to 1 by a prior worth so many rows.
+"""A temperature with a prior at 1 that is worth a number of rows, for fits on few rows.
 
 The inverse temperature b of least NLL is drawn back in its logarithm, b -> b^(I / (I + P)), where I is the
 Fisher information of log b in the rows (b^2 times the sum over rows of the variance of the scores under the

@@ -1,4 +1,4 @@
-"""A small gating net: who is to be believed in this row.
+"""A small gating net: weights of the members for each row.
 
     a_m = g(x_m) + u_m,   w = softmax of a over the present members
     p(k | row)  ~  exp( s sum_m w_m log p_m(k | row) )      (values: sum_m w_m v_m)
@@ -80,7 +80,7 @@ class Rule(LateRule):
 
 
 def _inputs(members: Members, scale: Tensor) -> Tensor:
-    """[member row column]: what the gate sees; zero where absent."""
+    """[member row column]: input of the gate; zero where absent."""
     there = members.present.unsqueeze(2)
     if members.kind == "regression":
         values = (members.scores - scale[0]) / scale[1]

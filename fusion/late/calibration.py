@@ -1,4 +1,4 @@
-"""Calibration of one set of scores, and decisions kept apart from it.
+"""Calibration of one set of scores, and label decisions separate from it.
 
 `Calibration` changes probabilities: `temperature` (one number), `bias` (a temperature and one offset a class,
 for members that trained with class weights, focal loss, label smoothing or mixup) or `vector` (one scale and
@@ -207,7 +207,7 @@ def apply_members(calibrations: Mapping[str, Calibration], members: Members) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """From scores to labels, for the sake of one metric.
+    """From scores to labels, by offsets or thresholds that optimise one metric.
 
     classification: the largest of log p + offset. multilabel: probability >= threshold, one a label.
     """

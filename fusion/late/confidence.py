@@ -1,4 +1,4 @@
-"""Each row listens to the members that are sure of it.
+"""Weights of the members for each row, by their confidence in it.
 
     p(k | row) = sum_m c_m p_m(k | row) / sum_m c_m,   c_m = confidence_m(row)^power
 
@@ -22,13 +22,13 @@ Measure = Literal["entropy", "margin", "max_prob"]
 
 
 class Rule(LateRule):
-    """The power, and how much each member was listened to."""
+    """The power, and the mean share of each member."""
 
     kinds = ("classification", "multilabel")
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What confidence is."""
+        """Measure of confidence, and its power."""
 
         measure: Measure = "entropy"
         power: float | None = None

@@ -118,7 +118,7 @@ class Members:
         return Members(names=tuple(names), kind=self.kind, scores=scores, present=present)
 
     def alone(self, index: int) -> Float[Tensor, "row outputs"]:
-        """What one member says, NaN in rows where it is not present."""
+        """Scores of one member, NaN in rows where it is not present."""
         return self.scores[index].masked_fill(~self.present[index].unsqueeze(-1), torch.nan)
 
     def cleaned(self) -> "Members":
@@ -141,14 +141,14 @@ class Members:
 def probabilities(
     kind: Kind, scores: Float[Tensor, "*rows outputs"]
 ) -> Float[Tensor, "*rows outputs"]:
-    """What metrics take: probabilities of the classes or of each label; values stay values."""
+    """Scores as metrics take them: probabilities of classes or labels; values stay values."""
     if kind == "classification":
         return scores.exp()
     return torch.sigmoid(scores) if kind == "multilabel" else scores
 
 
 def prior(kind: Kind, target: Shaped[Tensor, "row ..."], outputs: int) -> Float[Tensor, " outputs"]:
-    """Scores of who knows only how often each class (label) occurs, or the median of the values.
+    """Scores of the prior: frequency of each class (label), or the median of the values.
 
     >>> prior("classification", torch.tensor([0, 1, 1, 1]), 2).exp().round(decimals=2).tolist()
     [0.25, 0.75]
@@ -164,7 +164,7 @@ def prior(kind: Kind, target: Shaped[Tensor, "row ..."], outputs: int) -> Float[
 def answered(
     scores: Float[Tensor, "row outputs"], otherwise: Float[Tensor, "*row outputs"]
 ) -> Float[Tensor, "row outputs"]:
-    """The scores with an answer in every row: where one says nothing (NaN), `otherwise`, mostly the prior.
+    """The scores without gaps: rows of NaN get `otherwise`, mostly the prior.
 
     Whoever is judged against others has to answer for the rows that they answer for. To leave a row out
     because it was not understood would judge everybody on the rows of their choice.

@@ -1,4 +1,4 @@
-"""What all losses do with masks and weights."""
+"""Masks and weights of all losses."""
 
 import torch
 from torch import Tensor

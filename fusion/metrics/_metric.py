@@ -1,8 +1,8 @@
 """The shape that every metric shares: a sum over rows, then a closed form of that sum.
 
 Accuracy, F1, NLL, ECE, Pearson and the rest are all functions of sums over rows (counts, losses, bins or
-moments). Keeping the two halves apart gives row weights and a bootstrap of thousands of resamples by one
-matrix product, from the same formula.
+moments). The two halves give row weights and a bootstrap of thousands of resamples by one matrix product,
+from the same formula.
 
 Shapes: row, class, statistic; `...` stands for any leading axes (resamples, candidates).
 """

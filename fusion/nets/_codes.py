@@ -1,4 +1,4 @@
-"""What MISA's losses ask of its codes.
+"""Losses of MISA on its codes.
 
 Shapes: row, hidden.
 """

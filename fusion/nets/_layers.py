@@ -1,4 +1,4 @@
-"""What several nets share: reading a batch, heads, single steps of a sequence.
+"""Helpers of several nets: reading a batch, heads, single steps of a sequence.
 
 Shapes: batch, time, feature, hidden, outputs.
 """

@@ -117,7 +117,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         shown = torch.zeros((), device=self.group.device)
         for index, sides in enumerate(steps):
-            with self._held_back(index < count - 1):
+            with self._synchronised(last=index == count - 1):
                 with self._autocast():
                     output: Output = self.net(sides[0].batch)
                 losses = [
@@ -329,9 +329,9 @@ class Trainer:
             dist.all_reduce(value)
         return value
 
-    def _held_back(self, hold: bool) -> AbstractContextManager[Any]:
-        """Gradients travel once a step, with its last part."""
-        if hold and isinstance(self.net, nn.parallel.DistributedDataParallel):
+    def _synchronised(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Synchronise gradients on the last micro-batch of a step only (DDP's `no_sync`)."""
+        if not last and isinstance(self.net, nn.parallel.DistributedDataParallel):
             return self.net.no_sync()
         return nullcontext()
 

@@ -2,7 +2,7 @@
 
 40 members x 5000 rows x 8 classes, made from a seed: 30 members that know something and 10 that do not.
 
-1. Random weightings under log loss and accuracy: the batched arena against a Python loop over NumPy.
+1. Random weightings under log loss and accuracy: the batched objective against a Python loop over NumPy.
 2. Weightings on straight ways between random ones under accuracy, as `weighted` tries them: all points of a
    way at once against the same loop over the same points.
 3. Greedy selection of 50: our rule against AutoGluon's algorithm, written plainly (running mean, renormalised
@@ -23,8 +23,8 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 
 from fusion.late import rule_class
-from fusion.late._candidates import Arena
-from fusion.late._rivals import Rivals
+from fusion.late._candidates import CandidateLosses
+from fusion.late._margins import ClassMargins
 from fusion.late.members import Members
 from fusion.late.weighted import POINTS
 
@@ -118,18 +118,18 @@ def weightings_figures(p, y):
     weightings = np.random.default_rng(1).dirichlet(np.ones(MEMBERS), size=512)
     ratios = {}
     for metric in ("nll", "accuracy"):
-        arena = Arena(
+        objective = CandidateLosses(
             members=members.cleaned(),
             target=torch.from_numpy(y),
             weights=torch.ones(ROWS, dtype=torch.float64),
             metric=metric,
         )
         tensor = torch.from_numpy(weightings)
-        ours_s, ours = timed(lambda arena=arena, tensor=tensor: arena.screen(tensor))
+        ours_s, ours = timed(lambda objective=objective, tensor=tensor: objective.screen(tensor))
         few = weightings[:24]
         plain_s, plain = timed(lambda metric=metric, few=few: plain_loop(p, y, few, metric))
         np.testing.assert_allclose(ours[:24], plain, rtol=1e-5)
-        np.testing.assert_allclose(arena.losses(tensor[:24]), plain, rtol=1e-9)
+        np.testing.assert_allclose(objective.losses(tensor[:24]), plain, rtol=1e-9)
         ours_rate, plain_rate = len(weightings) / ours_s, len(few) / plain_s
         ratios[metric] = ours_rate / plain_rate
         print(
@@ -144,13 +144,13 @@ def line_figures(p, y):
     members = Members.from_probabilities(
         [f"m{i}" for i in range(MEMBERS)], "classification", torch.from_numpy(p)
     )
-    arena = Arena(
+    objective = CandidateLosses(
         members=members.cleaned(),
         target=torch.from_numpy(y),
         weights=torch.ones(ROWS, dtype=torch.float64),
         metric="accuracy",
     )
-    rivals = Rivals(arena)
+    rivals = ClassMargins(objective)
     draws = torch.from_numpy(np.random.default_rng(2).dirichlet(np.ones(MEMBERS), size=33))
     start, ends = draws[0], draws[1:]
     ours_s, ours = timed(lambda: rivals.along(start, ends, POINTS))
