@@ -34,12 +34,12 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.predictions import HeldOut, align
+from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.evaluation import results_table
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.speaker_normalised import say_normalised
-from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
+from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
 from jobs.training.targets import encode_targets
 
@@ -82,9 +82,9 @@ def main(config: Config) -> None:
     if not has_test_rows(config.root):
         show_cross_fitted(config)
         return
-    speakers = speakers_of(config)
+    members = members_of(config)
     name, task = task_of(config)
-    held = test_rows(config.root, speakers, name, task)
+    held = test_rows(config.root, members, name, task)
     scores = fused(config, held)
     groups = groups_of(config.root, held.clip_id)
     guess = prior_of(config.root, name, task)
@@ -99,7 +99,7 @@ def main(config: Config) -> None:
     storage.publish_table(
         test_predictions(config.name, name, held, scores), storage.join(base, layout.PREDICTIONS)
     )
-    inputs = [str(s["features"]) for member in speakers for s in member.card.inputs.values()]
+    inputs = [str(s["features"]) for member in members for s in member.card.inputs.values()]
     leaks = leak_reports(config.root, inputs, name, task, against="test")
     warn_of_leaks(config.root, inputs, (name,))
     storage.publish_json(
@@ -111,7 +111,7 @@ def main(config: Config) -> None:
         storage.join(base, layout.RESULTS),
     )
     results_table.show(results, task)
-    say_normalised(config.root, [speaker.name for speaker in speakers])
+    say_normalised(config.root, [member.name for member in members])
     for folder, report in leaks.items():
         if report.leaks:
             print(f"{folder}, train against test: {report.message}")
@@ -133,13 +133,13 @@ def show_cross_fitted(config: Config) -> None:
     results_table.show(results_table.from_facts(facts), task)
 
 
-def speakers_of(config: Config) -> list[Speaker]:
+def members_of(config: Config) -> list[MemberNets]:
     """The members of the bundle, or the runs."""
     if config.bundle is None:
-        return [load_speaker(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
+        return [load_member(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
     members = bundles.read_bundle(config.root, config.bundle)["members"]
     return [
-        load_speaker(m["run"], bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
+        load_member(m["run"], bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
         for m in members
     ]
 
@@ -157,17 +157,17 @@ def task_of(config: Config) -> tuple[str, Task]:
     return name, tasks[name]
 
 
-def test_rows(root: str, speakers: Sequence[Speaker], name: str, task: Task) -> HeldOut:
+def test_rows(root: str, members: Sequence[MemberNets], name: str, task: Task) -> HeldOut:
     """Predictions of every member for the test rows with a known target."""
     rows = {}
-    for speaker in speakers:
-        said = speak(speaker, load_test(root, speaker.card, name).feed, name, task)
-        known = ~np.isnan(said.target).all(1)
-        rows[speaker.name] = type(said)(
-            clip_id=said.clip_id[known],
-            fold=said.fold[known],
-            target=said.target[known],
-            scores=said.scores[known],
+    for member in members:
+        predicted = predict_member(member, load_test(root, member.card, name).feed, name, task)
+        known = ~np.isnan(predicted.target).all(1)
+        rows[member.name] = MemberRows(
+            clip_id=predicted.clip_id[known],
+            fold=predicted.fold[known],
+            target=predicted.target[known],
+            scores=predicted.scores[known],
         )
     return align(rows, task)
 

@@ -50,7 +50,7 @@ DESCRIPTOR = "descriptor.json"
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-"""What a net is and what it eats."""
+"""How a net is built and fed."""
 
 CHECKPOINT = "checkpoint.pt"
 """The state that a net goes on from."""

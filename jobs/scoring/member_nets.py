@@ -1,4 +1,4 @@
-"""What trained nets say of clips they have features for: the step from a run or bundle to member scores.
+"""Predict clips with the nets of one ensemble member, from features that are there.
 
 Seeds are averaged as probabilities, as they were when the fusion was fitted; a clip that has none of a net's
 inputs is absent for it.
@@ -28,7 +28,7 @@ from jobs.training.net_input import Feed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speaker:
+class MemberNets:
     """One member: the nets of its seeds, which share one card."""
 
     name: str
@@ -36,7 +36,7 @@ class Speaker:
     nets: tuple[Predictor, ...]
 
 
-def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
+def load_member(name: str, folders: Mapping[str, str]) -> MemberNets:
     """Read the nets of a member; `folders` maps `seed=S` to where each lies."""
     nets = []
     for folder in folders.values():
@@ -47,7 +47,7 @@ def load_speaker(name: str, folders: Mapping[str, str]) -> Speaker:
     if _was_causal(card, folder):
         print(f"{name}: its card does not say that it was trained with --causal; taken as causal")
         card = dataclasses.replace(card, causal=True)
-    return Speaker(name=name, card=card, nets=tuple(nets))
+    return MemberNets(name=name, card=card, nets=tuple(nets))
 
 
 def _was_causal(card: Card, folder: str) -> bool:
@@ -63,20 +63,20 @@ def _was_causal(card: Card, folder: str) -> bool:
     return storage.exists(config) and bool(storage.read_json(config).get("causal"))
 
 
-def speak(speaker: Speaker, feed: Feed, name: str, task: Task) -> MemberRows:
+def predict_member(member: MemberNets, feed: Feed, name: str, task: Task) -> MemberRows:
     """Scores of every clip of a feed that has one of the inputs; targets where known, else NaN."""
     rows = feed.rows_of(np.ones(len(feed.clips), bool))
-    said = [predict(net, feed, rows) for net in speaker.nets]
-    scores = mean_of_seeds([one.logits[name].double().numpy() for one in said], task.kind)
-    target, known = said[0].targets[name].double(), said[0].known[name]
+    predicted = [predict(net, feed, rows) for net in member.nets]
+    scores = mean_of_seeds([one.logits[name].double().numpy() for one in predicted], task.kind)
+    target, known = predicted[0].targets[name].double(), predicted[0].known[name]
     target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
-    at = np.searchsorted(feed.clips.clip_id, said[0].clip_id.numpy())
-    heard = has_input(feed)[at]
+    at = np.searchsorted(feed.clips.clip_id, predicted[0].clip_id.numpy())
+    present = has_input(feed)[at]
     return MemberRows(
-        clip_id=said[0].clip_id.numpy()[heard],
-        fold=np.zeros(int(heard.sum()), np.int64),
-        target=target.numpy()[heard],
-        scores=scores[heard],
+        clip_id=predicted[0].clip_id.numpy()[present],
+        fold=np.zeros(int(present.sum()), np.int64),
+        target=target.numpy()[present],
+        scores=scores[present],
     )
 
 

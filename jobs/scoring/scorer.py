@@ -21,7 +21,7 @@ from fusion.predictor import Pool
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.scoring.bundle import Bundle, open_bundle
-from jobs.scoring.member_nets import Fusion, Speaker, load_speaker, speak
+from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
 from jobs.training.stores import HeldTable, steps_in
@@ -43,7 +43,7 @@ class Scorer:
         for folder in bundle.imported:
             facts = storage.read_json(layout.features_uri(root, folder, layout.DESCRIPTOR))
             self._modality[folder] = facts["modality"]
-        self.speakers: list[Speaker] = []
+        self.members: list[MemberNets] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
             facts = bundles.bundle_facts(bundle.uri)
@@ -51,7 +51,7 @@ class Scorer:
             for run in self.fusion.rule.names:
                 base = layout.nets_uri(bundle.uri, run)
                 nets = {name: storage.join(base, name) for name in storage.names(base)}
-                self.speakers.append(load_speaker(run, nets))
+                self.members.append(load_member(run, nets))
 
     def scores(
         self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]
@@ -90,14 +90,16 @@ class Scorer:
     ) -> Members:
         clips = clips_without_labels(facts, name, task)
         tables_ = TablesInHand(clips, features)
-        scores = torch.zeros(len(self.speakers), len(facts), task.outputs, dtype=torch.float64)
-        present = torch.zeros(len(self.speakers), len(facts), dtype=torch.bool)
-        for index, speaker in enumerate(self.speakers):
-            said = speak(speaker, feed_of_card(speaker.card, clips, tables_), name, task)
-            at = torch.from_numpy(np.searchsorted(clips.clip_id, said.clip_id))
-            scores[index, at] = torch.from_numpy(said.scores)
+        scores = torch.zeros(len(self.members), len(facts), task.outputs, dtype=torch.float64)
+        present = torch.zeros(len(self.members), len(facts), dtype=torch.bool)
+        for index, member in enumerate(self.members):
+            predicted = predict_member(
+                member, feed_of_card(member.card, clips, tables_), name, task
+            )
+            at = torch.from_numpy(np.searchsorted(clips.clip_id, predicted.clip_id))
+            scores[index, at] = torch.from_numpy(predicted.scores)
             present[index, at] = True
-        names = tuple(speaker.name for speaker in self.speakers)
+        names = tuple(member.name for member in self.members)
         return Members(names=names, kind=task.kind, scores=scores, present=present)
 
     def _states(self, features: Mapping[str, pa.Table], count: int) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def test_a_clip_without_one_modality_is_still_judged(root):
     facts = bundles.read_bundle(root, "ensemble")
     assert [member["run"] for member in facts["members"]] == ["voice", "face"]
     task = Task(kind="classification", classes=("calm", "glad", "sad"))
-    speakers = evaluate.speakers_of(evaluate.Config(root=root, bundle="ensemble"))
+    speakers = evaluate.members_of(evaluate.Config(root=root, bundle="ensemble"))
     held = evaluate.test_rows(root, speakers, "emotion", task)
     assert held.members.present.all()
 
