@@ -119,7 +119,7 @@ class MachineError(AffuseError):
 
 
 class StorageError(AffuseError, OSError):
-    """Something cannot be written, and will not be until somebody makes room or gives leave."""
+    """Writing fails until the user frees space or grants permission."""
 
 
 class TooManyFailuresError(AffuseError):

@@ -52,7 +52,7 @@ def was_pressed() -> bool:
 
 
 def mark_reported() -> None:
-    """The last line is printed: nobody else has to."""
+    """Record that the last line is printed, so that it is printed once."""
     _said.set()
 
 

@@ -14,7 +14,7 @@ REFUSALS = {
     errno.EPERM: "no permission",
     errno.EROFS: "nothing can be written",
 }
-"""Errors that last until somebody makes room or gives leave."""
+"""Errors that last until the user frees space or grants permission."""
 
 
 def refusal(error: BaseException, uri: str | None = None) -> str | None:

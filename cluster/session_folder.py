@@ -22,7 +22,7 @@ from typing import Any
 PREFIX = "af-"
 OWNER = "owner"
 INSIDE = "r"
-"""What Ray is given: it lets everybody into a folder that it is given."""
+"""Folder for Ray inside the private one: Ray opens its folder to all users."""
 
 _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 _SOCKET = "/session_2026-01-02_03-04-05_678901_4194304/sockets/plasma_store"

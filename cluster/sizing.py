@@ -17,11 +17,11 @@ MEMORY_MARGIN = 1.25
 """Memory to allow a worker, over what it took for a few clips."""
 
 SPARE_ACTORS = 1.5
-"""Actors over those that would do on average, where they are fewer than the plan's."""
+"""Actors over those that suffice on average, where they are fewer than the plan's."""
 
 SPARE_DECODERS = 2.0
-"""Decode tasks beside GPUs, over those that would do on average: a task too many waits and takes a CPU
-that nobody else asked for, one too few lets a GPU wait."""
+"""Decode tasks beside GPUs, over those that suffice on average: surplus tasks queue and do not slow the GPU;
+missing ones leave it idle."""
 
 GPU_MARGIN = 1.25
 """How much faster than measured a GPU may turn out to be before too few actors are left."""
@@ -30,10 +30,10 @@ NEAR_BEST = 0.97
 """Share of the best rate for which further GPUs are not taken."""
 
 STREAM_EFFICIENCY = 0.9
-"""What a stream reaches of its parts measured alone."""
+"""Rate of a stream over that of its parts measured alone."""
 
 MOST_CALLS = 16
-"""Units that a GPU actor may have in hand."""
+"""Largest number of units that a GPU actor works on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

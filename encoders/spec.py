@@ -136,7 +136,7 @@ class Descriptor:
     """Fingerprints of what it read besides media: the transcriber's."""
 
     view: View | None = None
-    """The augmented view of every clip that it sees; None: the clip itself."""
+    """The augmented view that it encodes; None: the clip itself."""
 
     transcribes: bool = False
     """Whether it writes down what is said in clips that have no text."""
@@ -293,7 +293,7 @@ class Descriptor:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """The wrapper of one pretrained model. It knows no Ray, no storage and no other encoder."""
+    """The wrapper of one pretrained model; it uses no Ray, no storage and no other encoder."""
 
     def __init__(
         self,

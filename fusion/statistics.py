@@ -1,6 +1,6 @@
-"""What a figure is worth: uncertainty over people, not over rows and not over seeds.
+"""Uncertainty of figures: over groups (people, dialogues, videos), not over rows and not over seeds.
 
-Rows of one person (or dialogue, or video) are not independent, so every resample draws whole groups. Seeds of
+Rows of one group are not independent, so every resample draws whole groups. Seeds of
 one configuration are averaged first: a prediction may be a list, one tensor a seed, and its figure is the
 mean of theirs. All resamples of a metric are one matrix product (see `fusion.metrics._metric`).
 

@@ -12,7 +12,7 @@
             |  tune         Ray Tune: nets, inputs, hyper-parameters, then late fusion
             v
          runs/<run>
-            |  ensemble     late fusion and calibration on rows nobody trained on    -> bundle
+            |  ensemble     late fusion and calibration on held-out rows             -> bundle
             v
           bundle
             |  evaluate     the one job that loads test rows
@@ -60,19 +60,19 @@ Glossary, in the order in which a reader meets the terms:
 """
 
 JOBS: dict[str, str] = {
-    "annotate": "Write the verdict into the picture: a film with its label and a bar for each class.",
-    "benchmark": "Measure encoding against decode and models alone; say what limits.",
-    "compare": "Put runs and bundles beside each other: paired differences over people.",
-    "demo": "All of it in order on a synthetic corpus, in minutes: start here.",
+    "annotate": "Caption a video with its predicted label and a bar for each class.",
+    "benchmark": "Measure the rate of encoding and of its parts alone; print which stage limits it.",
+    "compare": "Compare runs and bundles: paired differences, resampled over groups.",
+    "demo": "Run all jobs in order on a synthetic corpus, in minutes: start here.",
     "encode": "Turn the clips of a manifest into features with pretrained encoders.",
-    "ensemble": "Fuse the predictions of several runs into one calibrated verdict: a bundle.",
-    "evaluate": "Judge a run or bundle on test rows, the only job that opens them.",
+    "ensemble": "Fuse the predictions of several runs into one calibrated prediction: a bundle.",
+    "evaluate": "Evaluate a run or bundle on the test split; no other job opens it.",
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
-    "report": "One HTML file with pictures: results, baselines, intervals, worst errors.",
+    "report": "Write one HTML file with pictures: results, baselines, intervals, worst errors.",
     "score": "Score clips with a bundle: a dataset, or any files at all.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
-    "train": "One fusion net by Ray Train: all folds and seeds, early stopping, predictions.",
-    "tune": "Search nets, inputs and hyper-parameters by Ray Tune, then their late fusion.",
+    "train": "Train one fusion net with Ray Train: all folds and seeds, early stopping, predictions.",
+    "tune": "Search nets, inputs and hyper-parameters with Ray Tune, then fuse the best.",
 }

@@ -1,6 +1,6 @@
-"""Write the verdict into the picture: a film with its label and a bar for each class.
+"""Caption a video with its predicted label and a bar for each class.
 
-A clip that was scored in pieces (`name@12.0`) shows each piece's verdict from its second on.
+A clip that was scored in pieces (`name@12.0`) shows the label of each piece from its start on.
 
 Reads:  a video file, and the scores of it (cluster.tables.SCORES: a Parquet file or a folder of them)
 Writes: <clip>.annotated.mp4 (H.264, the sound as AAC) in one step, and <it>.config.json

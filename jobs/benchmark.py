@@ -3,8 +3,8 @@
 `benchmark encode` measures the rate of decoding alone, of every model alone (fed from memory), and of the
 whole job, on the same cores and devices, several times in turn. The efficiency is the whole job's rate in
 steady state over the ideal one: on a CPU machine decode and models share the cores, so their times add;
-with GPUs the slower of the two counts. Beside it runs the plain script that a person would write first, on
-at most 60 of the clips (`jobs.benchmarking.plain_script`). Nothing is published under the root.
+with GPUs the slower of the two counts. The baseline is a plain script (one clip after the other), on at
+most 60 of the clips (`jobs.benchmarking.plain_script`). Nothing is published under the root.
 
 Reads:  <root>/manifest/            (cluster.tables.MANIFEST)
 Writes: a table, and with --json FILE the same figures as JSON

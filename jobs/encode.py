@@ -1,10 +1,10 @@
 """Turn the clips of a manifest into features with any number of pretrained encoders.
 
 Every clip is decoded once for all encoders, and gets exactly one row per encoder whatever happens to it.
-A unit that is published is not encoded again: the same command goes on where it was stopped. Long jobs time a
-few clips first, on the workers that they will have, and size their stages by that (`jobs.stream.autotune`).
-`--views K` adds K tables to each encoder of sound or pictures, in which every clip outside the test split
-is seen otherwise (noise, speed, crop: `encoders.views`); training draws its rows from them.
+A unit that is published is not encoded again: the same command continues where it was stopped. Long jobs time
+a few clips first, on the workers that they will have, and size their stages by that (`jobs.stream.autotune`).
+`--views K` adds K tables to each encoder of sound or pictures, with augmented views (noise, speed, crop:
+`encoders.views`) of every clip outside the test split; training draws its rows from them.
 
 Reads:  <root>/manifest/                      (cluster.tables.MANIFEST)
 Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES)

@@ -1,8 +1,8 @@
 """Evaluate a run or a bundle on the test split, which had no part in any choice.
 
-The one job that loads test rows. Each look is recorded, since a figure that was looked at often is no longer
-one of unseen data. A dataset without a test split has its honest figure already: the cross-fitted one of
-`affuse ensemble`, which is shown again.
+No other job loads test rows. Each look is recorded, because figures that are looked at often are no longer
+figures of unseen data. For a dataset without a test split the cross-fitted figures of `affuse ensemble` are
+shown again.
 
 Reads:  <root>/bundles/<bundle>/ or <root>/runs/<run>/, <root>/features/, the test rows of the manifest
 Writes: <root>/evaluations/<name>/  predictions.parquet, results.json;  <root>/looks/

@@ -32,7 +32,7 @@ from encoders.spec import Clip, Descriptor, Encoded
 
 RATE_HZ = 16000
 HOP, FIELD = 320, 400
-"""Samples from step to step, and those that one step sees."""
+"""Samples from one step to the next, and the receptive field of a step [samples]."""
 
 WINDOW = 30 * RATE_HZ
 

@@ -32,7 +32,7 @@ LATE_S = 2.0
 UNTIMED = "frames without a time"
 
 FRAME_S = 0.04
-"""Length of a frame where nothing tells it."""
+"""Length of a frame where the file does not state it."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Seen:
         return [pts for pts, _ in self.stamps if pts is not None]
 
     def clock_fault(self, tick_s: float, decoding_times: bool) -> str | None:
-        """Why these times cannot be believed, if they cannot."""
+        """Why these times are not plausible; None where they are."""
         ticks = self.ticks
         if len(ticks) < len(self.stamps):
             return UNTIMED

@@ -1,4 +1,4 @@
-"""The script that a person would write first, measured beside the job: one clip after the other.
+"""The baseline of the benchmark: a plain script that encodes one clip after the other.
 
 For every encoder on its own it decodes each clip whole with PyAV and runs the model on that clip alone:
 Whisper as its feature extractor pads it (30 s), the other transformers as their documentation shows. Same

@@ -53,7 +53,7 @@ CARD = "model.json"
 """How a net is built and fed."""
 
 CHECKPOINT = "checkpoint.pt"
-"""The state that a net goes on from."""
+"""The state from which training resumes."""
 
 REFIT = "refit"
 """Folder of a run's nets that train on all rows."""

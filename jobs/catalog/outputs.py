@@ -1,7 +1,7 @@
-"""What jobs write for people, with the resolved config beside it.
+"""Outputs whose place the user chose, with the resolved config beside them.
 
-A file that a person named may be there already and be anything, also the very source. It is replaced where
-its record says that it is an earlier output that nobody has changed, or where one is told so; a source never.
+A file of that name may be there already, also the source itself. It is replaced where its record says that it
+is an unchanged earlier output, or with --overwrite; a source is never replaced.
 """
 
 import hashlib

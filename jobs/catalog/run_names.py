@@ -7,7 +7,7 @@ from cluster.errors import ConfigError
 from jobs.catalog import layout
 
 RESULTS = {layout.CHECKPOINT, layout.WEIGHTS, layout.PREDICTIONS}
-"""Files of a part that somebody may want to keep."""
+"""Files of a part that are results."""
 
 
 def holds_results(run_uri: str) -> bool:

@@ -3,7 +3,7 @@
 240 clips of 2 to 3 s with 12 speakers and 4 emotions. Face, voice and words are each informative, each
 fails in its own way, and some clips are ironic (`jobs/datasets/corpus/script.py` has the tables and the
 reasons), so that fusing pays by construction. It shows that a pipeline works and that its figures are honest;
-it says nothing about how well anything reads real people.
+it says nothing about accuracy on real people.
 
     affuse prepare synthetic --root demo
 

@@ -97,7 +97,7 @@ def closing(root: str, bundle: str, rates: Rates) -> list[str]:
     return [
         f"best accuracy the corpus allows: {best}",
         *rates.lines(),
-        "the corpus is synthetic: it shows that the pipeline works, not how well real people are read",
+        "the corpus is synthetic: it shows that the pipeline works, not how accurate it is on real people",
         f"report: {layout.report_uri(root, bundle, layout.REPORT)}",
         f"your own video: affuse score clip.mp4 --bundle {layout.bundle_uri(root, bundle)}",
     ]

@@ -149,7 +149,7 @@ def _as_numbers(values: Sequence[str | None]) -> np.ndarray | None:
 
 
 def _used(facts: Facts) -> tuple[str, ...]:
-    """Columns that can tell clips apart."""
+    """Columns that differ between clips."""
     everyone = np.ones(len(facts.clip_id), bool)
     numbers = [key for key, values in facts.numbers.items() if key != CURVE and _varies(values)]
     return (*numbers, *(key for key in facts.words if _shared(facts, key, everyone)))

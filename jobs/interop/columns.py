@@ -26,7 +26,7 @@ ALIASES: Mapping[str, str] = {
     "split": "partition subset",
     "fold": "foldid",
 }
-"""What people call the columns that are read here, spelt as `plain` spells."""
+"""Other names of the columns that are read here, spelt as `plain` spells."""
 
 
 def plain(text: str) -> str:

@@ -101,7 +101,7 @@ def _pattern(fs: Any, path: str) -> str:
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """Scores in the order of names as people count: folder by folder, `clip2` before `clip10`."""
+    """Scores in natural order of their names: folder by folder, `clip2` before `clip10`."""
     key = pc.utf8_lower(table["name"])
     # Every number gets 20 digits, by its zeros in front; a folder's end sorts before every letter.
     key = pc.replace_substring_regex(key, r"([0-9]+)", "0" * 19 + r"\1")
@@ -112,7 +112,7 @@ def in_order(table: pa.Table) -> pa.Table:
 
 
 def file_bytes(table: pa.Table, out: str) -> bytes:
-    """Scores as a file for people or programs; in CSV a class is a column, and no cell is a formula."""
+    """Scores as the content of a file; in CSV a class is a column, and no cell is a formula."""
     rows = table.to_pylist()
     for row in rows:
         row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])

@@ -21,7 +21,7 @@ CLIPS_OWN = (
     TypeError,
     ValueError,
 )
-"""What a model raises about its input; a RuntimeError only where it does not speak of the device."""
+"""Errors of a model about its input; a RuntimeError only where its text does not name the device."""
 
 DEVICE = re.compile(
     r"cuda (driver |runtime )?error|cudnn|cublas|cufft|nccl|nvml|device-side|hip error|hipblas|mps backend"

@@ -30,7 +30,7 @@ START_LIMIT_S = 600.0
 """A worker that has not loaded its models by then does not start at all."""
 
 WITNESSES = 2
-"""Clips that are tried to tell a fault of the machine from one of a clip."""
+"""Other clips that are tried, to distinguish a fault of the machine from one of a clip."""
 
 MOST_IN_A_ROW = 4
 """More clips in a row than that without room or memory are no coincidence, whatever passes beside them."""

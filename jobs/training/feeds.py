@@ -61,11 +61,11 @@ class Store:
     """int64 [clip + 1]: where a clip's steps begin."""
 
     steps: Steps | None = None
-    """What holds the values, where it wants to know which are read."""
+    """The array of the values, where it keeps track of what is read."""
 
     @classmethod
     def of_steps(cls, steps: Steps, valid: np.ndarray, offsets: np.ndarray) -> "Store":
-        """Over an array that was filled."""
+        """A store over a filled array."""
         values, marks, at = (torch.from_numpy(item) for item in (steps.array, valid, offsets))
         return cls(values, marks, at, steps if steps.is_mapped else None)
 

@@ -2,7 +2,7 @@
 
     z = (x - mean_s) / std_s        over the valid steps of speaker s: of all their clips, or of K of them
 
-Transductive: it looks at (unlabelled) clips of the people who are judged.
+Transductive: it reads (unlabelled) clips of the evaluated speakers.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from fusion.training.ordering import seed_of
 from jobs.training.feeds import Clips, Store
 
 CHUNK_BYTES = 2_000_000
-"""Of the values that are worked on at a time."""
+"""Size of the values that are processed at a time."""
 
 
 def enrolment(normalise: str) -> int | None:

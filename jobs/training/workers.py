@@ -111,7 +111,7 @@ def _wait_for(config: TrainConfig, parts: list[Part]) -> None:
 
 
 def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> None:
-    """Train and publish one part; its checkpoint, if there is one, is where it goes on."""
+    """Train and publish one part, from its checkpoint if there is one."""
     run = str(config.run)
     choice = choice_of(config)
     recipe: Recipe = config

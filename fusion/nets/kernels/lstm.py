@@ -125,7 +125,11 @@ def _fill(out: Tensor, grad: Tensor | None, steps: slice) -> None:
 
 
 def _slopes(gates: Tensor, c: Tensor, tanh_c: Tensor, out: Tensor, through: Tensor) -> None:
-    """What dc (input, forget, cell) and dh (output; `through`: to dc) are multiplied by, of all steps."""
+    """Local derivatives of the four gates at all steps.
+
+    `out` [time batch 4 hidden]: of c by the input, forget and cell gates, of h by the output gate;
+    `through` [time batch hidden]: of h by c.
+    """
     i, f, r, o = gates.chunk(4, -1)
     d_i, d_f, d_g, d_o = out.unbind(2)
     _sigmoid_slope(torch.mul(r, 2, out=through).sub_(1), i, grad_input=d_i)
