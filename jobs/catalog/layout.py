@@ -100,7 +100,7 @@ def probes_uri(root: str) -> str:
 
 
 def probe_pieces_uri(root: str, *inside: str) -> str:
-    """Folder of probes of a `prepare` that is at work."""
+    """Folder of probes while `prepare` runs."""
     return storage.join(root, "probes", *inside)
 
 
@@ -131,7 +131,7 @@ def former_uri(table_uri: str) -> str:
 
 
 def encodings_uri(root: str, *inside: str) -> str:
-    """Folder of what `encode` notes of itself."""
+    """Folder of the records of `encode`."""
     return storage.join(root, "encodings", *inside)
 
 
@@ -152,7 +152,7 @@ def part_uri(root: str, run: str, fold: int | None, seed: int, *inside: str) -> 
 
 
 def seed_folder(seed: int) -> str:
-    """How the folder of a seed is called."""
+    """Name of the folder of a seed."""
     return f"seed={seed}"
 
 
@@ -162,7 +162,7 @@ def trials_uri(root: str, run: str, *inside: str) -> str:
 
 
 def search_uri(root: str, identity: str) -> str:
-    """Folder of judged candidates of late fusion."""
+    """Folder of evaluated candidates of late fusion."""
     return storage.join(root, "searches", identity)
 
 
@@ -197,7 +197,7 @@ def looks_uri(root: str, *inside: str) -> str:
 
 
 def leaks_uri(root: str, *inside: str) -> str:
-    """Folder of what features give away of the rows that judge."""
+    """Folder of the reports of leak probes."""
     return storage.join(root, "leaks", *inside)
 
 

@@ -1,7 +1,7 @@
 """Any folder of media files or shards of them with a table of labels (CSV, TSV, JSON lines or Parquet).
 
 The table is read strictly: the separator (comma, semicolon, tab, bar), the encoding and decimal commas are
-found out and said; every column is read or named as not read; slips of the pen are asked back.
+detected and printed; every column is read or listed as not read; probable typing errors are faults.
 
 A row is a clip. Its media are the columns `video` and `audio` (paths below the source, absolute paths or
 URIs), or, where the table has neither, the file below the source whose name or stem is the clip's name.

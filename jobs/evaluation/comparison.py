@@ -55,7 +55,7 @@ def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]
         sides.append(side_of(run, protocol, table.filter(pc.equal(table["role"], role)), task))
     if len(set(normalised.values())) > 1 and "none" in normalised.values():
         raise ConfigError(
-            f"speaker-normalised figures never stand beside raw ones; came: {normalised}"
+            f"speaker-normalised runs are not compared with others; came: {normalised}"
         )
     return sides
 

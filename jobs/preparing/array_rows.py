@@ -88,7 +88,7 @@ class Part:
     # ---- facts of a clip
 
     def _roles(self, anchor: str, labels: set[str]) -> dict[str, Sequence[Any]]:
-        """Every role with one value a clip; arrays that are called nearly so are asked back."""
+        """Every role with one value a clip; arrays with nearly such a name are faults."""
         found: dict[str, Sequence[Any]] = {}
         used = set(labels)
         for role in ROLES:

@@ -76,7 +76,7 @@ class Reading:
         return name if name in self._table.columns else None
 
     def _columns_are_there(self) -> bool:
-        """Whether the rows can be read; what is not there or may be meant is asked back, all at once."""
+        """Whether the rows can be read; absent columns and probable typing errors are listed all at once."""
         options, header = self._options, list(self._table.columns)
         wanted = dict.fromkeys([*options.columns.values(), *options.tasks, *options.profile])
         absent = [name for name in [*wanted, *options.as_is] if name not in header]

@@ -168,7 +168,7 @@ class Search(Searcher):  # type: ignore[misc]
             if record.drawn:
                 self.study.add_trial(frozen(record))
         sets = [list(some) for some in space.values_of("inputs", list(config.inputs))]
-        self.turns = in_turn(sets)
+        self.turns = input_cycle(sets)
         self.baselines = self.turns or sets
         self.next = 1 + max((record.number for record in ledger), default=-1)
         self.open: dict[str, tuple[int, optuna.Trial | None, dict[str, Any]]] = {}
@@ -186,7 +186,7 @@ class Search(Searcher):  # type: ignore[misc]
         if number < len(self.baselines):
             return None, self.space.baseline(self.baselines[number])
         self.study.sampler = self.sampler(number)
-        inputs = turn_of(self.turns, number - len(self.baselines))
+        inputs = inputs_of_turn(self.turns, number - len(self.baselines))
         if inputs is not None:
             self.study.enqueue_trial({"inputs": json.dumps(inputs)})
         drawn = self.study.ask()
@@ -269,7 +269,7 @@ class Pruner(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if score <= bar else TrialScheduler.STOP)
 
 
-def in_turn(sets: Sequence[Sequence[str]]) -> list[list[str]]:
+def input_cycle(sets: Sequence[Sequence[str]]) -> list[list[str]]:
     """Sets of inputs in the order in which they take turns: each by itself, the largest, then the rest."""
     if len(sets) < 2:
         return []
@@ -278,7 +278,7 @@ def in_turn(sets: Sequence[Sequence[str]]) -> list[list[str]]:
     return [list(some) for some in order]
 
 
-def turn_of(turns: Sequence[Sequence[str]], number: int) -> Sequence[str] | None:
+def inputs_of_turn(turns: Sequence[Sequence[str]], number: int) -> Sequence[str] | None:
     """The inputs of a trial where they are not the sampler's to choose.
 
     The first trials take every set in turn, and so does every other one after them: late fusion needs good

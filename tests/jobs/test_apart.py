@@ -80,7 +80,7 @@ def test_a_fusion_with_such_a_member_stands_apart_too_and_says_so(made, capsys):
 def test_compare_sets_them_beside_each_other_but_not_beside_raw_ones(made):
     ways = {"runs": ("net-speaker", "net-speaker:3"), "task": "emotion", "resamples": 100}
     compare.main(compare.Config(root=made, **ways))
-    with pytest.raises(ConfigError, match="never stand beside raw ones"):
+    with pytest.raises(ConfigError, match="are not compared with others"):
         compare.main(compare.Config(root=made, **{**ways, "runs": ("net-none", "net-speaker:3")}))
 
 

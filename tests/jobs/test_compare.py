@@ -109,7 +109,7 @@ def test_a_bundle_stands_beside_runs_by_its_cross_fitted_rows(root):
 def test_normalised_figures_never_stand_beside_raw_ones(root):
     add_run(root, "raw", skill=0.8)
     add_run(root, "own", skill=3.0, normalise="speaker")
-    with pytest.raises(ConfigError, match="never stand beside raw ones"):
+    with pytest.raises(ConfigError, match="are not compared with others"):
         run(root, runs=("raw", "own"))
 
 

@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
 from jobs.tuning.space import PRESETS, default_space, read_space, subsets, with_values
-from jobs.tuning.trainable import Search, in_turn, sampler_of, turn_of
+from jobs.tuning.trainable import Search, input_cycle, inputs_of_turn, sampler_of
 
 BASE = train.Config(root="r", inputs=("voice", "face"))
 
@@ -97,15 +97,15 @@ class TestTurns:
     SETS = (["a"], ["a", "b"], ["b"], ["a", "b", "c"])
 
     def test_every_input_alone_and_all_together_come_first(self):
-        assert in_turn(self.SETS) == [["a"], ["b"], ["a", "b", "c"], ["a", "b"]]
-        assert in_turn([["a"]]) == []
+        assert input_cycle(self.SETS) == [["a"], ["b"], ["a", "b", "c"], ["a", "b"]]
+        assert input_cycle([["a"]]) == []
 
     def test_half_of_all_later_trials_take_the_sets_in_turn(self):
-        turns = in_turn(self.SETS)
-        taken = [turn_of(turns, number) for number in range(4, 20)]
+        turns = input_cycle(self.SETS)
+        taken = [inputs_of_turn(turns, number) for number in range(4, 20)]
         assert taken[::2] == turns + turns
         assert taken[1::2] == [None] * 8
-        assert turn_of([], 0) is None
+        assert inputs_of_turn([], 0) is None
 
     def test_a_search_gives_each_set_its_share(self, tmp_path):
         base = dataclasses.replace(BASE, root=str(tmp_path), run="t")

@@ -3,21 +3,20 @@
 A clip has one true emotion y. The face shows f, the voice v, the words w; each is drawn from a table of its
 own, so that each modality is informative and fails in its own way:
 
-    face    hides: a felt emotion shows as a neutral face in almost half of the clips    P(f | y)
-    voice   tells aroused from calm, but happy and surprised sound alike, and anger
+    face    is often neutral: almost half of the clips show no emotion                  P(f | y)
+    voice   separates aroused from calm, but happy and surprised sound alike, and anger
             may be cold, which sounds neutral                                           P(v | y)
-    words   say nothing: a felt emotion is often put in neutral words                   P(w | y)
+    words   are often neutral, whatever the emotion                                     P(w | y)
 
 and one interaction: a share of happy and angry clips is ironic. The voice then has a manner of its own,
-which does not tell happy from angry, and the words say the opposite of what is meant. Neither the voice nor
-the words of such a clip give it away by themselves; together they do.
+which does not separate happy from angry, and the words mean their opposite. Neither the voice nor the words
+of such a clip show its emotion alone; together they do.
 
 Given y (and irony) the three are independent, so the best accuracy that any reader of the clips can reach,
-from one modality or from all, is a finite sum: `ceilings`. The tables below are part of the corpus and are
-not tuned on a net's result any more. They were changed once, after pilots on seed 0 had shown what nets and
-their fusion made of the first ones: the face was read without an error and left the others little to add. The
-pretrained models' own reading errors (none of the face, about a fifth of the words and of the manners) are
-part of the balance since then. Seed 0 was the pilots' seed, so figures on other seeds are the ones to trust.
+from one modality or from all, is a finite sum: `ceilings`. The tables below are constants of the corpus. They
+were chosen on pilots with seed 0 so that no modality suffices by itself, the reading errors of the pretrained
+models (none of the face, about a fifth of the words and of the manners) included. Figures on other seeds are
+therefore the fairer ones.
 """
 
 import itertools
