@@ -88,7 +88,7 @@ class Card(Feeding):
         absent = {"net", "config", "tasks", "dims"} - set(given)
         if absent:
             raise ValueError(f"the card of a net lacks {sorted(absent)}")
-        given["tasks"] = {name: task_from_json(task) for name, task in given["tasks"].items()}
+        given["tasks"] = {name: Task.from_json(task) for name, task in given["tasks"].items()}
         return cls(**given)
 
 
@@ -144,25 +144,9 @@ def from_bytes(content: bytes, card: Card) -> Predictor:
     return predictor.eval()
 
 
-def task_to_json(task: Task) -> dict[str, Any]:
-    """A task as plain JSON values."""
-    bounds = None if task.range is None else list(task.range)
-    return {"kind": task.kind, "classes": list(task.classes), "range": bounds}
-
-
-def task_from_json(values: Mapping[str, Any]) -> Task:
-    """A task from plain JSON values."""
-    bounds = values.get("range")
-    return Task(
-        kind=values["kind"],
-        classes=tuple(values.get("classes") or ()),
-        range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
-    )
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Task):
-        return task_to_json(value)
+        return value.to_json()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

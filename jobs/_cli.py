@@ -6,7 +6,6 @@ A mapping is written `--net-options rank=8 dropout=0.3`.
 """
 
 import dataclasses
-import difflib
 import importlib
 import os
 import re
@@ -99,8 +98,7 @@ def _parse_command(
         sys.exit(0)
     if not argv:
         raise ConfigError(f"expected one of {names}; type: {prog} --help")
-    close = difflib.get_close_matches(argv[0], commands, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {names}"
+    hint = settings.nearest(argv[0], list(commands))
     raise ConfigError(f"there is no command {argv[0]!r}; {hint}")
 
 

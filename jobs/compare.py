@@ -30,6 +30,7 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
+from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import Side, bundles_of, common, runs_of
 from jobs.reporting.grid import Grid
 
@@ -104,7 +105,7 @@ class Row:
 
 def main(config: Config) -> None:
     """Compare on the clips that all sides have, show the table and write it."""
-    name, task = task_of(config)
+    name, task = pick_task(read_dataset(config.root), config.task)
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)
     sides = common([*runs, *bundles_of(config.root, config.bundles, name, task)])
@@ -114,17 +115,6 @@ def main(config: Config) -> None:
     publish(config, rows, grid, sides[0], groups)
     show(rows, names, grid.caption, groups)
     print(f"wrote {comparison_uri(config)}")
-
-
-def task_of(config: Config) -> tuple[str, Task]:
-    """The task that was asked for, or the only one."""
-    tasks = read_dataset(config.root).tasks
-    name = config.task
-    if name is None and len(tasks) == 1:
-        name = next(iter(tasks))
-    if name is None or name not in tasks:
-        raise ConfigError(f"--task {name}: the dataset has {', '.join(tasks)}")
-    return name, tasks[name]
 
 
 def metrics_of(config: Config, task: Task) -> tuple[str, ...]:

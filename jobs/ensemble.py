@@ -31,6 +31,7 @@ from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
+from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
@@ -132,19 +133,6 @@ def main(config: Config) -> None:
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
     print(f"wrote {bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
-
-
-def pick_task(dataset: Dataset, name: str | None) -> tuple[str, Task]:
-    """The task that was asked for, or the only one.
-
-    Raises:
-        ConfigError: no such task, or several and none was named.
-    """
-    if name is None and len(dataset.tasks) == 1:
-        name = next(iter(dataset.tasks))
-    if name is None or name not in dataset.tasks:
-        raise ConfigError(f"--task {name}: the dataset has {', '.join(dataset.tasks)}")
-    return name, dataset.tasks[name]
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
@@ -250,9 +238,7 @@ def publish(
         "dataset": dataset.name,
         "manifest": dataset.manifest_hash,
         "task": name,
-        "kind": task.kind,
-        "classes": list(task.classes),
-        "range": list(task.range) if task.range else None,
+        **task.to_json(),
         "rule": shipped.rule.state(),
         "calibration": shipped.calibration.state(),
         "member_calibration": {n: c.state() for n, c in shipped.members.items()},

@@ -34,7 +34,8 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.predictions import HeldOut, MemberRows, align
+from jobs.catalog.predictions import HeldOut, align
+from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
@@ -128,8 +129,8 @@ def show_cross_fitted(config: Config) -> None:
     print("the dataset has no test split; the honest figure is the cross-fitted one:")
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
-    facts = storage.read_json(layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
     task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
+    facts = storage.read_json(layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
     results_table.show(results_table.from_facts(facts), task)
 
 
@@ -146,15 +147,10 @@ def members_of(config: Config) -> list[MemberNets]:
 
 def task_of(config: Config) -> tuple[str, Task]:
     """The bundle's task, or the one that was named."""
-    tasks = read_dataset(config.root).tasks
     name = config.task
     if config.bundle is not None:
         name = bundles.read_bundle(config.root, config.bundle)["task"]
-    if name is None and len(tasks) == 1:
-        name = next(iter(tasks))
-    if name is None or name not in tasks:
-        raise ConfigError(f"--task {name}: the dataset has {', '.join(tasks)}")
-    return name, tasks[name]
+    return pick_task(read_dataset(config.root), name)
 
 
 def test_rows(root: str, members: Sequence[MemberNets], name: str, task: Task) -> HeldOut:
@@ -163,12 +159,7 @@ def test_rows(root: str, members: Sequence[MemberNets], name: str, task: Task) -
     for member in members:
         predicted = predict_member(member, load_test(root, member.card, name).feed, name, task)
         known = ~np.isnan(predicted.target).all(1)
-        rows[member.name] = MemberRows(
-            clip_id=predicted.clip_id[known],
-            fold=predicted.fold[known],
-            target=predicted.target[known],
-            scores=predicted.scores[known],
-        )
+        rows[member.name] = predicted.rows(known)
     return align(rows, task)
 
 

@@ -20,10 +20,11 @@ from cluster import settings, storage
 from cluster.tracking import run_tracker
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
+from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
 from jobs.training.labels import check_labels
-from jobs.training.loading import read_clips, tasks_of
+from jobs.training.loading import read_clips
 from jobs.training.parts import Part
 from jobs.training.run import (
     TrainConfig,
@@ -90,7 +91,7 @@ def train_without_printing(values: Mapping[str, Any]) -> str:
 def check_rows(config: Config) -> None:
     """Refuse labels that no net can learn from, before features are read."""
     request, choice = request_of(config), choice_of(config)
-    tasks = tasks_of(read_dataset(config.root), config.tasks)
+    tasks = pick_tasks(read_dataset(config.root), config.tasks)
     clips = read_clips(request, tasks)
     splits = [(part, choice.split(clips, part)) for part in parts_of(config)]
     check_labels(clips, tasks, splits)

@@ -4,12 +4,12 @@
 (safetensors and their JSON), `predictions.parquet` and `results.json` how the fusion was judged.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from cluster.settings import nearest
 from jobs.catalog import layout
 from jobs.catalog.layout import bundle_uri as bundle_uri
 from jobs.catalog.names import checked_name
@@ -32,8 +32,7 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     uri = layout.bundle_uri(root, name)
     if not storage.exists(storage.join(uri, layout.BUNDLE)):
         known = layout.bundles_there(root)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there: {', '.join(known) or 'none'}"
+        hint = nearest(name, known) if known else "there is none at all"
         raise NotPreparedError(
             f"no bundle {name!r} under {root}; {hint}; type: affuse ensemble --root {root}"
         )
@@ -72,6 +71,11 @@ def nets_of_run(root: str, run: str) -> dict[str, str]:
     if refits:
         return refits
     pairs = folds_and_seeds(root, run)
+    if not pairs:
+        known = ", ".join(layout.runs_there(root)) or "none"
+        raise NotPreparedError(
+            f"run {run!r} has no nets under {root} (runs there: {known}); type: affuse train --run {run}"
+        )
     if {fold for fold, _ in pairs} == {0}:
         return {layout.seed_folder(s): layout.part_uri(root, run, 0, s) for _, s in pairs}
     raise NotPreparedError(

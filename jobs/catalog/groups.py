@@ -1,5 +1,7 @@
 """Groups of clips (speaker, dialogue, film): splits, bootstrap and cross-fitting never divide one."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from cluster.errors import NotPreparedError
@@ -20,5 +22,11 @@ def groups_of(root: str, clip_id: np.ndarray) -> np.ndarray:
             f"{len(unknown)} predicted clips are not in the manifest any more (first: {unknown[0]}); "
             "train again on the present manifest"
         )
-    names = [group[clip] or f"clip {clip}" for clip in clip_id.tolist()]
-    return np.unique(np.array(names), return_inverse=True)[1]
+    names = group_names((group[clip] for clip in clip_id.tolist()), clip_id)
+    return np.unique(names, return_inverse=True)[1]
+
+
+def group_names(group: Iterable[str | None], clip_id: np.ndarray) -> np.ndarray:
+    """Name of each clip's group [row]; a clip without one stands for itself."""
+    pairs = zip(group, clip_id.tolist(), strict=True)
+    return np.array([name or f"clip {clip}" for name, clip in pairs], dtype=str)

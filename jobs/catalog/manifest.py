@@ -72,11 +72,7 @@ def read_dataset(root: str) -> Dataset:
         )
     facts = storage.read_json(uri)
     tasks = {
-        checked_name(name, f"{uri}: the task"): Task(
-            kind=task["kind"],
-            classes=tuple(task.get("classes") or ()),
-            range=tuple(task["range"]) if task.get("range") else None,
-        )
+        checked_name(name, f"{uri}: the task"): Task.from_json(task)
         for name, task in facts["tasks"].items()
     }
     return Dataset(
@@ -98,16 +94,27 @@ def manifest_files(root: str) -> list[str]:
 
 
 def read_manifest(root: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All clips of the present manifest, in the order of their units."""
+    """All clips of the present manifest, in the order of their units.
+
+    Raises:
+        NotPreparedError: it holds none.
+    """
     parts = []
     for file in manifest_files(root):
         parquet = _opened(root, file)
         parts.append(parquet.read(columns=None if columns is None else list(columns)))
-    return pa.concat_tables(parts)
+    table = pa.concat_tables(parts)
+    if not table.num_rows:
+        raise _no_clips(root)
+    return table
 
 
 def units(root: str) -> list[UnitRef]:
-    """The units of the present manifest, in order."""
+    """The units of the present manifest, in order.
+
+    Raises:
+        NotPreparedError: it holds none.
+    """
     found = []
     for file in manifest_files(root):
         parquet = _opened(root, file)
@@ -115,6 +122,8 @@ def units(root: str) -> list[UnitRef]:
         start = 0
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
+            if not count:
+                continue
             part = rows.slice(start, count)
             found.append(
                 UnitRef(
@@ -127,7 +136,15 @@ def units(root: str) -> list[UnitRef]:
                 )
             )
             start += count
+    if not found:
+        raise _no_clips(root)
     return found
+
+
+def _no_clips(root: str) -> NotPreparedError:
+    return NotPreparedError(
+        f"the manifest of {root} holds no clips; type: affuse prepare DATASET --source ... --root {root}"
+    )
 
 
 def _opened(root: str, file: str) -> pq.ParquetFile:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cluster import storage
-from cluster.errors import NotPreparedError, SchemaError, TestSplitError
+from cluster.errors import ConfigError, NotPreparedError, SchemaError, TestSplitError
 from cluster.tables import PREDICTIONS
 from fusion.late.members import Members, prior
 from fusion.tasks import Kind, Task
@@ -128,15 +128,31 @@ def held_out(root: str, runs: Sequence[str], name: str, task: Task) -> HeldOut:
     nothing about is absent for that member.
 
     Raises:
+        ConfigError: none of the runs says anything of the task.
         SchemaError: the runs put a clip into different folds or give it different targets.
     """
-    tables = {}
-    for run in runs:
-        table = read_predictions(root, run, roles=("valid", "oof"))
-        table = table.filter(pc.equal(table["task"], name))
-        roles = set(table["role"].to_pylist())
-        tables[run] = table.filter(pc.equal(table["role"], "oof" if "oof" in roles else "valid"))
+    tables = {run: held_out_rows(root, run, name) for run in runs}
+    if not any(table.num_rows for table in tables.values()):
+        raise nothing_held_out(root, runs, name)
     return align({run: seeds_averaged(table, task) for run, table in tables.items()}, task)
+
+
+def held_out_rows(root: str, run: str, name: str) -> pa.Table:
+    """The predictions of one run for a task on rows that it did not train on: `oof`, else `valid`."""
+    table = read_predictions(root, run, roles=("valid", "oof"))
+    table = table.filter(pc.equal(table["task"], name))
+    role = "oof" if "oof" in set(table["role"].to_pylist()) else "valid"
+    return table.filter(pc.equal(table["role"], role))
+
+
+def nothing_held_out(root: str, runs: Sequence[str], name: str) -> ConfigError:
+    """The refusal to judge runs that have no row of a task, with the tasks that they have."""
+    tables = [read_predictions(root, run, roles=("valid", "oof")) for run in runs]
+    known = sorted({task for table in tables for task in table["task"].to_pylist()})
+    return ConfigError(
+        f"{', '.join(runs)} have no held-out rows of {name!r} (tasks that they have: "
+        f"{', '.join(known) or 'none'}); type another --task, or other --runs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +166,15 @@ class MemberRows:
 
     scores: np.ndarray
     """[row outputs]."""
+
+    def rows(self, index: np.ndarray) -> "MemberRows":
+        """Some of the rows (an index or a boolean mask)."""
+        return MemberRows(
+            clip_id=self.clip_id[index],
+            fold=self.fold[index],
+            target=self.target[index],
+            scores=self.scores[index],
+        )
 
 
 def seeds_averaged(table: pa.Table, task: Task) -> MemberRows:

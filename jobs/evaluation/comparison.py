@@ -15,7 +15,7 @@ from cluster.tables import PREDICTIONS
 from fusion.late.members import probabilities
 from fusion.tasks import Task
 from jobs.catalog import layout
-from jobs.catalog.predictions import as_target, matrix, read_predictions
+from jobs.catalog.predictions import as_target, held_out_rows, matrix, nothing_held_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +39,21 @@ def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]
     """The runs' rows that no net trained on.
 
     Raises:
-        ConfigError: raw and speaker-normalised runs in one table.
+        ConfigError: raw and speaker-normalised runs in one table, or a run without a row of the task.
     """
     sides, normalised = [], {}
     for run in runs:
-        table = read_predictions(root, run, roles=("valid", "oof"))
-        table = table.filter(pc.equal(table["task"], name))
-        role = "oof" if "oof" in set(table["role"].to_pylist()) else "valid"
+        table = held_out_rows(root, run, name)
+        if not table.num_rows:
+            raise nothing_held_out(root, [run], name)
+        role = table["role"][0].as_py()
         facts = storage.read_json(layout.run_uri(root, run, layout.CONFIG))
         normalised[run] = facts.get("normalise", "none")
         folds = facts.get("folds")
         protocol = f"out of fold by {folds}" if role == "oof" else "valid split"
         if normalised[run] != "none":
             protocol += f", normalised by {normalised[run]} (transductive)"
-        sides.append(side_of(run, protocol, table.filter(pc.equal(table["role"], role)), task))
+        sides.append(side_of(run, protocol, table, task))
     if len(set(normalised.values())) > 1 and "none" in normalised.values():
         raise ConfigError(
             f"speaker-normalised runs are not compared with others; came: {normalised}"

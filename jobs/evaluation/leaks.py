@@ -21,8 +21,8 @@ from fusion.statistics import Groups
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.features import resolve_features
+from jobs.catalog.groups import group_names
 from jobs.catalog.manifest import read_dataset, read_manifest
-from jobs.training.feeds import Store
 from jobs.training.loading import Request, load
 
 Against = Literal["valid", "test"]
@@ -134,8 +134,7 @@ def drawn_clips(root: str, name: str, part: str) -> frozenset[int]:
     if part == "train" and not kept.any() and (split == "test").any():
         kept = split != "test"
     clip_id = table["clip_id"].to_numpy()[kept]
-    named = zip(np.array(table["group"].to_pylist(), object)[kept], clip_id, strict=True)
-    group = np.array([f"clip {clip}" if who is None else str(who) for who, clip in named])
+    group = group_names(np.array(table["group"].to_pylist(), object)[kept], clip_id)
     people, sizes = np.unique(group, return_counts=True)
     if len(people) < FEWEST_GROUPS:
         return frozenset()
@@ -152,23 +151,12 @@ def pooled_split(root: str, folder: str, name: str, clips: frozenset[int], *, te
     )
     data = load(request)
     (store,) = data.feed.stores.values()
-    kept = data.clips.known[name].numpy() & steps_of(store).numpy()
+    kept = data.clips.known[name].numpy() & store.present.numpy()
     rows = torch.from_numpy(np.flatnonzero(kept))
-    groups = [
-        group or f"clip {clip}"
-        for group, clip in zip(data.clips.group[kept], data.clips.clip_id[kept], strict=True)
-    ]
+    groups = group_names(data.clips.group[kept], data.clips.clip_id[kept]).tolist()
     target = data.clips.targets[name][rows]
     return Split(
         features=store.gather(rows).values[:, 0],
         target=target.reshape(-1),
         groups=Groups.of(groups),
     )
-
-
-def steps_of(store: Store) -> torch.Tensor:
-    """Whether each clip has a valid step [clip]."""
-    clip = torch.arange(len(store.lengths)).repeat_interleave(store.lengths)
-    present = torch.zeros(len(store.lengths), dtype=torch.bool)
-    present[clip[store.valid]] = True
-    return present

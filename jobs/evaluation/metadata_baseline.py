@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fusion.tasks import Task
+from jobs.catalog.groups import group_names
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut
 from jobs.training.targets import encode_targets
@@ -122,11 +123,10 @@ def read_facts(root: str, name: str, task: Task, *, test: bool) -> Facts:
             words[key] = values
         else:
             numbers[key] = found
-    pairs = zip(column("group"), column("clip_id"), strict=True)
     target, known = encode_targets(table[name], task)
     return Facts(
         clip_id=table["clip_id"].to_numpy(),
-        group=np.array([group or f"clip {clip}" for group, clip in pairs], object),
+        group=group_names(column("group"), table["clip_id"].to_numpy()),
         numbers=numbers,
         words={key: np.array(values, object) for key, values in words.items()},
         target=target,

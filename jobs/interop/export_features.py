@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.errors import ConfigError
-from cluster.settings import nearest
 from fusion.tasks import Task
 from jobs.catalog.features import read_features, resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.tasks import pick_task
 
 MMSA_KEYS = {"text": "text", "audio": "audio", "video": "vision"}
 SPLITS = ("train", "valid", "test")
@@ -50,7 +49,7 @@ def select(root: str, inputs: Mapping[str, str], task: str | None, *, max_steps:
         NotPreparedError: no such table.
     """
     dataset = read_dataset(root)
-    name = chosen_task(dataset.tasks, task)
+    name, kind = pick_task(dataset, task)
     manifest = read_manifest(root)
     clip_ids = manifest["clip_id"].to_pylist()
     values, lengths = {}, {}
@@ -61,22 +60,11 @@ def select(root: str, inputs: Mapping[str, str], task: str | None, *, max_steps:
         texts=tuple(text or "" for text in manifest["text"].to_pylist()),
         splits=tuple(split or "train" for split in manifest["split"].to_pylist()),
         task=name,
-        kind=dataset.tasks[name],
+        kind=kind,
         labels=tuple(manifest[name].to_pylist()),
         values=values,
         lengths=lengths,
     )
-
-
-def chosen_task(tasks: Mapping[str, Task], task: str | None) -> str:
-    """The task that was named, or the only one."""
-    if task is None and len(tasks) == 1:
-        return next(iter(tasks))
-    if task is None:
-        raise ConfigError(f"which task? type: --task NAME; there are: {', '.join(sorted(tasks))}")
-    if task not in tasks:
-        raise ConfigError(f"there is no task {task!r}; {nearest(task, list(tasks))}")
-    return task
 
 
 def padded(

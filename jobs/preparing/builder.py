@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.console import readable
-from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.manifest import manifest_files, read_folds
 from jobs.catalog.names import checked_name
@@ -117,15 +116,10 @@ def _facts(table: pa.Table, collected: Collected, config: Preparation) -> dict[s
         "name": collected.name,
         "licence": collected.licence,
         "manifest": digest.hexdigest()[:12],
-        "tasks": {name: _task_facts(task) for name, task in collected.tasks.items()},
+        "tasks": {name: task.to_json() for name, task in collected.tasks.items()},
         "profile": profile_fields(collected),
         "source": str(getattr(config, "source", "")),
     }
-
-
-def _task_facts(task: Task) -> dict[str, Any]:
-    bounds = None if task.range is None else list(task.range)
-    return {"kind": task.kind, "classes": list(task.classes), "range": bounds}
 
 
 def _same_folds(root: str, name: str, fold_of: Mapping[int, int]) -> bool:

@@ -28,6 +28,7 @@ from jobs.catalog.predictions import (
     held_out,
     seeds_averaged,
 )
+from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting
 from jobs.evaluation.leaks import known_leaks
 from jobs.evaluation.learning_curve import Point, share_curves
@@ -170,11 +171,9 @@ def gather(
     if not names and not imported:
         raise ConfigError("nothing to report on: name --runs, or a --bundle made of some")
     dataset = read_dataset(root)
-    task_name = task or (facts or {}).get("task") or next(iter(dataset.tasks))
-    if task_name not in dataset.tasks:
-        raise ConfigError(f"--task {task_name}: the dataset has {', '.join(dataset.tasks)}")
-    kind = dataset.tasks[task_name]
-    held = _members(root, names, imported, task_name, kind, dataset.tasks)
+    first = next(iter(dataset.tasks), None)
+    task_name, kind = pick_task(dataset, task or (facts or {}).get("task") or first)
+    held = _members(root, names, imported, task_name, kind)
     held, fused = with_bundle(root, held, bundle, task_name, kind)
     configs = run_configs(root)
     own = normalised_runs(configs, names)
@@ -232,15 +231,9 @@ def _members(
     imported: Sequence[str],
     name: str,
     task: Task,
-    tasks: Mapping[str, Task],
 ) -> HeldOut:
     """Runs and imported predictions on rows that none of them trained on."""
     held = held_out(root, runs, name, task) if runs else None
-    if held is not None and not len(held.clip_id):
-        raise ConfigError(
-            f"{', '.join(runs)} have no held-out rows of {name!r}; type another --task "
-            f"({', '.join(tasks)})"
-        )
     return add_members(root, held, imported, name, task)
 
 

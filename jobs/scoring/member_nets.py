@@ -24,7 +24,7 @@ from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
 from jobs.catalog.predictions import MemberRows, mean_of_seeds
-from jobs.training.net_input import Feed
+from jobs.training.net_input import Feed, has_input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +71,13 @@ def predict_member(member: MemberNets, feed: Feed, name: str, task: Task) -> Mem
     target, known = predicted[0].targets[name].double(), predicted[0].known[name]
     target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
     at = np.searchsorted(feed.clips.clip_id, predicted[0].clip_id.numpy())
-    present = has_input(feed)[at]
+    present = has_input(feed).numpy()[at]
     return MemberRows(
         clip_id=predicted[0].clip_id.numpy()[present],
         fold=np.zeros(int(present.sum()), np.int64),
         target=target.numpy()[present],
         scores=scores[present],
     )
-
-
-def has_input(feed: Feed) -> np.ndarray:
-    """Which clips have a valid step of any input [clip]."""
-    present = np.zeros(len(feed.clips), bool)
-    for store in feed.stores.values():
-        clip = torch.arange(len(store.lengths)).repeat_interleave(store.lengths)
-        present[clip[store.valid].numpy()] = True
-    return present
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +97,7 @@ class Fusion:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
         """The fusion that a `predictor.json` describes."""
-        bounds = facts.get("range")
-        task = Task(
-            kind=facts["kind"],
-            classes=tuple(facts["classes"]),
-            range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
-        )
+        task = Task.from_json(facts)
         decided = facts.get("decision")
         each = facts.get("member_calibration", {})
         return cls(

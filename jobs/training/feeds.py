@@ -79,6 +79,12 @@ class Store:
         """Steps of each clip."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    @property
+    def present(self) -> Tensor:
+        """Whether each clip has a valid step: bool [clip]."""
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), self.valid.long().cumsum(0)])
+        return ends[self.offsets[1:]] > ends[self.offsets[:-1]]
+
     def gather(self, clips: Tensor) -> Sequence:
         """Padded steps of some clips, float32; -1 and a clip without steps give a mask of zeros."""
         there = clips.clamp(min=0)

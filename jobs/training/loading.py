@@ -7,7 +7,7 @@ alone, so that the same seed gives the same batches either way.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
-from cluster.settings import nearest
 from encoders import ENCODERS
 from fusion.batch import Axis
 from fusion.nets import net_axis
@@ -24,6 +23,7 @@ from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
+from jobs.catalog.tasks import pick_tasks
 from jobs.training.feeds import Clips, Store
 from jobs.training.mapped import Budget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
@@ -121,7 +121,7 @@ class Library:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.dataset = read_dataset(request.root)
-        self.tasks = tasks_of(self.dataset, request.tasks)
+        self.tasks = pick_tasks(self.dataset, request.tasks)
         self.clips = read_clips(request, self.tasks)
         self.folders = feature_folders(request.root)
         if request.views and not any(
@@ -244,6 +244,16 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
     columns = ["clip_id", "split", "group", "speaker", "dialogue", "turn", *tasks]
     table = read_manifest(request.root, columns).sort_by("clip_id")
     is_test = np.array([split == "test" for split in table["split"].to_pylist()], bool)
+    if not request.test and is_test.all():
+        of = (
+            f"all {len(is_test)} clips are of the test split"
+            if len(is_test)
+            else "there are no clips"
+        )
+        raise ConfigError(
+            f"{request.root}: {of}, so nothing is left to train on; type: affuse prepare with other "
+            "--split shares, or on more clips"
+        )
     table = table.filter(pa.array(is_test if request.test else ~is_test))
     if request.clips is not None:
         table = table.filter(
@@ -290,19 +300,6 @@ def checked(clips: Clips, *, test: bool) -> Clips:
     if not test and bool((clips.split == "test").any()):
         raise TestSplitError("rows of the test split reached training; only `evaluate` reads them")
     return clips
-
-
-def tasks_of(dataset: Dataset, names: Sequence[str]) -> dict[str, Task]:
-    """Some tasks of a dataset; all where none is named.
-
-    Raises:
-        ConfigError: an unknown one, naming the nearest.
-    """
-    known = list(dataset.tasks)
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"there is no task {name!r}; {nearest(name, known)}")
-    return {name: dataset.tasks[name] for name in (names or known)}
 
 
 def _inputs(request: Request, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

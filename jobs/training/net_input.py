@@ -8,6 +8,9 @@ card of a net how its own was (both are a `fusion.predictor.Feeding`); here it m
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from fusion.batch import Axis
 from fusion.nets import net_axis
 from fusion.predictor import Card, Feeding, Pool
@@ -87,6 +90,11 @@ def make_store(
     store = store_of(table, clips.clip_id, pool, allocate, writable=True)
     remove_speakers(store, clips, enrolment(normalise))
     return store
+
+
+def has_input(feed: Feed) -> Tensor:
+    """Whether each clip has a valid step of any input: bool [clip]."""
+    return torch.stack([store.present for store in feed.stores.values()]).any(0)
 
 
 def pool_of(asked: Pool, axis: Axis, *, single: bool) -> Pool:

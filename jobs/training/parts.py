@@ -9,6 +9,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from fusion.training.ordering import seed_of
 from jobs.catalog import layout
+from jobs.catalog.groups import group_names
 from jobs.catalog.predictions import predictions_uri
 from jobs.training.feeds import Clips
 
@@ -95,7 +96,7 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
     Raises:
         ConfigError: there is only one group that has labels.
     """
-    group = group_names(clips)
+    group = group_names(clips.group, clips.clip_id)
     labelled = np.stack([is_known(flags) for flags in clips.known.values()]).any(0)
     names, counts = np.unique(group[among & labelled], return_counts=True)
     if len(names) < 2:
@@ -110,7 +111,7 @@ def some_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.
 
 def share_of_groups(clips: Clips, among: np.ndarray, share: float, seed: int) -> np.ndarray:
     """The first groups of a random order, at least one; those of a smaller share are among them."""
-    group = group_names(clips)
+    group = group_names(clips.group, clips.clip_id)
     names = np.unique(group[among])
     order = np.random.default_rng(seed).permutation(len(names))
     return among & np.isin(group, names[order[: max(1, round(share * len(names)))]])
@@ -119,9 +120,3 @@ def share_of_groups(clips: Clips, among: np.ndarray, share: float, seed: int) ->
 def is_known(flags: Tensor) -> np.ndarray:
     """Whether a clip has a target, or one of several labels [clip]."""
     return flags.reshape(len(flags), -1).any(1).numpy()
-
-
-def group_names(clips: Clips) -> np.ndarray:
-    """Name of each clip's group; a clip without one stands for itself."""
-    pairs = zip(clips.group, clips.clip_id, strict=True)
-    return np.array([f"clip {clip}" if name is None else str(name) for name, clip in pairs])

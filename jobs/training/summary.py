@@ -13,7 +13,6 @@ from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
-from fusion.predictor import task_from_json
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.predictions import (
@@ -37,7 +36,7 @@ def summarise(root: str, run: str, parts: Sequence[Part]) -> dict[str, Any]:
         part: storage.read_json(storage.join(part.folder(root, run), layout.CARD)) for part in parts
     }
     first = cards[parts[0]]
-    tasks = {name: task_from_json(task) for name, task in first["tasks"].items()}
+    tasks = {name: Task.from_json(task) for name, task in first["tasks"].items()}
     said = read_predictions(root, run)
     table = pa.concat_tables(
         [

@@ -30,10 +30,12 @@ from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
+from jobs.catalog.groups import group_names
 from jobs.catalog.predictions import write_predictions
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
-from jobs.training.parts import Part, Split, group_names, split_of
+from jobs.training.net_input import has_input
+from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +173,9 @@ def train_part(
 
 def solved(predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group) -> Fitted:
     """The one solution of a convex net; each worker of a group finds it by itself."""
-    codes = torch.from_numpy(np.unique(group_names(data.clips), return_inverse=True)[1])
+    codes = torch.from_numpy(
+        np.unique(group_names(data.clips.group, data.clips.clip_id), return_inverse=True)[1]
+    )
     fitted = fit_convex(
         predictor, data.feed, tasks=data.tasks, train=train, groups=codes[train], recipe=recipe
     )
@@ -204,7 +208,7 @@ def publish_part(root: str, run: str, trained: Trained, data: Data, card: Card) 
 
 def predictions_table(run: str, part: Part, roles: Mapping[str, Predicted], data: Data) -> pa.Table:
     """Rows whose target is known; scores are null for a clip that has none of the inputs."""
-    has_input = torch.stack([_present(store) for store in data.feed.stores.values()]).any(0)
+    heard = has_input(data.feed).numpy()
     parts = []
     for role, got in roles.items():
         at = np.searchsorted(data.clips.clip_id, got.clip_id.numpy())
@@ -219,7 +223,7 @@ def predictions_table(run: str, part: Part, roles: Mapping[str, Predicted], data
                 target, kept = target.unsqueeze(1), known
             rows = at[kept.numpy()]
             scores = got.logits[name][kept].double().tolist()
-            said = has_input[torch.from_numpy(rows)].tolist()
+            said = heard[rows].tolist()
             columns = {
                 "clip_id": data.clips.clip_id[rows],
                 "run": pa.array([run] * len(rows), pa.string()),
@@ -265,10 +269,3 @@ def check_net(net: str, options: Mapping[str, Any]) -> None:
         net_config(net, options)
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
-
-
-def _present(store: Any) -> Tensor:
-    """Which clips have at least one valid step."""
-    clip = torch.arange(len(store.lengths)).repeat_interleave(store.lengths)
-    counts = torch.zeros(len(store.lengths), dtype=torch.int64)
-    return counts.index_add_(0, clip, store.valid.long()) > 0

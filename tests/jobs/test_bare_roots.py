@@ -1,0 +1,166 @@
+"""Every job on a root that lacks something: one line that says what, and never a traceback."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster import storage, tables
+from jobs import __main__ as command
+from jobs.catalog import layout
+
+CLIP = 103
+
+
+def manifest(root: str) -> list[str]:
+    folder = layout.manifest_uri(root, "abc")
+    return [storage.join(folder, name) for name in storage.names(folder)]
+
+
+def only(root: str, keep) -> None:
+    """Keep some rows of the manifest; `keep` maps a table to a mask."""
+    for number, file in enumerate(manifest(root)):
+        table = storage.read_table(file)
+        table = table.filter(pa.array(keep(table), pa.bool_()))
+        storage.remove(file)
+        if table.num_rows or number == 0:
+            storage.publish_table(table, file)
+
+
+def change(root: str, column: str, value) -> None:
+    for file in manifest(root):
+        table = storage.read_table(file)
+        at = table.column_names.index(column)
+        kind = table.schema.field(column).type
+        other = pa.array([value] * table.num_rows, kind)
+        storage.publish_table(table.set_column(at, table.schema.field(column), other), file)
+
+
+def facts(root: str, **changed) -> None:
+    uri = layout.dataset_uri(root)
+    storage.publish_json({**storage.read_json(uri), **changed}, uri)
+
+
+def nothing(root: str) -> None:
+    shutil.rmtree(root)
+
+
+def no_tasks(root: str) -> None:
+    facts(root, tasks={})
+
+
+def no_features(root: str) -> None:
+    shutil.rmtree(layout.features_uri(root))
+
+
+def no_runs(root: str) -> None:
+    del root
+
+
+def no_labels(root: str) -> None:
+    change(root, "emotion", None)
+    change(root, "arousal", None)
+
+
+def one_class(root: str) -> None:
+    change(root, "emotion", "sad")
+    change(root, "arousal", 0.5)
+
+
+def one_group(root: str) -> None:
+    change(root, "group", "everybody")
+    change(root, "split", None)
+
+
+def all_test(root: str) -> None:
+    change(root, "split", "test")
+
+
+def one_clip(root: str) -> None:
+    only(root, lambda table: np.array(table["clip_id"].to_pylist()) == CLIP)
+
+
+def no_clips(root: str) -> None:
+    only(root, lambda table: np.zeros(table.num_rows, bool))
+
+
+def no_manifest(root: str) -> None:
+    shutil.rmtree(layout.manifest_uri(root, "abc"))
+
+
+def begun_run(root: str) -> None:
+    """A run that was stopped before its first net."""
+    storage.publish_json({"net": "lf_dnn"}, layout.run_uri(root, "voice", layout.CONFIG))
+    storage.publish_bytes(b"", layout.part_uri(root, "voice", 0, 0, layout.CHECKPOINT))
+
+
+def mute_run(root: str) -> None:
+    """A run that says nothing of any clip."""
+    rows = {f.name: pa.nulls(0, f.type) for f in tables.PREDICTIONS.schema}
+    storage.publish_json({"net": "lf_dnn"}, layout.run_uri(root, "voice", layout.CONFIG))
+    table = tables.PREDICTIONS.conform(pa.table(rows))
+    storage.publish_table(table, layout.part_uri(root, "voice", 0, 0, layout.PREDICTIONS))
+
+
+BARE = {
+    each.__name__: each
+    for each in (
+        nothing, no_tasks, no_features, no_runs, no_labels, one_class, one_group, all_test, one_clip,
+        no_clips, no_manifest, begun_run, mute_run,
+    )
+}  # fmt: skip
+
+COMMANDS = {
+    "train": "train --inputs voice --epochs 1 --no-tracking",
+    "train by folds": "train --inputs voice --folds speaker --epochs 1 --no-tracking",
+    "train a dialogue net": "train --inputs voice --net m2fnet --epochs 1 --no-tracking",
+    "train a task": "train --inputs voice --tasks emotion --epochs 1 --no-tracking",
+    "tune": "tune --inputs voice --trials 1 --no-tracking",
+    "ensemble": "ensemble --runs voice",
+    "ensemble of a task": "ensemble --runs voice --task emotion",
+    "evaluate a run": "evaluate --runs voice",
+    "evaluate a bundle": "evaluate --bundle best",
+    "score a bundle": "score --bundle best",
+    "score features": "score --bundle face_expression --source features",
+    "report runs": "report --runs voice",
+    "report a bundle": "report --bundle best",
+    "compare": "compare --runs voice face",
+    "compare a task": "compare --runs voice face --task emotion",
+    "compare bundles": "compare --bundles best other",
+    "annotate": "annotate clip.mp4 --scores {root}/scores/best",
+    "features export": "features export --inputs video=face --task emotion --out {out}/out.npz",
+    "features import": "features import --file {out}/in.csv --name mine --modality audio",
+}
+
+
+def refusal(root: str, words: str, out: Path, capsys) -> tuple[int, list[str]]:
+    """Exit status of a command and what it says on stderr."""
+    argv = words.format(root=root, out=out).split()
+    if argv[0] != "annotate":
+        at = 2 if argv[0] == "features" else 1
+        argv[at:at] = ["--root", root]
+    capsys.readouterr()
+    status = command.run(argv)
+    return status, capsys.readouterr().err.strip().splitlines()
+
+
+@pytest.mark.parametrize("bare", BARE.values(), ids=BARE.keys())
+def test_every_job_says_in_one_line_what_a_root_lacks(bare, write_root, tmp_path, capsys):
+    root = write_root(str(tmp_path / "own"))
+    Path(tmp_path, "in.csv").write_text("name,a,b\nclip0,1,2\n")
+    bare(root)
+    wrong = {}
+    for name, words in COMMANDS.items():
+        if name.startswith(("train", "tune")) and bare in (no_runs, begun_run, mute_run):
+            continue  # nothing is lacking
+        try:
+            status, said = refusal(root, words, tmp_path, capsys)
+        except Exception as error:  # noqa: BLE001  (a traceback, of whatever)
+            wrong[name] = repr(error)
+            continue
+        may = words.startswith("features")
+        if (status, len(said)) not in [(1, 1), (2, 1), *([(0, 0)] if may else [])]:
+            wrong[name] = f"{status}: {said}"
+    assert not wrong
