@@ -3,17 +3,12 @@
 What travels: the sources of the four packages and the job's config as one JSON file. The cluster's machines
 install what the metadata asks for, unless their image has it already. A job runs once: whoever submitted it
 submits it again, and it does what is missing.
-
-Ray runs whatever it is sent, so the Jobs port must never face a network without token authentication. The
-token is taken from a file or the environment, sent as a header, and never printed or put into the job.
 """
 
 import asyncio
 import contextlib
 import datetime
-import ipaddress
 import json
-import logging
 import re
 import tempfile
 import time
@@ -22,17 +17,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from cluster.errors import ConfigError, SubmissionError
-from cluster.shipping import project_metadata, stage
+from cluster.errors import SubmissionError
+from cluster.shipping import stage
 
 CONFIG_FILE = "submitted.json"
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 MAX_LOST_CONNECTIONS = 5
-PASSED_BY_RAY = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Variables that Ray's client prefers over the address it is given, in this order."""
-
 PROJECT = "affuse"
 
 
@@ -54,138 +45,6 @@ class Entrypoint:
         return {name: value for name, value in asked.items() if value}
 
 
-# ---- the token and the connection
-
-
-def read_token(path: str | None, environment: Mapping[str, str]) -> str | None:
-    """The token that the cluster asks for, from where Ray looks for it.
-
-    Args:
-        path: a file; wins over the environment.
-        environment: `RAY_AUTH_TOKEN`, else `RAY_AUTH_TOKEN_PATH`, else ``~/.ray/auth_token``.
-
-    Returns:
-        The token, or None where there is none to be found.
-
-    Raises:
-        SubmissionError: a file that was named is absent or empty.
-    """
-    if path is None and environment.get("RAY_AUTH_TOKEN"):
-        return environment["RAY_AUTH_TOKEN"].strip()
-    named = path or environment.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named).expanduser() if named else _default_token_file(environment)
-    try:
-        token = file.read_text().strip()
-    except OSError as error:
-        if named is None:
-            return None
-        raise SubmissionError(
-            f"token file {file}: {error.strerror}; type: ray get-auth-token > {file}"
-        ) from error
-    if not token:
-        raise SubmissionError(f"token file {file} is empty; type: ray get-auth-token > {file}")
-    return token
-
-
-def _default_token_file(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("HOME", "~")).expanduser() / ".ray" / "auth_token"
-
-
-def connect(address: str, token: str | None, environment: Mapping[str, str]) -> Any:
-    """A client of the cluster's Jobs API, after its version and the token were tried.
-
-    Args:
-        address: ``http://host:8265`` or ``https://...``.
-        token: sent as a bearer header.
-        environment: refused where a variable would send the job to another cluster.
-
-    Raises:
-        ConfigError: not an address of the Jobs API.
-        SubmissionError: nobody answers, the token is refused, or the cluster runs another Ray.
-    """
-    check_address(address)
-    for name in PASSED_BY_RAY:
-        other = environment.get(name)
-        if other and other.rstrip("/") != address.rstrip("/"):
-            raise SubmissionError(
-                f"{name}={other} would win over --address {address}; type: unset {name}"
-            )
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    _check_version(address, _ask_version(address, headers))
-    from ray.job_submission import JobSubmissionClient
-
-    for name in ("ray.dashboard", "ray._private.runtime_env"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # where each package was zipped
-    return JobSubmissionClient(address, headers=headers)
-
-
-def check_address(address: str) -> None:
-    """Refuse what is not the URL of a Jobs API.
-
-    Raises:
-        ConfigError: with the form that is expected.
-    """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"--address {address!r}: expected the dashboard's URL such as http://127.0.0.1:8265, "
-            "not Ray's own port"
-        )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address names this machine (a tunnel to a cluster does too)."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _ask_version(address: str, headers: Mapping[str, str]) -> str:
-    import requests
-
-    try:
-        answer = requests.get(
-            f"{address.rstrip('/')}/api/version", headers=dict(headers), timeout=20
-        )
-    except requests.exceptions.RequestException as error:
-        raise SubmissionError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}); is the tunnel open? "
-            "type: ssh -N -L 8265:127.0.0.1:8265 HEAD, or kubectl port-forward service/HEAD 8265"
-        ) from error
-    if answer.status_code in (401, 403):
-        said = "needs a token" if answer.status_code == 401 else "refused the token"
-        raise SubmissionError(
-            f"the cluster at {address} {said}; type: ray get-auth-token > FILE on its head node, "
-            "and give --token-path FILE"
-        )
-    try:
-        return str(answer.json()["ray_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise SubmissionError(
-            f"what answers at {address} is not a Ray dashboard (HTTP {answer.status_code})"
-        ) from error
-
-
-def _check_version(address: str, version: str) -> None:
-    from packaging.requirements import Requirement
-
-    ray = next(
-        requirement
-        for requirement in map(Requirement, project_metadata()["dependencies"])
-        if requirement.name == "ray"
-    )
-    if not ray.specifier.contains(version, prereleases=True):
-        raise SubmissionError(
-            f"the cluster at {address} runs Ray {version}, this project needs ray{ray.specifier}; "
-            "start it from an image with such a Ray"
-        )
-
-
-# ---- the job
-
-
 def new_submission_id(job: str) -> str:
     """A name that sorts by time and says what runs, such as ``affuse-encode-20260102-030405-1f2e``."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
@@ -205,7 +64,7 @@ def submit(
     """Send one job and return its submission id.
 
     Args:
-        client: from `connect`.
+        client: from `cluster.jobs_api.connect`.
         words: the job and its command, e.g. ``["encode"]`` or ``["features", "import"]``.
         config: its resolved config.
         submission_id: must not have been used on this cluster.
@@ -262,14 +121,11 @@ def refusals(what: str) -> Iterator[None]:
         raise SubmissionError(f"{what}: {said}") from error
 
 
-# ---- staying with it
-
-
 def follow(client: Any, submission_id: str, *, write: Callable[[str], object]) -> Any:
     """Copy a job's log until it ends, across lost connections.
 
     Args:
-        client: from `connect`.
+        client: from `cluster.jobs_api.connect`.
         submission_id: the job.
         write: takes each new piece of the log.
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import settings, shipping, storage, submission
+from cluster import jobs_api, settings, shipping, storage, submission
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
 from cluster.settings import Place
@@ -69,7 +69,7 @@ class Config:
     """Job to run, with its flags; on the command line it follows `--`."""
 
     def __post_init__(self) -> None:
-        submission.check_address(self.address)
+        jobs_api.check_address(self.address)
         chosen = sum(map(bool, (self.command, self.attach, self.stop)))
         if chosen != 1:
             raise ConfigError(
@@ -95,9 +95,9 @@ def configure(argv: list[str]) -> Config:
 
 def main(config: Config) -> None:
     """Submit, follow or stop; exits with the job's own status."""
-    token = submission.read_token(config.token_path, os.environ)
+    token = jobs_api.read_token(config.token_path, os.environ)
     job = None if not config.command else resolve(config.command, config.address)
-    client = submission.connect(config.address, token, os.environ)
+    client = jobs_api.connect(config.address, token, os.environ)
     if config.stop is not None:
         print(f"{config.stop}: {submission.stop(client, config.stop)}")
         return
@@ -182,7 +182,7 @@ def check_place(key: str, place: str, address: str) -> None:
     Raises:
         ConfigError: naming the two ways out.
     """
-    if "://" not in place and not submission.is_loopback(address):
+    if "://" not in place and not jobs_api.is_loopback(address):
         raise ConfigError(
             f"{flag(key)} {place} is a path of this machine, which the cluster at {address} does not "
             f"see; give s3://..., or file://{storage.absolute(place)} for a folder that is "
@@ -202,7 +202,7 @@ def send(client: Any, job: Job, config: Config) -> str:
         extras = sorted({*config.extras, *shipping.extras_for(job.places)})
         packages = shipping.requirements(extras)
         print(f"installing {len(packages)} requirements there (extras: {', '.join(extras)})")
-    if not submission.is_loopback(config.address) and config.address.startswith("http://"):
+    if not jobs_api.is_loopback(config.address) and config.address.startswith("http://"):
         print("warning: http to another machine shows the token to the network; use a tunnel")
     name = submission.submit(
         client,

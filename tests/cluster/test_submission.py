@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import shipping, submission
+from cluster import jobs_api, shipping, submission
 from cluster.errors import ConfigError, SubmissionError
 from cluster.submission import Entrypoint
 
@@ -65,7 +65,7 @@ class TestToken:
     def test_a_named_file_wins_over_the_environment(self, tmp_path):
         file = tmp_path / "token"
         file.write_text("from-file\n")
-        assert submission.read_token(str(file), {"RAY_AUTH_TOKEN": "x"}) == "from-file"
+        assert jobs_api.read_token(str(file), {"RAY_AUTH_TOKEN": "x"}) == "from-file"
 
     def test_the_environment_is_read_in_rays_order(self, tmp_path):
         (tmp_path / ".ray").mkdir()
@@ -73,26 +73,26 @@ class TestToken:
         (tmp_path / "other").write_text("path")
         home = {"HOME": str(tmp_path)}
         path = {**home, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}
-        assert submission.read_token(None, home) == "home"
-        assert submission.read_token(None, path) == "path"
-        assert submission.read_token(None, {**path, "RAY_AUTH_TOKEN": " direct "}) == "direct"
+        assert jobs_api.read_token(None, home) == "home"
+        assert jobs_api.read_token(None, path) == "path"
+        assert jobs_api.read_token(None, {**path, "RAY_AUTH_TOKEN": " direct "}) == "direct"
 
     def test_no_token_anywhere_is_none(self, tmp_path):
-        assert submission.read_token(None, {"HOME": str(tmp_path)}) is None
+        assert jobs_api.read_token(None, {"HOME": str(tmp_path)}) is None
 
     def test_a_named_file_that_is_absent_or_empty_is_refused(self, tmp_path):
         with pytest.raises(SubmissionError, match=r"No such file.*type: ray get-auth-token"):
-            submission.read_token(str(tmp_path / "no"), {})
+            jobs_api.read_token(str(tmp_path / "no"), {})
         (tmp_path / "empty").touch()
         with pytest.raises(SubmissionError, match="is empty"):
-            submission.read_token(str(tmp_path / "empty"), {})
+            jobs_api.read_token(str(tmp_path / "empty"), {})
 
 
 class TestAddress:
     @pytest.mark.parametrize("address", ["ray://h:10001", "h:8265", "auto", "http://"])
     def test_only_the_dashboards_url_is_an_address(self, address):
         with pytest.raises(ConfigError, match="expected the dashboard's URL"):
-            submission.check_address(address)
+            jobs_api.check_address(address)
 
     @pytest.mark.parametrize(
         ("address", "expected"),
@@ -106,20 +106,20 @@ class TestAddress:
         ],
     )
     def test_loopback_is_told_from_the_network(self, address, expected):
-        assert submission.is_loopback(address) is expected
+        assert jobs_api.is_loopback(address) is expected
 
     def test_a_variable_that_would_win_over_the_address_is_refused(self):
         with pytest.raises(SubmissionError, match="unset RAY_ADDRESS"):
-            submission.connect(ADDRESS, None, {"RAY_ADDRESS": "http://elsewhere:8265"})
+            jobs_api.connect(ADDRESS, None, {"RAY_ADDRESS": "http://elsewhere:8265"})
 
     def test_a_cluster_with_another_ray_is_refused(self):
         with pytest.raises(SubmissionError, match=r"runs Ray 2\.40\.0, this project needs ray"):
-            submission._check_version(ADDRESS, "2.40.0")
-        submission._check_version(ADDRESS, "2.60.0")
+            jobs_api._check_version(ADDRESS, "2.40.0")
+        jobs_api._check_version(ADDRESS, "2.60.0")
 
     def test_nobody_there_says_how_to_open_a_tunnel(self):
         with pytest.raises(SubmissionError, match="type: ssh -N -L 8265"):
-            submission.connect("http://127.0.0.1:9", None, {})
+            jobs_api.connect("http://127.0.0.1:9", None, {})
 
 
 class TestWhatTravels:

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from cluster import submission
+from cluster import jobs_api, submission
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from jobs import JOBS, submit
@@ -187,8 +187,8 @@ class TestMain:
                 raise cluster.details
             return cluster.details
 
-        monkeypatch.setattr(submission, "connect", lambda *arguments: object())
-        monkeypatch.setattr(submission, "read_token", lambda *arguments: "t")
+        monkeypatch.setattr(jobs_api, "connect", lambda *arguments: object())
+        monkeypatch.setattr(jobs_api, "read_token", lambda *arguments: "t")
         monkeypatch.setattr(submission, "submit", accept)
         monkeypatch.setattr(submission, "follow", follow)
         monkeypatch.setattr(submission, "stop", lambda client, name: "STOPPED")
