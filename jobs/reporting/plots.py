@@ -1,13 +1,8 @@
-"""The pictures of a report, in one style: colour-blind safe, readable in print, no decoration.
+"""The pictures of a report; every function takes plain numbers and gives a PNG."""
 
-Every function takes plain numbers and gives a PNG. Matplotlib draws without a display.
-"""
-
-import functools
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,23 +11,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-INK, MUTED, RULE = "#222222", "#6b7280", "#d4d4d8"
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
-    "#0072b2", "#d55e00", "#009e73", "#b2182b", "#8e5ea2", "#56b4e9", "#e69f00",
-)  # fmt: skip
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, RED)
-STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK,
-    "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.linewidth": 0.8,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.6,
-    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "lines.linewidth": 1.6, "legend.frameon": False, "legend.fontsize": 9,
-}  # fmt: skip
-DPI = 160
-WIDTH = 7.2
-"""Of a picture [inch]; the report shows it as wide as its text."""
+from jobs.reporting.figure import (
+    BLUE,
+    DPI,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    RULE,
+    SERIES,
+    SKY,
+    WIDTH,
+    YELLOW,
+    new_figure,
+    new_grid,
+    png,
+    shorten,
+    styled,
+)
 
 Shown = Sequence[tuple[str, str, float, float, float]]
 """(name, role, value, low, high)."""
@@ -43,24 +39,10 @@ ROLE_COLOURS = {
 }  # fmt: skip
 
 
-P = ParamSpec("P")
-
-
-def styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
-    """Draw in the style of this file and leave the process its own."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
-        with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
 @styled
 def intervals(lines: Shown, metric: str, *, limit: tuple[str, float] | None = None) -> bytes:
     """A dot and its 95 % interval for each way to answer; `limit` is a dashed line with a name."""
-    figure, axes = _new(0.36 * len(lines) + 1.0)
+    figure, axes = new_figure(0.36 * len(lines) + 1.0)
     for height, (_, role, value, low, high) in enumerate(reversed(lines)):
         colour = ROLE_COLOURS[role]
         if np.isfinite([low, high]).all():
@@ -76,14 +58,14 @@ def intervals(lines: Shown, metric: str, *, limit: tuple[str, float] | None = No
             limit[0], (limit[1], 1.01), xycoords=("data", "axes fraction"), ha="center",
             fontsize=8.5, color=INK,
         )  # fmt: skip
-    return _png(figure)
+    return png(figure)
 
 
 @styled
 def confusion(counts: NDArray[np.float64], classes: Sequence[str], title: str) -> bytes:
     """Rows are the truth: share of each true class, with the counts written in."""
     size = 0.62 * len(classes) + 2.2
-    figure, axes = _new(min(size * 0.85, 8.5), width=min(size + 0.8, 9.5))
+    figure, axes = new_figure(min(size * 0.85, 8.5), width=min(size + 0.8, 9.5))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(len(classes)):
@@ -103,20 +85,20 @@ def confusion(counts: NDArray[np.float64], classes: Sequence[str], title: str) -
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
-    return _png(figure)
+    return png(figure)
 
 
 @styled
 def scatter(value: NDArray[np.float64], target: NDArray[np.float64], title: str) -> bytes:
     """Predicted over true values of a regression."""
-    figure, axes = _new(4.6, width=5.2)
+    figure, axes = new_figure(4.6, width=5.2)
     low, high = min(value.min(), target.min()), max(value.max(), target.max())
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle="--")
     axes.plot(target, value, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
     axes.set_xlabel("true value")
     axes.set_ylabel("predicted value")
     axes.set_title(title)
-    return _png(figure)
+    return png(figure)
 
 
 @styled
@@ -127,7 +109,7 @@ def learning_curves(
 
     Thin lines are folds and seeds, thick ones their mean until the first of them stopped.
     """
-    figure, grid = _grid(len(runs), 2, row_height=1.9)
+    figure, grid = new_grid(len(runs), 2, row_height=1.9)
     for row, (run, histories) in enumerate(runs.items()):
         for column, keys in enumerate((("train/loss", "valid/loss"), (metric,))):
             axes = grid[row][column]
@@ -142,7 +124,7 @@ def learning_curves(
         grid[-1][column].set_xlabel("epoch")
     if grid[0][0].get_legend_handles_labels()[0]:
         grid[0][0].legend(loc="upper right")
-    return _png(figure)
+    return png(figure)
 
 
 def _thin_and_mean(
@@ -166,7 +148,7 @@ def over_groups(
     runs: Mapping[str, Sequence[tuple[float, float, float, float]]], metric: str, floor: float
 ) -> bytes:
     """(groups trained on, value, low, high) of each run as a line; `floor` is the majority's figure."""
-    figure, axes = _new(3.4)
+    figure, axes = new_figure(3.4)
     for (run, points), colour in zip(runs.items(), cycle(SERIES), strict=False):
         groups, values, low, high = np.array(points).T
         axes.plot(groups, values, "o-", color=colour, markersize=5, label=shorten(run))
@@ -177,7 +159,7 @@ def over_groups(
     axes.set_xlabel("groups that a net was trained on")
     axes.set_ylabel(f"{metric}, 95 % interval")
     axes.legend(loc="best")
-    return _png(figure)
+    return png(figure)
 
 
 @styled
@@ -206,7 +188,7 @@ def reliability(
     lower.set_xlim(0, 1)
     lower.set_xlabel("confidence of the answer")
     lower.set_ylabel("clips")
-    return _png(figure)
+    return png(figure)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -225,7 +207,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 @styled
 def bars(shares: Mapping[str, float], label: str) -> bytes:
     """Weights of the members of an ensemble."""
-    figure, axes = _new(0.34 * len(shares) + 0.9)
+    figure, axes = new_figure(0.34 * len(shares) + 0.9)
     names = [*shares][::-1]
     values = [shares[name] for name in names]
     axes.barh(range(len(names)), values, color=BLUE, height=0.62)
@@ -236,7 +218,7 @@ def bars(shares: Mapping[str, float], label: str) -> bytes:
     axes.set_xlim(min(0, *values) if len(values) > 1 else 0, 1.12 * room)
     axes.set_xlabel(label)
     axes.grid(axis="y", visible=False)
-    return _png(figure)
+    return png(figure)
 
 
 ROLE_NAMES = {"train": "trained on", "valid": "chose the epoch", "oof": "held out"}
@@ -245,7 +227,7 @@ ROLE_NAMES = {"train": "trained on", "valid": "chose the epoch", "oof": "held ou
 @styled
 def role_dots(roles: Mapping[str, Mapping[str, float]], metric: str) -> bytes:
     """The figure of each run on rows it trained on, rows that chose the epoch, and held-out rows."""
-    figure, axes = _new(0.36 * len(roles) + 1.3)
+    figure, axes = new_figure(0.36 * len(roles) + 1.3)
     names = [*roles][::-1]
     for height, run in enumerate(names):
         values = list(roles[run].values())
@@ -264,14 +246,14 @@ def role_dots(roles: Mapping[str, Mapping[str, float]], metric: str) -> bytes:
     axes.set_xlabel(metric)
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    return _png(figure)
+    return png(figure)
 
 
 @styled
 def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], label: str) -> bytes:
     """Trials of a search: one line a trial across its settings, coloured by its score (lower is better)."""
     names = list(columns)
-    figure, axes = _new(3.9, width=max(WIDTH, 1.25 * len(names) + 1.6))
+    figure, axes = new_figure(3.9, width=max(WIDTH, 1.25 * len(names) + 1.6))
     values = np.asarray(score, float)
     span = np.ptp(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
     low = float(np.nanmin(values))
@@ -299,7 +281,7 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
     axes.spines[["left", "bottom"]].set_visible(False)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(low, low + (span or 1.0)), "viridis_r")
     figure.colorbar(scale, ax=axes, fraction=0.03, pad=0.02, label=label)
-    return _png(figure)
+    return png(figure)
 
 
 ABSENT = -0.12
@@ -325,28 +307,3 @@ def _axis_of(values: Sequence[object]) -> tuple[list[float], list[tuple[float, s
     at = {text: index / max(1, len(known) - 1) for index, text in enumerate(known)}
     heights = [ABSENT if value is None else at[str(value)] for value in values]
     return heights, [(height, text) for text, height in at.items()] + missing
-
-
-def shorten(text: str, most: int = 34) -> str:
-    """A long name with its middle left out; no mathematics is read into user-made text."""
-    if len(text) > most:
-        half = (most - 3) // 2
-        text = f"{text[:half]}...{text[-half:]}"
-    return text.replace("$", r"\$")
-
-
-def _new(height: float, *, width: float = WIDTH) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    return figure, figure.subplots()
-
-
-def _grid(rows: int, columns: int, *, row_height: float) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(WIDTH, row_height * rows + 0.3), dpi=DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, [list(line) for line in axes]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
