@@ -19,6 +19,9 @@ from torch import Tensor
 
 from fusion.losses._rows import row_weights
 
+SHARES = (20.0, 5.0, 1.0)
+"""Weights of triplet, covariance and variance in the loss."""
+
 
 def triplet(
     logits: Tensor,
@@ -59,13 +62,21 @@ def adaptive_triplet(
     negative: Float[Tensor, "row width"],
     *,
     weight: Float[Tensor, " row"] | None = None,
-    w_triplet: float = 20.0,
-    w_covariance: float = 5.0,
-    w_variance: float = 1.0,
+    shares: tuple[float, float, float] = SHARES,
     deviation: float = 1.0,
     eps: float = 1e-6,
 ) -> Mapping[str, Tensor]:
-    """`total` and its parts `triplet`, `covariance`, `variance`; `each` is the triplet loss of each row."""
+    """`total` and its parts `triplet`, `covariance`, `variance`; `each` is the triplet loss of each row.
+
+    Args:
+        anchor: embeddings.
+        positive: of the anchor's class.
+        negative: of another class.
+        weight: of each row; by default all count alike.
+        shares: weights of triplet, covariance and variance in the total.
+        deviation: standard deviation that no width should fall below.
+        eps: added where something is divided by or rooted.
+    """
     d_ap, d_an = _distance(anchor, positive), _distance(anchor, negative)
     d_pn = _distance(positive, negative)
     margin = 2 + 2 / (torch.exp(4 * d_ap) + eps) + 2 / (torch.exp(4 - 4 * d_an) + eps)
@@ -74,7 +85,7 @@ def adaptive_triplet(
     sets = (anchor, positive, negative)
     covariance = torch.stack([_covariance(x) for x in sets]).sum()
     variance = torch.stack([_variance(x, deviation, eps) for x in sets]).sum()
-    total = w_triplet * mean + w_covariance * covariance + w_variance * variance
+    total = shares[0] * mean + shares[1] * covariance + shares[2] * variance
     return {
         "total": total,
         "triplet": mean,

@@ -10,64 +10,83 @@ Shapes: batch, time, row, outputs.
 """
 
 from collections.abc import Callable, Mapping
-
-from torch import Tensor
+from dataclasses import dataclass
 
 from fusion.predictor import Predictor
 from fusion.tasks import Task
 from fusion.training.outcome import Fitted, NotFiniteError
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed, ViewFeed
+from fusion.training.rows import Feed, RowSplit, ViewFeed
 from fusion.training.trainer import Trainer
 from fusion.workers import Group
 
-__all__ = ["Feed", "Fitted", "Group", "NotFiniteError", "OnEpoch", "ViewFeed", "fit"]
+__all__ = [
+    "Course",
+    "Feed",
+    "Fitted",
+    "Group",
+    "NotFiniteError",
+    "OnEpoch",
+    "RowSplit",
+    "ViewFeed",
+    "fit",
+]
 
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], bool]
 """(record of the epoch, function that gives the state to go on from) -> True to stop."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a training draws by, where it goes on from, who hears of its epochs, and where it ends."""
+
+    seed: int = 0
+    """Names everything random."""
+
+    resume: bytes | None = None
+    """The state an `on_epoch` gave, to go on after that epoch."""
+
+    on_epoch: OnEpoch | None = None
+    """Called after each epoch on every worker, with equal records."""
+
+    last_epoch: int | None = None
+    """The last one, where the recipe (and its schedule) would go on."""
+
+
 def fit(
     predictor: Predictor,
     feed: Feed,
+    rows: RowSplit,
+    recipe: Recipe,
     *,
     tasks: Mapping[str, Task],
-    train: Tensor,
-    valid: Tensor,
-    recipe: Recipe,
-    seed: int = 0,
     group: Group | None = None,
-    resume: bytes | None = None,
-    on_epoch: OnEpoch | None = None,
-    last_epoch: int | None = None,
+    course: Course | None = None,
 ) -> Fitted:
     """Train until `epochs` or until `monitor` stops getting better.
 
     Args:
         predictor: net behind its fitted scaler; trained in place.
         feed: where rows come from.
-        tasks: what is predicted; the first one is monitored.
-        train: rows to fit on [row].
-        valid: rows that choose the epoch [row]; empty: the last epoch counts.
+        rows: which of them train, and which choose the epoch.
         recipe: how.
-        seed: names everything random.
+        tasks: what is predicted; the first one is monitored.
         group: the workers; by default this one alone.
-        resume: the state an `on_epoch` gave, to go on after that epoch.
-        on_epoch: called after each epoch on every worker, with equal records.
-        last_epoch: the last one, where the recipe (and its schedule) would go on.
+        course: seed, start and end; by default of seed 0 from the first epoch to the recipe's last.
 
     Raises:
         ValueError: no training rows, or a recipe that does not suit the tasks.
         NotFiniteError: a loss, weight or prediction that is not finite; nothing of it is kept as best.
     """
-    if len(train) == 0:
+    if len(rows.train) == 0:
         raise ValueError("there are no training rows")
-    trainer = Trainer(predictor, feed, tasks, train, valid, recipe, seed, group or Group())
-    if resume is not None:
-        trainer.load(resume)
+    group, course = group or Group(), course or Course()
+    trainer = Trainer(predictor, feed, rows, recipe, tasks=tasks, seed=course.seed, group=group)
+    if course.resume is not None:
+        trainer.load(course.resume)
     stopped = False
     # Asked before an epoch and not after it: a state to go on from may be that of the last one.
-    while not (stopped or trainer.done or trainer.epoch == last_epoch):
+    while not (stopped or trainer.done or trainer.epoch == course.last_epoch):
         record = trainer.run_epoch()
-        stopped = on_epoch is not None and on_epoch(record, trainer.state)
+        stopped = course.on_epoch is not None and course.on_epoch(record, trainer.state)
     return trainer.finish(stopped=stopped)

@@ -1,11 +1,23 @@
 """The data sets that training reads: rows by index."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from fusion.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSplit:
+    """Rows of a feed by what training does with them."""
+
+    train: Tensor
+    """To fit on [row]."""
+
+    valid: Tensor
+    """To choose the epoch by [row]; empty: the last epoch counts."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from fusion.training.ordering import epoch_steps, generator_of, seed_of, share_o
 from fusion.training.outcome import Fitted, NotFiniteError
 from fusion.training.predicting import figures, joined, predict
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed, ViewFeed
+from fusion.training.rows import Feed, RowSplit, ViewFeed
 from fusion.workers import Group
 
 PROBED = 64
@@ -37,15 +37,15 @@ class Trainer:
         self,
         predictor: Predictor,
         feed: Feed,
-        tasks: Mapping[str, Task],
-        train: Tensor,
-        valid: Tensor,
+        rows: RowSplit,
         recipe: Recipe,
+        *,
+        tasks: Mapping[str, Task],
         seed: int,
         group: Group,
     ) -> None:
         self.predictor, self.feed, self.tasks = predictor.to(group.device), feed, dict(tasks)
-        self.train, self.valid = train, valid
+        self.train, self.valid = rows.train, rows.valid
         self.recipe, self.seed, self.group = recipe, seed, group
         self.first = next(iter(self.tasks))
         self.objective = self._objective()
@@ -56,10 +56,10 @@ class Trainer:
         self.chances = self._chances() if recipe.balanced else None
         self.chooses = self._chooses()
         self.train_row = torch.full((len(feed.lengths),), -1)
-        self.train_row[train] = torch.arange(len(train))
+        self.train_row[self.train] = torch.arange(len(self.train))
         self.net = self._distributed()
         self.optimiser = optimiser_of(predictor.net, recipe)
-        num_steps = recipe.epochs * -(-len(train) // recipe.batch_size)
+        num_steps = recipe.epochs * -(-len(self.train) // recipe.batch_size)
         self.schedule = schedule_of(self.optimiser, recipe, num_steps)
         half = recipe.precision == "float16"
         self.grad_scaler = torch.amp.GradScaler(group.device.type, enabled=half)

@@ -25,7 +25,7 @@ from fusion.nets import NETS, is_convex, net_config
 from fusion.predictor import Card, Predictor
 from fusion.scaling import Scaler
 from fusion.training.convex import fit_convex
-from fusion.training.loop import Fitted, Group, NotFiniteError, OnEpoch, fit
+from fusion.training.loop import Course, Fitted, Group, NotFiniteError, RowSplit, fit
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
@@ -104,16 +104,6 @@ class Trained:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """Checkpoint to resume from, callback for each epoch, and last epoch of a training."""
-
-    resume: bytes | None = None
-    on_epoch: OnEpoch | None = None
-    last_epoch: int | None = None
-    """Epoch at which a refit ends: the one that its folds found best."""
-
-
 def train_part(
     choice: NetChoice,
     data: Data,
@@ -131,7 +121,8 @@ def train_part(
         DivergedError: a loss, weight or prediction is not finite.
     """
     start = time.monotonic()
-    group, course = group or Group(), course or Course()
+    group = group or Group()
+    course = dataclasses.replace(course or Course(), seed=part.seed)
     split = choice.split(data.clips, part)
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid", "oof")}
     try:
@@ -142,15 +133,11 @@ def train_part(
             fitted = fit(
                 predictor,
                 data.feed,
+                RowSplit(train=rows["train"], valid=rows["valid"]),
+                recipe,
                 tasks=data.tasks,
-                train=rows["train"],
-                valid=rows["valid"],
-                recipe=recipe,
-                seed=part.seed,
                 group=group,
-                resume=course.resume,
-                on_epoch=course.on_epoch,
-                last_epoch=course.last_epoch,
+                course=course,
             )
     except NotFiniteError as error:
         raise diverged(choice, part, error) from error

@@ -11,7 +11,7 @@ import torch
 from cluster import settings, storage
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
-from fusion.training.loop import Group, OnEpoch
+from fusion.training.loop import Course, Group, OnEpoch
 from fusion.training.recipe import Recipe
 from jobs.catalog import run_names
 from jobs.training import train_part
@@ -25,7 +25,6 @@ from jobs.training.run import (
     request_of,
     run_uri,
 )
-from jobs.training.train_part import Course
 
 LOOK_S = 0.5
 """Between two looks at what other workers have published [s]."""

@@ -206,9 +206,9 @@ def test_the_adaptive_triplet_equals_the_public_code():
         (torch.float32, "output", "grad", 1e-5),
     ):
         inputs = [torch.tensor(z[f"input/{n}"]).to(dtype).requires_grad_() for n in names]
-        weights = {n: float(z[f"hyper/{n}"]) for n in ("w_triplet", "w_covariance", "w_variance")}
+        shares = tuple(float(z[f"hyper/{n}"]) for n in ("w_triplet", "w_covariance", "w_variance"))
         terms = adaptive_triplet(
-            *inputs, **weights, deviation=float(z["hyper/gamma"]), eps=float(z["hyper/eps"])
+            *inputs, shares=shares, deviation=float(z["hyper/gamma"]), eps=float(z["hyper/eps"])
         )
         for key in ("total", "triplet", "covariance", "variance"):
             expected = torch.tensor(z[f"{output}/{key}"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from fusion.training.loop import Group, fit
+from fusion.training.loop import Course, Group, RowSplit, fit
 from fusion.training.objective import Objective
 from fusion.training.ordering import epoch_steps, share_of
 from fusion.training.recipe import Recipe
@@ -30,14 +30,11 @@ def train(recipe=RECIPE, *, resume=None, on_epoch=None, group=None, net="concat_
     return fit(
         made_up.new_predictor(feed, TRAIN, net, **options),
         feed,
+        RowSplit(train=TRAIN, valid=VALID),
+        recipe,
         tasks=made_up.TASKS,
-        train=TRAIN,
-        valid=VALID,
-        recipe=recipe,
-        seed=3,
         group=group,
-        resume=resume,
-        on_epoch=on_epoch,
+        course=Course(seed=3, resume=resume, on_epoch=on_epoch),
     )
 
 
@@ -77,12 +74,10 @@ class TestViews:
         return fit(
             made_up.new_predictor(feed, TRAIN),
             feed,
+            RowSplit(train=TRAIN, valid=VALID),
+            RECIPE,
             tasks=made_up.TASKS,
-            train=TRAIN,
-            valid=VALID,
-            recipe=RECIPE,
-            seed=3,
-            **how,
+            course=Course(seed=3, **how),
         )
 
     def test_every_epoch_draws_each_row_once_and_all_views_come_up(self):
