@@ -22,7 +22,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig, ray_session
 from cluster.settings import Place
-from encoders.spec import describe
+from encoders.registry import describe
 from encoders.store import DEFAULT_STORE
 from jobs import encode, ensemble, evaluate, models, prepare, report, train, tune
 from jobs.catalog import layout

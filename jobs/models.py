@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from cluster.settings import Place
 from encoders import ENCODERS, TRANSCRIBERS, store
-from encoders.spec import Descriptor, EncoderSpec, Weights, describe, find
+from encoders.registry import describe, find
+from encoders.spec import Descriptor, EncoderSpec, Weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def test_the_generic_package_names_resolve_to_this_checkout(package):
 
 def test_listing_encoders_imports_no_heavy_library():
     code = (
-        "import sys, encoders.spec as s, encoders as e;"
+        "import sys, encoders.registry as s, encoders as e;"
         "[s.find(n) for n in {**e.ENCODERS, **e.TRANSCRIBERS}];"
         "print([m for m in ('torch', 'transformers', 'ray', 'pandas') if m in sys.modules])"
     )
@@ -125,3 +125,58 @@ def test_a_circle_is_found_however_the_import_is_written(back):
 def test_jobs_have_no_private_files_but_the_command_line():
     private = {path.name for path in (ROOT / "jobs").glob("_*.py") if path.stem[:2] != "__"}
     assert private == {"_cli.py", "_features.py"}  # the latter for scripts elsewhere
+
+
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 7
+"""Lines of a file, lines of a function, parameters of a function besides `self`."""
+
+OVER_THE_LIMITS = {
+    # One block of a backward pass: every tensor that it reads, and every one that it fills.
+    "fusion/nets/kernels/lstm.py _steps_back_compiled: parameters",
+    # To be cut; nothing may be added.
+    "fusion/statistics.py: lines",
+    "fusion/statistics.py paired: parameters",
+    "jobs/ensemble.py publish: parameters",
+    "jobs/evaluation/speaker_normalised.py judged_apart: parameters",
+    "jobs/reporting/evidence.py gather: lines",
+    "jobs/reporting/evidence.py: lines",
+    "jobs/score.py: lines",
+}
+
+
+def over_limits(path: str, text: str) -> dict[str, int]:
+    """What of a file is more than a reader can hold: the file, its functions, their parameters."""
+    counts = [(f"{path}: lines", len(text.splitlines()), MAX_FILE)]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            counts.append((f"{path} {node.name}: lines", length, MAX_FUNCTION))
+            given = node.args
+            names = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            count = sum(each is not None and each.arg not in ("self", "cls") for each in names)
+            counts.append((f"{path} {node.name}: parameters", count, MAX_PARAMETERS))
+    return {what: count for what, count, most in counts if count > most}
+
+
+def test_files_functions_and_parameter_lists_stay_short():
+    found = {}
+    for path in sources().values():
+        found |= over_limits(path.relative_to(ROOT).as_posix(), path.read_text())
+    more = {what: count for what, count in found.items() if what not in OVER_THE_LIMITS}
+    assert not more, "split it"
+    assert not OVER_THE_LIMITS - found.keys(), "it is short now: take it off OVER_THE_LIMITS"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def f(a, b, c, d, e, f, g): ...", {}),
+        ("def f(a, b, c, d, e, f, g, h): ...", {"x f: parameters": 8}),
+        ("def f(a, /, b, c, *d, e, f, g, **h): ...", {"x f: parameters": 8}),
+        ("class A:\n    def f(self, b, c, d, e, f, g, h): ...", {}),
+        ("async def f():\n" + "    a = 1\n" * 60, {"x f: lines": 61}),
+        ("a = 1\n" * 351, {"x: lines": 351}),
+    ],
+)
+def test_what_is_too_long_is_found(text, expected):
+    assert over_limits("x", text) == expected

@@ -23,7 +23,7 @@ import numpy as np
 from cluster import storage
 from cluster.errors import MediaError
 from cluster.resources import Plan
-from encoders import spec
+from encoders import registry
 from encoders.media import ClipSource, Source
 from encoders.spec import Clip, Descriptor, FramePolicy, Frames, Needs, Transcript
 from encoders.store import local_paths
@@ -107,7 +107,7 @@ def script(work: Work, sources: Sequence[ClipSource], threads: int, device: str)
     failed: set[int] = set()
     if work.transcriber is not None:
         weights = local_paths(work.transcriber.weights, work.store)
-        ear = spec.load_transcriber(work.transcriber, weights, device=device, threads=threads)
+        ear = registry.load_transcriber(work.transcriber, weights, device=device, threads=threads)
         mute = [source for source in sources if source.text is None]
         run = _run(work.transcriber, lambda clip: ear.transcribe([clip])[0], mute)
         sources = [_told(source, run.results.get(source.clip_id)) for source in sources]
@@ -274,7 +274,7 @@ def loaded(
     load = known.get(descriptor.spec.implementation)
     if load is not None and descriptor.options.get("context", "none") == "none":
         return load(weights["model"], device)
-    encoder = spec.load(descriptor, weights, device=device, threads=threads)
+    encoder = registry.load(descriptor, weights, device=device, threads=threads)
     return lambda clip: encoder.encode([clip])[0]
 
 

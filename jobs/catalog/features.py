@@ -265,7 +265,7 @@ def _resolved(root: str, kind: layout.TableKind, name: str) -> str:
 def _options_of(name: str) -> dict[str, Any] | None:
     """The options that a text names, defaults filled in; None for a name without meaning for an encoder."""
     from encoders import ENCODERS, TRANSCRIBERS
-    from encoders.spec import describe
+    from encoders.registry import describe
 
     plain, colon, _ = name.partition(":")
     if plain in ENCODERS or (plain in TRANSCRIBERS and colon):

@@ -54,7 +54,8 @@ def typed(facts: Mapping[str, Any]) -> str:
     'minilm:pool=mean'
     """
     from encoders import ENCODERS, TRANSCRIBERS
-    from encoders.spec import GENERAL_OPTIONS, find
+    from encoders.registry import find
+    from encoders.spec import GENERAL_OPTIONS
 
     name = str(facts["name"])
     known = name in ENCODERS or name in TRANSCRIBERS

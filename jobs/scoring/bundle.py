@@ -9,7 +9,8 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import Descriptor, describe
+from encoders.registry import describe
+from encoders.spec import Descriptor
 from fusion.nets import net_axis
 from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_manifest

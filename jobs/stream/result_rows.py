@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cluster import tables
 from cluster.errors import Fault, MediaError
-from encoders import spec
+from encoders.clip import Word
 from encoders.media import Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Modality, Transcript
 
@@ -98,7 +98,7 @@ def with_transcripts(decoded: Sequence[Decoded], transcripts: pa.Table) -> list[
             faults = {**item.faults, "text": MediaError(Fault(fault), detail)}
             filled.append(replace(item, faults=faults))
         else:
-            words = None if row["words"] is None else [spec.Word(**word) for word in row["words"]]
+            words = None if row["words"] is None else [Word(**word) for word in row["words"]]
             clip = replace(item.clip, text=row["text"], words=words)
             filled.append(replace(item, clip=clip))
     return filled

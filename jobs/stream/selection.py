@@ -6,7 +6,8 @@ from dataclasses import replace
 from cluster import storage
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import Descriptor, View, describe, find
+from encoders.registry import describe, find
+from encoders.spec import Descriptor, View
 from encoders.store import local_paths
 from jobs.catalog.manifest import read_manifest
 from jobs.stream.job import Work

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
 from cluster.resources import DEVICE_BATCH
-from encoders import spec
+from encoders import registry
 from encoders.media import Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
@@ -70,7 +70,7 @@ class Workbench:
         # An encoder and its views are one model.
         self._encoders = {
             item.folder: batcher(
-                spec.load(
+                registry.load(
                     item,
                     local_paths(item.weights, work.store),
                     device=device,
@@ -82,7 +82,7 @@ class Workbench:
         }
         self._transcribe: Batcher[Transcript] | None = None
         if work.transcriber is not None and work.transcribes:
-            transcriber = spec.load_transcriber(
+            transcriber = registry.load_transcriber(
                 work.transcriber,
                 local_paths(work.transcriber.weights, work.store),
                 device=device,

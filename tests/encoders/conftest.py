@@ -9,7 +9,8 @@ import pytest
 
 from cluster.errors import WeightsError
 from encoders import ENCODERS, store
-from encoders.spec import Clip, Frames, describe, find
+from encoders.registry import describe, find
+from encoders.spec import Clip, Frames
 
 sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 

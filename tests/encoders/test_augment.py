@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encoders.spec import Clip, Encoded, FramePolicy, Frames, Needs, Word, describe
+from encoders.registry import describe
+from encoders.spec import Clip, Encoded, FramePolicy, Frames, Needs, Word
 from encoders.views import (
     View,
     augmented,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from encoders import ENCODERS
-from encoders.spec import POOLS, Encoder, Frames, Word, load
+from encoders.registry import load
+from encoders.spec import POOLS, Encoder, Frames, Word
 
 NUM_ENCODERS = 25
 

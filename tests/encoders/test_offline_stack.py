@@ -12,7 +12,8 @@ from cluster.errors import ConfigError, WeightsError
 from encoders.audio import _whisper
 from encoders.audio._voice import VoiceActivity, speech_spans, windows_of
 from encoders.audio._word_times import monotonic_path, words_of
-from encoders.spec import Clip, Word, describe, load, load_transcriber
+from encoders.registry import describe, load, load_transcriber
+from encoders.spec import Clip, Word
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.spec import load
+from encoders.registry import load
 
 BASE = ("hubert_base", "wav2vec2_base", "wavlm_base")
 

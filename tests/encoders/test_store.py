@@ -8,7 +8,8 @@ import pytest
 
 from cluster.errors import WeightsError
 from encoders import store
-from encoders.spec import Weights, describe
+from encoders.registry import describe
+from encoders.spec import Weights
 
 CONTENT = b"numbers"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ import torch
 
 from cluster.errors import WeightsError
 from encoders.audio._vggish_net import WIDTHS, VggishNet, load_parameters, log_mel, patches
-from encoders.spec import load
+from encoders.registry import load
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("AFFUSE_GOLDEN", ROOT.parent / "shared" / "golden"))
@@ -96,7 +96,7 @@ class TestCheckpoint:
         assert load_parameters(tmp_path / "net.pth")["features.0.bias"].shape == (64,)
 
     def test_another_network_is_refused(self, tmp_path):
-        from encoders.spec import describe
+        from encoders.registry import describe
 
         torch.save({"conv.weight": torch.ones(1)}, tmp_path / "net.pth")
         descriptor = describe(f"vggish:weights=file://{tmp_path}/net.pth")

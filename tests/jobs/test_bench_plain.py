@@ -9,7 +9,8 @@ import pytest
 from cluster.errors import WeightsError
 from encoders import store
 from encoders.media import ClipSource, Decoder, Source
-from encoders.spec import FramePolicy, Needs, describe
+from encoders.registry import describe
+from encoders.spec import FramePolicy, Needs
 from jobs.benchmarking import plain_script
 from jobs.benchmarking.plain_script import Plain, decoded, loaded, picked, script, some_of
 from jobs.stream.job import Work

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import describe
+from encoders.registry import describe
 from jobs.catalog.manifest import UnitRef
 from jobs.stream.job import UnitTask, Work
 from jobs.stream.pending import in_order, restricted

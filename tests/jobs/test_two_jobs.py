@@ -13,7 +13,7 @@ import pytest
 from cluster import storage, tables
 from cluster.unit_tables import UnitIndex, locate, mended, publish_unit
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders.spec import describe
+from encoders.registry import describe
 from jobs import encode
 from jobs.__main__ import run
 from jobs.catalog.compaction import compact, recall

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import stamps, storage, tables
-from encoders.spec import View, describe
+from encoders.registry import describe
+from encoders.spec import View
 from jobs.__main__ import run
 from jobs.catalog.manifest import read_manifest, read_unit
 from jobs.catalog.manifest import units as unit_refs

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster import storage, tables
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.unit_tables import publish_unit, with_versions
-from encoders.spec import describe
+from encoders.registry import describe
 from jobs import score
 from jobs.__main__ import run
 from jobs.catalog.features import features_uri, read_features

@@ -3,7 +3,7 @@
 import torch
 
 from cluster import storage
-from encoders.spec import describe
+from encoders.registry import describe
 from fusion import predictor as nets
 from fusion.late import rule_class
 from fusion.late.calibration import Calibration
