@@ -69,6 +69,9 @@ class Decoded:
     partial: Mapping[Modality, str] = field(default_factory=dict)
     """Why less was read than asked for (truncated, damaged, capped)."""
 
+    no_views: bool = False
+    """No augmented views are made of it: it is of the test split."""
+
 
 def probe(source: Source | str) -> Probe:
     """Read a file's headers in this process; `Decoder.probe` does it in the supervised one.

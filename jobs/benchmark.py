@@ -121,11 +121,7 @@ def measured_tasks(refs: Sequence[UnitRef], work: Work, clips: int) -> list[Unit
     """Whole units, spread over the set, that hold about so many clips; every encoder is to do."""
     total = sum(ref.num_clips for ref in refs)
     share = max(1, round(total / clips))
-    todo = tuple(range(len(work.descriptors)))
-    return [
-        UnitTask(ref=ref, todo=todo, transcribe=work.transcriber is not None)
-        for ref in refs[::share]
-    ]
+    return [UnitTask(ref=ref, todo=work.everything) for ref in refs[::share]]
 
 
 def one_pass(plan: Plan) -> Plan:

@@ -30,27 +30,23 @@ from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
 from jobs.catalog.compaction import compact
-from jobs.catalog.features import current_rows
-from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
-from jobs.preparing import probing
 from jobs.preparing.builder import build
-from jobs.preparing.rows import checked, clips_of
 from jobs.scoring import work_folder
-from jobs.scoring.bundle import Bundle, as_needed, check_speakers, open_bundle
+from jobs.scoring.bundle import Bundle, as_needed, check_speakers, from_features
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
-from jobs.scoring.one_by_one import OneByOne
-from jobs.scoring.scorer import scorer
+from jobs.scoring.in_process import OneByOne, score_here
+from jobs.scoring.opening import open_bundle
+from jobs.scoring.scorer import Scorer
 from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 from jobs.stream.autotune import Autotune, autotuned
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
-from jobs.stream.rescue import settled
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
 from jobs.stream.selection import models_gb
@@ -149,7 +145,8 @@ def score_files(config: Config, bundle: Bundle) -> None:
     if len(files) > FEW:
         score_many(config, bundle, files)
         return
-    table = in_order(score_here(config, bundle, files))
+    encoder = OneByOne(work_of(config, bundle), config.decoding, config.stall_limit_s)
+    table = in_order(score_here(files, encoder, Scorer(bundle, config.root)))
     show(table)
     if config.out is not None:
         write_out(config, files, table)
@@ -209,23 +206,6 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
     work_folder.put_away(root)
 
 
-def score_here(config: Config, bundle: Bundle, files: Sequence[str]) -> pa.Table:
-    """Decode, encode and predict in this process; no Ray, one decoded clip in memory at a time."""
-    collected = Files(root="", files=tuple(files)).collect()
-    sources = [s for row in checked(collected) for s in (row.video, row.audio) if s is not None]
-    stamps = probing.stamps_of((source.uri for source in sources), 4)
-    clips = clips_of(collected, stamps, probing.probe_all(sources, stamps, {}, 1), None)
-    job, task = _job(config, bundle), _whole(bundle, 1)
-    encoder = OneByOne(job, task)
-    outcomes = [encoder.outcome(clip) for clip in clips]
-    parts = settled(job.work, task, clips, outcomes)
-    features = {
-        job.work.descriptors[index].folder: pa.concat_tables([part[index] for part in parts])
-        for index in task.todo
-    }
-    return scorer(config.bundle, config.root, config.transcriber).scores(clips, features)
-
-
 def score_dataset(config: Config, bundle: Bundle) -> None:
     """Score the units of a dataset that have no scores yet.
 
@@ -250,10 +230,9 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
         return
     left = sum(ref.num_clips for ref in todo)
     print(f"{left} of {total} clips to score with {bundle.name}")
-    if from_features(config, bundle):
+    if from_features(config.root, bundle, config.source):
         print("source: stored features, because every clip has them")
-        judge = scorer(config.bundle, config.root, config.transcriber)
-        score_stored(config.root, bundle, judge, refs, uri)
+        score_stored(config.root, bundle, Scorer(bundle, config.root), refs, uri)
     else:
         if bundle.linked:
             names = " ".join(item.spec.name for item in bundle.encoders)
@@ -267,36 +246,15 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     print(f"wrote {uri}: {total} clips")
 
 
-def from_features(config: Config, bundle: Bundle) -> bool:
-    """Whether stored features are read.
-
-    Raises:
-        NotPreparedError: they were asked for, or nothing else can be read, and some are missing.
-        ConfigError: raw clips were asked for, and an input was imported.
-    """
-    if config.source == "clips":
-        bundle.refuse_raw()
-        return False
-    for folder, name in bundle.imported.items():
-        if not storage.exists(features_uri(config.root, f"{folder}/descriptor.json")):
-            raise NotPreparedError(
-                f"the bundle reads the imported table {folder}, which is not under {config.root}/features; "
-                f"type: affuse features import --root {config.root} --name {name} --file FILE "
-                "--modality MODALITY"
-            )
-    try:
-        for folder in bundle.folders:
-            current_rows(config.root, folder)
-    except NotPreparedError:
-        if config.source == "features" or bundle.imported:
-            raise
-        return False
-    return True
-
-
 def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
     """Decode, encode and predict in one stream."""
-    job = _job(config, bundle, uri)
+    job = StreamJob(
+        root=config.root,
+        work=work_of(config, bundle),
+        decoding=config.decoding,
+        sink=ScoreSink(bundle=bundle, root=config.root, uri=uri),
+        stall_limit_s=config.stall_limit_s,
+    )
     models = models_gb(job.work)
     capacity = local_capacity(config.session)
     plan = None if capacity is None else plan_stream(models, capacity, config.workers)
@@ -308,7 +266,7 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
                 f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
             )
         print("\n".join(plan.lines()), flush=True)
-        tasks = [replace(_whole(bundle, ref.num_clips), ref=ref) for ref in todo]
+        tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in todo]
         sized = autotuned(job, tasks, plan, capacity, config.workers, config.autotune)
         job, plan = sized.job, sized.plan
         total = sum(ref.num_clips for ref in todo)
@@ -321,28 +279,9 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
             run_units(job, tasks, plan, progress, unpublished)
 
 
-def _job(config: Config, bundle: Bundle, uri: str = "") -> StreamJob:
-    """The stream that encodes and scores; its weights are found before anything starts."""
+def work_of(config: Config, bundle: Bundle) -> Work:
+    """The encoders of the bundle; their weights are found before anything starts."""
     store = storage.absolute(config.store)
     for item in (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])):
         local_paths(item.weights, store)
-    return StreamJob(
-        root=config.root,
-        work=Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store),
-        decoding=config.decoding,
-        sink=ScoreSink(
-            bundle=config.bundle,
-            root=config.root,
-            transcriber=config.transcriber,
-            uri=uri,
-            reads=reads_of(bundle),
-        ),
-        stall_limit_s=config.stall_limit_s,
-    )
-
-
-def _whole(bundle: Bundle, clips: int) -> UnitTask:
-    """A unit with all of its results missing."""
-    ref = UnitRef(unit="", file="", row_group=0, num_clips=clips, cost=0.0)
-    todo = tuple(range(len(bundle.encoders)))
-    return UnitTask(ref=ref, todo=todo, transcribe=bundle.transcriber is not None)
+    return Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store)

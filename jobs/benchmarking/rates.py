@@ -11,9 +11,10 @@ from typing import Any
 from cluster.resources import Plan
 from encoders.media import Decoded
 from jobs.catalog.manifest import read_unit
-from jobs.stream.decode import decode_rows
+from jobs.stream.actor import worker_device
+from jobs.stream.decode import decode_rows, decoder_of
 from jobs.stream.job import StreamJob, UnitReport, UnitTask
-from jobs.stream.pipeline import stream, worker_device
+from jobs.stream.pipeline import stream
 from jobs.stream.workbench import Workbench
 
 SETTLED = (0.1, 0.9)
@@ -74,10 +75,11 @@ class PartBench:
     def decode(self) -> float:
         """Decode every unit [s]; the first clip's start of the child is not counted."""
         rows = [read_unit(task.ref).to_pylist() for task in self.tasks]
-        decode_rows(self.job, self.tasks[0], rows[0][:1])
+        work, decoder = self.job.work, decoder_of(self.job.decoding)
+        decode_rows(work, self.tasks[0].todo, rows[0][:1], decoder)
         begun = time.perf_counter()
         self.decoded = [
-            decode_rows(self.job, task, unit)[0]
+            decode_rows(work, task.todo, unit, decoder)
             for task, unit in zip(self.tasks, rows, strict=True)
         ]
         return time.perf_counter() - begun
@@ -86,7 +88,7 @@ class PartBench:
         """Load the models and run each once, so that nothing is set up inside the measurement."""
         self.decoded = self.decoded if decoded is None else [list(unit) for unit in decoded]
         self.bench = Workbench(self.job.work, device=worker_device())
-        self.bench.run(self.decoded[0], self.tasks[0].todo, transcribe=self.tasks[0].transcribe)
+        self.bench.run(self.decoded[0], self.tasks[0].todo)
 
     def encode(self) -> tuple[float, dict[str, float]]:
         """Run all models over the units in memory [s], in all and of each."""
@@ -94,7 +96,7 @@ class PartBench:
         seconds: dict[str, float] = {}
         begun = time.perf_counter()
         for unit, task in zip(self.decoded, self.tasks, strict=True):
-            result = self.bench.run(unit, task.todo, transcribe=task.transcribe)
+            result = self.bench.run(unit, task.todo)
             for name, value in result.seconds.items():
                 seconds[name] = seconds.get(name, 0.0) + value
         return time.perf_counter() - begun, seconds

@@ -2,26 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
-from encoders import ENCODERS, TRANSCRIBERS
-from encoders.registry import describe
 from encoders.spec import Descriptor
-from fusion.nets import net_axis
-from jobs.catalog import bundles, layout
+from jobs.catalog.features import current_rows
+from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import read_manifest
-from jobs.scoring.member_nets import Fusion
-from jobs.training.speaker_norm import enrolment
-
-UNTRAINED = "face_expression"
-"""The bundle that is there before anything is trained."""
-
-FEWEST_OF_SPEAKER = 8
-"""Clips of a speaker below which their own mean and spread mean nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +24,9 @@ class Bundle:
 
     encoders: tuple[Descriptor, ...]
     transcriber: Descriptor | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Its `bundle.json`; empty for the one that needs no training."""
+
     imported: Mapping[str, str] = field(default_factory=dict)
     """Folder -> name of the inputs that were imported: a dataset may hold them, no encoder makes them."""
 
@@ -68,87 +61,39 @@ class Bundle:
             )
 
 
-def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
-    """A bundle by name (under the root), by folder, or the untrained one.
-
-    Raises:
-        NotPreparedError: there is no such bundle.
-        ConfigError: an encoder is not the one it was trained with, or a member is of predictions alone.
-    """
-    ear = None if transcriber is None else describe(transcriber)
-    if text == UNTRAINED:
-        return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
-    uri = _bundle_folder(text, root)
-    facts = bundles.bundle_facts(uri)
-    if facts.get("imported"):
-        raise ConfigError(
-            f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
-            "other clips; type: affuse ensemble --runs ..."
-        )
-    fused = Fusion.from_facts(facts).rule.names
-    cards = [member["card"] for member in facts["members"] if member["run"] in fused]
-    found: dict[str, Descriptor] = {}
-    imported: dict[str, str] = {}
-    for card in cards:
-        for source in card["inputs"].values():
-            if source["name"] not in ENCODERS:
-                imported[source["features"]] = source["name"]
-                continue
-            descriptor, heard = _descriptor(source)
-            found[descriptor.folder] = descriptor
-            ear = heard or ear
-    return Bundle(
-        name=facts["name"],
-        uri=uri,
-        encoders=tuple(found.values()),
-        transcriber=ear,
-        imported=imported,
-        whole_dialogues=any(net_axis(card["net"]) == "dialogue" for card in cards),
-        clips_of_speaker=max(map(_clips_of_speaker, cards), default=0),
-    )
-
-
-def _clips_of_speaker(card: Mapping[str, Any]) -> int:
-    if card["normalise"] == "none":
-        return 0
-    return enrolment(card["normalise"]) or FEWEST_OF_SPEAKER
-
-
-def _bundle_folder(text: str, root: str) -> str:
-    if "/" in text:
-        uri = storage.absolute(text)
-        if not storage.exists(storage.join(uri, layout.BUNDLE)):
-            raise NotPreparedError(f"{uri} holds no bundle.json; type: affuse ensemble --root ...")
-        return uri
-    if not root:
-        raise ConfigError(
-            f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
-        )
-    bundles.read_bundle(root, text)  # names the nearest where there is none
-    return layout.bundle_uri(root, text)
-
-
-def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:
-    """The encoder that wrote a feature table, and the transcriber it read."""
-    options = ",".join(f"{name}={value}" for name, value in source["options"].items())
-    text = f"{source['name']}:{options}" if options else source["name"]
-    for ear in (None, *map(describe, TRANSCRIBERS)):
-        upstream = () if ear is None else (ear.fingerprint,)
-        descriptor = describe(text, upstream=upstream)
-        if descriptor.fingerprint == source["fingerprint"]:
-            return descriptor, ear
-    raise ConfigError(
-        f"the bundle was trained on {source['features']}; here {source['name']} is "
-        f"{describe(text).folder}: other weights or another preprocessing"
-    )
-
-
 def as_needed(root: str, bundle: Bundle) -> Bundle:
     """The bundle, asking for no whole dialogues where no clip is in one."""
     if bundle.whole_dialogues:
         dialogues = read_manifest(root, ["dialogue"])["dialogue"]
         return replace(bundle, whole_dialogues=dialogues.null_count < len(dialogues))
     return bundle
+
+
+def from_features(root: str, bundle: Bundle, source: Literal["auto", "clips", "features"]) -> bool:
+    """Whether stored features of a dataset are read, and not its raw clips.
+
+    Raises:
+        NotPreparedError: they were asked for, or nothing else can be read, and some are missing.
+        ConfigError: raw clips were asked for, and an input was imported.
+    """
+    if source == "clips":
+        bundle.refuse_raw()
+        return False
+    for folder, name in bundle.imported.items():
+        if not storage.exists(features_uri(root, f"{folder}/descriptor.json")):
+            raise NotPreparedError(
+                f"the bundle reads the imported table {folder}, which is not under {root}/features; "
+                f"type: affuse features import --root {root} --name {name} --file FILE "
+                "--modality MODALITY"
+            )
+    try:
+        for folder in bundle.folders:
+            current_rows(root, folder)
+    except NotPreparedError:
+        if source == "features" or bundle.imported:
+            raise
+        return False
+    return True
 
 
 def check_speakers(speakers: pa.ChunkedArray, fewest: int) -> None:

@@ -21,11 +21,7 @@ def claim_of(bundle: Bundle, source: str, decoding: DecodingConfig) -> dict[str,
     del policy["recycle_after"]  # which child decodes a clip changes nothing
     return {
         "bundle": bundle.name,
-        "facts": (
-            None
-            if bundle.uri is None
-            else storage.read_json(storage.join(bundle.uri, layout.BUNDLE))
-        ),
+        "facts": dict(bundle.facts) or None,
         "transcriber": None if bundle.transcriber is None else bundle.transcriber.folder,
         "source": source,
         "decoding": policy,

@@ -35,9 +35,14 @@ class Files(Preparation):
 
     def collect(self) -> Collected:
         """One row a file."""
-        names = names_of(self.files)
-        rows = [Row(name=names[file], **media(file)) for file in self.files]
-        return Collected(name="files", licence="not stated", tasks={}, rows=rows)
+        return collected(self.files)
+
+
+def collected(files: Sequence[str]) -> Collected:
+    """Media files without labels, one row a file."""
+    names = names_of(files)
+    rows = [Row(name=names[file], **media(file)) for file in files]
+    return Collected(name="files", licence="not stated", tasks={}, rows=rows)
 
 
 def names_of(files: Sequence[str]) -> dict[str, str]:

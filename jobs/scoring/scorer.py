@@ -5,7 +5,6 @@ registered ones, with the transcriber that the text encoders read. `face_express
 no training: the mean of the expression net's own 7 probabilities over the frames with a face.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +18,8 @@ from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.predictor import Pool
 from fusion.tasks import Task
-from jobs.catalog import bundles, layout
-from jobs.scoring.bundle import Bundle, open_bundle
+from jobs.catalog import layout
+from jobs.scoring.bundle import Bundle
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
@@ -46,8 +45,7 @@ class Scorer:
         self.members: list[MemberNets] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
-            facts = bundles.bundle_facts(bundle.uri)
-            self.fusion = Fusion.from_facts(facts)
+            self.fusion = Fusion.from_facts(bundle.facts)
             for run in self.fusion.rule.names:
                 base = layout.nets_uri(bundle.uri, run)
                 nets = {name: storage.join(base, name) for name in storage.names(base)}
@@ -129,12 +127,6 @@ class Scorer:
             }
             for row in range(count)
         ]
-
-
-@functools.lru_cache(maxsize=2)
-def scorer(bundle_text: str, root: str, transcriber: str | None) -> Scorer:
-    """This process's scorer of a bundle."""
-    return Scorer(open_bundle(bundle_text, root, transcriber), root)
 
 
 def _nothing(fact: Mapping[str, Any], task: str, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from encoders.spec import Descriptor
 from jobs.catalog.manifest import read_columns
 from jobs.preparing.units import media_s
 from jobs.stream.clip_timing import Drawn, Half, Timed, time_clips
-from jobs.stream.job import StreamJob, UnitTask
+from jobs.stream.job import StreamJob, Todo, UnitTask
 from jobs.stream.progress import clock
 
 Autotune = Literal["auto", "always", "never"]
@@ -127,13 +127,16 @@ def autotuned(
 def survey_of(job: StreamJob, tasks: Sequence[UnitTask], count: int = CLIPS) -> Survey:
     """Draw clips at even steps of the order by cost, so that their mean is about that of all."""
     clips = sum(task.num_clips for task in tasks)
-    todo = tuple(sorted({index for task in tasks for index in task.todo}))
-    transcribe = any(task.transcribe for task in tasks)
+    missing = {folder for task in tasks for folder in task.todo.encoders}
+    todo = Todo(
+        encoders=tuple(sorted(missing)),
+        transcribe=any(task.todo.transcribe for task in tasks),
+    )
     some = tasks[:: -(-len(tasks) // SAMPLED_UNITS)]
     columns = read_columns([task.ref for task in some], ["cost", "duration_s", "video", "audio"])
     found = [
         Drawn(
-            task=replace(task, todo=todo, transcribe=transcribe, clips=()),
+            task=replace(task, todo=todo, clips=()),
             row=number,
             cost=row["cost"] or 0.0,
             media_s=media_s(row),
@@ -144,13 +147,12 @@ def survey_of(job: StreamJob, tasks: Sequence[UnitTask], count: int = CLIPS) -> 
     found.sort(key=lambda item: (item.cost, item.media_s))
     middles = (np.arange(min(count, len(found))) + 0.5) * len(found) / min(count, len(found))
     shares = {
-        job.work.descriptors[index].folder: _share(
-            [task for task in tasks if index in task.todo], clips
-        )
-        for index in todo
+        folder: _share([task for task in tasks if folder in task.todo.encoders], clips)
+        for folder in todo.encoders
     }
-    if transcribe and job.work.transcriber is not None:
-        shares[job.work.transcriber.name] = _share([t for t in tasks if t.transcribe], clips)
+    if todo.transcribe and job.work.transcriber is not None:
+        heard = [task for task in tasks if task.todo.transcribe]
+        shares[job.work.transcriber.name] = _share(heard, clips)
     return Survey(
         drawn=tuple(found[int(middle)] for middle in middles),
         clips=clips,

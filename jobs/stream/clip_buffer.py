@@ -31,6 +31,7 @@ def pack(decoded: Sequence[Decoded], needs: Needs) -> pa.Buffer:
         "after": pa.array([list(clip.context[1]) for clip in clips], pa.list_(pa.string())),
         "faults": pa.array([_plain_faults(item) for item in decoded], _FAULTS),
         "partial": pa.array([list(item.partial.items()) for item in decoded], _PARTIAL),
+        "no_views": pa.array([item.no_views for item in decoded], pa.bool_()),
     }
     for rate_hz in sorted(needs.rates_hz):
         waves = [clip.waveforms.get(rate_hz) for clip in clips]
@@ -93,6 +94,7 @@ def unpack(buffer: pa.Buffer, needs: Needs) -> list[Decoded]:
             ),
             faults=_faults_of(row["faults"]),
             partial=dict(row["partial"]),
+            no_views=row["no_views"],
         )
         for number, row in enumerate(rows)
     ]

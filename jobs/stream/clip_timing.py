@@ -18,11 +18,11 @@ from cluster.session import processor
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
 from jobs.catalog.layout import transcripts_uri
+from jobs.stream.actor import MODELS_LIMIT_S, worker_device
 from jobs.stream.clip_buffer import pack, unpack
 from jobs.stream.decode import decode_rows, rows_of
-from jobs.stream.job import StreamJob, UnitTask, job_needs
+from jobs.stream.job import StreamJob, UnitTask
 from jobs.stream.memory import private_mb
-from jobs.stream.pipeline import MODELS_LIMIT_S, worker_device
 from jobs.stream.workbench import Workbench
 
 CLIP_LIMIT_S = 10.0
@@ -152,7 +152,7 @@ def decode_drawn(job: StreamJob, drawn: Sequence[Drawn], budget_s: float) -> Dec
         "time_limit_s": min(job.decoding.time_limit_s, CLIP_LIMIT_S),
         "time_limit_per_s": min(job.decoding.time_limit_per_s, 1.0),
     }
-    needs = job_needs(job.work, drawn[0].task)
+    needs = job.work.needs(drawn[0].task.todo)
     good: list[tuple[Drawn, Decoded, float]] = []
     unreadable = size = 0
     with Decoder(**limits, attempts=1, threads=1) as decoder:
@@ -160,7 +160,7 @@ def decode_drawn(job: StreamJob, drawn: Sequence[Drawn], budget_s: float) -> Dec
         for item in [drawn[0], *drawn]:  # the first warms the child up
             rows = rows_of(item.task)
             since = time.perf_counter()
-            [decoded], _ = decode_rows(job, item.task, [rows[item.row]], decoder)
+            [decoded] = decode_rows(job.work, item.task.todo, [rows[item.row]], decoder)
             size_now = pack([decoded], needs).size
             seconds = time.perf_counter() - since
             if begun is None:
@@ -206,7 +206,7 @@ class Models:
     def run(self, drawn: Sequence[Drawn], clips: bytes) -> Mapping[str, float]:
         """Seconds a clip of every model, in batches as large as the stream's on a GPU."""
         task = drawn[0].task
-        decoded = unpack(pa.py_buffer(clips), job_needs(self.job.work, task))
+        decoded = unpack(pa.py_buffer(clips), self.job.work.needs(task.todo))
         transcripts = self._transcripts(drawn, task)
         if not self.warm or self.on == "cuda":  # a GPU's kernels are chosen for each new shape
             self._seconds(decoded if self.on == "cuda" else decoded[:1], task, transcripts)
@@ -221,15 +221,13 @@ class Models:
         self, decoded: Sequence[Decoded], task: UnitTask, transcripts: pa.Table | None
     ) -> Mapping[str, float]:
         copies = -(-self.bench.batch // len(decoded)) if self.on == "cuda" else 1
-        result = self.bench.run(
-            [*decoded] * copies, task.todo, transcribe=task.transcribe, transcripts=transcripts
-        )
+        result = self.bench.run([*decoded] * copies, task.todo, transcripts=transcripts)
         return {name: value / (len(decoded) * copies) for name, value in result.seconds.items()}
 
     def _transcripts(self, drawn: Sequence[Drawn], task: UnitTask) -> pa.Table | None:
         """Published transcripts of the drawn units, for encoders that read them."""
         transcriber = self.job.work.transcriber
-        if transcriber is None or task.transcribe:
+        if transcriber is None or task.todo.transcribe:
             return None
         index = UnitIndex(transcripts_uri(self.job.root, transcriber.folder))
         heard = {item.task.ref.version(transcriber.reads) for item in drawn}

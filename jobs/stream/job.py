@@ -1,8 +1,8 @@
 """Messages of the stream: the job, its units, and the reports on them."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -15,8 +15,19 @@ STALL_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What is to be made of clips."""
+
+    encoders: tuple[str, ...]
+    """Folders of the encoders whose features are missing."""
+
+    transcribe: bool
+    """Make transcripts too; without it text encoders read those that are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
-    """The encoders of a stream; their positions are the numbers in a unit's `todo`."""
+    """The encoders of a stream."""
 
     descriptors: tuple[Descriptor, ...]
     transcriber: Descriptor | None
@@ -25,14 +36,30 @@ class Work:
     transcribes: bool = True
     """Load the transcriber; without it, what it has published is read."""
 
-    def needs(self, todo: Sequence[int], *, transcribe: bool) -> Needs:
-        """What some of the encoders need decoded."""
+    @cached_property
+    def by_folder(self) -> Mapping[str, Descriptor]:
+        """The encoders by the folders of their features."""
+        return {item.folder: item for item in self.descriptors}
+
+    @property
+    def everything(self) -> Todo:
+        """All that can be made of a clip."""
+        return Todo(encoders=tuple(self.by_folder), transcribe=self.transcriber is not None)
+
+    def needs(self, todo: Todo, *, views: bool = True) -> Needs:
+        """What has to be decoded of clips; `views`: of those too that have augmented views."""
         needs = Needs()
-        for index in todo:
-            needs |= self.descriptors[index].needs
-        if transcribe and self.transcriber is not None:
+        for folder in todo.encoders:
+            item = self.by_folder[folder]
+            if views or item.view is None:
+                needs |= item.needs
+        if todo.transcribe and self.transcriber is not None:
             needs |= self.transcriber.needs
         return needs
+
+    def reads_text(self, todo: Todo) -> bool:
+        """Whether one of the missing encoders reads text."""
+        return any(self.by_folder[folder].reads_text for folder in todo.encoders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +87,7 @@ class UnitTask:
     """One unit, and which of its results are missing."""
 
     ref: UnitRef
-    todo: tuple[int, ...]
-    """Positions of the encoders in `Work.descriptors`."""
-
-    transcribe: bool
-    """Publish transcripts too; without it text encoders read those that are there."""
-
+    todo: Todo
     clips: tuple[int, ...] = ()
     """Only these clips; empty: all of the unit."""
 
@@ -82,7 +104,9 @@ class UnitTask:
 class UnitResult:
     """The finished tables of one unit."""
 
-    features: Mapping[int, pa.Table]
+    features: Mapping[str, pa.Table]
+    """By the folders of their encoders."""
+
     transcripts: pa.Table | None
     failed: int
     """Clips with at least one failed row."""
@@ -147,47 +171,11 @@ class UnitReport:
 
     detail: str = ""
 
-    def text(self) -> str:
-        """As text, for a column."""
-        return json.dumps(vars(self))
-
-
-def job_needs(work: Work, task: UnitTask) -> Needs:
-    """What a unit needs decoded."""
-    return work.needs(task.todo, transcribe=task.transcribe)
-
 
 def facts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Manifest columns that travel with a unit, besides its media."""
-    names = ("clip_id", "name", "dialogue", "turn", "speaker", "split")
-    return [{name: row[name] for name in names} for row in rows]
+    return [{name: row[name] for name in FACTS} for row in rows]
 
 
-def no_view_ids(facts: Sequence[Mapping[str, Any]]) -> frozenset[int]:
-    """Ids of the clips that get no augmented views: those of the test split."""
-    return frozenset(row["clip_id"] for row in facts if row["split"] == "test")
-
-
-def reads_text(work: Work, task: UnitTask) -> bool:
-    """Whether one of the missing encoders reads text."""
-    return any(work.descriptors[index].reads_text for index in task.todo)
-
-
-def dump(tasks: Sequence[UnitTask]) -> str:
-    """Units as text, for a column."""
-    return json.dumps([{**vars(task), "ref": vars(task.ref)} for task in tasks])
-
-
-def load(text: str) -> list[UnitTask]:
-    """What `dump` wrote."""
-    return [
-        UnitTask(
-            **{
-                **item,
-                "ref": UnitRef(**item["ref"]),
-                "todo": tuple(item["todo"]),
-                "clips": tuple(item["clips"]),
-            }
-        )
-        for item in json.loads(text)
-    ]
+FACTS = ("clip_id", "name", "dialogue", "turn", "speaker")
+"""Columns of the manifest that travel with a unit to its sink."""

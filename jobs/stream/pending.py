@@ -8,7 +8,7 @@ from encoders.spec import Descriptor
 from jobs.catalog.compaction import recall
 from jobs.catalog.layout import features_uri, transcripts_uri
 from jobs.catalog.manifest import UnitRef
-from jobs.stream.job import UnitTask, Work
+from jobs.stream.job import Todo, UnitTask, Work
 
 
 def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
@@ -21,19 +21,22 @@ def table_uris(root: str, work: Work) -> list[tuple[Descriptor, str]]:
 
 def missing_tasks(root: str, work: Work, refs: Sequence[UnitRef]) -> list[UnitTask]:
     """Units with at least one table that has no file for their present version."""
-    done = [published(features_uri(root, item.folder)) for item in work.descriptors]
+    done = {folder: published(features_uri(root, folder)) for folder in work.by_folder}
     transcriber = work.transcriber
     transcribed = (
         set() if transcriber is None else published(transcripts_uri(root, transcriber.folder))
     )
     tasks = []
     for ref in refs:
-        todo = tuple(
-            i for i, item in enumerate(work.descriptors) if ref.version(item.reads) not in done[i]
+        missing = tuple(
+            folder
+            for folder, item in work.by_folder.items()
+            if ref.version(item.reads) not in done[folder]
         )
         transcribe = transcriber is not None and ref.version(transcriber.reads) not in transcribed
-        if todo or transcribe:
-            tasks.append(UnitTask(ref=ref, todo=todo, transcribe=transcribe))
+        if missing or transcribe:
+            todo = Todo(encoders=missing, transcribe=transcribe)
+            tasks.append(UnitTask(ref=ref, todo=todo))
     return tasks
 
 
@@ -59,16 +62,19 @@ def tasks_to_mend(
         task = lacking.get(ref.unit)
         if clips:
             count += len(clips)
-            again = [i for i, d in enumerate(work.descriptors) if ref.unit in failed[d.folder]]
+            absent = task.todo if task else Todo(encoders=(), transcribe=False)
             transcriber = work.transcriber
-            task = UnitTask(
-                ref=ref,
-                todo=tuple(sorted({*again, *(task.todo if task else ())})),
+            todo = Todo(
+                encoders=tuple(
+                    folder
+                    for folder in work.by_folder
+                    if ref.unit in failed[folder] or folder in absent.encoders
+                ),
                 transcribe=(transcriber is not None and ref.unit in failed[transcriber.folder])
-                or (task is not None and task.transcribe),
-                clips=() if task else tuple(sorted(clips)),
-                mend=True,
+                or absent.transcribe,
             )
+            clips_to_do = () if task else tuple(sorted(clips))
+            task = UnitTask(ref=ref, todo=todo, clips=clips_to_do, mend=True)
         if task is not None:
             tasks.append(task)
     print(f"{count} clips with failed rows are encoded again; the other rows stay")
@@ -109,17 +115,20 @@ def restricted(
 
     A transcriber outside, or with nothing to do, is not loaded: it has published before.
     """
-    kept = [i for i, item in enumerate(work.descriptors) if item.base.folder in names]
+    kept = {item.folder: item for item in work.descriptors if item.base.folder in names}
     among = work.transcriber is not None and work.transcriber.folder in names
     part_tasks = []
     for task in tasks:
-        todo = tuple(kept.index(i) for i in task.todo if i in kept)
-        if todo or (task.transcribe and among):
-            part_tasks.append(replace(task, todo=todo, transcribe=task.transcribe and among))
+        todo = Todo(
+            encoders=tuple(folder for folder in task.todo.encoders if folder in kept),
+            transcribe=task.todo.transcribe and among,
+        )
+        if todo.encoders or todo.transcribe:
+            part_tasks.append(replace(task, todo=todo))
     part = replace(
         work,
-        descriptors=tuple(work.descriptors[i] for i in kept),
-        transcribes=any(task.transcribe for task in part_tasks),
+        descriptors=tuple(kept.values()),
+        transcribes=any(task.todo.transcribe for task in part_tasks),
     )
     return part, part_tasks
 

@@ -10,51 +10,21 @@ says nothing. Either way `jobs.stream.rescue` encodes those units again clip by 
 die: the clip that kills it gets an error row, the others their features.
 """
 
-import json
 import logging
-import os
-import threading
-import time
 import warnings
-from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, TypeVar
-
-import pyarrow as pa
+from collections.abc import Generator, Sequence
+from typing import Any
 
 from cluster.resources import Plan
-from cluster.unit_tables import UnitIndex
-from encoders.media import Decoded
-from jobs.catalog.layout import transcripts_uri
-from jobs.stream.clip_buffer import buffers, unpack
+from jobs.stream.actor import UnitEncoder
 from jobs.stream.decode import decode_span
-from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
-from jobs.stream.job import (
-    StreamJob,
-    UnitReport,
-    UnitResult,
-    UnitTask,
-    dump,
-    job_needs,
-    load,
-    no_view_ids,
-    reads_text,
-)
+from jobs.stream.faults import Kind, WorkerFaultError, lost_report
+from jobs.stream.job import StreamJob, UnitReport, UnitTask
 from jobs.stream.limits import quiet_limit_s
-from jobs.stream.memory import private_mb, release_memory
-from jobs.stream.result_rows import failure_reasons
-from jobs.stream.watch import Hands, Watch
-from jobs.stream.workbench import Workbench
-
-T = TypeVar("T")
+from jobs.stream.rows import reports_of, span_row
 
 MAX_SPANS = 5000
 """Source rows of one execution; a larger set runs as several."""
-
-MODELS_LIMIT_S = 1800.0
-"""Loading the models, which may come over a network, takes no longer than that [s]."""
-
-LAST_WORD_S = 2.0
-"""A worker that lost a unit ends so long after it said so [s]."""
 
 
 def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[UnitReport]:
@@ -68,9 +38,7 @@ def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[U
 
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1  # every unit row becomes a block of its own at once
-    context.max_errored_blocks = (
-        -1
-    )  # a block is up to a span; what counts are units without a report
+    context.max_errored_blocks = -1  # a block may be a span: units without a report are what counts
     context.execution_no_progress_timeout_s = quiet_limit_s(job, tasks)
     context.wait_for_min_actors_s = 0 if plan.on_gpu else -1
     # Its errors are raised, or stand in the reports.
@@ -87,8 +55,7 @@ def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[U
             for batch in dataset.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             ):
-                for text in batch["report"].to_pylist():
-                    report = UnitReport(**json.loads(text))
+                for report in reports_of(batch):
                     silent.pop(report.unit, None)
                     yield report
         except ExecutionTimeoutError:
@@ -107,8 +74,7 @@ def cut_spans(tasks: Sequence[UnitTask], workers: int) -> list[list[UnitTask]]:
 def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -> Any:
     import ray.data
 
-    rows = [pa.table({"span": pa.array([dump(span)], pa.string())}) for span in spans]
-    decoded = ray.data.from_arrow(rows).map_batches(
+    decoded = ray.data.from_arrow([span_row(span) for span in spans]).map_batches(
         decode_span,
         fn_kwargs={"job": job},
         batch_size=None,
@@ -133,106 +99,3 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -
         max_task_retries=2,
         **needs,
     )
-
-
-class UnitEncoder:
-    """The actor: encodes a unit, publishes it, and reports.
-
-    What it can no longer be trusted with after a fault of its own it leaves to the process that Ray starts in
-    its place.
-    """
-
-    def __init__(self, job: StreamJob) -> None:
-        self.job = job
-        self.hands = Hands(Watch(last_resort=True))
-        with self.hands.watch.within(MODELS_LIMIT_S):
-            self.bench = Workbench(
-                job.work,
-                device=worker_device(),
-                watch=self.hands.watch,
-                stall_limit_s=job.stall_limit_s,
-                trusting=job.trusting,
-            )
-        self._ending = False
-        self._transcripts: UnitIndex | None = None
-        self._publish = job.sink.open(job)
-
-    def __call__(self, row: pa.Table) -> pa.Table:
-        """One unit row in, one report out."""
-        (task,) = load(row["task"][0].as_py())
-        report = row["lost"][0].as_py()
-        if report is None:
-            outcome = self.guarded(lambda: self._unit(task, row))
-            if isinstance(outcome, WorkerFaultError):
-                outcome = lost_report(task, outcome)
-            report = outcome.text()
-        return pa.table({"report": pa.array([report], pa.string())})
-
-    def guarded(self, work: Callable[[], T]) -> T | WorkerFaultError:
-        """The result of the work, or the reason why the worker gives up its unit and, mostly, ends."""
-        while self._ending:  # Ray gives the unit to the process that takes over
-            time.sleep(LAST_WORD_S)
-        try:
-            return self.hands.run(work)
-        except Exception as error:  # noqa: BLE001 (the driver judges it by its kind)
-            fault = of_unit(error)
-            if fault.spoils:
-                self._ending = True
-                ending = threading.Timer(LAST_WORD_S, os._exit, [1])
-                ending.daemon = True
-                ending.start()
-            return fault
-
-    def _unit(self, task: UnitTask, row: pa.Table) -> UnitReport:
-        needs = job_needs(self.job.work, task)
-        (clips,) = buffers(row["clips"].chunk(0))
-        decoded = unpack(clips, needs)
-        if not len(decoded) == row["n_clips"][0].as_py() == task.num_clips:
-            raise RuntimeError(f"unit {task.ref.unit}: {task.num_clips} clips, {len(decoded)} came")
-        facts = json.loads(row["facts"][0].as_py())
-        result = self.encode(decoded, task, no_view_ids(facts))
-        with self.hands.watch.within(self.job.stall_limit_s):
-            failed = self._publish(task, result, facts)
-        release_memory()
-        return UnitReport(
-            unit=task.ref.unit,
-            num_clips=len(decoded),
-            failed=failed,
-            decode_s=row["decode_s"][0].as_py(),
-            encode_s=dict(result.seconds),
-            decode_mb=row["decode_mb"][0].as_py(),
-            encode_mb=private_mb(),
-            reasons=failure_reasons(result.tables()) if failed else {},
-        )
-
-    def encode(
-        self, decoded: Sequence[Decoded], task: UnitTask, no_view_ids: Collection[int]
-    ) -> UnitResult:
-        """Run what is missing; text encoders read transcripts that were published earlier."""
-        transcripts = None
-        transcriber = self.job.work.transcriber
-        if transcriber is not None and not task.transcribe and reads_text(self.job.work, task):
-            version = task.ref.version(transcriber.reads)
-            with self.hands.watch.within(self.job.stall_limit_s):
-                if self._transcripts is None or version not in self._transcripts:
-                    uri = transcripts_uri(self.job.root, transcriber.folder)
-                    self._transcripts = UnitIndex(uri)
-                transcripts = self._transcripts.read(version)
-        return self.bench.run(
-            decoded,
-            task.todo,
-            transcribe=task.transcribe,
-            transcripts=transcripts,
-            no_view_ids=no_view_ids,
-        )
-
-
-def worker_device() -> str:
-    """The device of this worker: CUDA where Ray lent it one that works, else the CPU."""
-    import ray
-
-    if not ray.get_gpu_ids():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

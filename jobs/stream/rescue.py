@@ -16,13 +16,13 @@ import pyarrow as pa
 from cluster.errors import MachineError, MediaError
 from cluster.resources import Plan
 from encoders.media import UNKNOWN_DURATION_S
+from jobs.stream.actor import UnitEncoder
 from jobs.stream.clip_buffer import source_of, undecoded
-from jobs.stream.decode import decode_rows, machines_fault, rows_of
+from jobs.stream.decode import decode_rows, decoder_of, machines_fault, rows_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
-from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, Work, facts_of, no_view_ids
+from jobs.stream.job import StreamJob, Todo, UnitReport, UnitResult, UnitTask, Work, facts_of
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
-from jobs.stream.pipeline import UnitEncoder
 from jobs.stream.result_rows import failure_reasons, feature_table, transcript_table
 from jobs.stream.watch import last_resort_s
 
@@ -64,7 +64,7 @@ def rescue(
         for task in tasks:
             begun = time.perf_counter()
             rows = rows_of(task)
-            result = _joined([ward.treated(task, rows, number) for number in range(len(rows))])
+            result = joined([ward.treated(task, rows, number) for number in range(len(rows))])
             failed = publish(task, result, facts_of(rows))
             yield UnitReport(
                 unit=task.ref.unit,
@@ -125,7 +125,7 @@ class _Ward:
             suspicious = self._suspicious or self._in_a_row > MOST_IN_A_ROW
             if suspicious or not self._well(task, rows, number):
                 raise MachineError(f"no clip passes any more: {outcome.detail}")
-        return error_rows(self.job.work, task, row, outcome.row())
+        return error_rows(self.job.work, task.todo, row, outcome.row())
 
     def _well(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> bool:
         """Whether another clip passes now: the first of another unit, or one of the same."""
@@ -196,58 +196,37 @@ class ClipEncoder(UnitEncoder):
     def encode_clip(self, task: UnitTask, row: dict[str, Any]) -> UnitResult | WorkerFaultError:
         """The tables of one clip, or why there are none."""
         try:
-            decoded, _ = decode_rows(self.job, task, [row])
+            decoder = decoder_of(self.job.decoding)
+            decoded = decode_rows(self.job.work, task.todo, [row], decoder)
         except Exception as error:  # noqa: BLE001 (files that are broken raise nothing)
             return WorkerFaultError(Kind.DISK, one_line(error))
         if (fault := machines_fault(decoded)) is not None:
             return fault
-        return self.guarded(lambda: self.encode(decoded, task, no_view_ids([row])))
+        return self.guarded(lambda: self.encode(decoded, task))
 
 
-def error_rows(work: Work, task: UnitTask, row: Mapping[str, Any], error: MediaError) -> UnitResult:
+def error_rows(work: Work, todo: Todo, row: Mapping[str, Any], error: MediaError) -> UnitResult:
     """Error rows of a clip that no worker survived."""
     left = [undecoded(source_of(row), error)]
     transcripts = None
-    if task.transcribe:
+    if todo.transcribe:
         transcripts = transcript_table(left, [error])
     return UnitResult(
         features={
-            index: feature_table(work.descriptors[index], left, [error]) for index in task.todo
+            folder: feature_table(work.by_folder[folder], left, [error]) for folder in todo.encoders
         },
         transcripts=transcripts,
         failed=1,
     )
 
 
-def settled(
-    work: Work,
-    task: UnitTask,
-    rows: Sequence[Mapping[str, Any]],
-    outcomes: Sequence[UnitResult | WorkerFaultError],
-) -> list[Mapping[int, pa.Table]]:
-    """The features of clips that were done one by one in this process.
-
-    Raises:
-        WorkerFaultError: what may be the machine's fault, where none passed.
-    """
-    parts: list[Mapping[int, pa.Table]] = []
-    passed = any(isinstance(outcome, UnitResult) for outcome in outcomes)
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if isinstance(outcome, WorkerFaultError):
-            if not passed and outcome.kind is not Kind.HUNG:
-                raise outcome
-            outcome = error_rows(work, task, row, outcome.row())
-        parts.append(outcome.features)
-    return parts
-
-
-def _joined(parts: Sequence[UnitResult]) -> UnitResult:
+def joined(parts: Sequence[UnitResult]) -> UnitResult:
     """The clips of a unit put together again."""
     transcripts = [part.transcripts for part in parts if part.transcripts is not None]
     return UnitResult(
         features={
-            index: pa.concat_tables([part.features[index] for part in parts])
-            for index in parts[0].features
+            folder: pa.concat_tables([part.features[folder] for part in parts])
+            for folder in parts[0].features
         },
         transcripts=pa.concat_tables(transcripts) if transcripts else None,
         failed=sum(part.failed for part in parts),

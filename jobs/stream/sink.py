@@ -40,7 +40,7 @@ def _publish_tables(
     Returns:
         How many of the clips failed.
     """
-    tables = [(job.work.descriptors[index], table) for index, table in result.features.items()]
+    tables = [(job.work.by_folder[folder], table) for folder, table in result.features.items()]
     if result.transcripts is not None:
         assert job.work.transcriber is not None
         tables.insert(0, (job.work.transcriber, result.transcripts))

@@ -1,7 +1,7 @@
 """The models of one process: transcribe and encode the clips of a unit, and make its tables; no Ray."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from encoders.spec import Clip, Descriptor, Encoded, Transcript
 from encoders.store import local_paths
 from encoders.views import augmented, in_original_time
 from jobs.stream.batcher import Batcher, size_of
-from jobs.stream.job import UnitResult, Work
+from jobs.stream.job import Todo, UnitResult, Work
 from jobs.stream.pace import Pace
 from jobs.stream.result_rows import (
     checked,
@@ -93,38 +93,34 @@ class Workbench:
     def run(
         self,
         decoded: Sequence[Decoded],
-        todo: Sequence[int],
+        todo: Todo,
         *,
-        transcribe: bool,
         transcripts: pa.Table | None = None,
-        no_view_ids: Collection[int] = (),
     ) -> UnitResult:
         """Encode the clips of one unit with some of the encoders.
 
         Args:
             decoded: the unit's clips.
-            todo: which encoders.
-            transcribe: recognise the speech of clips without text.
+            todo: which encoders, and whether the speech of clips without text is recognised.
             transcripts: rows published earlier, used in place of recognising.
-            no_view_ids: ids of clips that get no augmented views.
         """
         seconds: dict[str, float] = {}
         table = None
         if transcripts is not None:
             decoded = with_transcripts(decoded, transcripts)
-        elif transcribe and self._transcribe is not None and self.work.transcriber is not None:
+        elif todo.transcribe and self._transcribe is not None and self.work.transcriber is not None:
             begun = time.perf_counter()
             recognised = self._recognise(decoded, self.work.transcriber)
             table = transcript_table(decoded, recognised)
             decoded = with_transcripts(decoded, table)
             seconds[self.work.transcriber.name] = time.perf_counter() - begun
         features = {}
-        for index in todo:
-            descriptor = self.work.descriptors[index]
+        for folder in todo.encoders:
+            descriptor = self.work.by_folder[folder]
             begun = time.perf_counter()
-            results = self._encode(descriptor, decoded, no_view_ids)
-            features[index] = feature_table(descriptor, decoded, results)
-            seconds[descriptor.folder] = time.perf_counter() - begun
+            results = self._encode(descriptor, decoded)
+            features[folder] = feature_table(descriptor, decoded, results)
+            seconds[folder] = time.perf_counter() - begun
         return UnitResult(
             features=features,
             transcripts=table,
@@ -133,14 +129,14 @@ class Workbench:
         )
 
     def _encode(
-        self, descriptor: Descriptor, decoded: Sequence[Decoded], no_view_ids: Collection[int]
+        self, descriptor: Descriptor, decoded: Sequence[Decoded]
     ) -> list[Encoded | MediaError | None]:
         modality, view = descriptor.spec.modality, descriptor.view
-        kept = no_view_ids if view is not None else ()
+        unseen = [view is not None and item.no_views for item in decoded]
         given = [
             i
             for i, item in enumerate(decoded)
-            if has_modality(item.clip, descriptor) and item.clip.clip_id not in kept
+            if has_modality(item.clip, descriptor) and not unseen[i]
         ]
         clips = [decoded[i].clip for i in given]
         if view is not None:
@@ -151,8 +147,8 @@ class Workbench:
             if view is not None and isinstance(result, Encoded):
                 result = in_original_time(result, clip.clip_id, view, descriptor.needs)
             results[i] = checked(result, descriptor) if isinstance(result, Encoded) else result
-        for i, item in enumerate(decoded):
-            if item.clip.clip_id in kept:
+        for i, hidden in enumerate(unseen):
+            if hidden:
                 results[i] = MediaError(Fault(f"no_{modality}"), "the test split has no views")
         return results
 

@@ -8,7 +8,7 @@ import pytest
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import describe
 from jobs.catalog.manifest import UnitRef
-from jobs.stream.job import UnitTask, Work
+from jobs.stream.job import Todo, UnitTask, Work
 from jobs.stream.pending import in_order, restricted
 from jobs.stream.workbench import Workbench
 
@@ -30,9 +30,10 @@ def work():
             del sys.modules[name]
 
 
-def tasks(*, transcribe):
+def tasks(work, *, transcribe):
     ref = UnitRef(unit="u", file="f", row_group=0, num_clips=3, cost=1.0)
-    return [UnitTask(ref=ref, todo=(0, 1), transcribe=transcribe)]
+    both = tuple(work.by_folder)
+    return [UnitTask(ref=ref, todo=Todo(encoders=both, transcribe=transcribe))]
 
 
 def names_of(work):
@@ -46,14 +47,14 @@ def loads_an_ear(work):
 def test_only_the_pass_that_transcribes_loads_the_transcriber(work):
     ear, text, audio = names_of(work)
     for names, expected in (([ear], True), ([ear, audio], True), ([text], False), ([audio], False)):
-        part, part_tasks = restricted(work, tasks(transcribe=True), names)
+        part, part_tasks = restricted(work, tasks(work, transcribe=True), names)
         assert loads_an_ear(part) == expected
         assert part.transcriber == work.transcriber  # what it published is still found
-        assert [task.transcribe for task in part_tasks] == [expected]
+        assert [task.todo.transcribe for task in part_tasks] == [expected]
 
 
 def test_where_everything_is_heard_already_nothing_listens_again(work):
-    part, _ = restricted(work, tasks(transcribe=False), names_of(work))
+    part, _ = restricted(work, tasks(work, transcribe=False), names_of(work))
     assert not loads_an_ear(part)
 
 

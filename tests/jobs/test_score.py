@@ -16,7 +16,8 @@ from jobs import encode, score
 from jobs.__main__ import run as affuse
 from jobs.catalog import layout
 from jobs.scoring import claim as claims
-from jobs.scoring.scorer import Scorer, open_bundle
+from jobs.scoring.opening import open_bundle
+from jobs.scoring.scorer import Scorer
 
 CLASSES = ("calm", "happy", "sad")
 
@@ -88,8 +89,11 @@ class TestAScorer:
         write_bundle(tmp_path)
         scorer = Scorer(open_bundle("b", str(tmp_path)))
         files = [str(tmp_path / "media" / f"{i}.wav") for i in range(5)]
-        together = score.score_here(config(tmp_path, clips=(str(tmp_path),)), scorer.bundle, files)
-        alone = score.score_here(config(tmp_path, clips=(files[2],)), scorer.bundle, files[2:3])
+        options = config(tmp_path, clips=(str(tmp_path),))
+        work = score.work_of(options, scorer.bundle)
+        encoder = score.OneByOne(work, options.decoding, options.stall_limit_s)
+        together = score.score_here(files, encoder, scorer)
+        alone = score.score_here(files[2:3], encoder, scorer)
         row = alone.to_pylist()[0]
         (other,) = [r for r in together.to_pylist() if r["name"] == row["name"]]
         assert dict(row["probabilities"]) == pytest.approx(dict(other["probabilities"]))

@@ -1,6 +1,5 @@
 """Scoring files: one decoded clip at a time, rows in the order of names, and work that outlives a kill."""
 
-import dataclasses
 import gc
 import importlib
 import json
@@ -24,14 +23,17 @@ from cluster import storage, tables
 from cluster.errors import ConfigError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
+from encoders.media import Decoder
 from jobs import score
 from jobs._cli import parse
 from jobs.scoring import claim as claims
-from jobs.scoring import one_by_one, work_folder
-from jobs.scoring.bundle import open_bundle
+from jobs.scoring import in_process, work_folder
 from jobs.scoring.files import in_order
+from jobs.scoring.opening import open_bundle
+from jobs.scoring.sink import ScoreSink
 from jobs.stream import decode, watch
-from jobs.stream.job import facts_of
+from jobs.stream.job import UnitTask, facts_of
+from jobs.stream.workbench import Workbench
 
 TOYS = Path(__file__).parent.parent / "toys"
 
@@ -51,18 +53,18 @@ class TestFewFiles:
         files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
         (tmp_path / "media" / "4.wav").write_bytes(b"broken")
         seen, most = [], []
-        inner = one_by_one.decode_rows
+        inner = in_process.decode_rows
 
         def counted(*args):
-            decoded, needs = inner(*args)
+            decoded = inner(*args)
             gc.collect()
             seen.extend(weakref.ref(item.clip) for item in decoded)
             most.append(sum(clip() is not None for clip in seen))
-            return decoded, needs
+            return decoded
 
-        monkeypatch.setattr(one_by_one, "decode_rows", counted)
+        monkeypatch.setattr(in_process, "decode_rows", counted)
         bundle = open_bundle("b", str(tmp_path))
-        table = score.score_here(config(tmp_path), bundle, files)
+        table = scored_here(config(tmp_path), bundle, files)
         assert max(most) == 1
         assert len(most) == table.num_rows == 6
         assert [row["status"] for row in table.to_pylist()].count("failed") == 1
@@ -73,13 +75,13 @@ class TestFewFiles:
         files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
         bundle = open_bundle("b", str(tmp_path), "toy_ear")
         options = config(tmp_path, transcriber="toy_ear")
-        alone = score.score_here(options, bundle, files)
-        job, task = score._job(options, bundle), score._whole(bundle, 6)
-        clips = [row for file in files for row in rows_of([file])]
-        decoded, _ = one_by_one.decode_rows(job, task, clips)
-        result = one_by_one.Workbench(job.work).run(decoded, task.todo, transcribe=True)
-        features = {job.work.descriptors[i].folder: t for i, t in result.features.items()}
-        together = score.scorer("b", str(tmp_path), "toy_ear").scores(clips, features)
+        alone = scored_here(options, bundle, files)
+        work = score.work_of(options, bundle)
+        clips = [row for file in files for row in in_process.manifest_rows([file])]
+        with Decoder(**vars(options.decoding), threads=1) as decoder:
+            decoded = decode.decode_rows(work, work.everything, clips, decoder)
+        features = Workbench(work).run(decoded, work.everything).features
+        together = score.Scorer(bundle, str(tmp_path)).scores(clips, features)
         assert alone.to_pylist() == together.to_pylist()
 
     @pytest.mark.parametrize("hanging", [{"2"}, {"0", "1"}, {"0", "1", "2"}])
@@ -103,19 +105,18 @@ class TestFewFiles:
         monkeypatch.setattr(toy, "_one", hang)
         monkeypatch.setattr(watch, "LOOK_S", 0.05)
         options = config(tmp_path, stall_limit_s=0.2)
-        table = score.score_here(options, open_bundle("b", str(tmp_path)), files)
+        table = scored_here(options, open_bundle("b", str(tmp_path)), files)
         rows = {Path(row["name"]).stem: row for row in table.to_pylist()}
         assert {name for name, row in rows.items() if row["status"] != "ok"} == hanging
         assert all("longer than" in rows[name]["error"] for name in hanging)
         stuck.clear()
 
 
-def rows_of(files):
-    """Manifest rows of files, as `score_here` makes them."""
-    collected = score.Files(root="", files=tuple(files)).collect()
-    sources = [s for row in collected.rows for s in (row.video, row.audio) if s is not None]
-    stamps = score.probing.stamps_of((source.uri for source in sources), 1)
-    return score.clips_of(collected, stamps, score.probing.probe_all(sources, stamps, {}, 1), None)
+def scored_here(options, bundle, files):
+    """A few files, as the job scores them in its own process."""
+    work, scorer = score.work_of(options, bundle), score.Scorer(bundle, options.root)
+    encoder = in_process.OneByOne(work, options.decoding, options.stall_limit_s)
+    return in_process.score_here(files, encoder, scorer)
 
 
 def scores_of(names):
@@ -285,14 +286,14 @@ def until(condition, process, limit_s=240.0):
 
 def without_ray(config, bundle, todo, uri):
     """What the stream does with units, in this process."""
-    job = score._job(config, bundle, uri)
-    bench = one_by_one.Workbench(job.work)
-    for ref in todo:
-        task = dataclasses.replace(score._whole(bundle, ref.num_clips), ref=ref)
-        rows = decode.rows_of(task)
-        decoded, _ = decode.decode_rows(job, task, rows)
-        result = bench.run(decoded, task.todo, transcribe=task.transcribe)
-        job.sink.open(job)(task, result, facts_of(rows))
+    work = score.work_of(config, bundle)
+    bench, publish = Workbench(work), ScoreSink(bundle=bundle, root=config.root, uri=uri).open(None)
+    with Decoder(**vars(config.decoding), threads=1) as decoder:
+        for ref in todo:
+            task = UnitTask(ref=ref, todo=work.everything)
+            rows = decode.rows_of(task)
+            decoded = decode.decode_rows(work, task.todo, rows, decoder)
+            publish(task, bench.run(decoded, task.todo), facts_of(rows))
 
 
 @pytest.mark.parametrize(("net", "place"), [("concat_mlp", "{}"), ("sdt", "memory:/{}")])

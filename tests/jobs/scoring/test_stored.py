@@ -19,7 +19,7 @@ from jobs.__main__ import run
 from jobs.catalog.features import features_uri, read_features
 from jobs.catalog.manifest import UnitRef, read_manifest, units
 from jobs.scoring import stored
-from jobs.scoring.bundle import open_bundle
+from jobs.scoring.opening import open_bundle
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import spans
 

@@ -16,7 +16,7 @@ from jobs.catalog.manifest import units
 from jobs.stream import autotune
 from jobs.stream.autotune import at_mean, lines, survey_of
 from jobs.stream.clip_timing import Half, Timed
-from jobs.stream.job import UnitTask
+from jobs.stream.job import Todo, UnitTask
 
 TOYS = str(Path(__file__).parents[1] / "toys")
 
@@ -119,7 +119,9 @@ def kept(root):
 
 def test_clips_are_drawn_over_the_whole_range_of_costs(corpus, tmp_path):
     corpus.write_corpus(tmp_path, 64, costs=[1 + 63 * (i * 29 % 64) / 63 for i in range(64)])
-    tasks = [UnitTask(ref=ref, todo=(), transcribe=False) for ref in units(str(tmp_path))]
+    tasks = [
+        UnitTask(ref=ref, todo=Todo(encoders=(), transcribe=False)) for ref in units(str(tmp_path))
+    ]
     survey = survey_of(None, tasks)
     costs = [item.cost for item in survey.drawn]
     assert costs == sorted(costs)
