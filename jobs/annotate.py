@@ -72,7 +72,7 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Caption:
     """Title and bars that are shown from one second on."""
 
     start_s: float
@@ -91,13 +91,13 @@ def main(config: Config) -> None:
     record = record_of(out)
     check_outputs([out], record, sources=[clip, scores], overwrite=config.overwrite)
     rows = scored_rows(read_scores(scores), config)
-    verdicts = verdicts_of(rows, config.classes)
+    captions = captions_of(rows, config.classes)
     with storage.local_copy(clip) as path, tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder, "film.mp4")
-        frames = write_film(path, str(drawn), verdicts, config.font)
+        frames = write_film(path, str(drawn), captions, config.font)
         publish_outputs(config, {out: drawn}, record)
-    for verdict in verdicts:
-        print(f"from {verdict.start_s:g} s: {verdict.title}")
+    for caption in captions:
+        print(f"from {caption.start_s:g} s: {caption.title}")
     print(f"wrote {out}: {frames} frames")
 
 
@@ -171,7 +171,7 @@ def piece_of(name: str) -> tuple[str, float]:
         return name, 0.0
 
 
-def verdicts_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Verdict]:
+def captions_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Caption]:
     """Turn each row into a title and bars."""
     names = sorted({name for row in rows for name, _ in row["probabilities"] or ()})
     order = {name: place for place, name in enumerate(names)}
@@ -186,7 +186,7 @@ def verdicts_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Verdict
             sure = "" if row["confidence"] is None else f"  {row['confidence']:.0%}"
             title = f"{row['task']}: {', '.join(row['label'])}{sure}"
         out.append(
-            Verdict(start_s=piece_of(row["name"])[1], title=title, bars=tuple(bars), order=order)
+            Caption(start_s=piece_of(row["name"])[1], title=title, bars=tuple(bars), order=order)
         )
     return out
 
@@ -194,8 +194,8 @@ def verdicts_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Verdict
 # ---- film
 
 
-def write_film(source: str, target: str, verdicts: Sequence[Verdict], font: str | None) -> int:
-    """Copy a film with the verdicts drawn into it.
+def write_film(source: str, target: str, captions: Sequence[Caption], font: str | None) -> int:
+    """Copy a film with the captions drawn into it.
 
     Returns:
         Number of frames.
@@ -226,7 +226,7 @@ def write_film(source: str, target: str, verdicts: Sequence[Verdict], font: str 
                     continue
                 image = upright(frame)
                 if painter is None:
-                    painter = Painter(image.shape[1], image.shape[0], verdicts, font)
+                    painter = Painter(image.shape[1], image.shape[0], captions, font)
                     film.width, film.height = painter.width, painter.height
                 shown = painter.draw(image, frame.time or 0.0)
                 new = av.VideoFrame.from_ndarray(shown, format="rgb24")
@@ -257,16 +257,16 @@ def upright(frame: Any) -> np.ndarray:
 
 
 class Painter:
-    """Draws a panel over the lower edge; each verdict's panel is drawn once."""
+    """Draws a panel over the lower edge; each caption's panel is drawn once."""
 
     def __init__(
-        self, width: int, height: int, verdicts: Sequence[Verdict], font: str | None
+        self, width: int, height: int, captions: Sequence[Caption], font: str | None
     ) -> None:
         shrink = min(1.0, MAX_SIDE / max(width, height))
         # H.264 with 4:2:0 colour wants even sides.
         self.width = max(2, int(width * shrink) // 2 * 2)
         self.height = max(2, int(height * shrink) // 2 * 2)
-        self.verdicts = verdicts
+        self.captions = captions
         self.size = max(9, min(self.width, self.height) // 22)
         self.font = load_font(font, self.size)
         self._panels: dict[int, Any] = {}
@@ -279,32 +279,32 @@ class Painter:
         if picture.size != (self.width, self.height):
             picture = picture.resize((self.width, self.height))
         index = max(
-            (i for i, verdict in enumerate(self.verdicts) if verdict.start_s <= time_s + 1e-6),
+            (i for i, caption in enumerate(self.captions) if caption.start_s <= time_s + 1e-6),
             default=0,
         )
         if index not in self._panels:
-            self._panels[index] = self._panel(self.verdicts[index])
+            self._panels[index] = self._panel(self.captions[index])
         panel = self._panels[index]
         picture.paste(panel, (0, self.height - panel.height), panel)
         return np.asarray(picture)
 
-    def _panel(self, verdict: Verdict) -> Any:
+    def _panel(self, caption: Caption) -> Any:
         """A half-transparent strip: the title, and a bar for each class."""
         from PIL import Image, ImageDraw
 
         line = int(self.size * 1.5)
-        height = min(self.height, line * (1 + len(verdict.bars)) + self.size)
+        height = min(self.height, line * (1 + len(caption.bars)) + self.size)
         panel = Image.new("RGBA", (self.width, height), (0, 0, 0, 170))
         draw = ImageDraw.Draw(panel)
         left, top = self.size // 2, self.size // 2
-        draw.text((left, top), verdict.title, font=self.font, fill="white")
-        widest = max((draw.textlength(name, font=self.font) for name, _ in verdict.bars), default=0)
+        draw.text((left, top), caption.title, font=self.font, fill="white")
+        widest = max((draw.textlength(name, font=self.font) for name, _ in caption.bars), default=0)
         start = left + int(widest) + self.size
         room = max(1, self.width - start - self.size * 4)
-        for row, (name, probability) in enumerate(verdict.bars, 1):
+        for row, (name, probability) in enumerate(caption.bars, 1):
             y = top + row * line
             draw.text((left, y), name, font=self.font, fill="white")
-            colour = PALETTE[verdict.order[name] % len(PALETTE)]
+            colour = PALETTE[caption.order[name] % len(PALETTE)]
             draw.rectangle((start, y, start + room, y + self.size), outline="#888888")
             draw.rectangle((start, y, start + int(room * probability), y + self.size), fill=colour)
             draw.text((start + room + left, y), f"{probability:.0%}", font=self.font, fill="white")

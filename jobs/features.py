@@ -222,7 +222,7 @@ def unit_rows(clips: pa.Table, rows: Mapping[str, int], ready: Ready, config: Im
 
 
 @dataclass(frozen=True)
-class Steps:
+class ClipSteps:
     """The steps of one clip, with status and error."""
 
     steps: np.ndarray
@@ -235,12 +235,12 @@ class Steps:
     error: str | None = None
 
 
-def steps_of(index: int | None, ready: Ready, config: Import) -> Steps:
+def steps_of(index: int | None, ready: Ready, config: Import) -> ClipSteps:
     """The steps of one row of the file; values that are not finite become 0, and the status says so."""
     nothing = np.zeros((0, ready.dim), np.float32)
     if index is None:
         error = "missing: the imported file has no such clip"
-        return Steps(nothing, np.zeros((0, 2), np.float32), "missing", error)
+        return ClipSteps(nothing, np.zeros((0, 2), np.float32), "missing", error)
     values = ready.values[index]
     times = step_times(index, ready, config.hop_s)
     if config.padding == "zeros":
@@ -248,12 +248,12 @@ def steps_of(index: int | None, ready: Ready, config: Import) -> Steps:
         window = slice(kept[0], kept[-1] + 1) if len(kept) else slice(0, 0)
         values, times = values[window], times[window]
     if len(values) == 0:
-        return Steps(values, times, "missing", "missing: the imported file has no steps of it")
+        return ClipSteps(values, times, "missing", "missing: the imported file has no steps of it")
     finite = np.isfinite(values)
     if finite.all():
-        return Steps(values, times, "ok")
+        return ClipSteps(values, times, "ok")
     error = f"partial: {(~finite).sum()} of {values.size} values were not finite and are 0"
-    return Steps(np.where(finite, values, np.float32(0)), times, "partial", error)
+    return ClipSteps(np.where(finite, values, np.float32(0)), times, "partial", error)
 
 
 def step_times(index: int, ready: Ready, hop_s: float | None) -> np.ndarray:

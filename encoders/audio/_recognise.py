@@ -71,15 +71,13 @@ class WhisperRecogniser:
         if "voice" in weights:
             self._voice = VoiceActivity.load(weights["voice"]).to(device)
         if "config" in weights:
-            self._speaking = of_tiny_en(weights["config"], weights["tokenizer"])
+            self._tokens = of_tiny_en(weights["config"], weights["tokenizer"])
         else:
             language = str(descriptor.options["language"])
-            self._speaking = of_folder(weights["model"], language)
-        self._timed = bool(descriptor.options["word_times"]) and bool(self._speaking.heads)
-        self._never = torch.tensor(self._speaking.never, dtype=torch.long, device=device)
-        self._never_first = torch.tensor(
-            self._speaking.never_first, dtype=torch.long, device=device
-        )
+            self._tokens = of_folder(weights["model"], language)
+        self._timed = bool(descriptor.options["word_times"]) and bool(self._tokens.heads)
+        self._never = torch.tensor(self._tokens.never, dtype=torch.long, device=device)
+        self._never_first = torch.tensor(self._tokens.never_first, dtype=torch.long, device=device)
         model = load_whisper(weights["model"])
         model.set_attn_implementation("eager")  # the only one that hands out attention
         self._model = model.eval().to(device)
@@ -135,7 +133,7 @@ class WhisperRecogniser:
             tokens, scores = self._greedy(states, prompts, limit)
             out = []
             for row, (cut, state) in enumerate(zip(cuts, states, strict=True)):
-                said = [t for t in tokens[row].tolist() if t < self._speaking.end]
+                said = [t for t in tokens[row].tolist() if t < self._tokens.end]
                 mean = float(scores[row].sum()) / max(1, len(said) + 1)
                 prompt = prompts[row].tolist()
                 words = self._words(prompt, said, state[None], len(cut) / RATE_HZ)
@@ -145,29 +143,29 @@ class WhisperRecogniser:
 
     def _prompts(self, states: Float[Tensor, "batch time dim"]) -> Int[Tensor, "batch tokens"]:
         """Start, language where the model knows several, task; the model names the language if asked."""
-        speaking = self._speaking
-        start = torch.full((len(states), 1), speaking.start, device=self._device)
-        after = torch.tensor([speaking.after], device=self._device).repeat(len(states), 1)
-        if not speaking.languages:
+        facts = self._tokens
+        start = torch.full((len(states), 1), facts.start, device=self._device)
+        after = torch.tensor([facts.after], device=self._device).repeat(len(states), 1)
+        if not facts.languages:
             return torch.cat([start, after], 1)
-        if speaking.language is not None:
-            chosen = torch.full_like(start, speaking.languages[speaking.language])
+        if facts.language is not None:
+            chosen = torch.full_like(start, facts.languages[facts.language])
         else:
             first = self._model.decoder(input_ids=start, encoder_hidden_states=states)
-            ids = torch.tensor(sorted(speaking.languages.values()), device=self._device)
+            ids = torch.tensor(sorted(facts.languages.values()), device=self._device)
             logits = first.last_hidden_state[:, -1].float() @ self._vocabulary.T
             chosen = ids[logits[:, ids].argmax(-1)][:, None]
         return torch.cat([start, chosen, after], 1)
 
     def _language(self, prompt: list[int]) -> str:
-        names = {token: code for code, token in self._speaking.languages.items()}
+        names = {token: code for code, token in self._tokens.languages.items()}
         return names.get(prompt[1], "en")
 
     def _greedy(
         self, states: Float[Tensor, "batch time dim"], ids: Int[Tensor, "batch prompt"], limit: int
     ) -> tuple[Int[Tensor, "batch tokens"], Float[Tensor, "batch tokens"]]:
         """The likeliest next token until every row has ended; ended rows add nothing."""
-        batch, end = len(states), self._speaking.end
+        batch, end = len(states), self._tokens.end
         done = torch.zeros(batch, dtype=torch.bool, device=self._device)
         tokens, scores, cache = [], [], None
         for step in range(limit):
@@ -208,19 +206,19 @@ class WhisperRecogniser:
         result = self._model.decoder(
             input_ids=ids, encoder_hidden_states=states, output_attentions=True
         )
-        maps = [result.cross_attentions[layer][0, head] for layer, head in self._speaking.heads]
+        maps = [result.cross_attentions[layer][0, head] for layer, head in self._tokens.heads]
         steps = max(1, min(math.ceil(length_s * RATE_HZ / STEP), maps[0].shape[-1]))
         # The row that writes token i is the one before it.
         first = len(prompt) - 1
         rows = torch.stack(maps)[:, first : first + len(said), :steps].float().cpu().numpy()
         starts = token_steps(rows) * (STEP / RATE_HZ)
-        pieces = [self._speaking.text([token]) for token in said]
+        pieces = [self._tokens.text([token]) for token in said]
         return words_of(pieces, starts.tolist(), length_s)
 
     def _transcript(self, clip: Clip, parts: Sequence[tuple[float, _Spoken]]) -> Transcript:
         texts, words, scores = [], [], []
         for offset, part in parts:
-            text = self._speaking.text(part.tokens).strip()
+            text = self._tokens.text(part.tokens).strip()
             if not text or part.log_probability < _MIN_LOG_PROBABILITY or repeats(text):
                 continue
             texts.append(text)
@@ -230,7 +228,7 @@ class WhisperRecogniser:
         return Transcript(
             text=" ".join(texts),
             words=words,
-            language=parts[0][1].language if parts else self._speaking.language or "",
+            language=parts[0][1].language if parts else self._tokens.language or "",
             confidence=float(np.exp(np.mean(scores))) if scores else 0.0,
         )
 

@@ -9,7 +9,7 @@ from cluster.errors import ConfigError, WeightsError
 
 
 @dataclass(frozen=True)
-class Speaking:
+class TokenFacts:
     """The facts beside the weights that decoding needs."""
 
     tokenizer: Any
@@ -38,10 +38,10 @@ class Speaking:
         return str(self.tokenizer.decode(tokens))
 
 
-def of_tiny_en(config: Path, tokenizer: Path) -> Speaking:
+def of_tiny_en(config: Path, tokenizer: Path) -> TokenFacts:
     """Facts of tiny.en as CTranslate2 keeps them."""
     facts = json.loads(config.read_text())
-    return Speaking(
+    return TokenFacts(
         tokenizer=_tokenizer(tokenizer),
         start=50257,
         after=(50362,),
@@ -54,7 +54,7 @@ def of_tiny_en(config: Path, tokenizer: Path) -> Speaking:
     )
 
 
-def of_folder(folder: Path, language: str) -> Speaking:
+def of_folder(folder: Path, language: str) -> TokenFacts:
     """Facts of a model of the hub, from its ``generation_config.json``.
 
     Args:
@@ -74,7 +74,7 @@ def of_folder(folder: Path, language: str) -> Speaking:
         raise ConfigError(f"language={language}; known: auto, {', '.join(sorted(languages))}")
     try:
         task = (facts["task_to_id"]["transcribe"],) if languages else ()
-        return Speaking(
+        return TokenFacts(
             tokenizer=_tokenizer(folder / "tokenizer.json"),
             start=facts["decoder_start_token_id"],
             after=(*task, facts["no_timestamps_token_id"]),

@@ -16,14 +16,14 @@ from encoders.decoding import display
 from encoders.decoding.display import Pixels
 from encoders.decoding.film import Film
 from encoders.decoding.frame_times import Choice, choose, most_frames
-from encoders.decoding.pictures import Pictures as Shown
+from encoders.decoding.pictures import PictureReader
 from encoders.decoding.sources import Local
 from encoders.decoding.timeline import Timeline, read_timeline
 from encoders.spec import FramePolicy, Frames
 
 
 @dataclass
-class Pictures:
+class ReadFrames:
     """What was read: frames by policy, and why there are fewer than asked if there are."""
 
     frames: Mapping[FramePolicy, Frames]
@@ -38,7 +38,7 @@ def read_frames(
     end_s: float | None,
     max_bytes: int,
     threads: int,
-) -> Pictures:
+) -> ReadFrames:
     """Decode the frames of one clip.
 
     Raises:
@@ -68,7 +68,7 @@ def _fetch(
     aspect = display.pixel_aspect(film.stream)
     matrix: display.Matrix | None = None
     shown: dict[int, int] = {}
-    with contextlib.closing(Shown(film, timeline, wanted)) as pictures:
+    with contextlib.closing(PictureReader(film, timeline, wanted)) as pictures:
         for index in wanted:
             found = pictures.at(index)
             if found is not None:
@@ -96,7 +96,7 @@ def _pictures(
     timeline: Timeline,
     choices: Mapping[FramePolicy, Choice],
     shown: Mapping[int, int],
-) -> Pictures:
+) -> ReadFrames:
     frames = {}
     partial = timeline.damage
     for policy, choice in choices.items():
@@ -110,7 +110,7 @@ def _pictures(
         pixels = np.stack([_same_shape(choice, index) for index in indices])
         times = [timeline.seconds(shown[index]) for index in indices]
         frames[policy] = Frames(pixels, np.maximum(np.asarray(times, np.float64), 0.0))
-    return Pictures(frames, timeline.end_s, partial)
+    return ReadFrames(frames, timeline.end_s, partial)
 
 
 def _present(policy: FramePolicy, choice: Choice) -> tuple[list[int], int]:

@@ -21,7 +21,7 @@ Stamped = tuple[int, Any]
 """A decoded frame and its tick."""
 
 
-class Pictures:
+class PictureReader:
     """Hands out the pictures on screen at the ticks of a timeline, asked for in ascending order."""
 
     def __init__(self, film: Film, timeline: Timeline, wanted: Sequence[int]) -> None:

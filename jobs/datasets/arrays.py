@@ -18,7 +18,7 @@ from fusion.tasks import Kind, Task
 from jobs.interop.arrays import SPLIT_KEYS, beside, near, open_arrays
 from jobs.interop.columns import spelt_differently
 from jobs.preparing.adapter import Collected, Preparation, Row
-from jobs.preparing.array_rows import PEOPLE, ROLES, ArrayOptions, Part, listed
+from jobs.preparing.array_rows import PEOPLE, ROLES, ArrayOptions, SplitArrays, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Config(Preparation):
         with open_arrays(storage.absolute(self.source)) as content:
             options = self._options()
             for split in splits_inside(content, options.keys):
-                part = Part(options, content, split, faults, notes)
+                part = SplitArrays(options, content, split, faults, notes)
                 rows += part.rows
                 folds |= part.folds
         for task in self.tasks:

@@ -74,12 +74,12 @@ class Config(Preparation):
         )
 
 
-def clip_uri(root: str, line: script.Line) -> str:
+def clip_uri(root: str, line: script.ScriptLine) -> str:
     """Where the clip of a line lies."""
     return storage.join(root, "clips", f"{line.name}.mp4")
 
 
-def film_all(lines: Sequence[script.Line], root: str, *, seed: int, processes: int) -> None:
+def film_all(lines: Sequence[script.ScriptLine], root: str, *, seed: int, processes: int) -> None:
     """Film every line that has no clip of this seed and edition yet; `corpus.json` is the commit."""
     facts = {"seed": seed, "edition": EDITION}
     record = layout.corpus_uri(root)
@@ -110,7 +110,7 @@ def film_all(lines: Sequence[script.Line], root: str, *, seed: int, processes: i
     print(f"synthetic: filmed {len(todo)} clips in {took_s:.0f} s, seed {seed}")
 
 
-def _film_share(lines: Sequence[script.Line], root: str, seed: int) -> None:
+def _film_share(lines: Sequence[script.ScriptLine], root: str, seed: int) -> None:
     from jobs.datasets.corpus.film import film
     from jobs.datasets.corpus.voice import Voice
 
@@ -121,7 +121,7 @@ def _film_share(lines: Sequence[script.Line], root: str, seed: int) -> None:
         os.replace(f"{final}.tmp", final)
 
 
-def _truth(lines: Sequence[script.Line]) -> dict[str, Any]:
+def _truth(lines: Sequence[script.ScriptLine]) -> dict[str, Any]:
     """Content of `corpus.json`: the clips, and the tables that they were drawn from."""
     return {
         "ceilings": script.ceilings(),
@@ -145,7 +145,7 @@ def _truth(lines: Sequence[script.Line]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(lines: Sequence[script.Line]) -> list[str]:
+def summary(lines: Sequence[script.ScriptLine]) -> list[str]:
     """The constants of the corpus as printed beside it."""
     rows = []
     for name, table in (("face", script.FACE), ("voice", script.VOICE), ("words", script.WORDS)):
@@ -165,12 +165,12 @@ def summary(lines: Sequence[script.Line]) -> list[str]:
     ]
 
 
-def _best_guess(line: script.Line) -> str:
+def _best_guess(line: script.ScriptLine) -> str:
     best = script.posterior(line.face, line.manner, line.words)
     return max(best, key=lambda y: best[y])
 
 
-def _row(line: script.Line, uri: str) -> Row:
+def _row(line: script.ScriptLine, uri: str) -> Row:
     return Row(
         name=line.name,
         video=Source(uri),

@@ -42,7 +42,7 @@ class ArrayOptions:
     as_is: tuple[str, ...]
 
 
-class Part:
+class SplitArrays:
     """The clips of one split, or of a file that keeps none apart."""
 
     def __init__(

@@ -25,7 +25,7 @@ from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
 from jobs.training.feeds import Clips, Store
-from jobs.training.mapped import Budget
+from jobs.training.mapped import MemoryBudget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
 from jobs.training.stores import StoredTable, has_one_step
 from jobs.training.targets import check_finite, encode_targets
@@ -132,7 +132,7 @@ class Library:
                 f"--views {request.views}: text and imported features have none, and these are all: "
                 f"{', '.join(request.inputs)}"
             )
-        self._budget = Budget(request.memory_gb * 1e9, request.cache)
+        self._budget = MemoryBudget(request.memory_gb * 1e9, request.cache)
         self._tables: dict[str, StoredTable] = {}
         self._single: dict[str, bool] = {}
         self._stores: dict[tuple[str, Pool, str], Store] = {}

@@ -85,7 +85,7 @@ class Mapped:
             self._pages = 0
 
 
-class Budget:
+class MemoryBudget:
     """Gives arrays in memory as long as there is room, mapped ones afterwards.
 
     Args:

@@ -418,12 +418,12 @@ class TestSegments:
         path = write_clip(tmp_path / "long.mp4", seconds=60, options={"g": "50"})
         decoded = []
 
-        def counted(*arguments, original=pictures.Pictures._decoded):
+        def counted(*arguments, original=pictures.PictureReader._decoded):
             for tick, frame in original(*arguments):
                 decoded.append(tick)
                 yield tick, frame
 
-        monkeypatch.setattr(pictures.Pictures, "_decoded", counted)
+        monkeypatch.setattr(pictures.PictureReader, "_decoded", counted)
         with staged(Source(str(path))) as local:
             read_frames(local, [FPS], 40.0, 42.0, 1 << 30, 1)
         assert len(decoded) < 120  # two seconds, and at most a run of key frames before them

@@ -258,11 +258,11 @@ class TestRecogniserOfTheHub:
                     input_ids=ids, encoder_hidden_states=states, use_cache=False
                 ).last_hidden_state[:, -1]
                 logits = hidden @ recogniser._vocabulary.T
-                logits[:, recogniser._speaking.end + 1 :] = -torch.inf
+                logits[:, recogniser._tokens.end + 1 :] = -torch.inf
                 if step == 0:
-                    logits[:, recogniser._speaking.never_first] = -torch.inf
+                    logits[:, recogniser._tokens.never_first] = -torch.inf
                 ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
-        ended = (tokens == recogniser._speaking.end).cumsum(1) > 1
+        ended = (tokens == recogniser._tokens.end).cumsum(1) > 1
         written = ids[:, prompts.shape[1] :][:, : tokens.shape[1]]
         assert (tokens == written)[~ended].all()
 

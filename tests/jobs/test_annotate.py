@@ -9,7 +9,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, SchemaError
 from cluster.tables import SCORES
 from jobs import annotate
-from jobs.annotate import Config, Painter, piece_of, verdicts_of
+from jobs.annotate import Config, Painter, captions_of, piece_of
 
 WIDTH, HEIGHT, RATE = 160, 120, 10
 
@@ -134,7 +134,7 @@ class TestFilm:
         assert np.abs(first - last)[: HEIGHT // 3].max() < 12
 
     def test_odd_and_large_pictures_are_fitted(self):
-        painter = Painter(3841, 2161, verdicts_of([row()], 5), None)
+        painter = Painter(3841, 2161, captions_of([row()], 5), None)
         assert max(painter.width, painter.height) <= annotate.MAX_SIDE
         assert painter.width % 2 == painter.height % 2 == 0
         image = np.zeros((2161, 3841, 3), np.uint8)
@@ -155,11 +155,11 @@ class TestWords:
         ],
     )
     def test_each_kind_of_score_reads_as_it_should(self, changes, title):
-        assert verdicts_of([row(**changes)], 5)[0].title == title
+        assert captions_of([row(**changes)], 5)[0].title == title
 
     def test_only_the_likeliest_classes_are_shown_in_lasting_colours(self):
         many = [(f"c{index}", 0.1 * index) for index in range(4)]
-        verdict = verdicts_of([row(probabilities=many)], 2)[0]
+        verdict = captions_of([row(probabilities=many)], 2)[0]
         assert [name for name, _ in verdict.bars] == ["c3", "c2"]
         assert verdict.order == {"c0": 0, "c1": 1, "c2": 2, "c3": 3}
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.datasets.corpus.face import EXPRESSIONS, Expression, Image, paint, photograph
-from jobs.datasets.corpus.script import Line
+from jobs.datasets.corpus.script import ScriptLine
 from jobs.datasets.corpus.voice import Delivery, Voice
 
 FPS = 12
@@ -29,7 +29,7 @@ MANNER: dict[str, Delivery] = {
 """How a manner is said; pitch is relative to the speaker's own."""
 
 
-def film(line: Line, *, voice: Voice, seed: int, to: str) -> None:
+def film(line: ScriptLine, *, voice: Voice, seed: int, to: str) -> None:
     """Write the clip of one line to a local file."""
     # A stream of its own for each, so that a voice a few samples longer changes no picture.
     for_sound, for_pictures = np.random.default_rng([seed, *line.name.encode()]).spawn(2)
@@ -38,7 +38,7 @@ def film(line: Line, *, voice: Voice, seed: int, to: str) -> None:
     mux(frames, sound, voice.rate_hz, to)
 
 
-def _speak(line: Line, voice: Voice, rng: np.random.Generator) -> NDArray[np.int16]:
+def _speak(line: ScriptLine, voice: Voice, rng: np.random.Generator) -> NDArray[np.int16]:
     """The sentence with silence around it and a little room noise: [sample]."""
     manner = MANNER[line.manner]
     delivery = Delivery(
@@ -73,7 +73,7 @@ def _loudness(sound: NDArray[np.int16], rate_hz: int) -> NDArray[np.float64]:
 
 
 def _act(
-    line: Line, loudness: NDArray[np.float64], rng: np.random.Generator
+    line: ScriptLine, loudness: NDArray[np.float64], rng: np.random.Generator
 ) -> list[NDArray[np.uint8]]:
     """The frames: lips move with the voice, the head drifts, the eyes blink once."""
     felt = EXPRESSIONS[line.face].scaled(line.strength)

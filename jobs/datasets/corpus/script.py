@@ -78,7 +78,7 @@ class Speaker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ScriptLine:
     """One clip before it is filmed."""
 
     name: str
@@ -140,7 +140,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 }
 
 
-def write(seed: int, num_clips: int) -> list[Line]:
+def write(seed: int, num_clips: int) -> list[ScriptLine]:
     """The lines of a corpus: speakers in turn, emotions balanced within each speaker.
 
     Args:
@@ -161,11 +161,11 @@ def write(seed: int, num_clips: int) -> list[Line]:
 
 def _line(
     speaker: Speaker, take: int, emotion: str, pools: dict[str, list[str]], rng: np.random.Generator
-) -> Line:
+) -> ScriptLine:
     ironic = rng.random() < IRONY_SHARE.get(emotion, 0.0)
     words = _draw((IRONIC_WORDS if ironic else WORDS)[emotion], rng)
     manner = _draw(VOICE[emotion], rng)
-    return Line(
+    return ScriptLine(
         name=f"{speaker.name}_{take:02d}",
         speaker=speaker,
         emotion=emotion,

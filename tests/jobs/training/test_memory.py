@@ -13,7 +13,7 @@ import torch
 from cluster import storage, tables
 from cluster.errors import PlanError
 from jobs.training.loading import Request, load
-from jobs.training.mapped import Budget, Mapped
+from jobs.training.mapped import Mapped, MemoryBudget
 
 CLIPS, STEPS, DIM = 2400, 50, 512
 CONSTANT_MB = 60
@@ -122,7 +122,7 @@ def test_the_batches_are_the_same_either_way(root, tmp_path, pool, normalise):
 
 class TestArrays:
     def test_the_budget_is_that_of_all_inputs_together(self, tmp_path):
-        budget = Budget(100, str(tmp_path))
+        budget = MemoryBudget(100, str(tmp_path))
         kinds = [budget((5, 2), np.float32).is_mapped for _ in range(4)]
         assert kinds == [False, False, True, True]
         assert not budget((5, 2), np.float16).is_mapped
