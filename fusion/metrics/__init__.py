@@ -82,7 +82,8 @@ def metric(name: str) -> Metric:
     """
     if name not in METRICS:
         raise ValueError(f"there is no metric {name!r}; known: {', '.join(METRICS)}")
-    found = importlib.import_module(METRICS[name].partition(":")[0]).TABLE[name]
+    module, _, function = METRICS[name].partition(":")
+    found = getattr(importlib.import_module(module), function)
     assert isinstance(found, Metric)
     return found
 

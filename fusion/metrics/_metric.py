@@ -35,6 +35,9 @@ class Metric:
     needs_probabilities: bool = False
     """Predicted labels are not enough."""
 
+    doc: str = ""
+    """What it is, its convention and an example."""
+
     def __call__(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> float:
         """The figure over all rows; `weights` [row] count a row more or less than once.
 
@@ -55,6 +58,32 @@ class Metric:
         return -value if self.higher_is_better else value
 
 
+def metric_of(
+    *, kind: Kind, higher_is_better: bool, rows: Rows, needs_probabilities: bool = False
+) -> Callable[[Finish], Metric]:
+    """Makes a metric of its closed form: named and documented by the function that holds the formula.
+
+    Args:
+        kind: of the task.
+        higher_is_better: or lower.
+        rows: what a row adds to the sums that the formula takes.
+        needs_probabilities: predicted labels are not enough.
+    """
+
+    def of(finish: Finish) -> Metric:
+        return Metric(
+            name=finish.__name__,
+            kind=kind,
+            higher_is_better=higher_is_better,
+            rows=rows,
+            finish=finish,
+            needs_probabilities=needs_probabilities,
+            doc=finish.__doc__ or "",
+        )
+
+    return of
+
+
 def share(part: Tensor, whole: Tensor) -> Tensor:
     """Ratio of part and whole, zero where the whole is zero (the `zero_division=0` of scikit-learn)."""
     return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
@@ -63,3 +92,8 @@ def share(part: Tensor, whole: Tensor) -> Tensor:
 def mean_of(total: Tensor, count: Tensor) -> Tensor:
     """Mean from total and count, NaN where nothing was counted."""
     return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), torch.nan)
+
+
+def ratio(sums: Tensor) -> Tensor:
+    """Mean of rows [..., 2] of a value and a count."""
+    return mean_of(sums[..., 0], sums[..., 1])

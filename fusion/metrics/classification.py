@@ -12,130 +12,11 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from fusion.metrics._metric import Finish, Metric, mean_of, share
+from fusion.metrics._metric import mean_of, metric_of, ratio, share
 
 BINS = 15
 FLOOR = 1e-15
 """Smallest probability in a logarithm, as in scikit-learn's older releases and published tables."""
-
-
-def accuracy(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Share of rows whose class is right ("WA" in IEMOCAP papers).
-
-    >>> accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
-    0.75
-    """
-    return TABLE["accuracy"](prediction, target, weights)
-
-
-def weighted_f1(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Mean of the classes' F1, weighted by support (scikit-learn's average="weighted").
-
-    >>> round(weighted_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
-    0.65
-    """
-    return TABLE["weighted_f1"](prediction, target, weights)
-
-
-def macro_f1(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Plain mean of the F1 of the classes that were seen in targets or predictions.
-
-    >>> round(macro_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
-    0.6
-    """
-    return TABLE["macro_f1"](prediction, target, weights)
-
-
-def uar(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Unweighted average recall over the classes with targets ("UA" in IEMOCAP papers).
-
-    >>> uar(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
-    0.75
-    """
-    return TABLE["uar"](prediction, target, weights)
-
-
-def cohen_kappa(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Agreement beyond chance; NaN where chance alone agrees fully.
-
-    >>> cohen_kappa(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 1]))
-    0.0
-    """
-    return TABLE["cohen_kappa"](prediction, target, weights)
-
-
-def mcc(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Matthews correlation (Gorodkin's for several classes); 0 where a margin has one class only.
-
-    >>> mcc(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
-    1.0
-    """
-    return TABLE["mcc"](prediction, target, weights)
-
-
-def nll(
-    prediction: Float[Tensor, "row class"],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Mean negative log-probability of the true class, probabilities floored at 1e-15 [nats].
-
-    >>> round(nll(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0, 1])), 4)
-    0.4904
-    """
-    return TABLE["nll"](prediction, target, weights)
-
-
-def brier(
-    prediction: Float[Tensor, "row class"],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Squared error summed over classes, mean over rows: 0 to 2, for two classes twice scikit-learn's.
-
-    >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 1]))
-    0.25
-    """
-    return TABLE["brier"](prediction, target, weights)
-
-
-def ece(
-    prediction: Float[Tensor, "row class"],
-    target: Int[Tensor, " row"],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Expected calibration error of the largest probability over 15 equal bins (b/15, (b+1)/15].
-
-    It is above zero for a perfectly calibrated model too: put `fusion.statistics.ece_bound` beside it.
-
-    >>> round(ece(torch.tensor([[0.9, 0.1], [0.9, 0.1]]).double(), torch.tensor([0, 1])), 4)
-    0.4
-    """
-    return TABLE["ece"](prediction, target, weights)
 
 
 def confusion(
@@ -214,50 +95,14 @@ def _count_rows(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.cat([called * true, called, true], 1).double()
 
 
-def _counted(of: Finish) -> Finish:
-    def finish(sums: Tensor) -> Tensor:
-        return of(sums.reshape(*sums.shape[:-1], 3, -1))
-
-    return finish
-
-
-def _accuracy(counts: Tensor) -> Tensor:
-    return mean_of(counts[..., 0, :].sum(-1), counts[..., 2, :].sum(-1))
+def _split(sums: Tensor) -> Tensor:
+    """[..., 3, class]: right, called and true."""
+    return sums.reshape(*sums.shape[:-1], 3, -1)
 
 
 def _f1(counts: Tensor) -> Tensor:
     right, called, true = counts.unbind(-2)
     return share(2 * right, called + true)
-
-
-def _weighted_f1(counts: Tensor) -> Tensor:
-    true = counts[..., 2, :]
-    return mean_of((_f1(counts) * true).sum(-1), true.sum(-1))
-
-
-def _macro_f1(counts: Tensor) -> Tensor:
-    seen = counts[..., 1:, :].sum(-2) > 0
-    return mean_of((_f1(counts) * seen).sum(-1), seen.sum(-1).double())
-
-
-def _uar(counts: Tensor) -> Tensor:
-    right, _, true = counts.unbind(-2)
-    return mean_of(share(right, true).sum(-1), (true > 0).sum(-1).double())
-
-
-def _kappa(counts: Tensor) -> Tensor:
-    right, called, true = counts.unbind(-2)
-    total = true.sum(-1)
-    chance = mean_of((called * true).sum(-1), total * total)
-    return mean_of(mean_of(right.sum(-1), total) - chance, 1 - chance)
-
-
-def _mcc(counts: Tensor) -> Tensor:
-    right, called, true = counts.unbind(-2)
-    total = true.sum(-1)
-    covariance = right.sum(-1) * total - (called * true).sum(-1)
-    margins = (total**2 - called.pow(2).sum(-1)) * (total**2 - true.pow(2).sum(-1))
-    return share(covariance, margins.clamp(min=0).sqrt())
 
 
 def _need_probabilities(prediction: Tensor) -> Tensor:
@@ -291,55 +136,112 @@ def _ece_rows(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.cat([bins * gap.unsqueeze(1), bins], 1)
 
 
-def _ece(sums: Tensor) -> Tensor:
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def accuracy(sums: Tensor) -> Tensor:
+    """Share of rows whose class is right ("WA" in IEMOCAP papers).
+
+    >>> accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
+    0.75
+    """
+    counts = _split(sums)
+    return mean_of(counts[..., 0, :].sum(-1), counts[..., 2, :].sum(-1))
+
+
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def weighted_f1(sums: Tensor) -> Tensor:
+    """Mean of the classes' F1, weighted by support (scikit-learn's average="weighted").
+
+    >>> round(weighted_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
+    0.65
+    """
+    counts = _split(sums)
+    true = counts[..., 2, :]
+    return mean_of((_f1(counts) * true).sum(-1), true.sum(-1))
+
+
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def macro_f1(sums: Tensor) -> Tensor:
+    """Plain mean of the F1 of the classes that were seen in targets or predictions.
+
+    >>> round(macro_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
+    0.6
+    """
+    counts = _split(sums)
+    seen = counts[..., 1:, :].sum(-2) > 0
+    return mean_of((_f1(counts) * seen).sum(-1), seen.sum(-1).double())
+
+
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def uar(sums: Tensor) -> Tensor:
+    """Unweighted average recall over the classes with targets ("UA" in IEMOCAP papers).
+
+    >>> uar(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    0.75
+    """
+    counts = _split(sums)
+    right, _, true = counts.unbind(-2)
+    return mean_of(share(right, true).sum(-1), (true > 0).sum(-1).double())
+
+
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def cohen_kappa(sums: Tensor) -> Tensor:
+    """Agreement beyond chance; NaN where chance alone agrees fully.
+
+    >>> cohen_kappa(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 1]))
+    0.0
+    """
+    counts = _split(sums)
+    right, called, true = counts.unbind(-2)
+    total = true.sum(-1)
+    chance = mean_of((called * true).sum(-1), total * total)
+    return mean_of(mean_of(right.sum(-1), total) - chance, 1 - chance)
+
+
+@metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
+def mcc(sums: Tensor) -> Tensor:
+    """Matthews correlation (Gorodkin's for several classes); 0 where a margin has one class only.
+
+    >>> mcc(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
+    1.0
+    """
+    counts = _split(sums)
+    right, called, true = counts.unbind(-2)
+    total = true.sum(-1)
+    covariance = right.sum(-1) * total - (called * true).sum(-1)
+    margins = (total**2 - called.pow(2).sum(-1)) * (total**2 - true.pow(2).sum(-1))
+    return share(covariance, margins.clamp(min=0).sqrt())
+
+
+@metric_of(kind="classification", higher_is_better=False, rows=_nll_rows, needs_probabilities=True)
+def nll(sums: Tensor) -> Tensor:
+    """Mean negative log-probability of the true class, probabilities floored at 1e-15 [nats].
+
+    >>> round(nll(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0, 1])), 4)
+    0.4904
+    """
+    return ratio(sums)
+
+
+@metric_of(
+    kind="classification", higher_is_better=False, rows=_brier_rows, needs_probabilities=True
+)
+def brier(sums: Tensor) -> Tensor:
+    """Squared error summed over classes, mean over rows: 0 to 2, for two classes twice scikit-learn's.
+
+    >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 1]))
+    0.25
+    """
+    return ratio(sums)
+
+
+@metric_of(kind="classification", higher_is_better=False, rows=_ece_rows, needs_probabilities=True)
+def ece(sums: Tensor) -> Tensor:
+    """Expected calibration error of the largest probability over 15 equal bins (b/15, (b+1)/15].
+
+    It is above zero for a perfectly calibrated model too: put `fusion.statistics.ece_bound` beside it.
+
+    >>> round(ece(torch.tensor([[0.9, 0.1], [0.9, 0.1]]).double(), torch.tensor([0, 1])), 4)
+    0.4
+    """
     gap, count = sums.reshape(*sums.shape[:-1], 2, -1).unbind(-2)
     return mean_of(gap.abs().sum(-1), count.sum(-1))
-
-
-def _mean(sums: Tensor) -> Tensor:
-    return mean_of(sums[..., 0], sums[..., 1])
-
-
-def _of_counts(name: str, of: Finish) -> Metric:
-    return Metric(
-        name=name,
-        kind="classification",
-        higher_is_better=True,
-        rows=_count_rows,
-        finish=_counted(of),
-    )
-
-
-TABLE: dict[str, Metric] = {
-    "accuracy": _of_counts("accuracy", _accuracy),
-    "brier": Metric(
-        name="brier",
-        kind="classification",
-        higher_is_better=False,
-        rows=_brier_rows,
-        finish=_mean,
-        needs_probabilities=True,
-    ),
-    "cohen_kappa": _of_counts("cohen_kappa", _kappa),
-    "ece": Metric(
-        name="ece",
-        kind="classification",
-        higher_is_better=False,
-        rows=_ece_rows,
-        finish=_ece,
-        needs_probabilities=True,
-    ),
-    "macro_f1": _of_counts("macro_f1", _macro_f1),
-    "mcc": _of_counts("mcc", _mcc),
-    "nll": Metric(
-        name="nll",
-        kind="classification",
-        higher_is_better=False,
-        rows=_nll_rows,
-        finish=_mean,
-        needs_probabilities=True,
-    ),
-    "uar": _of_counts("uar", _uar),
-    "weighted_f1": _of_counts("weighted_f1", _weighted_f1),
-}
-"""Name -> metric with its facts."""

@@ -7,69 +7,11 @@ Shapes: row, label.
 """
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
-from fusion.metrics._metric import Metric, mean_of, share
+from fusion.metrics._metric import mean_of, metric_of, ratio, share
 
 FLOOR = 1e-15
-
-Labels = Shaped[Tensor, "row label"]
-Weight = Shaped[Tensor, " row"] | None
-
-
-def multilabel_accuracy(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """Share of right decisions over all known (row, label) pairs (one less the Hamming loss).
-
-    >>> multilabel_accuracy(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 1.0]]))
-    0.5
-    """
-    return TABLE["multilabel_accuracy"](prediction, target, weights)
-
-
-def multilabel_exact(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """Share of rows whose known labels are all right (subset accuracy).
-
-    >>> multilabel_exact(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
-    0.5
-    """
-    return TABLE["multilabel_exact"](prediction, target, weights)
-
-
-def multilabel_macro_f1(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """Plain mean of the labels' F1; 0 for a label never seen nor predicted.
-
-    >>> multilabel_macro_f1(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
-    1.0
-    """
-    return TABLE["multilabel_macro_f1"](prediction, target, weights)
-
-
-def multilabel_micro_f1(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """F1 of all (row, label) pairs together.
-
-    >>> multilabel_micro_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
-    0.6666666666666666
-    """
-    return TABLE["multilabel_micro_f1"](prediction, target, weights)
-
-
-def multilabel_weighted_f1(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """Mean of the labels' F1, weighted by how often each is true.
-
-    >>> multilabel_weighted_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
-    1.0
-    """
-    return TABLE["multilabel_weighted_f1"](prediction, target, weights)
-
-
-def multilabel_nll(prediction: Labels, target: Labels, weights: Weight = None) -> float:
-    """Mean binary cross-entropy over known pairs, probabilities kept 1e-15 away from 0 and 1 [nats].
-
-    >>> round(multilabel_nll(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, float("nan")]])), 4)
-    0.6931
-    """
-    return TABLE["multilabel_nll"](prediction, target, weights)
 
 
 def _known(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,27 +37,6 @@ def _split(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return hits, called, true, known
 
 
-def _accuracy(sums: Tensor) -> Tensor:
-    hits, called, true, known = _split(sums)
-    wrong = called + true - 2 * hits
-    return mean_of((known - wrong).sum(-1), known.sum(-1))
-
-
-def _macro(sums: Tensor) -> Tensor:
-    hits, called, true, _ = _split(sums)
-    return share(2 * hits, called + true).mean(-1)
-
-
-def _micro(sums: Tensor) -> Tensor:
-    hits, called, true, _ = _split(sums)
-    return share(2 * hits.sum(-1), (called + true).sum(-1))
-
-
-def _weighted(sums: Tensor) -> Tensor:
-    hits, called, true, _ = _split(sums)
-    return share((share(2 * hits, called + true) * true).sum(-1), true.sum(-1))
-
-
 def _exact_rows(prediction: Tensor, target: Tensor) -> Tensor:
     known, truth = _known(prediction, target)
     called = prediction if prediction.dtype == torch.bool else prediction >= 0.5
@@ -130,36 +51,66 @@ def _nll_rows(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.stack([loss.sum(1), known.sum(1).double()], 1)
 
 
-def _ratio(sums: Tensor) -> Tensor:
-    return mean_of(sums[..., 0], sums[..., 1])
+@metric_of(kind="multilabel", higher_is_better=True, rows=_count_rows)
+def multilabel_accuracy(sums: Tensor) -> Tensor:
+    """Share of right decisions over all known (row, label) pairs (one less the Hamming loss).
+
+    >>> multilabel_accuracy(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 1.0]]))
+    0.5
+    """
+    hits, called, true, known = _split(sums)
+    wrong = called + true - 2 * hits
+    return mean_of((known - wrong).sum(-1), known.sum(-1))
 
 
-TABLE: dict[str, Metric] = {
-    **{
-        name: Metric(
-            name=name, kind="multilabel", higher_is_better=True, rows=_count_rows, finish=finish
-        )
-        for name, finish in {
-            "multilabel_accuracy": _accuracy,
-            "multilabel_macro_f1": _macro,
-            "multilabel_micro_f1": _micro,
-            "multilabel_weighted_f1": _weighted,
-        }.items()
-    },
-    "multilabel_exact": Metric(
-        name="multilabel_exact",
-        kind="multilabel",
-        higher_is_better=True,
-        rows=_exact_rows,
-        finish=_ratio,
-    ),
-    "multilabel_nll": Metric(
-        name="multilabel_nll",
-        kind="multilabel",
-        higher_is_better=False,
-        rows=_nll_rows,
-        finish=_ratio,
-        needs_probabilities=True,
-    ),
-}
-"""Name -> metric with its facts."""
+@metric_of(kind="multilabel", higher_is_better=True, rows=_count_rows)
+def multilabel_macro_f1(sums: Tensor) -> Tensor:
+    """Plain mean of the labels' F1; 0 for a label never seen nor predicted.
+
+    >>> multilabel_macro_f1(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    1.0
+    """
+    hits, called, true, _ = _split(sums)
+    return share(2 * hits, called + true).mean(-1)
+
+
+@metric_of(kind="multilabel", higher_is_better=True, rows=_count_rows)
+def multilabel_micro_f1(sums: Tensor) -> Tensor:
+    """F1 of all (row, label) pairs together.
+
+    >>> multilabel_micro_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
+    0.6666666666666666
+    """
+    hits, called, true, _ = _split(sums)
+    return share(2 * hits.sum(-1), (called + true).sum(-1))
+
+
+@metric_of(kind="multilabel", higher_is_better=True, rows=_count_rows)
+def multilabel_weighted_f1(sums: Tensor) -> Tensor:
+    """Mean of the labels' F1, weighted by how often each is true.
+
+    >>> multilabel_weighted_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
+    1.0
+    """
+    hits, called, true, _ = _split(sums)
+    return share((share(2 * hits, called + true) * true).sum(-1), true.sum(-1))
+
+
+@metric_of(kind="multilabel", higher_is_better=True, rows=_exact_rows)
+def multilabel_exact(sums: Tensor) -> Tensor:
+    """Share of rows whose known labels are all right (subset accuracy).
+
+    >>> multilabel_exact(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
+    0.5
+    """
+    return ratio(sums)
+
+
+@metric_of(kind="multilabel", higher_is_better=False, rows=_nll_rows, needs_probabilities=True)
+def multilabel_nll(sums: Tensor) -> Tensor:
+    """Mean binary cross-entropy over known pairs, probabilities kept 1e-15 away from 0 and 1 [nats].
+
+    >>> round(multilabel_nll(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, float("nan")]])), 4)
+    0.6931
+    """
+    return ratio(sums)

@@ -9,80 +9,10 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from fusion.metrics._metric import Metric, mean_of
+from fusion.metrics._metric import mean_of, metric_of, ratio
 
 CONSTANT = 1e-14
 """A variance below this share of the mean square counts as none."""
-
-
-def mae(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Shaped[Tensor, "row ..."],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Mean absolute error, nothing clipped.
-
-    >>> mae(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
-    1.5
-    """
-    return TABLE["mae"](prediction, target, weights)
-
-
-def mse(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Shaped[Tensor, "row ..."],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Mean squared error.
-
-    >>> mse(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
-    2.5
-    """
-    return TABLE["mse"](prediction, target, weights)
-
-
-def rmse(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Shaped[Tensor, "row ..."],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Root of the mean squared error.
-
-    >>> rmse(torch.tensor([3.0, -5.0]), torch.tensor([0.0, -2.0]))
-    3.0
-    """
-    return TABLE["rmse"](prediction, target, weights)
-
-
-def pearson(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Shaped[Tensor, "row ..."],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Pearson's correlation; NaN where prediction or target is constant.
-
-    >>> round(pearson(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])), 12)
-    1.0
-    >>> pearson(torch.tensor([0.1, 0.1, 0.1]), torch.tensor([1.0, 2.0, 3.0]))
-    nan
-    """
-    return TABLE["pearson"](prediction, target, weights)
-
-
-def ccc(
-    prediction: Shaped[Tensor, "row ..."],
-    target: Shaped[Tensor, "row ..."],
-    weights: Shaped[Tensor, " row"] | None = None,
-) -> float:
-    """Lin's concordance, 2 cov / (var + var + (mean - mean)^2), with population (N) moments.
-
-    The N - 1 convention differs by a factor inside: at n = 10 it moves the second decimal. NaN where both
-    sides are the same constant.
-
-    >>> round(ccc(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0])), 12)
-    0.571428571429
-    """
-    return TABLE["ccc"](prediction, target, weights)
 
 
 def flat(values: Shaped[Tensor, "row ..."]) -> Shaped[Tensor, " row"]:
@@ -129,57 +59,58 @@ def _moments(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return var_x, var_y, xy - x * y, x - y + offset
 
 
-def finish_pearson(sums: Tensor) -> Tensor:
-    """Correlation from summed `moment_rows`."""
+@metric_of(kind="regression", higher_is_better=False, rows=absolute_rows)
+def mae(sums: Tensor) -> Tensor:
+    """Mean absolute error, nothing clipped.
+
+    >>> mae(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
+    1.5
+    """
+    return ratio(sums)
+
+
+@metric_of(kind="regression", higher_is_better=False, rows=_squared_rows)
+def mse(sums: Tensor) -> Tensor:
+    """Mean squared error.
+
+    >>> mse(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
+    2.5
+    """
+    return ratio(sums)
+
+
+@metric_of(kind="regression", higher_is_better=False, rows=_squared_rows)
+def rmse(sums: Tensor) -> Tensor:
+    """Root of the mean squared error.
+
+    >>> rmse(torch.tensor([3.0, -5.0]), torch.tensor([0.0, -2.0]))
+    3.0
+    """
+    return ratio(sums).sqrt()
+
+
+@metric_of(kind="regression", higher_is_better=True, rows=moment_rows)
+def pearson(sums: Tensor) -> Tensor:
+    """Pearson's correlation; NaN where prediction or target is constant.
+
+    >>> round(pearson(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])), 12)
+    1.0
+    >>> pearson(torch.tensor([0.1, 0.1, 0.1]), torch.tensor([1.0, 2.0, 3.0]))
+    nan
+    """
     var_x, var_y, cov, _ = _moments(sums)
     return mean_of(cov, (var_x * var_y).sqrt()).clamp(-1, 1)
 
 
-def _finish_ccc(sums: Tensor) -> Tensor:
+@metric_of(kind="regression", higher_is_better=True, rows=moment_rows)
+def ccc(sums: Tensor) -> Tensor:
+    """Lin's concordance, 2 cov / (var + var + (mean - mean)^2), with population (N) moments.
+
+    The N - 1 convention differs by a factor inside: at n = 10 it moves the second decimal. NaN where both
+    sides are the same constant.
+
+    >>> round(ccc(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0])), 12)
+    0.571428571429
+    """
     var_x, var_y, cov, shift = _moments(sums)
     return mean_of(2 * cov, var_x + var_y + shift**2)
-
-
-def finish_mean(sums: Tensor) -> Tensor:
-    """First sum over the second."""
-    return mean_of(sums[..., 0], sums[..., 1])
-
-
-TABLE: dict[str, Metric] = {
-    "ccc": Metric(
-        name="ccc",
-        kind="regression",
-        higher_is_better=True,
-        rows=moment_rows,
-        finish=_finish_ccc,
-    ),
-    "mae": Metric(
-        name="mae",
-        kind="regression",
-        higher_is_better=False,
-        rows=absolute_rows,
-        finish=finish_mean,
-    ),
-    "mse": Metric(
-        name="mse",
-        kind="regression",
-        higher_is_better=False,
-        rows=_squared_rows,
-        finish=finish_mean,
-    ),
-    "pearson": Metric(
-        name="pearson",
-        kind="regression",
-        higher_is_better=True,
-        rows=moment_rows,
-        finish=finish_pearson,
-    ),
-    "rmse": Metric(
-        name="rmse",
-        kind="regression",
-        higher_is_better=False,
-        rows=_squared_rows,
-        finish=lambda sums: finish_mean(sums).sqrt(),
-    ),
-}
-"""Name -> metric with its facts."""
