@@ -2,7 +2,11 @@
 
 Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
         predictions made elsewhere
-Writes: <root>/bundles/<name>/  bundle.json, the nets, predictions.parquet (cross-fitted), results.json
+Writes: <root>/bundles/<name>/  bundle.json, the nets, results.json, and cross-fitted predictions: of what
+        ships (predictions.parquet) and of the fusion (fused.parquet)
+
+What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
+over it. A rule that was named by --rule ships as it is.
 
 Laptop:   affuse ensemble --root data/ravdess --runs voice face both
 Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto --trials 200
@@ -10,7 +14,7 @@ Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --r
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,17 +28,19 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
-from fusion.tasks import Task
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
 from jobs.catalog.tasks import pick_task
-from jobs.evaluation import cross_fitting, results_table
+from jobs.evaluation import cross_fitting, decisions, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
+from jobs.evaluation.decisions import Decided
+from jobs.evaluation.judging import Judging
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
+from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 
@@ -55,8 +61,9 @@ class Config:
     task: str | None = None
     """Task to fuse; may be left out where the dataset has one."""
 
-    rule: str = "log_pool"
-    """Late-fusion rule, or `auto`: a dozen rules and the pool without each member, cross-fitted."""
+    rule: str | None = None
+    """Late-fusion rule, which then ships whatever it gains; by default mixture. Or `auto`: a dozen rules and
+    the pool without each member, cross-fitted."""
 
     trials: int = 0
     """Number of further candidates that Ray Tune draws (with --rule auto): rules x options x calibrations x
@@ -65,11 +72,11 @@ class Config:
     rule_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the rule, e.g. shrinkage=2."""
 
-    calibration: Method = "temperature"
-    """Calibration of the fused scores: none, temperature, bias or vector."""
+    calibration: Method | None = None
+    """Calibration of the fused scores: none, temperature, bias or vector; by default what the rule needs."""
 
     member_calibration: Method = "none"
-    """Calibration of each member before it is fused; log_pool and stacking need none."""
+    """Calibration of each member before it is fused; mixture, log_pool and stacking need none."""
 
     decide: str | None = None
     """Metric that class offsets or thresholds optimise, e.g. macro_f1; probabilities stay as they are. By
@@ -97,7 +104,7 @@ class Config:
                 f"--trials {self.trials} --rule {self.rule}: trials are 0 or more, and search only "
                 "with --rule auto"
             )
-        if self.rule != "auto" and self.rule not in LATE:
+        if self.rule is not None and self.rule not in ("auto", *LATE):
             raise ConfigError(f"--rule {self.rule}: {settings.nearest(self.rule, ['auto', *LATE])}")
         if len(self.runs) + len(self.imported) == 0:
             raise ConfigError("no members: name runs by --runs or files by --imported")
@@ -115,15 +122,22 @@ def main(config: Config) -> None:
     candidates = candidates_of(config, held)
     judged = search(config, held, folds)
     candidates += judged.candidates
-    verdict = cross_fitting.cross_fitted(held, candidates, folds, judged.judgements)
+    fused = cross_fitting.cross_fitted(held, candidates, folds, judged.judgements)
+    judging = Judging(
+        task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
+    )
+    shipping = gated(
+        held, candidates, fused, folds, judging, named=config.rule not in (None, "auto")
+    )
     known = metadata_out_of_fold(config.root, held, folds, name, task)
     results = results_table.judge(
-        held, verdict, folds, groups, config.resamples, config.seed,
-        metadata=None if known is None else known.scores,
-    )  # fmt: skip
-    shipped = ship(held, candidates, folds, results, judged.judgements)
-    decided = decide(config, held, verdict, folds)
-    publish(config, dataset, name, task, held, verdict, shipped, results, decided)
+        held, fused, shipping, folds, judging, metadata=None if known is None else known.scores
+    )
+    chosen = cross_fitting.choose(held, shipping.candidates, folds, judged.judgements)
+    shipped = cross_fitting.fit(held, chosen)
+    decided = decide(config, held, shipping.verdict, folds)
+    publish_judged(config, name, held, fused, shipping.verdict, results)
+    publish_bundle(config, dataset, name, shipping, shipped, decided)
     results_table.show(results, task)
     say_normalised(config.root, config.runs)
     if decided is not None:
@@ -147,12 +161,12 @@ def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
 
 
 def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
-    """The one rule that was named, or everything `auto` tries."""
+    """The one rule that was named, the default, or everything `auto` tries."""
     if config.rule != "auto":
         options = dict(config.rule_options)
         return [
             Candidate(
-                rule=config.rule,
+                rule=config.rule or cross_fitting.DEFAULT.rule,
                 options=options,
                 calibration=config.calibration,
                 member_calibration=config.member_calibration,
@@ -188,73 +202,66 @@ def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
     return Searched(candidates=drawn, judgements=found)
 
 
-def ship(
-    held: HeldOut,
-    candidates: Sequence[Candidate],
-    folds: np.ndarray,
-    results: results_table.Results,
-    known: Mapping[str, Judgements],
-) -> cross_fitting.Fitted:
-    """The chosen fusion fitted on all rows; where it shows no gain over the unfitted pool, the simplest.
-
-    One named rule ships as it was asked for.
-    """
-    if len(candidates) > 1 and not results.gain_over_pool:
-        candidates = cross_fitting.simplest(held.members.names)
-    chosen = cross_fitting.choose(held, candidates, folds, known)
-    return cross_fitting.fit(held, chosen)
-
-
 def decide(
     config: Config, held: HeldOut, verdict: cross_fitting.Verdict, folds: np.ndarray
-) -> cross_fitting.Decided | None:
+) -> Decided | None:
     """Offsets or thresholds for the metric that was named."""
     if config.decide is None:
         return None
     try:
-        return cross_fitting.decide(
+        return decisions.decide(
             held.members.kind, verdict.scores, held.target, folds, config.decide
         )
     except ValueError as error:
         raise ConfigError(f"--decide {config.decide}: {error}") from error
 
 
-def publish(
+def publish_judged(
+    config: Config,
+    name: str,
+    held: HeldOut,
+    fused: cross_fitting.Verdict,
+    ships: cross_fitting.Verdict,
+    results: results_table.Results,
+) -> None:
+    """What the report needs: the cross-fitted predictions and the table."""
+    for file, verdict in {layout.FUSED: fused, layout.PREDICTIONS: ships}.items():
+        table = fused_predictions(config.name, name, held, verdict)
+        storage.publish_table(table, layout.bundle_uri(config.root, config.name, file))
+    facts = results.facts()
+    storage.publish_json(facts, layout.bundle_uri(config.root, config.name, layout.RESULTS))
+
+
+def publish_bundle(
     config: Config,
     dataset: Dataset,
     name: str,
-    task: Task,
-    held: HeldOut,
-    verdict: cross_fitting.Verdict,
+    shipping: Shipping,
     shipped: cross_fitting.Fitted,
-    results: results_table.Results,
-    decided: cross_fitting.Decided | None,
+    decided: Decided | None,
 ) -> None:
-    """Everything that scoring and the report need; bundle.json last, it is the commit."""
-    base = bundles.bundle_uri(config.root, config.name)
+    """Everything that scoring needs; bundle.json last, it is the commit."""
+    task = dataset.tasks[name]
     used = [run for run in config.runs if run in shipped.rule.names]
+    chosen = shipping.verdict.chosen
     facts: Mapping[str, Any] = {
         "config": settings.resolved(config),
         "dataset": dataset.name,
         "manifest": dataset.manifest_hash,
         "task": name,
         **task.to_json(),
+        "ships": shipped.candidate.title,
         "rule": shipped.rule.state(),
         "calibration": shipped.calibration.state(),
         "member_calibration": {n: c.state() for n, c in shipped.members.items()},
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
-        "chosen": {str(fold): candidate.title for fold, candidate in verdict.chosen.items()},
+        "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),
         "members": [bundles.copy_run(config.root, config.name, run) for run in used],
         "imported": list(config.imported),
     }
-    storage.publish_table(
-        fused_predictions(config.name, name, held, verdict),
-        storage.join(base, "predictions.parquet"),
-    )
-    storage.publish_json(results.facts(), storage.join(base, "results.json"))
-    publish_config(config, base)
+    publish_config(config, bundles.bundle_uri(config.root, config.name))
     bundles.publish(config.root, config.name, facts)
 
 

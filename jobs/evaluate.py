@@ -37,6 +37,7 @@ from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, align
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
+from jobs.evaluation.judging import Judging
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.speaker_normalised import say_normalised
@@ -90,10 +91,12 @@ def main(config: Config) -> None:
     groups = groups_of(config.root, held.clip_id)
     guess = prior_of(config.root, name, task)
     known = metadata_of_test(config.root, held.clip_id, name, task)
+    judging = Judging(
+        task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
+    )
     results = results_table.judge_test(
-        held, guess, scores, groups, config.resamples, config.seed,
-        metadata=None if known is None else known.scores,
-    )  # fmt: skip
+        held, guess, scores, judging, metadata=None if known is None else known.scores
+    )
     record_look(config, results)
     base = layout.evaluation_uri(config.root, config.name)
     publish_config(config, base)

@@ -32,6 +32,7 @@ from fusion.metrics import METRICS, metric
 from fusion.training.ordering import seed_of
 from jobs import train
 from jobs.catalog import layout
+from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
@@ -302,6 +303,7 @@ def judged_procedure(
     name = base.tasks[0] if base.tasks else next(iter(tasks))
     files = {record.number: trial_uri(base, record.number, ".parquet") for record in finished}
     held = held_trials(files, name, tasks[name])
+    held = dataclasses.replace(held, group=groups_of(base.root, held.clip_id))
     found = procedure(held, finished, tasks[name], config.keep)
     return {
         "figures": dict(found.figures),
@@ -328,11 +330,9 @@ def show(summary: Mapping[str, Any]) -> None:
 
 
 def fuse(config: Config, base: TrainConfig, summary: Mapping[str, Any]) -> None:
-    """Choose rule, calibration and members on the held-out rows of the kept runs; write a bundle."""
+    """Fit the default late fusion on the held-out rows of the kept runs; write a bundle."""
     from jobs import ensemble
 
     runs = tuple(member["run"] for member in summary["members"])
     task = config.tasks[0] if config.tasks else None
-    ensemble.main(
-        ensemble.Config(root=base.root, runs=runs, name=str(base.run), task=task, rule="auto")
-    )
+    ensemble.main(ensemble.Config(root=base.root, runs=runs, name=str(base.run), task=task))

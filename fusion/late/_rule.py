@@ -8,7 +8,7 @@ Shapes: member, row, outputs (classes, labels or 1).
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -26,6 +26,8 @@ class LateRule:
 
     Config: ClassVar[Any]
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "multilabel", "regression")
+    calibration: ClassVar[Literal["none", "temperature"]] = "temperature"
+    """What its scores need before they may be called probabilities, where nothing else is named."""
 
     def __init__(
         self, config: Any, kind: Kind, names: Sequence[str], parts: Sequence[Part]

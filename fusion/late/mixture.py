@@ -28,6 +28,8 @@ from fusion.late.members import FLOOR, Members
 class Rule(LateRule):
     """Numbers of the rules and their shares."""
 
+    calibration = "none"  # its rules have their temperatures, and a mixture of them needs no other
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """How the shares are found."""

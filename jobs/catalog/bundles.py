@@ -1,7 +1,8 @@
 """Bundles: everything that scoring a raw clip needs, in one folder.
 
 `<root>/bundles/<name>/bundle.json` is the commit; beside it `nets/<run>/seed=S/` holds the networks
-(safetensors and their JSON), `predictions.parquet` and `results.json` how the fusion was judged.
+(safetensors and their JSON), `predictions.parquet`, `fused.parquet` and `results.json` how what ships and the
+fusion were judged.
 """
 
 from collections.abc import Mapping

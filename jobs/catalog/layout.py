@@ -40,6 +40,11 @@ TRIALS = "trials.parquet"
 SPACE = "space.json"
 IMPORTANCE = "importance.json"
 PREDICTIONS = "predictions.parquet"
+"""Of a run; of a bundle the cross-fitted scores of what ships."""
+
+FUSED = "fused.parquet"
+"""Cross-fitted scores of a bundle's fusion, which ships or does not."""
+
 RESULTS = "results.json"
 
 BUNDLE = "bundle.json"

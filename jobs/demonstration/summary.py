@@ -9,22 +9,22 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out
 from jobs.demonstration.corpus_rates import Rates, corpus_rates
+from jobs.evaluation.bundle_scores import with_bundle
+from jobs.evaluation.cross_fitting import priors
+from jobs.evaluation.judging import Judging
 from jobs.evaluation.results_table import (
     Results,
+    best_member,
     caption,
     from_facts,
-    gain,
-    loss,
     member_lines,
-    priors,
     with_answers,
 )
-from jobs.reporting.evidence import with_bundle
 
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""
 
-SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "ece": "ECE"}
+SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "nll": "NLL", "ece": "ECE"}
 
 
 def has_corpus(root: str) -> bool:
@@ -46,16 +46,17 @@ def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int)
     print()
     console.show(table(results, read_dataset(root).name))
     print(
-        f"the ensemble over {best}, the best single modality in hindsight: {difference.value:+.3f} "
+        f"what ships over {best}, the best single modality in hindsight: {difference.value:+.3f} "
         f"[{difference.low:+.3f}, {difference.high:+.3f}] accuracy, p = {difference.p_value:.3f}"
     )
-    print(f"over the best of all its members: {results.verdict}")
+    print(f"the ensemble over the best of all its members: {results.verdict}")
+    print("\n".join(results.claims[1:]))
     print("\n".join(closing(root, bundle, rates)))
     return results
 
 
 def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str, Difference]:
-    """How much the ensemble gains over the best net that reads one modality, paired by clip.
+    """How much what ships gains over the best net that reads one modality, paired by clip.
 
     Returns:
         Name of that net, and the difference of the accuracies; positive is better.
@@ -64,11 +65,10 @@ def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str
     held = held_out(root, ALONE, name, task)
     held, fused = with_bundle(root, held, bundle, name, task)
     guess = priors(held, held.fold)
-    alone = with_answers(member_lines(held), guess)
-    best = min(alone, key=lambda line: loss("accuracy", task.kind, line.scores, held.target))
-    pair = (answered(fused["ensemble"], guess), best.scores)
     people = groups_of(root, held.clip_id)
-    return best.name, gain("accuracy", task.kind, pair, held.target, people, resamples, 0)
+    judging = Judging(task=task, target=held.target, groups=people, resamples=resamples, seed=0)
+    best = best_member(with_answers(member_lines(held), guess), judging)
+    return best.name, judging.gain(answered(fused["shipped"], guess), best.scores)
 
 
 def table(results: Results, name: str) -> Table:
@@ -85,9 +85,7 @@ def table(results: Results, name: str) -> Table:
             f"{figure.value:.3f}\n[{figure.low:.2f}, {figure.high:.2f}]"
             for figure in (row.figures[metric] for metric in SHOWN)
         ]
-        shown.add_row(
-            row.name, str(row.n), *cells, style="bold" if row.role == "ensemble" else None
-        )
+        shown.add_row(row.name, str(row.n), *cells, style="bold" if row in results.strong else None)
     return shown
 
 

@@ -7,7 +7,7 @@ procedure fitted once on all of them.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from torch import Tensor
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import (
     Calibration,
-    Decision,
     Method,
     apply_members,
     calibrate_members,
@@ -48,8 +47,8 @@ class Candidate:
     members: tuple[str, ...] = ()
     """Members it fuses; empty: all of them."""
 
-    calibration: Method = "temperature"
-    """Of the fused scores, fitted on the same rows; the values of a regression have none."""
+    calibration: Method | None = None
+    """Of the fused scores, fitted on the same rows; None: the rule's own; values have none."""
 
     member_calibration: Method = "none"
     """Of each member before it is fused, on the same rows."""
@@ -62,23 +61,42 @@ class Candidate:
     @property
     def title(self) -> str:
         """How tables name it."""
+        own = rule_class(self.rule).calibration
+        calibration = self.calibration or own
+        if (
+            self.rule == "mean"
+            and self.member_calibration == "none"
+            and calibration in ("none", own)
+        ):
+            plain = calibration == "none"
+            if len(self.members) == 1:
+                return f"{self.members[0]} alone" + ("" if plain else ", calibrated")
+            if not self.members:
+                return "plain mean" if plain else "calibrated mean"
         options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
         parts = [self.rule + (f"[{options}]" if options else "")]
         if self.members:
             parts.append("of " + "+".join(self.members))
         if self.member_calibration != "none":
             parts.append(f"after {self.member_calibration} a member")
-        if self.calibration not in ("none", "temperature"):
-            parts.append(f"with {self.calibration}")
+        if calibration != own:
+            parts.append("uncalibrated" if calibration == "none" else f"with {calibration}")
         return " ".join(parts)
 
 
+DEFAULT = Candidate(rule="mixture")
+"""What fuses where nothing is named."""
+
 PLAIN = Candidate(rule="log_pool", options={"fitted": False})
-"""The simplest rule that is worth shipping: equal weights in log space, one temperature."""
+"""Equal weights in log space, one temperature."""
+
+PLAIN_MEAN = Candidate(rule="mean", calibration="none")
+"""Equal weights, nothing fitted."""
 
 TRIED: tuple[Candidate, ...] = (
     PLAIN,
     Candidate(rule="mean"),
+    DEFAULT,
     Candidate(rule="log_pool"),
     Candidate(rule="log_pool", options={"shrinkage": 10.0}),
     Candidate(rule="log_pool", options={"bias": True}),
@@ -144,7 +162,9 @@ def fit(
     kind = rule_class(candidate.rule)
     groups = None if held.group is None else torch.from_numpy(held.group)
     rule = kind.fit(kind.Config(**candidate.options), members, held.target, groups=groups)
-    method: Method = "none" if members.kind == "regression" else candidate.calibration
+    method: Method = candidate.calibration or kind.calibration
+    if members.kind == "regression":
+        method = "none"
     calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
     return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
 
@@ -207,48 +227,14 @@ def choose(
     return PairFits(held, folds, known).best(candidates, without=None)
 
 
-def simplest(names: Sequence[str]) -> list[Candidate]:
-    """What may ship where no gain was shown: the pool that looked at no row, or one member alone."""
-    alone = [replace(PLAIN, members=(name,)) for name in names]
-    return [PLAIN, *(alone if len(alone) > 1 else [])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """Labels chosen for the sake of one metric, and what that gained on rows it was not chosen on."""
-
-    decision: Decision
-    """Fitted on all rows; plain where it gained nothing on rows it was not fitted on."""
-
-    plain: float
-    """The metric of plain decisions (largest probability, 0.5)."""
-
-    cross_fitted: float
-    """Of decisions whose offsets were fitted on the other folds."""
-
-
-def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name: str) -> Decided:
-    """Fit offsets or thresholds on cross-fitted scores [row outputs]; probabilities stay as they are.
-
-    Raises:
-        ValueError: a metric that does not judge labels of this kind.
-    """
-    known = ~verdict.isnan().any(1)
-    scores, target, folds = verdict[known], target[known], folds[known.numpy()]
-    decision = Decision.fit(kind, scores, target, metric=name)
-    labels = torch.zeros_like(decision.decide(scores))
+def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
+    """Scores of a member that knows only how often each class (label, value) occurs elsewhere."""
+    kind, width = held.members.kind, held.members.scores.shape[2]
+    scores = torch.zeros(len(folds), width, dtype=torch.float64)
     for fold in np.unique(folds):
         at = torch.from_numpy(folds == fold)
-        other = Decision.fit(kind, scores[~at], target[~at], metric=name)
-        labels[at] = other.decide(scores[at])
-    plain = Decision.plain(kind, scores.shape[1])
-    figure = metric(name)
-    before, after = figure(plain.decide(scores), target), figure(labels, target)
-    return Decided(
-        decision=decision if figure.loss(after) < figure.loss(before) else plain,
-        plain=before,
-        cross_fitted=after,
-    )
+        scores[at] = prior(kind, held.target[~at], width)
+    return scores
 
 
 def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:

@@ -4,7 +4,8 @@ Rows of one person are not independent, so intervals and paired differences resa
 line of a table is judged on the same rows: where one has nothing to say (a member whose input is missing) the
 prior answers for it, and `n` says how many rows it answers of itself. The baselines are the majority (class
 priors of the other folds), what the manifest gives away without a look at the clip, each single member, the
-plain mean of probabilities and the pool that looked at no row.
+mean of probabilities, plain and calibrated, and the pool that looked at no row. What ships has a line of its
+own below the ensemble: the ensemble itself, or the simplest answer where nothing was gained over it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,20 +13,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cluster import console
 from cluster.console import Table
 from fusion.late import rule_class
-from fusion.late.members import answered, prior, probabilities
-from fusion.metrics import FIGURES, metric
-from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from fusion.late.members import answered
+from fusion.metrics import FIGURES
+from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Kind, Task
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation import cross_fitting
+from jobs.evaluation.cross_fitting import priors
+from jobs.evaluation.judging import Judging
+from jobs.evaluation.shipping import Gate, Shipping, difference
 
-Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble"]
+Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble", "shipped"]
 
 SILENT = "every line is judged on all of them: beyond its own n the prior answers for it"
 """What the caption of a table says where a line does not answer every row."""
@@ -62,10 +65,8 @@ class Results:
     gain_over_plain: Difference | None
     """The same over the pool that looked at no row."""
 
-    @property
-    def gain_over_pool(self) -> bool:
-        """Whether fitting the rule beat not fitting it by more than the interval."""
-        return self.gain_over_plain is not None and self.gain_over_plain.shown
+    gate: Gate | None = None
+    """What the ensemble gained over the simplest answer, and which of them ships."""
 
     @property
     def verdict(self) -> str:
@@ -76,54 +77,69 @@ class Results:
         said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
         return f"gain shown: {said}" if gain.shown else f"no gain shown: {said}"
 
+    @property
+    def claims(self) -> list[str]:
+        """Of the ensemble, and of what ships."""
+        return [self.verdict, *([] if self.gate is None else [self.gate.said])]
+
+    @property
+    def strong(self) -> tuple[Row, ...]:
+        """The line that a table stresses: what ships, or the fusion of what was shipped before."""
+        found = [row for row in self.rows if row.role in ("ensemble", "shipped")]
+        return tuple(found[-1:])
+
     def facts(self) -> dict[str, Any]:
         """As JSON; an undefined figure is null."""
-        return dict(_without_nan({**asdict(self), "verdict": self.verdict}))
+        gate = None if self.gate is None else self.gate.facts()
+        return dict(_without_nan({**asdict(self), "verdict": self.verdict, "gate": gate}))
 
 
 def judge(
     held: HeldOut,
-    verdict: cross_fitting.Verdict,
+    fused: cross_fitting.Verdict,
+    shipping: Shipping,
     folds: np.ndarray,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
+    judging: Judging,
     *,
     metadata: Tensor | None = None,
 ) -> Results:
-    """Compare a cross-fitted verdict with its baselines.
+    """Compare a cross-fitted fusion, and what ships, with their baselines.
 
     Args:
         held: members on the rows.
-        verdict: fused scores of the same rows.
+        fused: fused scores of the same rows.
+        shipping: what ships, cross-fitted on the same folds.
         folds: fold of each row.
-        groups: code of each row's group.
-        resamples: bootstrap resamples.
-        seed: of the bootstrap.
+        judging: the rows.
         metadata: out-of-fold scores of the model that sees no content, where there is one.
     """
-    mean = cross_fitting.cross_fitted(
-        held, [cross_fitting.Candidate(rule="mean", calibration="none")], folds
-    )
-    plain = cross_fitting.cross_fitted(held, [cross_fitting.PLAIN], folds)
+    baseline = {
+        "plain mean": cross_fitting.PLAIN_MEAN,
+        "calibrated mean": cross_fitting.Candidate(rule="mean"),
+        "unfitted log pool": cross_fitting.PLAIN,
+    }
+    if held.members.kind == "regression":  # values have no temperature
+        del baseline["calibrated mean"]
+    said = {
+        name: cross_fitting.cross_fitted(held, [one], folds).scores
+        for name, one in baseline.items()
+    }
     guess = priors(held, folds)
     lines = [
         *baselines(guess, metadata),
         *member_lines(held),
-        Line("plain mean", "mean", mean.scores),
-        Line("unfitted log pool", "pool", plain.scores),
-        Line("ensemble", "ensemble", verdict.scores),
+        *(Line(name, "pool" if "pool" in name else "mean", each) for name, each in said.items()),
+        Line("ensemble", "ensemble", fused.scores),
+        Line("shipped", "shipped", shipping.verdict.scores),
     ]
-    return tabulate(lines, held, guess, groups, resamples, seed)
+    return tabulate(lines, guess, judging, shipping.gate)
 
 
 def judge_test(
     held: HeldOut,
     guess: Tensor,
     verdict: Tensor | None,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
+    judging: Judging,
     *,
     metadata: Tensor | None = None,
 ) -> Results:
@@ -132,10 +148,8 @@ def judge_test(
     Args:
         held: members on the test rows.
         guess: scores [outputs] of the majority, from the other splits.
-        verdict: fused scores.
-        groups: code of each row's group.
-        resamples: bootstrap resamples.
-        seed: of the bootstrap.
+        verdict: scores of the bundle, which are those of what ships.
+        judging: the test rows.
         metadata: scores of the model that sees no content, where there is one.
     """
     guess = guess.expand(len(held.clip_id), -1)
@@ -147,8 +161,8 @@ def judge_test(
         unfitted = pool.fit(pool.Config(fitted=False), held.members, held.target)
         lines.append(Line("plain mean", "mean", plain.combine(held.members)))
         lines.append(Line("unfitted log pool", "pool", unfitted.combine(held.members)))
-        lines.append(Line("ensemble", "ensemble", verdict))
-    return tabulate(lines, held, guess, groups, resamples, seed)
+        lines.append(Line("shipped", "ensemble", verdict))
+    return tabulate(lines, guess, judging)
 
 
 class Line(NamedTuple):
@@ -182,87 +196,36 @@ def with_answers(lines: Sequence[Line], guess: Tensor) -> list[Line]:
 
 
 def tabulate(
-    lines: Sequence[Line],
-    held: HeldOut,
-    guess: Tensor,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
+    lines: Sequence[Line], guess: Tensor, judging: Judging, gate: Gate | None = None
 ) -> Results:
     """Figures of every line on all rows, and the gains of the ensemble if there is one."""
-    kind, target = held.members.kind, held.target
     own = [told(line.scores) for line in lines]
     lines = with_answers(lines, guess)
     rows = tuple(
-        Row(
-            name=line.name,
-            role=line.role,
-            n=n,
-            figures=figures(kind, line.scores, target, groups, resamples, seed),
-        )
+        Row(name=line.name, role=line.role, n=n, figures=judging.figures(line.scores))
         for line, n in zip(lines, own, strict=True)
     )
-    main = FIGURES[kind][0]
-    of_role = {line.role: line for line in lines}
-    singles = [line for line in lines if line.role == "member"]
-    best = min(singles, key=lambda line: loss(main, kind, line.scores, target))
-    gains: dict[str, Difference | None] = {"gain_over_single": None, "gain_over_plain": None}
-    if "ensemble" in of_role:
-        for name, other in (("gain_over_single", best), ("gain_over_plain", of_role["pool"])):
-            pair = (of_role["ensemble"].scores, other.scores)
-            gains[name] = gain(main, kind, pair, target, groups, resamples, seed)
+    of_role = {line.role: line.scores for line in lines}
+    best = best_member(lines, judging)
+    fused = of_role.get("ensemble")
     return Results(
-        kind=kind,
-        num_rows=len(held.clip_id),
-        num_groups=len(np.unique(groups)),
+        kind=judging.task.kind,
+        num_rows=len(judging.target),
+        num_groups=len(np.unique(judging.groups)),
         rows=rows,
         best_single=best.name,
-        gain_over_single=gains["gain_over_single"],
-        gain_over_plain=gains["gain_over_plain"],
+        gain_over_single=None if fused is None else judging.gain(fused, best.scores),
+        gain_over_plain=None if fused is None else judging.gain(fused, of_role["pool"]),
+        gate=gate,
     )
 
 
-def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
-    """Scores of a member that knows only how often each class (label, value) occurs elsewhere."""
-    kind, width = held.members.kind, held.members.scores.shape[2]
-    scores = torch.zeros(len(folds), width, dtype=torch.float64)
-    for fold in np.unique(folds):
-        at = torch.from_numpy(folds == fold)
-        scores[at] = prior(kind, held.target[~at], width)
-    return scores
-
-
-def figures(
-    kind: Kind, scores: Tensor, target: Tensor, groups: np.ndarray, resamples: int, seed: int
-) -> dict[str, Interval]:
-    """Every figure of a kind of task, of scores that answer every row."""
-    prediction = probabilities(kind, scores)
-    people = Groups.of(groups)
-    return {
-        name: bootstrap(name, prediction, target, people, resamples=resamples, seed=seed)
-        for name in FIGURES[kind]
-    }
-
-
-def gain(
-    name: str,
-    kind: Kind,
-    pair: tuple[Tensor, Tensor],
-    target: Tensor,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
-) -> Difference:
-    """How much better (positive) the first scores are than the second; both answer every row."""
-    ours, theirs = (probabilities(kind, scores) for scores in pair)
-    return paired(name, ours, theirs, target, Groups.of(groups), resamples=resamples, seed=seed)
-
-
-def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
-    """The figure, turned so that lower is better."""
-    figure = metric(name)
-    value = figure(probabilities(kind, scores), target)
-    return float("inf") if np.isnan(value) else figure.loss(value)
+def best_member(lines: Sequence[Line], judging: Judging) -> Line:
+    """The best single member in hindsight, by the main figure."""
+    return min(
+        (line for line in lines if line.role == "member"),
+        key=lambda line: judging.loss(line.scores),
+    )
 
 
 def from_facts(facts: Mapping[str, Any]) -> Results:
@@ -270,9 +233,6 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
 
     def numbers(value: Mapping[str, Any]) -> dict[str, Any]:
         return {key: float("nan") if x is None else x for key, x in value.items()}
-
-    def difference(value: Mapping[str, Any] | None) -> Difference | None:
-        return None if value is None else Difference(**numbers(value))
 
     rows = [
         Row(
@@ -289,8 +249,9 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
         num_groups=facts["num_groups"],
         rows=tuple(rows),
         best_single=facts["best_single"],
-        gain_over_single=difference(facts["gain_over_single"]),
-        gain_over_plain=difference(facts["gain_over_plain"]),
+        gain_over_single=difference(over) if (over := facts["gain_over_single"]) else None,
+        gain_over_plain=difference(over) if (over := facts["gain_over_plain"]) else None,
+        gate=Gate.from_facts(facts["gate"]) if facts.get("gate") else None,
     )
 
 
@@ -304,13 +265,12 @@ def show(results: Results, task: Task) -> None:
         table.add_column(name, justify="right")
     for row in results.rows:
         cells = [_cell(row.figures[name]) for name in names]
-        table.add_row(
-            row.name, str(row.n), *cells, style="bold" if row.role == "ensemble" else None
-        )
+        table.add_row(row.name, str(row.n), *cells, style="bold" if row in results.strong else None)
     console.show(table)
     if caution := Groups.of(range(results.num_groups)).caution:
         console.show(caution)
-    console.show(results.verdict)
+    for said in results.claims:
+        console.show(said)
 
 
 def caption(results: Results) -> str:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from fusion.metrics import FIGURES
 from fusion.statistics import Difference, Interval
 from fusion.tasks import Task
-from jobs.catalog.groups import groups_of
 from jobs.catalog.predictions import HeldOut, align, held_out
-from jobs.evaluation.results_table import figures, gain, member_lines, told, with_answers
+from jobs.evaluation.judging import Judging
+from jobs.evaluation.results_table import member_lines, told, with_answers
 from jobs.evaluation.sibling_runs import Configs, run_configs, siblings
 from jobs.interop.import_predictions import rows_of
 
@@ -70,10 +69,7 @@ def judged_apart(
     held: HeldOut,
     guess: Tensor,
     name: str,
-    task: Task,
-    *,
-    resamples: int,
-    seed: int,
+    judging: Judging,
 ) -> list[Apart]:
     """Figures of normalised runs, each beside its raw sibling where that is there; all on the same rows.
 
@@ -84,39 +80,26 @@ def judged_apart(
         held: these runs and others, on the rows that are judged.
         guess: scores of the prior on these rows.
         name: of the task.
-        task: its kind.
-        resamples: bootstrap resamples of the groups.
-        seed: of the bootstrap.
+        judging: these rows.
     """
+    task = judging.task
     raws = {run: siblings(root, configs, run, "normalise", "none").get("none") for run in runs}
     others = [raw for raw in dict.fromkeys(raws.values()) if raw and raw not in held.members.names]
     held = with_runs(held, held_out(root, others, name, task), task) if others else held
-    codes: np.ndarray = groups_of(root, held.clip_id)
     said = {line.name: line for line in member_lines(held)}
     full = {line.name: line.scores for line in with_answers([*said.values()], guess)}
-    kind, main = task.kind, FIGURES[task.kind][0]
-
-    def shown(run: str) -> dict[str, Interval]:
-        return figures(kind, full[run], held.target, codes, resamples, seed)
-
-    found = []
-    for run, how in runs.items():
-        raw, over = raws[run], None
-        if raw is not None:
-            pair = (full[run], full[raw])
-            over = gain(main, kind, pair, held.target, codes, resamples, seed)
-        found.append(
-            Apart(
-                name=run,
-                how=how,
-                n=told(said[run].scores),
-                figures=shown(run),
-                raw=raw,
-                raw_figure=None if raw is None else shown(raw)[main],
-                gain=over,
-            )
+    return [
+        Apart(
+            name=run,
+            how=how,
+            n=told(said[run].scores),
+            figures=judging.figures(full[run]),
+            raw=raw,
+            raw_figure=None if raw is None else judging.figures(full[raw])[judging.main],
+            gain=None if raw is None else judging.gain(full[run], full[raw]),
         )
-    return found
+        for (run, how), raw in zip(runs.items(), raws.values(), strict=True)
+    ]
 
 
 def with_runs(held: HeldOut, more: HeldOut, task: Task) -> HeldOut:

@@ -35,7 +35,7 @@ Shown = Sequence[tuple[str, str, float, float, float]]
 
 ROLE_COLOURS = {
     "majority": MUTED, "metadata": MUTED, "member": BLUE, "mean": YELLOW, "pool": YELLOW,
-    "ensemble": ORANGE,
+    "ensemble": ORANGE, "shipped": ORANGE,
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def results(options: Options, evidence: Evidence) -> Section:
                     _claim(evidence),
                     _hopeful(evidence),
                     _leaking(evidence),
-                    TRANSDUCTIVE if evidence.transductive else "",
+                    TRANSDUCTIVE if evidence.judged.transductive else "",
                     evidence.groups.caution,
                 ],
             )
@@ -65,7 +65,7 @@ def results(options: Options, evidence: Evidence) -> Section:
 
 def _runs(evidence: Evidence) -> list[Grid]:
     """What stands behind the names of the runs."""
-    rows = [[run, made] for run, made in evidence.made.items()]
+    rows = [[run, made] for run, made in evidence.history.made.items()]
     grid = Grid(
         name="runs", caption="What the runs are.", header=["run", "net and inputs"], rows=rows
     )
@@ -80,24 +80,27 @@ def _same_rows(evidence: Evidence) -> str:
 
 def _told(evidence: Evidence) -> str:
     """What the baseline without content knows."""
-    if not evidence.metadata:
+    if not evidence.judged.metadata:
         return ""
-    return (
-        f" Metadata only: a linear model that sees {', '.join(evidence.metadata)} and no content."
-    )
+    return f" Metadata only: a linear model that sees {', '.join(evidence.judged.metadata)} and no content."
 
 
 def _claim(evidence: Evidence) -> str:
-    """What may be said about the ensemble, in one sentence."""
-    focus, best = evidence.focus, evidence.best_single
-    if focus.gain is None:
-        return f"The best single member is {best.name} (in hindsight)."
-    gain = focus.gain
-    verb = "gains" if gain.shown else "shows no gain:"
-    return (
-        f"{focus.name} {verb} {gain.value:+.3f} {title(evidence.main)} "
-        f"[{gain.low:+.3f}, {gain.high:+.3f}] over {best.name}, the best single member in hindsight."
-    )
+    """What may be said about the ensemble and what ships."""
+    best = evidence.best_single
+    said = []
+    for line in evidence.lines:
+        if line.gain is not None and line.role in ("ensemble", "shipped"):
+            gain = line.gain
+            verb = "gains" if gain.shown else "shows no gain:"
+            named = "what ships" if line.role == "shipped" else line.name
+            said.append(
+                f"{named} {verb} {gain.value:+.3f} {title(evidence.main)} "
+                f"[{gain.low:+.3f}, {gain.high:+.3f}] over {best.name}, the best single member in hindsight."
+            )
+    if evidence.gate is not None:
+        said.append(f"{evidence.gate.said[0].upper()}{evidence.gate.said[1:]}.")
+    return " ".join(said) or f"The best single member is {best.name} (in hindsight)."
 
 
 def tested(_: Options, evidence: Evidence) -> Section | None:
@@ -121,9 +124,9 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
 
 def _hopeful(evidence: Evidence) -> str:
     """A word on runs that were chosen on the rows they are judged on."""
-    if not evidence.searches:
+    if not evidence.history.searches:
         return ""
-    names = ", ".join(evidence.searches)
+    names = ", ".join(evidence.history.searches)
     return f"Runs of the search ({names}) were chosen on these rows: their figures are a little hopeful."
 
 
@@ -131,7 +134,7 @@ def _leaking(evidence: Evidence) -> str:
     """A word on inputs that know the labels of train."""
     found = [
         name
-        for reports in evidence.leaks.values()
+        for reports in evidence.history.leaks.values()
         for name, report in reports.items()
         if report.leaks
     ]
@@ -162,7 +165,7 @@ def weights(_: Options, evidence: Evidence) -> Section | None:
 
 def memory(_: Options, evidence: Evidence) -> Section | None:
     """How much better each run is on what it has seen."""
-    roles = {run: found for run, found in evidence.roles.items() if found}
+    roles = {run: found for run, found in evidence.history.roles.items() if found}
     if not roles:
         return None
     main = title(evidence.main)
@@ -184,7 +187,9 @@ def memory(_: Options, evidence: Evidence) -> Section | None:
 def training(_: Options, evidence: Evidence) -> Section | None:
     """Learning curves of every run that kept its history."""
     kept = {
-        run: [curve.records for curve in found] for run, found in evidence.curves.items() if found
+        run: [curve.records for curve in found]
+        for run, found in evidence.history.curves.items()
+        if found
     }
     if not kept:
         return None
@@ -200,7 +205,7 @@ def training(_: Options, evidence: Evidence) -> Section | None:
 def search(_: Options, evidence: Evidence) -> Section | None:
     """What a search tried, and which settings mattered."""
     pictures = {}
-    for name, found in evidence.searches.items():
+    for name, found in evidence.history.searches.items():
         if len(found.score) > 1 and found.columns:
             pictures[f"trials_{name}"] = plots.parallel(found.columns, found.score, found.metric)
         if found.importance:

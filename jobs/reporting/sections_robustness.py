@@ -13,7 +13,7 @@ def leaks(_: Options, evidence: Evidence) -> Section | None:
     """What the leak test of each input found."""
     rows: list[list[str]] = []
     strong: set[int] = set()
-    for split, reports in evidence.leaks.items():
+    for split, reports in evidence.history.leaks.items():
         for name, report in reports.items():
             if report.leaks:
                 strong.add(len(rows))
@@ -42,11 +42,11 @@ def leaks(_: Options, evidence: Evidence) -> Section | None:
 
 def data(_: Options, evidence: Evidence) -> Section | None:
     """The figure over the share of people that nets were trained on."""
-    if not evidence.shares:
+    if not evidence.history.shares:
         return None
     main = title(evidence.main)
     rows = []
-    for family in evidence.shares.values():
+    for family in evidence.history.shares.values():
         for point in family:
             spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
             gain = "" if point.gain is None else with_interval(point.gain)
@@ -63,7 +63,7 @@ def data(_: Options, evidence: Evidence) -> Section | None:
         header=["run", "share", "groups", main, "seeds", "gain over the share before"],
         rows=rows,
     )
-    last = [family[-1] for family in evidence.shares.values()]
+    last = [family[-1] for family in evidence.history.shares.values()]
     better = [point.run for point in last if point.gain is not None and point.gain.shown]
     text = (
         f"The last step of data still gained something ({', '.join(better)}): more people would help."
@@ -72,7 +72,7 @@ def data(_: Options, evidence: Evidence) -> Section | None:
     )
     drawn = {
         run: [(point.groups, *three(point.figure)) for point in family]
-        for run, family in evidence.shares.items()
+        for run, family in evidence.history.shares.items()
     }
     floor = evidence.lines[0].figures[evidence.main].value
     return Section(
@@ -83,11 +83,11 @@ def data(_: Options, evidence: Evidence) -> Section | None:
 
 def apart(_: Options, evidence: Evidence) -> Section | None:
     """Runs that were normalised by their speaker, in a table of their own."""
-    if not evidence.apart:
+    if not evidence.judged.apart:
         return None
     names = FIGURES[evidence.task.kind]
     rows = []
-    for one in evidence.apart:
+    for one in evidence.judged.apart:
         cells = [with_interval(one.figures[name]) for name in names]
         raw = "" if one.raw_figure is None else f"{one.raw}: {with_interval(one.raw_figure)}"
         gain = "" if one.gain is None else with_interval(one.gain)

@@ -1,8 +1,8 @@
 """Which trials become members, and what that choice is worth.
 
 A figure of members that were picked by their scores on all folds flatters itself. `procedure` does the whole
-choice again for each fold from the other folds alone: members by their scores there, rule and calibration
-fitted there, judged on the fold that had no say.
+choice again for each fold from the other folds alone: members by their scores there, the default late
+fusion fitted there, judged on the fold that had no say.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,6 @@ from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 from jobs.evaluation import cross_fitting
-
-QUICK = (
-    cross_fitting.PLAIN,
-    cross_fitting.Candidate(rule="mean"),
-    cross_fitting.Candidate(rule="log_pool"),
-    cross_fitting.Candidate(rule="log_pool", options={"shrinkage": 10.0}),
-)
-"""Rules that `procedure` chooses from: it fits them for every pair of folds."""
 
 
 class Scored(Protocol):
@@ -79,7 +71,7 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
     """Choose and fuse for each fold from the other folds.
 
     Args:
-        held: all finished trials as members, each named by its number.
+        held: all finished trials as members, each named by its number; with the rows' groups.
         trials: the same trials.
         task: what they predict.
         keep: members to choose.
@@ -100,8 +92,7 @@ def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) ->
         numbers = members_of(trials, judged, keep)
         names = [str(number) for number in numbers]
         others = others.only(names)
-        best = cross_fitting.choose(others, QUICK, others.fold)
-        fitted = cross_fitting.fit(others, best)
+        fitted = cross_fitting.fit(others, cross_fitting.DEFAULT)
         said = fitted.combine(held.only(names).rows(at).members)
         scores[torch.from_numpy(at)] = answered(said, guess)
         chosen[int(fold)] = numbers

@@ -108,8 +108,10 @@ class TestWhatIsClaimed:
             "voice",
             "face",
             "plain mean",
+            "calibrated mean",
             "unfitted log pool",
             "ensemble",
+            "shipped",
         ]
 
     def test_a_rows_own_fold_never_touches_its_verdict(self, root):
@@ -157,15 +159,37 @@ class TestTheBundle:
             noise = generator.normal(size=(len(target), 3))
             add_run(root, name, target, noise + 1.5 * np.eye(3)[target])
         results, _ = run(root, runs=("left", "right"), rule="auto")
-        assert results["gain_over_plain"]["low"] <= 0
-        assert bundles.read_bundle(root, "ensemble")["rule"]["config"]["fitted"] is False
+        assert results["gate"]["gain"]["low"] <= 0
+        assert bundles.read_bundle(root, "ensemble")["ships"] == results["gate"]["simplest"]
 
-    def test_where_nothing_is_gained_over_one_member_that_member_may_ship_alone(self, root):
-        held = ensemble.held_out(
-            root, ("voice", "noise"), "mood", ensemble.read_dataset(root).tasks["mood"]
-        )
-        best = cross_fitting.choose(held, cross_fitting.simplest(held.members.names), held.fold)
-        assert best.members == ("voice",)
+    @pytest.mark.parametrize(
+        ("runs", "rule"),
+        [
+            (("voice", "face"), None),
+            (("voice", "noise"), None),
+            (("voice", "face", "noise"), None),
+            (("face",), None),
+            (("voice", "noise"), "auto"),
+            (("voice", "noise"), "vote"),
+        ],
+    )
+    def test_the_table_shows_what_ships_and_nothing_better_stands_beside_it(
+        self, root, runs, rule, capsys
+    ):
+        results, base = run(root, runs=runs, rule=rule)
+        figures = {row["name"]: row["figures"] for row in results["rows"]}
+        gate, bundle = results["gate"], bundles.read_bundle(root, "ensemble")
+        table = storage.read_table(storage.join(base, "predictions.parquet"))
+        scores = torch.tensor(table["scores"].to_pylist(), dtype=torch.float64)
+        target = torch.tensor(table["target"].to_pylist()).long().squeeze(1)
+        shipped = figures["shipped"]["nll"]["value"]
+        assert shipped == pytest.approx(float(torch.nn.functional.cross_entropy(scores, target)))
+        if rule is None:
+            assert shipped <= figures["ensemble"]["nll"]["value"] or gate["guard"]["high"] < 0
+        assert bundle["ships"] == gate["ships"] or gate["ships"] == "the chosen fusion"
+        assert f"ships: {gate['ships']}" in " ".join(capsys.readouterr().out.split())
+        kept = {member["run"] for member in bundle["members"]}
+        assert kept == set(rule_from_state(bundle["rule"]).names)
 
     def test_a_member_the_rule_dropped_is_not_shipped_and_not_missed(self, root):
         candidate = cross_fitting.Candidate(rule="log_pool", members=("voice",))

@@ -18,7 +18,8 @@ from jobs import compare, ensemble, evaluate, report, train
 from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut, read_predictions, write_predictions
-from jobs.evaluation import cross_fitting, results_table
+from jobs.evaluation import cross_fitting
+from jobs.evaluation.judging import loss
 from jobs.training.summary import show
 
 PEOPLE = 6
@@ -223,5 +224,5 @@ def test_no_line_gains_by_keeping_silent_where_it_knows_no_more_than_the_prior(k
     said = answered(torch.where(mute, torch.nan, own), guess)
     torch.testing.assert_close(said, loud)
     for name in FIGURES[kind]:
-        left, right = (results_table.loss(name, kind, each, target) for each in (said, loud))
+        left, right = (loss(name, kind, each, target) for each in (said, loud))
         assert left == right or np.isclose(left, right)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
@@ -98,8 +99,17 @@ class TestSearch:
         assert set(found["members"]) == {"0", "1", "2"}
         assert found["figures"]["accuracy"] > 0.5
 
-    def test_a_bundle_is_shipped(self, searched):
-        assert storage.exists(f"{searched[0]}/bundles/t/bundle.json")
+    def test_the_bundle_ships_what_the_table_shows(self, searched):
+        base = f"{searched[0]}/bundles/t"
+        facts, results = (storage.read_json(f"{base}/{n}.json") for n in ("bundle", "results"))
+        assert facts["ships"] == results["gate"]["ships"]
+        table = storage.read_table(f"{base}/predictions.parquet")
+        scores = torch.tensor(table["scores"].to_pylist(), dtype=torch.float64)
+        target = torch.tensor(table["target"].to_pylist()).long().squeeze(1)
+        nll = {row["name"]: row["figures"]["nll"]["value"] for row in results["rows"]}
+        ours = float(torch.nn.functional.cross_entropy(scores, target))
+        assert nll["shipped"] == pytest.approx(ours)
+        assert ours <= nll["ensemble"] or results["gate"]["guard"]["high"] < 0
 
     def test_noise_in_place_of_the_test_split_changes_nothing(self, searched):
         ours, theirs = (ledger(root) for root in searched)

@@ -1,0 +1,58 @@
+"""Against what the lines of a table are judged, and how their intervals are drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from fusion.late.members import probabilities
+from fusion.metrics import FIGURES, metric
+from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
+from fusion.tasks import Kind, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """The rows that all lines of a table are judged on; scores [row outputs] answer every one of them."""
+
+    task: Task
+    target: Tensor
+    groups: np.ndarray
+    """Code of each row's group: what the bootstrap draws."""
+
+    resamples: int
+    seed: int
+    """Of the bootstrap."""
+
+    @property
+    def main(self) -> str:
+        """The figure that gains are stated in."""
+        return FIGURES[self.task.kind][0]
+
+    def figures(self, scores: Tensor) -> dict[str, Interval]:
+        """Every figure of the kind of task."""
+        prediction, people = probabilities(self.task.kind, scores), Groups.of(self.groups)
+        draws = {"resamples": self.resamples, "seed": self.seed}
+        return {
+            name: bootstrap(name, prediction, self.target, people, **draws)
+            for name in FIGURES[self.task.kind]
+        }
+
+    def gain(self, ours: Tensor, theirs: Tensor, name: str | None = None) -> Difference:
+        """How much better (positive) the first scores are, in a metric or the main figure."""
+        first, second = (probabilities(self.task.kind, scores) for scores in (ours, theirs))
+        return paired(
+            name or self.main, first, second, self.target, Groups.of(self.groups),
+            resamples=self.resamples, seed=self.seed,
+        )  # fmt: skip
+
+    def loss(self, scores: Tensor) -> float:
+        """The main figure, turned so that lower is better."""
+        return loss(self.main, self.task.kind, scores, self.target)
+
+
+def loss(name: str, kind: Kind, scores: Tensor, target: Tensor) -> float:
+    """A figure, turned so that lower is better."""
+    figure = metric(name)
+    value = figure(probabilities(kind, scores), target)
+    return float("inf") if np.isnan(value) else figure.loss(value)
