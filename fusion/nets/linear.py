@@ -33,9 +33,9 @@ class Linear(Net):
     class Config:
         """How its solution is penalised."""
 
-        penalty: Literal["each", "shared"] = "shared"
-        """shared: one for all features. each: one a modality, in the proportion in which they suit the
-        modalities by themselves."""
+        penalty: Literal["each", "shared"] = "each"
+        """each: one a modality, in the proportion in which they suit the modalities by themselves. shared:
+        one for all features, where wide modalities drown narrow ones."""
 
         path: int = 7
         """Penalties that are tried, evenly spaced in their logarithm."""

@@ -101,7 +101,7 @@ class TestTrain:
 
     def test_every_field_of_the_recipe_but_the_weights_of_classes_is_named(self):
         other = {
-            "epochs": 3, "patience": 0, "monitor": "accuracy", "batch_size": 8, "passes": 2,
+            "epochs": 3, "patience": 0, "monitor": "accuracy", "batch_size": 8, "accumulation_steps": 2,
             "optimiser": "sgd", "lr": 1.0, "weight_decay": 1.0, "lr_factors": {"heads": 0.1},
             "schedule": "cosine", "warmup": 0.0, "plateau": 1, "clip_norm": 0.0,
             "precision": "bfloat16", "loss": "focal", "loss_options": {"gamma": 1.0},
