@@ -123,7 +123,7 @@ class StorageError(AffuseError, OSError):
 
 
 class TooManyFailuresError(AffuseError):
-    """More clips failed than the job was told to accept."""
+    """More clips failed than --max-failed-share allows."""
 
 
 class DivergedError(AffuseError):

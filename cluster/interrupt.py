@@ -1,6 +1,6 @@
 """Ctrl-C: a job stops at once, in one line, and leaves nothing running.
 
-Python hears of a signal between two steps of its own, and tidying up may wait for others: a task, a pool, a
+Python handles a signal between two steps of its own, and tidying up may wait for others: a task, a pool, a
 cluster. So a thread counts from the moment of the signal; when the job has not ended by then, it ends the
 child processes and the process. Nothing is lost: whatever is published appears in one step.
 """

@@ -31,7 +31,7 @@ ANSWER_S = 10.0
 
 
 class Guard:
-    """Makes every call of MLflow; the first that fails is told in one line and ends the projection."""
+    """Makes every call of MLflow; the first that fails is printed in one line and ends the projection."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

@@ -1,6 +1,6 @@
 """A Ray session: joins the cluster that was named, or starts one on this machine and stops it again.
 
-A session stops only what it started. Ray listens on every interface of the machine, so a local one hears
+A session stops only what it started. Ray listens on every interface of the machine, so a local one accepts
 only who has its token, which is random and lives in the environment of its own processes; where a cluster
 is joined, the user's token is used. Workers import the packages of the same checkout as the driver.
 """

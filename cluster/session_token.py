@@ -1,9 +1,9 @@
 """The token of a local session: random, in the environment alone, gone with the session.
 
 Ray listens on every interface of the machine whatever address it is given, and runs whatever it is sent;
-only who sends the token is heard. Processes that Ray starts inherit it. Ray would otherwise write a token
-of its own into the home folder, or listen to everybody where RAY_AUTH_MODE=disabled stands in the
-environment.
+with a token it accepts only requests that carry it. Processes that Ray starts inherit it. Ray would otherwise
+write a token of its own into the home folder, or accept every request where RAY_AUTH_MODE=disabled stands in
+the environment.
 """
 
 import importlib

@@ -130,7 +130,7 @@ def steps(
     valid: Bool[np.ndarray, " steps"] | None = None,
     partial: str | None = None,
 ) -> Encoded:
-    """Steps that are all valid unless said otherwise."""
+    """Steps that are all valid unless `valid` is given."""
     return Encoded(
         values=values,
         step_start_s=start_s,

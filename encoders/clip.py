@@ -98,7 +98,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """Recognised speech of one clip; empty text where nobody speaks."""
+    """Recognised speech of one clip; empty text where there is no speech."""
 
     text: str
     words: Sequence[Word]

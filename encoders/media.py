@@ -1,8 +1,8 @@
 """Decoding, supervised: a broken file costs one clip and never the process that asked for it.
 
 `Decoder` runs a child process (`encoders.decoding.child`) that opens the files. Native code that crashes,
-hangs or eats memory does so there: the clip gets a `MediaError`, the child is replaced, the next clip goes
-on. Frames and waveforms come back through an anonymous shared file, which is gone when both processes are.
+hangs or fills the memory does so there: the clip gets a `MediaError`, the child is replaced, the next clip
+follows. Frames and waveforms come back through an anonymous shared file, which ends with both processes.
 
     with Decoder() as decoder:
         decoded = decoder.decode(ClipSource(clip_id=1, video=Source("clip.mp4")), needs)

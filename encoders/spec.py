@@ -193,7 +193,7 @@ class Descriptor:
 
     @property
     def reads_text(self) -> bool:
-        """Whether what was said, and when, changes its values: those of a transcriber then do too."""
+        """Whether its values depend on the text or its times, and so on a transcriber."""
         return self.spec.modality == "text" or self.options["pool"] == "words"
 
     @property
@@ -311,4 +311,4 @@ class Transcriber(Protocol):
     """The wrapper of one speech recogniser; constructed like an `Encoder`."""
 
     def transcribe(self, clips: Sequence[Clip]) -> list[Transcript]:
-        """One transcript a clip, in order; empty text where nobody speaks."""
+        """One transcript a clip, in order; empty text where there is no speech."""

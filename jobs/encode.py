@@ -243,7 +243,7 @@ def run_stream(
     total = sum(task.num_clips for task in tasks)
 
     def unpublished(silent: Sequence[UnitTask]) -> list[UnitTask]:
-        """A table that is mended has its units in any case; those of which nothing was heard are to do."""
+        """Units without a report to encode again: all that are mended, others if rows are missing."""
         left = missing_tasks(job.root, job.work, [task.ref for task in silent])
         units_left = {task.ref.unit for task in left}
         return [task for task in silent if task.mend or task.ref.unit in units_left]

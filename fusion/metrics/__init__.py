@@ -89,7 +89,7 @@ def metric(name: str) -> Metric:
 
 
 def default_metric(kind: Kind) -> str:
-    """What a task of a kind is judged by unless something else is asked for.
+    """Default metric of a kind of task.
 
     >>> default_metric("regression")
     'mae'

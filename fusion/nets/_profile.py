@@ -1,4 +1,4 @@
-"""Embeddings of who speaks and who listens.
+"""Embeddings of the profiles of speaker and listener.
 
 Shapes: batch, time (utterances), feature.
 """

@@ -1,4 +1,4 @@
-"""Dialogue with profiles: who speaks to whom, beside what is said and how.
+"""Dialogue net with profiles of speaker and listener, beside text, sound and pictures.
 
     early:  u_t = [x_1; ...; x_M; role];   h = attention(BiLSTM(u))
     late:   h_m = attention(BiLSTM([x_m; role])) of each modality, and the first one (text) reads every other

@@ -38,7 +38,7 @@ OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """What a training draws by, where it goes on from, who hears of its epochs, and where it ends."""
+    """Seed of a training, checkpoint to resume from, callback for each epoch, and last epoch."""
 
     seed: int = 0
     """Names everything random."""

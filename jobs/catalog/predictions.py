@@ -146,7 +146,7 @@ def held_out_rows(root: str, run: str, name: str) -> pa.Table:
 
 
 def nothing_held_out(root: str, runs: Sequence[str], name: str) -> ConfigError:
-    """The refusal to judge runs that have no row of a task, with the tasks that they have."""
+    """Error for runs without a held-out row of a task, with the tasks that they have."""
     tables = [read_predictions(root, run, roles=("valid", "oof")) for run in runs]
     known = sorted({task for table in tables for task in table["task"].to_pylist()})
     return ConfigError(

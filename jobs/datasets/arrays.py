@@ -152,7 +152,7 @@ class Config(Preparation):
 def splits_inside(
     content: Mapping[str, Any], keys: Mapping[str, tuple[str, int | None]]
 ) -> list[str | None]:
-    """The splits that a file keeps apart; one None where it does not."""
+    """The splits that a file has levels for; one None where it has none."""
     wanted = [key for key, _ in keys.values()]
     if all(key in content for key in wanted):
         return [None]

@@ -171,7 +171,7 @@ def _read(text: str, delimiter: str, start_line: int, *, quotes: bool) -> Delimi
 
 
 def _header(records: Iterator[_Record], width: int, found: Delimited) -> list[str]:
-    """The first row that is no blank line, comment or title; what stood before it is said."""
+    """The first row that is no blank line, comment or title; the lines before it are noted."""
     before: list[_Record] = []
     for record in records:
         if record.fault:

@@ -43,7 +43,7 @@ class ArrayOptions:
 
 
 class SplitArrays:
-    """The clips of one split, or of a file that keeps none apart."""
+    """The clips of one split, or of a file without splits."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ class SplitArrays:
 
 
 def column_of(content: Mapping[str, Any], key: str, split: str | None, where: str) -> Sequence[Any]:
-    """An array by its key, of one split where the file keeps splits apart.
+    """An array by its key, of one split where the file has splits.
 
     Raises:
         LabelTableError: no such array; the nearest is named.

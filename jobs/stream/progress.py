@@ -111,7 +111,7 @@ class Progress:
 def check_early(
     clips: int, failed: int, max_failed_share: float, reasons: Mapping[str, int] | None = None
 ) -> None:
-    """Refuse more failures than were allowed, once enough clips are done to judge by.
+    """Refuse more failures than are allowed, once enough clips are done.
 
     Raises:
         TooManyFailuresError: with the count, the share and the commonest reasons.

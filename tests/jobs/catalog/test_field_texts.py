@@ -3,10 +3,12 @@
 It says what the field is, in the field's own terms: "Seed of the bootstrap.", not "Of the bootstrap."
 """
 
+import ast
 import dataclasses
 import importlib
 import re
 import typing
+from pathlib import Path
 
 import pytest
 import tyro._docstrings as docstrings
@@ -76,3 +78,20 @@ class TestTexts:
         for name, text in [*fields_of(kind, job), (job, kind.__doc__)]:
             found = METAPHORS.search(text or "")
             assert found is None, f"{name}: {found and found[0]!r} in {text}"
+
+
+FORMER_METAPHORS = re.compile(r"\b(ears?|hears?|heard|eats?|wishes|arena|rivals?)\b", re.IGNORECASE)
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_no_docstring_speaks_in_metaphors():
+    """What a transcriber heard is a transcript, what a net eats its input; see the glossary of `jobs`."""
+    found = []
+    for package in ("jobs", "encoders", "fusion", "cluster"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    text = ast.get_docstring(node) or ""
+                    if match := FORMER_METAPHORS.search(text):
+                        found.append(f"{file.relative_to(ROOT)}: {match[0]!r} in {text[:80]!r}")
+    assert not found, "\n".join(found)
