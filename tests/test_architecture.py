@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,12 @@ def test_files_functions_and_parameter_lists_stay_short():
 )
 def test_what_is_too_long_is_found(text, expected):
     assert over_limits("x", text) == expected
+
+
+@pytest.mark.parametrize("name", ["encode", "train", "score"])
+def test_one_clip_goes_through_few_files(name):
+    command = [sys.executable, "tests/flows.py", name]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode == 0, out.stderr
+    found, _, limit = re.search(r"^(\d+) files(; the limit is )(\d+)$", out.stdout, re.M).groups()
+    assert int(found) <= int(limit), out.stdout

@@ -12,7 +12,7 @@ from jobs.scoring.scorer import Scorer
 from jobs.stream.decode import decode_rows, decoder_of
 from jobs.stream.faults import Kind, WorkerFaultError
 from jobs.stream.job import DecodingConfig, UnitResult, Work
-from jobs.stream.rescue import error_rows, joined
+from jobs.stream.result_rows import error_rows, joined
 from jobs.stream.watch import Hands, Watch
 from jobs.stream.workbench import Workbench
 
@@ -34,7 +34,7 @@ class OneByOne:
         """The tables of one clip, by its row of the manifest, or what failed."""
         todo = self.work.everything
         decoded = decode_rows(self.work, todo, [row], decoder_of(self.decoding))
-        hands, bench = self._loaded = self._loaded or self._load()
+        hands, bench = self.load()
         try:
             return hands.run(lambda: bench.run(decoded, todo))
         except WorkerFaultError as fault:
@@ -43,10 +43,13 @@ class OneByOne:
                 self._loaded = None
             return fault
 
-    def _load(self) -> tuple[Hands, Workbench]:
-        hands = Hands(Watch())
-        bench = Workbench(self.work, watch=hands.watch, stall_limit_s=self.stall_limit_s)
-        return hands, bench
+    def load(self) -> tuple[Hands, Workbench]:
+        """The models, and the hands that work with them."""
+        if self._loaded is None:
+            hands = Hands(Watch())
+            bench = Workbench(self.work, watch=hands.watch, stall_limit_s=self.stall_limit_s)
+            self._loaded = hands, bench
+        return self._loaded
 
 
 def score_here(files: Sequence[str], encoder: OneByOne, scorer: Scorer) -> pa.Table:

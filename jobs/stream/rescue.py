@@ -7,23 +7,20 @@ on a clip only while another one can be shown to pass; else the job stops and sa
 
 import contextlib
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
-from cluster.errors import MachineError, MediaError
+from cluster.errors import MachineError
 from cluster.resources import Plan
 from encoders.media import UNKNOWN_DURATION_S
 from jobs.stream.actor import UnitEncoder
-from jobs.stream.clip_buffer import source_of, undecoded
 from jobs.stream.decode import decode_rows, decoder_of, machines_fault, rows_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
-from jobs.stream.job import StreamJob, Todo, UnitReport, UnitResult, UnitTask, Work, facts_of
+from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, facts_of
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
-from jobs.stream.result_rows import failure_reasons, feature_table, transcript_table
+from jobs.stream.result_rows import error_rows, failure_reasons, joined
 from jobs.stream.watch import last_resort_s
 
 START_LIMIT_S = 600.0
@@ -203,31 +200,3 @@ class ClipEncoder(UnitEncoder):
         if (fault := machines_fault(decoded)) is not None:
             return fault
         return self.guarded(lambda: self.encode(decoded, task))
-
-
-def error_rows(work: Work, todo: Todo, row: Mapping[str, Any], error: MediaError) -> UnitResult:
-    """Error rows of a clip that no worker survived."""
-    left = [undecoded(source_of(row), error)]
-    transcripts = None
-    if todo.transcribe:
-        transcripts = transcript_table(left, [error])
-    return UnitResult(
-        features={
-            folder: feature_table(work.by_folder[folder], left, [error]) for folder in todo.encoders
-        },
-        transcripts=transcripts,
-        failed=1,
-    )
-
-
-def joined(parts: Sequence[UnitResult]) -> UnitResult:
-    """The clips of a unit put together again."""
-    transcripts = [part.transcripts for part in parts if part.transcripts is not None]
-    return UnitResult(
-        features={
-            folder: pa.concat_tables([part.features[folder] for part in parts])
-            for folder in parts[0].features
-        },
-        transcripts=pa.concat_tables(transcripts) if transcripts else None,
-        failed=sum(part.failed for part in parts),
-    )

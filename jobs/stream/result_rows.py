@@ -8,7 +8,7 @@ failed   it has one, but it could not be decoded or encoded; `error` starts with
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from cluster.errors import Fault, MediaError
 from encoders.clip import Word
 from encoders.media import Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Modality, Transcript
+from jobs.stream.clip_buffer import source_of, undecoded
+from jobs.stream.job import Todo, UnitResult, Work
 
 ABSENT = frozenset({Fault.NO_AUDIO, Fault.NO_VIDEO, Fault.NO_TEXT})
 """Faults that say that a modality is not there, which is no failure."""
@@ -102,6 +104,34 @@ def with_transcripts(decoded: Sequence[Decoded], transcripts: pa.Table) -> list[
             clip = replace(item.clip, text=row["text"], words=words)
             filled.append(replace(item, clip=clip))
     return filled
+
+
+def error_rows(work: Work, todo: Todo, row: Mapping[str, Any], error: MediaError) -> UnitResult:
+    """Error rows of a clip that no worker survived."""
+    left = [undecoded(source_of(row), error)]
+    transcripts = None
+    if todo.transcribe:
+        transcripts = transcript_table(left, [error])
+    return UnitResult(
+        features={
+            folder: feature_table(work.by_folder[folder], left, [error]) for folder in todo.encoders
+        },
+        transcripts=transcripts,
+        failed=1,
+    )
+
+
+def joined(parts: Sequence[UnitResult]) -> UnitResult:
+    """The clips of a unit put together again."""
+    transcripts = [part.transcripts for part in parts if part.transcripts is not None]
+    return UnitResult(
+        features={
+            folder: pa.concat_tables([part.features[folder] for part in parts])
+            for folder in parts[0].features
+        },
+        transcripts=pa.concat_tables(transcripts) if transcripts else None,
+        failed=sum(part.failed for part in parts),
+    )
 
 
 def failed_clips(all_tables: Sequence[pa.Table]) -> int:

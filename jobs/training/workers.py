@@ -1,14 +1,15 @@
 """The workers of train: one group of Ray Train, or the process itself, for all parts that are missing."""
 
+import functools
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from cluster import settings, storage
+from cluster import storage
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.training.loop import Course, Group, OnEpoch
@@ -38,7 +39,7 @@ def launch(config: TrainConfig) -> None:
         workers = 0
         print("workers: 0 (this process: one machine, and features in memory)")
     if workers == 0:
-        train_all(settings.to_mapping(config))
+        train_all(config)
         return
     with ray_session(config.session):
         from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
@@ -57,8 +58,7 @@ def launch(config: TrainConfig) -> None:
             )
         state = storage.join(run_uri(config), ".ray")
         trainer = TorchTrainer(
-            train_all,
-            train_loop_config=settings.to_mapping(config),
+            functools.partial(train_all, config),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 # A name of its own: resuming is by the parts and checkpoints of the run's folder.
@@ -77,9 +77,8 @@ def launch(config: TrainConfig) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
-def train_all(values: Mapping[str, Any]) -> None:
+def train_all(config: TrainConfig) -> None:
     """Runs on every worker: train the parts that are missing, one after the other."""
-    config = settings.from_mapping(TrainConfig, values)
     group = _group()
     data = load(request_of(config))
     parts = parts_of(config)

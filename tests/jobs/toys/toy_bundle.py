@@ -27,22 +27,30 @@ def source(text, *, pool="mean"):
 
 
 def write_bundle(
-    root, *, normalise="none", text="toy_text", net="concat_mlp", sound=None, classes=CLASSES
+    root,
+    *,
+    normalise="none",
+    text="toy_text",
+    net="concat_mlp",
+    sound=None,
+    width=2,
+    classes=CLASSES,
 ):
     """The bundle `b` under a root.
 
     Args:
         root: of a dataset, or any folder.
         normalise: of both nets.
-        text: encoder of the words.
+        text: encoder of the words; None leaves their net out.
         net: of the words; lstm_dialogue and the like read whole dialogues.
         classes: what it tells apart.
         sound: facts of the input of sound, in place of those of toy_audio.
+        width: of the features of sound.
     """
     task = Task(kind="classification", classes=classes)
     members = []
-    inputs = [("words", "text", source(text), 3, net)]
-    inputs.append(("voice", "audio", sound or source("toy_audio"), 2, "concat_mlp"))
+    inputs = [] if text is None else [("words", "text", source(text), 3, net)]
+    inputs.append(("voice", "audio", sound or source("toy_audio"), width, "concat_mlp"))
     for seed, (run, name, facts, dim, kind) in enumerate(inputs):
         card = nets.Card(
             net=kind,
@@ -59,9 +67,9 @@ def write_bundle(
         storage.publish_bytes(nets.to_bytes(predictor), storage.join(folder, "model.safetensors"))
         storage.publish_json(card.to_json(), storage.join(folder, "model.json"))
         members.append({"run": run, "seeds": ["seed=0"], "card": card.to_json()})
-    rows = Members.from_logits(
-        ("words", "voice"), "classification", torch.zeros(2, 6, len(classes))
-    )
+    names = tuple(run for run, *_ in inputs)
+    zeros = torch.zeros(len(names), 6, len(classes))
+    rows = Members.from_logits(names, "classification", zeros)
     rule = rule_class("mean").fit(rule_class("mean").Config(), rows, torch.arange(6) % len(classes))
     facts = {
         "task": "mood",
