@@ -35,6 +35,7 @@ from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
 from encoders.spec import Descriptor
 from encoders.store import DEFAULT_STORE
+from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.features import current_rows, read_features
 from jobs.catalog.layout import features_uri, former_uri, transcripts_uri
@@ -173,7 +174,7 @@ def recorded(
     """Record the command and its measurements, one mapping a pass, and project them to MLflow."""
     folders = [item.folder for item, _ in table_uris(root, work)]
     digest = hashlib.sha256(" ".join(folders).encode()).hexdigest()[:12]
-    base = storage.join(root, "encodings", digest)
+    base = layout.encodings_uri(root, digest)
     publish_config(config, base)
     passes: list[dict[str, float]] = []
     with run_tracker(root, base, enabled=config.tracking) as tracker:
@@ -182,9 +183,9 @@ def recorded(
         tracker.start(f"encode {' '.join(config.encoders)}", params, kind="encode", tags=tags)
         yield passes
         summary = {"manifest": dataset.manifest_hash, "tables": folders, "passes": passes}
-        storage.publish_json(summary, storage.join(base, "summary.json"))
+        storage.publish_json(summary, storage.join(base, layout.SUMMARY))
         tracker.metrics([{"step": step, **figures} for step, figures in enumerate(passes)])
-        tracker.artefacts(("config.json", "summary.json"))
+        tracker.artefacts((layout.CONFIG, layout.SUMMARY))
 
 
 def run_passes(
@@ -270,7 +271,7 @@ def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> 
     """Write what each table is, and with which config it was made, beside it."""
     for item, uri in table_uris(root, work):
         facts = item.facts() | {"manifest": dataset.manifest_hash}
-        storage.publish_json(facts, storage.join(uri, "descriptor.json"))
+        storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
         publish_config(config, uri)
 
 

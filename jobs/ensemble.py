@@ -146,7 +146,7 @@ def main(config: Config) -> None:
             f"{decided.plain:.3f} without"
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
-    print(f"wrote {bundles.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
+    print(f"wrote {layout.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
@@ -261,7 +261,7 @@ def publish_bundle(
         "members": [bundles.copy_run(config.root, config.name, run) for run in used],
         "imported": list(config.imported),
     }
-    publish_config(config, bundles.bundle_uri(config.root, config.name))
+    publish_config(config, layout.bundle_uri(config.root, config.name))
     bundles.publish(config.root, config.name, facts)
 
 

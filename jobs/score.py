@@ -29,6 +29,7 @@ from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import DEFAULT_STORE, local_paths
+from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
@@ -213,7 +214,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
         ConfigError: scores of that name were made otherwise, or the bundle needs features.
     """
     refs, bundle = units(config.root), as_needed(config.root, bundle)
-    uri = storage.join(config.root, "scores", config.name or bundle.name)
+    uri = layout.scores_uri(config.root, config.name or bundle.name)
     again = command_of(
         "score", root=config.root, bundle=config.bundle, transcriber=config.transcriber,
         source=None if config.source == "auto" else config.source, name="OTHER",

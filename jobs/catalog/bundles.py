@@ -12,7 +12,6 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.settings import nearest
 from jobs.catalog import layout
-from jobs.catalog.layout import bundle_uri as bundle_uri
 from jobs.catalog.names import checked_name
 from jobs.catalog.predictions import folds_and_seeds
 

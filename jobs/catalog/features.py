@@ -24,8 +24,6 @@ from cluster.unit_tables import (
     unmoved,
 )
 from jobs.catalog import layout
-from jobs.catalog.layout import features_uri as features_uri
-from jobs.catalog.layout import transcripts_uri as transcripts_uri
 from jobs.catalog.manifest import UnitRef, read_dataset, read_manifest, units
 from jobs.catalog.missing_rows import rows_missing
 

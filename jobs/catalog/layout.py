@@ -57,6 +57,9 @@ WEIGHTS = "model.safetensors"
 CARD = "model.json"
 """How a net is built and fed."""
 
+RAY_STATE = ".ray"
+"""What Ray keeps of a run or a search while it goes on."""
+
 CHECKPOINT = "checkpoint.pt"
 """The state from which training resumes."""
 

@@ -148,7 +148,9 @@ class Reading:
         wrong = ~found.missing & ~np.isfinite(found.values)
         if whole:
             wrong |= ~found.missing & ~is_whole(found.values)
-        expected = f"expected a {'whole ' * whole}number, or nothing where none is known"
+        expected = (
+            f"expected a {'whole number' if whole else 'number'}, or nothing where none is known"
+        )
         if found.doubtful:
             expected += "; write thousands without commas, or fractions behind points"
         cells = self._table.texts(column) if wrong.any() else []

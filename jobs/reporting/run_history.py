@@ -12,6 +12,7 @@ from cluster import storage
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
+from jobs.catalog import layout
 from jobs.catalog.predictions import (
     align,
     folds_and_seeds,
@@ -45,7 +46,7 @@ class Search:
 
 def evaluated(root: str, name: str) -> Results | None:
     """The figures of an evaluation that was made; the test rows themselves stay closed."""
-    uri = storage.join(root, "evaluations", name, "results.json")
+    uri = layout.evaluation_uri(root, name, layout.RESULTS)
     return from_facts(storage.read_json(uri)) if storage.exists(uri) else None
 
 
@@ -53,8 +54,8 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
     """The searches of `affuse tune` whose trials became some of the runs, by name."""
     found = {}
     for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
-        folder = storage.join(root, "runs", name)
-        uri = storage.join(folder, "trials.parquet")
+        folder = layout.run_uri(root, name)
+        uri = storage.join(folder, layout.TRIALS)
         if name and storage.exists(uri):
             found[name] = _search(folder, storage.read_table(uri).to_pylist())
     return found
@@ -67,7 +68,7 @@ def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
         for key in (done[0] if done else {})
         if key.startswith("value/")
     }
-    summary = storage.read_json(storage.join(folder, "summary.json"))
+    summary = storage.read_json(storage.join(folder, layout.SUMMARY))
     return Search(
         columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
         score=[row["score"] for row in done],
@@ -87,7 +88,7 @@ def curves(root: str, run: str) -> list[Curve]:
     """The histories of a run that were kept, by fold and seed."""
     found = []
     for fold, seed in folds_and_seeds(root, run):
-        uri = storage.join(root, "runs", run, f"fold={fold}", f"seed={seed}", "history.jsonl")
+        uri = layout.part_uri(root, run, fold, seed, layout.HISTORY)
         if storage.exists(uri):
             lines = storage.read_bytes(uri).decode().splitlines()
             found.append(Curve(fold=fold, seed=seed, records=[json.loads(line) for line in lines]))

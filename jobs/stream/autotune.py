@@ -20,6 +20,7 @@ from cluster.resources import Plan, WorkersConfig
 from cluster.session import Capacity, node_kind
 from cluster.sizing import Measured, Sizing, size_stream
 from encoders.spec import Descriptor
+from jobs.catalog import layout
 from jobs.catalog.manifest import read_columns
 from jobs.preparing.units import media_s
 from jobs.stream.clip_timing import Drawn, Half, Timed, time_clips
@@ -107,7 +108,7 @@ def autotuned(
             f"from {clock(LEAST_JOB_S)} on (--autotune always)"
         )
         return Sized(job=job, plan=plan)
-    place = storage.join(job.root, "encodings", f"autotune-{key(job, tasks, plan)}.json")
+    place = layout.encodings_uri(job.root, f"autotune-{key(job, tasks, plan)}.json")
     timed = None if mode == "always" else kept(place)
     how = "measured before"
     if timed is None:

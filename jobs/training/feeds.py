@@ -8,15 +8,18 @@ import warnings
 from collections import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cluster.errors import ConfigError
 from fusion.batch import Batch, Sequence
 from fusion.predictor import Pool
+from jobs.catalog.groups import group_names
 from jobs.training.mapped import Steps
 
 
@@ -155,11 +158,10 @@ class ClipFeed:
     views: Mapping[str, tuple[Store, ...]] = field(default_factory=dict)
     """Augmented views of the inputs that have them, for training rows."""
 
-    lengths: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        lengths = torch.stack([store.lengths for store in self.stores.values()]).amax(0)
-        object.__setattr__(self, "lengths", lengths)
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Steps of each clip's longest input."""
+        return torch.stack([store.lengths for store in self.stores.values()]).amax(0)
 
     @property
     def num_views(self) -> int:
@@ -210,31 +212,32 @@ class DialogueFeed:
     views: Mapping[str, tuple[Store, ...]] = field(default_factory=dict)
     """Augmented views of the inputs that have them, for training rows."""
 
-    lengths: Tensor = field(init=False)
-    members: Tensor = field(init=False)
-    """int64 [dialogue turn]: clips of each dialogue, -1 behind its end."""
-
-    speakers: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
+    @cached_property
+    def members(self) -> Tensor:
+        """Clips of each dialogue, int64 [dialogue turn]; -1 behind its end."""
         turns = [(0 if turn is None else turn) for turn in self.clips.turn]
         order = sorted(range(len(turns)), key=lambda at: (turns[at], self.clips.clip_id[at]))
+        names = group_names(self.clips.dialogue, self.clips.clip_id).tolist()
         members: dict[str, list[int]] = {}
         for at in order:
-            alone = f"clip {self.clips.clip_id[at]}"
-            members.setdefault(self.clips.dialogue[at] or alone, []).append(at)
-        rows = [members[name] for name in sorted(members)]
-        longest = max(map(len, rows))
-        table = torch.full((len(rows), longest), -1)
-        speakers = torch.full((len(rows), longest), -1)
-        for index, row in enumerate(rows):
-            table[index, : len(row)] = torch.tensor(row)
+            members.setdefault(names[at], []).append(at)
+        return _padded([members[name] for name in sorted(members)])
+
+    @cached_property
+    def speakers(self) -> Tensor:
+        """Speakers by their first turn in the dialogue, int64 [dialogue turn]; -1 behind its end."""
+        rows = []
+        for row, length in zip(self.members.tolist(), self.lengths.tolist(), strict=True):
             codes: dict[Any, int] = {}
-            numbered = [codes.setdefault(self.clips.speaker[at], len(codes)) for at in row]
-            speakers[index, : len(row)] = torch.tensor(numbered)
-        object.__setattr__(self, "members", table)
-        object.__setattr__(self, "speakers", speakers)
-        object.__setattr__(self, "lengths", (table >= 0).sum(1))
+            rows.append(
+                [codes.setdefault(self.clips.speaker[at], len(codes)) for at in row[:length]]
+            )
+        return _padded(rows)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Clips of each dialogue."""
+        return (self.members >= 0).sum(1)
 
     @property
     def num_views(self) -> int:
@@ -317,3 +320,8 @@ def pooled(values: np.ndarray, valid: np.ndarray, pool: Pool) -> tuple[np.ndarra
         return np.zeros((1, width), np.float32), np.array([False])
     parts = [kept.mean(0)] if pool == "mean" else [kept.mean(0), kept.std(0)]
     return np.concatenate(parts)[None], np.array([True])
+
+
+def _padded(rows: abc.Sequence[abc.Sequence[int]]) -> Tensor:
+    """int64 [row item] with -1 behind the end of a row."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)

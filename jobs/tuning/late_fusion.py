@@ -11,7 +11,6 @@ killed reads them and goes on.
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,8 +24,10 @@ from cluster.session import SessionConfig, cluster_capacity, ray_session
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
 from fusion.tasks import Kind
+from jobs.catalog import layout
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation.cross_fitting import Candidate, Judgements, PairFits
+from jobs.tuning.quiet import quiet_tune
 
 OPTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "attention": {"hidden": (4, 8, 16), "decay": (3.0, 10.0, 30.0, 100.0)},
@@ -159,7 +160,7 @@ def searched(
         root: of the dataset.
         session: of Ray.
     """
-    folder = storage.join(root, "searches", identity(held, folds))
+    folder = layout.search_uri(root, identity(held, folds))
     there = set(storage.names(folder, ".json"))
     todo = [candidate for candidate in candidates if file_of(candidate) not in there]
     if todo:
@@ -172,8 +173,7 @@ def searched(
 
 def run(held: HeldOut, todo: Sequence[Candidate], folds: np.ndarray, folder: str) -> None:
     """Hand the candidates to Ray Tune."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet_tune()
     trainable = tune.with_parameters(Trial, held=held, folds=folds, folder=folder)
     space = {"candidate": tune.grid_search([_plain(candidate) for candidate in todo])}
     with tempfile.TemporaryDirectory(prefix="af-late-") as local:
@@ -188,7 +188,9 @@ def run(held: HeldOut, todo: Sequence[Candidate], folds: np.ndarray, folder: str
             ),
             run_config=tune.RunConfig(
                 name="late",
-                storage_path=local if storage.is_local(folder) else storage.join(folder, ".ray"),
+                storage_path=local
+                if storage.is_local(folder)
+                else storage.join(folder, layout.RAY_STATE),
                 verbose=0,
             ),
         )

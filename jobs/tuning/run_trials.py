@@ -1,16 +1,17 @@
 """Hands a search to Ray Tune: features in the object store, one actor a CPU or share of a GPU."""
 
 import dataclasses
-import os
 import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 from cluster import settings, storage
 from cluster.session import cluster_capacity
+from jobs.catalog import layout
 from jobs.training.loading import Library
 from jobs.training.parts import Part
 from jobs.training.run import TrainConfig, parts_of, request_of, run_uri
+from jobs.tuning.quiet import quiet_tune
 from jobs.tuning.space import BASELINE, Space
 
 
@@ -34,10 +35,7 @@ def run_trials(
     base: TrainConfig, library: Library, searcher: Any, score: str, budget: Budget
 ) -> None:
     """Hand the trials to Ray Tune."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet_tune()
     from ray import tune
 
     from jobs.tuning import trainable as trials
@@ -70,7 +68,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=folder if local else storage.join(run_uri(base), ".ray"),
+                storage_path=folder if local else storage.join(run_uri(base), layout.RAY_STATE),
                 verbose=0,
             ),
         )

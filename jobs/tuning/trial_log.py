@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster import storage
 from cluster.tracking import Tracker
-from jobs.training.run import TrainConfig, run_uri
+from jobs.catalog import layout
+from jobs.training.run import TrainConfig
 from jobs.tuning.trial_records import Record
 
 
@@ -44,7 +44,7 @@ class Live:
             + (f"  {record.error}" if record.error else ""),
             flush=True,
         )
-        folder = storage.join(run_uri(self.base), "trials", f"{record.number:05d}")
+        folder = layout.trials_uri(self.base.root, str(self.base.run), f"{record.number:05d}")
         self.tracker.child(
             folder,
             f"{self.base.run}-{record.number:05d}",

@@ -11,7 +11,8 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from cluster import storage
-from jobs.training.run import TrainConfig, run_uri
+from jobs.catalog import layout
+from jobs.training.run import TrainConfig
 
 STATES = {
     "failed": TrialState.FAIL,
@@ -48,12 +49,12 @@ class Record:
 
 def trial_uri(config: TrainConfig, number: int, suffix: str) -> str:
     """A file of one trial."""
-    return storage.join(run_uri(config), "trials", f"{number:05d}{suffix}")
+    return layout.trials_uri(config.root, str(config.run), f"{number:05d}{suffix}")
 
 
 def read_ledger(config: TrainConfig) -> list[Record]:
     """Every trial that ended, by number."""
-    folder = storage.join(run_uri(config), "trials")
+    folder = layout.trials_uri(config.root, str(config.run))
     return [
         Record(**storage.read_json(storage.join(folder, name)))
         for name in storage.names(folder, ".json")

@@ -16,7 +16,8 @@ from cluster.unit_tables import publish_unit, with_versions
 from encoders.registry import describe
 from jobs import score
 from jobs.__main__ import run
-from jobs.catalog.features import features_uri, read_features
+from jobs.catalog.features import read_features
+from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, read_manifest, units
 from jobs.scoring import stored
 from jobs.scoring.opening import open_bundle
