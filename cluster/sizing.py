@@ -97,6 +97,7 @@ def _on_cores(
     plan: Plan, measured: Measured, capacity: Capacity, overrides: WorkersConfig
 ) -> Sizing:
     cores, before = math.floor(capacity.cpus), plan.encode.threads_each
+    # Seconds of a core that a clip takes: decode tasks have one thread, a model keeps all of its own busy.
     core_s = max(measured.decode_s + measured.models_s * before, 1e-9)
     share = measured.models_s * before / core_s
     fits = _actors_in_memory(plan.decode.workers, measured, capacity)
@@ -146,6 +147,7 @@ def _beside_gpus(
         notes += _changed(plan.encode.workers, actors, "the CPUs decode for no more")
     needed = math.ceil(actors * decode_s / models_s)
     decoders = overrides.decoders or min(cpus - actors, math.ceil(SPARE_DECODERS * needed))
+    # Units in hand that fill a device batch, and one more that is published meanwhile.
     filled = math.ceil(DEVICE_BATCH / max(1.0, measured.clips_per_unit)) + 1
     calls = overrides.calls_per_actor or min(MOST_CALLS, max(plan.calls_per_actor, filled))
     while overrides.calls_per_actor is None and calls > 2:
@@ -206,7 +208,10 @@ def _decoders_that_fit(
 
 
 def _units_in_store(measured: Measured, capacity: Capacity) -> float:
-    """Decoded units for which the stream's half of the object store has room."""
+    """Decoded units for which the stream's half of the object store has room.
+
+    Ray Data holds back its tasks above half of the store; whatever is planned beyond that would only wait.
+    """
     return 0.5 * capacity.object_store_gb / max(measured.unit_gb, 1e-9)
 
 

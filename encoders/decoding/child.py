@@ -34,7 +34,8 @@ def main() -> None:
     shared, memory_bytes, parent, threads, max_bytes = map(int, sys.argv[1:6])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     die_with(parent)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a file that kills it must not fill the disk
+    # Of its data and not of its address space: libraries reserve far more of that than they ever touch.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, resource.RLIM_INFINITY))
     av.logging.set_level(None)
     # What a native library prints must not get between the answers.

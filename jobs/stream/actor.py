@@ -72,6 +72,8 @@ class UnitEncoder:
             fault = of_unit(error)
             if fault.spoils:
                 self._ending = True
+                # Not at once: the report has to reach the driver first. And by the system call, because
+                # an exit that runs handlers waits for the thread in which the model hangs.
                 ending = threading.Timer(LAST_WORD_S, os._exit, [1])
                 ending.daemon = True
                 ending.start()
@@ -80,6 +82,7 @@ class UnitEncoder:
     def _unit(self, task: UnitTask, row: pa.Table) -> UnitReport:
         (clips,) = buffers(row["clips"].chunk(0))
         decoded = unpack(clips, self.job.work.needs(task.todo))
+        # A unit that lost clips on its way would be published as whole, and never be done again.
         if not len(decoded) == row["n_clips"][0].as_py() == task.num_clips:
             raise RuntimeError(f"unit {task.ref.unit}: {task.num_clips} clips, {len(decoded)} came")
         result = self.encode(decoded, task)

@@ -24,7 +24,11 @@ from jobs.stream.limits import quiet_limit_s
 from jobs.stream.rows import reports_of, span_row
 
 MAX_SPANS = 5000
-"""Source rows of one execution; a larger set runs as several."""
+"""Source rows of one execution; a larger set runs as several.
+
+Ray lays out every source row before it starts the first one: of 20,000 rows the first came out after 30 s, of
+390,000 none within a minute.
+"""
 
 
 def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[UnitReport]:
@@ -81,7 +85,7 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -
         batch_format="pyarrow",
         compute=ray.data.TaskPoolStrategy(size=min(plan.decode.workers, len(spans))),
         num_cpus=plan.decode.cpus_each,
-        max_retries=2,
+        max_retries=2,  # by default Ray starts a task that kills its process again for ever
     )
     needs = (
         {"num_gpus": plan.encode.gpus_each} if plan.on_gpu else {"num_cpus": plan.encode.cpus_each}
@@ -89,7 +93,7 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan) -
     return decoded.map_batches(
         UnitEncoder,
         fn_constructor_kwargs={"job": job},
-        batch_size=1,
+        batch_size=1,  # a row is a unit: Ray can then neither cut nor mix it
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=min(plan.encode.workers, sum(map(len, spans))),

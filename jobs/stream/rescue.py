@@ -81,6 +81,8 @@ class _Ward:
     ) -> None:
         import ray
 
+        # No CPU: the workers of the stream may not have given theirs back yet. No restarts: whether a clip
+        # ends its worker is what is to be found out.
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
         if plan.on_gpu:
             options["num_gpus"] = plan.encode.gpus_each
