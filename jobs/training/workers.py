@@ -14,7 +14,7 @@ from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.training.loop import Course, Group, OnEpoch
 from fusion.training.recipe import Recipe
-from jobs.catalog import run_names
+from jobs.catalog import layout, run_names
 from jobs.training import train_part
 from jobs.training.loading import Data, load
 from jobs.training.parts import Part
@@ -56,7 +56,7 @@ def launch(config: TrainConfig) -> None:
                 f"--workers {workers} do not fit: the cluster has {have:g} "
                 f"{'GPUs' if use_gpu else 'CPUs'}; type --workers {int(have)} or fewer"
             )
-        state = storage.join(run_uri(config), ".ray")
+        state = storage.join(run_uri(config), layout.RAY_STATE)
         trainer = TorchTrainer(
             functools.partial(train_all, config),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
