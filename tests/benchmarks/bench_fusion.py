@@ -33,6 +33,11 @@ from torch import Tensor
 from fusion.late import rule_class
 from fusion.late.calibration import Calibration
 from fusion.late.members import Members
+from fusion.tasks import Task
+from jobs.catalog.predictions import HeldOut
+from jobs.evaluation import cross_fitting
+from jobs.evaluation.judging import Judging
+from jobs.evaluation.shipping import gated
 
 SIZES = (4, 6, 8, 12)
 RULES = {
@@ -44,6 +49,7 @@ RULES = {
     "stacking": ("stacking", {}, "temperature"),
     "plain mean": ("mean", {}, "none"),
 }
+LINES = (*RULES, "best single", "shipped")
 INSIDE = ("best single", "mean", "even log pool", "log_pool")
 
 
@@ -207,6 +213,21 @@ def best_single(fit: tuple, members: Members) -> Tensor:
     return fitted.apply(members.scores[best])
 
 
+def shipped(fit: tuple, members: Members) -> Tensor:
+    """What `affuse ensemble` ships when it sees the fitting rows: the mixture or the simplest answer."""
+    group = np.unique(fit[2], return_inverse=True)[1]
+    fold = group_folds(group, min(5, len(np.unique(group))))
+    held = HeldOut(
+        clip_id=np.arange(len(fold)), fold=fold, target=fit[1], members=fit[0], group=group
+    )
+    task = Task(kind="classification", classes=tuple(map(str, range(members.outputs))))
+    judging = Judging(task=task, target=fit[1], groups=group, resamples=500, seed=0)
+    mixed = cross_fitting.cross_fitted(held, [cross_fitting.DEFAULT], fold)
+    ships = gated(held, [cross_fitting.DEFAULT], mixed, fold, judging, named=False)
+    chosen = cross_fitting.choose(held, ships.candidates, fold)
+    return cross_fitting.fit(held, chosen).combine(members)
+
+
 def parts_in_hindsight(fit: tuple, members: Members) -> dict[str, Tensor]:
     """Every member raw and tempered, mean and even pool tempered."""
     found = {name: fused(name, fit, members) for name in ("mean", "even log pool")}
@@ -231,6 +252,7 @@ def judged(fit: tuple, test: tuple) -> tuple[dict[str, Tensor], dict[str, Tensor
     """Scores of every rule, and of every part."""
     rules = {name: fused(name, fit, test[0]) for name in RULES}
     rules["best single"] = best_single(fit, test[0])
+    rules["shipped"] = shipped(fit, test[0])
     return rules, parts_in_hindsight(fit, test[0])
 
 
@@ -303,7 +325,7 @@ def main() -> None:
                     continue
                 found = cell(some, pairs_of(some, size, options.draws))
                 title = f"{some.name}/{size or 'all'}"
-                for rule in (*RULES, "best single"):
+                for rule in LINES:
                     far = regret(found, rule, found.parts)
                     near = regret(found, rule, set(INSIDE))
                     rows.append({"cell": title, "rule": rule, "nll": found.losses[rule].mean(),
@@ -331,7 +353,7 @@ def table(rows: list[dict[str, object]], sets: int) -> None:
     print(
         "rule             mean NLL%  worst NLL%  mean acc  worst acc | inside: mean  worst  worst acc"
     )
-    for rule in (*RULES, "best single"):
+    for rule in LINES:
         mine = [row for row in rows if row["rule"] == rule]
         figures = [key for key in mine[0] if key not in ("cell", "rule")]
         column = {key: np.array([float(str(row[key])) for row in mine]) for key in figures}
