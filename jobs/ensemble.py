@@ -177,7 +177,7 @@ def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:
 
 @dataclass(frozen=True, kw_only=True)
 class Searched:
-    """What the trials came to."""
+    """Results of the trials."""
 
     candidates: list[Candidate] = field(default_factory=list)
     judgements: Mapping[str, Judgements] = field(default_factory=dict)
@@ -197,7 +197,7 @@ def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
     best = min(drawn, key=lambda candidate: found[candidate.key][None])
     print(
         f"{len(drawn)} candidates in {time.monotonic() - start:.1f} s, the best of them "
-        f"{cross_fitting.JUDGES[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
+        f"{cross_fitting.SELECTION_METRICS[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
     )
     return Searched(candidates=drawn, judgements=found)
 

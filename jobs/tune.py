@@ -36,7 +36,7 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
-from jobs.evaluation.cross_fitting import JUDGES
+from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training.run import ELSEWHERE, TrainConfig, identity, is_complete, run_uri
 from jobs.tuning.member_selection import held_trials, members_of, procedure
@@ -192,7 +192,7 @@ def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) ->
     library = load_library(base, space)
     with ray_session(config.session):
         name, task = next(iter(library.tasks.items()))
-        score = config.score or JUDGES[task.kind]
+        score = config.score or SELECTION_METRICS[task.kind]
         if metric(score).kind != task.kind:
             raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
         live = Live(config.trials, ledger, score, tracker, base)

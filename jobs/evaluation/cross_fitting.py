@@ -26,12 +26,12 @@ from fusion.metrics import metric
 from fusion.tasks import Kind
 from jobs.catalog.predictions import HeldOut
 
-JUDGES: Mapping[str, str] = {
+SELECTION_METRICS: Mapping[str, str] = {
     "classification": "nll",
     "multilabel": "multilabel_nll",
     "regression": "mse",
 }
-"""What decides between candidates: proper scores, smooth enough to tell close rules apart."""
+"""Metric that chooses between candidates: proper scores, smooth enough to separate close rules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,7 @@ def cross_fitted(
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What cross-fitting said."""
+    """Result of cross-fitting."""
 
     scores: Tensor
     """[row outputs], NaN where no member was present."""
@@ -239,7 +239,7 @@ def priors(held: HeldOut, folds: np.ndarray) -> Tensor:
 
 def judge(kind: Kind, scores: Tensor, target: Tensor) -> float:
     """Lower is better; of scores that answer every row, so that candidates are compared on the same ones."""
-    return metric(JUDGES[kind])(probabilities(kind, scores), target)
+    return metric(SELECTION_METRICS[kind])(probabilities(kind, scores), target)
 
 
 class PairFits:

@@ -185,7 +185,7 @@ def member_lines(held: HeldOut) -> list[Line]:
     return [Line(name, "member", held.members.alone(index)) for index, name in enumerate(names)]
 
 
-def told(scores: Tensor) -> int:
+def num_answered(scores: Tensor) -> int:
     """How many rows of scores [row outputs] hold an answer."""
     return int((~scores.isnan().any(1)).sum())
 
@@ -199,7 +199,7 @@ def tabulate(
     lines: Sequence[Line], guess: Tensor, judging: Judging, gate: Gate | None = None
 ) -> Results:
     """Figures of every line on all rows, and the gains of the ensemble if there is one."""
-    own = [told(line.scores) for line in lines]
+    own = [num_answered(line.scores) for line in lines]
     lines = with_answers(lines, guess)
     rows = tuple(
         Row(name=line.name, role=line.role, n=n, figures=judging.figures(line.scores))

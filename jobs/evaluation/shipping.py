@@ -143,7 +143,7 @@ def gate_of(
     ours: Tensor, theirs: Tensor, judging: Judging, *, named: bool, titles: tuple[str, str]
 ) -> Gate:
     """The gate between a fusion's scores and those of the simplest answer."""
-    score = cross_fitting.JUDGES[judging.task.kind]
+    score = cross_fitting.SELECTION_METRICS[judging.task.kind]
     return Gate(
         fusion=titles[0],
         simplest=titles[1],

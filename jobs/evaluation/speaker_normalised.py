@@ -14,13 +14,13 @@ from fusion.statistics import Difference, Interval
 from fusion.tasks import Task
 from jobs.catalog.predictions import HeldOut, align, held_out
 from jobs.evaluation.judging import Judging
-from jobs.evaluation.results_table import member_lines, told, with_answers
+from jobs.evaluation.results_table import member_lines, num_answered, with_answers
 from jobs.evaluation.sibling_runs import Configs, run_configs, siblings
 from jobs.interop.import_predictions import rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apart:
+class NormalisedRun:
     """One normalised run, or a fusion that has such members."""
 
     name: str
@@ -62,7 +62,7 @@ def say_normalised(root: str, runs: Sequence[str]) -> None:
         print(f"normalised by speaker, not comparable with runs that are not: {names}")
 
 
-def judged_apart(
+def compare_normalised(
     root: str,
     configs: Configs,
     runs: Mapping[str, str],
@@ -70,7 +70,7 @@ def judged_apart(
     guess: Tensor,
     name: str,
     judging: Judging,
-) -> list[Apart]:
+) -> list[NormalisedRun]:
     """Figures of normalised runs, each beside its raw sibling where that is there; all on the same rows.
 
     Args:
@@ -89,10 +89,10 @@ def judged_apart(
     said = {line.name: line for line in member_lines(held)}
     full = {line.name: line.scores for line in with_answers([*said.values()], guess)}
     return [
-        Apart(
+        NormalisedRun(
             name=run,
             how=how,
-            n=told(said[run].scores),
+            n=num_answered(said[run].scores),
             figures=judging.figures(full[run]),
             raw=raw,
             raw_figure=None if raw is None else judging.figures(full[raw])[judging.main],

@@ -1,4 +1,4 @@
-"""The lines of a report: every way to answer, judged on the same rows; runs that read more stand apart."""
+"""The lines of a report, all evaluated on the same rows; speaker-normalised runs are listed separately."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from jobs.evaluation.results_table import (
     baselines,
     best_member,
     member_lines,
-    told,
+    num_answered,
     with_answers,
 )
 from jobs.evaluation.sibling_runs import Configs
-from jobs.evaluation.speaker_normalised import Apart, judged_apart, normalised_runs
+from jobs.evaluation.speaker_normalised import NormalisedRun, compare_normalised, normalised_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Judged:
     """Everything that has figures on the held-out rows."""
 
     lines: Sequence[Line]
-    apart: Sequence[Apart]
+    normalised: Sequence[NormalisedRun]
     """Runs normalised by their speaker, where raw ones stand among the lines."""
 
     transductive: bool
@@ -85,15 +85,15 @@ def judged_lines(
     known = metadata_out_of_fold(root, held, folds, name, judging.task)
     comparable = {} if raw and fused_own else fused
     metadata = None if known is None else known.scores
-    apart: list[Apart] = []
+    normalised: list[NormalisedRun] = []
     if raw:
         guess = priors(held, folds)
-        apart = judged_apart(root, configs, own, held, guess, name, judging)
+        normalised = compare_normalised(root, configs, own, held, guess, name, judging)
         if fused_own:
-            apart += _fused_apart(guess, fused, fused_own, judging)
+            normalised += _fused_normalised(guess, fused, fused_own, judging)
     return Judged(
         lines=_lines(held.only(raw) if raw else held, metadata, comparable, folds, judging),
-        apart=apart,
+        normalised=normalised,
         transductive=not raw,
         metadata=() if known is None else known.facts,
     )
@@ -120,7 +120,7 @@ def _lines(
             name=one.name,
             role=one.role,
             scores=one.scores,
-            n=told(one.scores),
+            n=num_answered(one.scores),
             figures=judging.figures(line.scores),
             gain=judging.gain(line.scores, best.scores)
             if one.role in ("mean", "ensemble", "shipped")
@@ -130,16 +130,16 @@ def _lines(
     ]
 
 
-def _fused_apart(
+def _fused_normalised(
     guess: Tensor, fused: Mapping[Role, Tensor], own: Mapping[str, str], judging: Judging
-) -> list[Apart]:
+) -> list[NormalisedRun]:
     """Figures of an ensemble that some normalised run is part of."""
     hows = "+".join(sorted(set(own.values())))
     return [
-        Apart(
+        NormalisedRun(
             name=name,
             how=hows,
-            n=told(scores),
+            n=num_answered(scores),
             figures=judging.figures(answered(scores, guess)),
         )
         for name, scores in fused.items()

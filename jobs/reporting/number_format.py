@@ -15,7 +15,7 @@ def with_interval(figure: object) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def three(figure: Interval) -> tuple[float, float, float]:
+def bounds(figure: Interval) -> tuple[float, float, float]:
     """Value, lower and upper bound."""
     return figure.value, figure.low, figure.high
 

@@ -11,10 +11,10 @@ from jobs.evaluation.results_table import SILENT, caption
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import as_p, three, title, with_interval
+from jobs.reporting.number_format import as_p, bounds, title, with_interval
 from jobs.reporting.page import Options, Section
 from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
-from jobs.reporting.sections_robustness import apart, data, leaks
+from jobs.reporting.sections_robustness import data, leaks, normalised
 
 TRANSDUCTIVE = (
     "All runs here were normalised by their speaker: they read unlabelled clips of the people they are "
@@ -32,7 +32,9 @@ def results(options: Options, evidence: Evidence) -> Section:
         cells = [with_interval(line.figures[name]) for name in names]
         gain = f"{with_interval(line.gain)}, {as_p(p_values[line.name])}" if line.gain else ""
         rows.append([line.name, str(line.n), *cells, gain])
-    shown = [(line.name, line.role, *three(line.figures[evidence.main])) for line in evidence.lines]
+    shown = [
+        (line.name, line.role, *bounds(line.figures[evidence.main])) for line in evidence.lines
+    ]
     grid = Grid(
         name="results",
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
@@ -116,7 +118,7 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
         rows=[[row.name, str(row.n), *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
         strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
     )  # fmt: skip
-    shown = [(row.name, row.role, *three(row.figures[names[0]])) for row in found.rows]
+    shown = [(row.name, row.role, *bounds(row.figures[names[0]])) for row in found.rows]
     text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
     picture = plots.intervals(shown, title(names[0]))
     return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
@@ -218,7 +220,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, apart, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
+    results, normalised, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
     search, errors,
 )  # fmt: skip
 """In the order of the page."""

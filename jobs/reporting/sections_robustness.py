@@ -5,7 +5,7 @@ from jobs.evaluation.results_table import SILENT
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import three, title, with_interval
+from jobs.reporting.number_format import bounds, title, with_interval
 from jobs.reporting.page import Options, Section
 
 
@@ -71,7 +71,7 @@ def data(_: Options, evidence: Evidence) -> Section | None:
         else "The last step of data shows no gain: more of the same data may help little."
     )
     drawn = {
-        run: [(point.groups, *three(point.figure)) for point in family]
+        run: [(point.groups, *bounds(point.figure)) for point in family]
         for run, family in evidence.history.shares.items()
     }
     floor = evidence.lines[0].figures[evidence.main].value
@@ -81,13 +81,13 @@ def data(_: Options, evidence: Evidence) -> Section | None:
     )  # fmt: skip
 
 
-def apart(_: Options, evidence: Evidence) -> Section | None:
+def normalised(_: Options, evidence: Evidence) -> Section | None:
     """Runs that were normalised by their speaker, in a table of their own."""
-    if not evidence.judged.apart:
+    if not evidence.judged.normalised:
         return None
     names = FIGURES[evidence.task.kind]
     rows = []
-    for one in evidence.judged.apart:
+    for one in evidence.judged.normalised:
         cells = [with_interval(one.figures[name]) for name in names]
         raw = "" if one.raw_figure is None else f"{one.raw}: {with_interval(one.raw_figure)}"
         gain = "" if one.gain is None else with_interval(one.gain)

@@ -10,7 +10,8 @@ from cluster import storage
 from cluster.errors import ConfigError
 from jobs import compare, ensemble, report, train
 from jobs.catalog.bundles import nets_of_run
-from jobs.scoring.bundle import Bundle, _clips_of_speaker, check_speakers
+from jobs.scoring.bundle import Bundle, check_speakers
+from jobs.scoring.opening import _clips_of_speaker
 
 HOWS = ("none", "speaker", "speaker:3")
 

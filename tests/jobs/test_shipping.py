@@ -12,7 +12,7 @@ from fusion.statistics import Difference
 from fusion.tasks import Task
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation import cross_fitting, shipping
-from jobs.evaluation.cross_fitting import DEFAULT, JUDGES, Candidate
+from jobs.evaluation.cross_fitting import DEFAULT, SELECTION_METRICS, Candidate
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.shipping import Gate
 
@@ -136,4 +136,4 @@ def test_a_gate_opens_by_the_gain_in_the_proper_score_and_closes_by_a_clear_loss
 
 def test_the_judge_of_a_gate_is_what_chooses_candidates():
     for kind in KINDS:
-        assert not metric(JUDGES[kind]).higher_is_better
+        assert not metric(SELECTION_METRICS[kind]).higher_is_better
