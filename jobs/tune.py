@@ -43,7 +43,14 @@ from jobs.tuning.member_selection import held_trials, members_of, procedure
 from jobs.tuning.run_trials import Budget, load_library, run_trials
 from jobs.tuning.space import Space, default_space, read_space, with_values
 from jobs.tuning.trial_log import Live, describe
-from jobs.tuning.trial_records import STATES, importances, read_ledger, trial_uri, trials_table
+from jobs.tuning.trial_records import (
+    STATES,
+    baseline_of,
+    importances,
+    read_ledger,
+    trial_uri,
+    trials_table,
+)
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -238,6 +245,7 @@ def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:
         "trials": {state: sum(r.state == state for r in ledger) for state in STATES},
         "seconds": round(sum(record.seconds for record in ledger), 1),
         "best": dataclasses.asdict(best),
+        "baseline": baseline_of(finished),
         "members": [
             {"run": name, "score": scores[number], "values": dict(by_number[number].values)}
             for number in numbers
@@ -319,6 +327,9 @@ def show(summary: Mapping[str, Any]) -> None:
     for member in summary["members"]:
         table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
     console.show(table)
+    if baseline := summary["baseline"]:
+        score, what = baseline["score"], describe(baseline["values"])
+        console.show(f"{what}, of the same features: {score:.4f} (trial {baseline['number']})")
     shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
     if shares:
         text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])

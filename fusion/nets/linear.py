@@ -2,9 +2,9 @@
 
     logits = b + sum_m W_m [mean_t(z_m); present_m]
 
-What every fusion must beat. A convex problem with one solution: it is not trained by steps, but solved by
-`fusion.training.convex`, which also chooses the penalty. le Cessie and van Houwelingen 1992,
-https://doi.org/10.2307/2347628; Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634.
+The baseline of every fusion. A convex problem: `fusion.training.convex` solves it and chooses the penalty.
+le Cessie and van Houwelingen 1992, https://doi.org/10.2307/2347628; Hoerl and Kennard 1970,
+https://doi.org/10.1080/00401706.1970.10488634.
 
 A modality that is missing is zero, the mean of scaled features, and `present` says so; where none is ever
 missing in training the weights of `present` are zero.
@@ -34,8 +34,8 @@ class Linear(Net):
         """How its solution is penalised."""
 
         penalty: Literal["each", "shared"] = "each"
-        """each: one a modality, in the proportion in which they suit the modalities by themselves. shared:
-        one for all features, where wide modalities drown narrow ones."""
+        """each: one a modality, in the ratio of the penalties that are best for the modalities alone. shared:
+        one for all features."""
 
         path: int = 7
         """Penalties that are tried, evenly spaced in their logarithm."""
@@ -69,7 +69,7 @@ class Linear(Net):
         return [dim + 1 for dim in self.dims.values()]
 
     def features(self, batch: Batch) -> Float[Tensor, "batch feature"]:
-        """What the weights are multiplied with."""
+        """Mean vectors and presence flags of all modalities."""
         parts = []
         for sequence in self.read(batch).values():
             parts += [sequence.mean(), sequence.present.unsqueeze(-1).to(sequence.values.dtype)]

@@ -1,4 +1,4 @@
-"""Fits a convex net: no epochs and no seeds, one solution and a penalty that is chosen inside.
+"""Fit a convex net: no epochs and no seeds, one solution, with the penalty chosen by inner cross-validation.
 
 The penalty is chosen by held-out groups of the training part (each group is held out once), by log loss or
 squared error; then all rows of the training part are solved with it. Each task, and each label of a
@@ -22,12 +22,12 @@ from fusion.tasks import Kind, Task
 from fusion.training.objective import balanced_weights
 from fusion.training.outcome import Fitted
 from fusion.training.penalised import (
-    Turned,
+    Rotated,
     held_out_error,
     held_out_loss,
     ridge,
+    rotate,
     solve,
-    turned,
 )
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed
@@ -60,7 +60,7 @@ def fit_convex(
 ) -> Fitted:
     """Solve a net of the zoo that is convex.
 
-    Of a recipe, `class_weights` (and `balanced`, which comes to the same) count; the rest is of trainings.
+    Of the recipe it uses `class_weights` and `balanced` (the same weights, for the first task only).
 
     Args:
         predictor: net behind its fitted scaler; its weights are set in place.
@@ -109,7 +109,7 @@ def folds_of(groups: Int[Tensor, " row"], most: int) -> Int[Tensor, " row"]:
     """
     codes, counts = torch.unique(groups, return_inverse=True, return_counts=True)[1:]
     if len(counts) == 1:
-        # Nobody else to ask: better than no choice at all.
+        # One group cannot be held out; rows are, although that chooses too weak a penalty.
         codes, counts = torch.arange(len(groups)), torch.ones(len(groups), dtype=torch.int64)
     number = min(most, len(counts))
     shuffled = torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))
@@ -152,7 +152,7 @@ class _Target:
 
 
 class _Rows:
-    """Rows that some tasks have in common: they are turned once."""
+    """Rows that several tasks share, rotated once."""
 
     def __init__(self, rows: Float[Tensor, "row feature"], fold: Tensor, net: Linear) -> None:
         config = net.config
@@ -164,34 +164,34 @@ class _Rows:
         self.path = 10 ** exponents.double()
 
     @cached_property
-    def turned(self) -> Turned:
-        return turned(self.rows)
+    def rotated(self) -> Rotated:
+        return rotate(self.rows)
 
     def answer(self, target: _Target) -> Answer:
         """The solution of one task."""
         if not self.each or len(self.blocks) < 2:
-            return self._solved(self.turned, target)
+            return self._solved(self.rotated, target)
         scale = torch.cat(
             [self._scale(rows, target) for rows in torch.split(self.rows, self.blocks, 1)]
         )
-        found = self._solved(turned(self.rows * scale), target)
+        found = self._solved(rotate(self.rows * scale), target)
         return replace(found, weight=found.weight * scale.unsqueeze(1))
 
     def _scale(self, rows: Tensor, target: _Target) -> Tensor:
-        """What a modality is multiplied with, so that one penalty is its own."""
-        alone = turned(rows)
+        """Factor of a modality, after which a common penalty is the one that is best for it alone."""
+        alone = rotate(rows)
         losses, _ = self._judged(alone, target)
         penalty = float(self.path[losses.sum(1).argmin()]) * alone.total
         return torch.full((rows.shape[1],), 1.0 if penalty == 0 else penalty**-0.5).double()
 
-    def _judged(self, rows: Turned, target: _Target) -> tuple[Tensor, Tensor]:
-        """Loss on held-out groups by penalty [path problem], and where a solution may start."""
+    def _judged(self, rows: Rotated, target: _Target) -> tuple[Tensor, Tensor]:
+        """Loss on held-out groups by penalty [path problem], and initial weights."""
         path = self.path * rows.total
         if target.kind == "regression":
             return held_out_error(rows, target.values, self.fold, path).unsqueeze(1), path
         return held_out_loss(rows, target.mass, self.fold, path * _sides(target))
 
-    def _solved(self, rows: Turned, target: _Target) -> Answer:
+    def _solved(self, rows: Rotated, target: _Target) -> Answer:
         losses, starts = self._judged(rows, target)
         best = losses.argmin(0)  # [problem]
         penalty = self.path[best] * rows.total
@@ -213,7 +213,7 @@ class _Rows:
 
 
 def _sides(target: _Target) -> int:
-    """A logistic is a softmax of two halves: under twice the penalty its solution is the same."""
+    """Factor of the penalty: a logistic is a softmax of two classes with twice its penalty."""
     return 2 if target.kind == "multilabel" else 1
 
 

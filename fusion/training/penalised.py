@@ -1,12 +1,11 @@
-"""Linear models with an L2 penalty: exact solutions along a path of penalties, and what held-out rows say.
+"""Linear models with an L2 penalty: exact solutions along a path of penalties, and their held-out loss.
 
     min over W, b:   sum_ik y_ik (-log softmax_k(x_i W + b)) + penalty / 2 ||W||^2       sum_ik y_ik = 1
     min over w, b:   1 / n sum_i (y_i - x_i w - b)^2 + penalty ||w||^2
 
-Rows are turned first, X = Z V' with Z'Z diagonal and no more coordinates than rows or features, whichever are
-fewer: the solution in Z is the one in X (it lies in the span of the rows), steps cost less, and dividing each
-coordinate by the root of its curvature leaves L-BFGS with a problem that is nearly round. All folds, and all
-labels of a multi-label task, are solved together as problems of their own.
+Rows are rotated first, X = Z V' with Z'Z diagonal, to min(rows, features) coordinates: by the representer
+theorem the solution in Z is the one in X, and the diagonal preconditions L-BFGS. All folds, and all labels
+of a multi-label task, are separate problems that are solved in one batch.
 
 Shapes: row, feature, coordinate, problem, outputs, path.
 """
@@ -19,21 +18,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CLOSE, EXACT = 1e-4, 1e-7
-"""Largest entry of the gradient (in coordinates of about unit curvature) at which a solution is good enough
-to choose a penalty by, and to be kept."""
+"""Largest entry of the preconditioned gradient of solutions that choose a penalty, and of the final one."""
 
 MOST_STEPS = 1000
 """Of L-BFGS."""
 
 DEGENERATE = 1e-12
-"""Directions with less than this share of the largest variance are none."""
+"""Directions with less than this share of the largest variance are dropped."""
 
 WORSE_IN_A_ROW = 2
-"""Penalties that are worse than the best so far before the weaker ones are left out."""
+"""After so many penalties with a loss above the best, weaker ones are not tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turned:
+class Rotated:
     """Rows in coordinates whose Gram matrix is diagonal."""
 
     design: Float[Tensor, "row coordinate"]
@@ -49,10 +47,10 @@ class Turned:
 
     @property
     def total(self) -> float:
-        """Sum of the features' variances: what penalties are shares of."""
+        """Sum of the features' variances."""
         return float(self.variance[:-1].sum())
 
-    def single(self) -> "Turned":
+    def single(self) -> "Rotated":
         """In single precision."""
         return replace(self, design=self.design.float(), variance=self.variance.float())
 
@@ -62,8 +60,8 @@ class Turned:
         return weight, found[-1] - self.centre @ weight
 
 
-def turned(rows: Float[Tensor, "row feature"]) -> Turned:
-    """Centre the rows and turn them.
+def rotate(rows: Float[Tensor, "row feature"]) -> Rotated:
+    """Centre the rows and rotate them to their principal axes.
 
     Args:
         rows: float64, at least one.
@@ -91,11 +89,11 @@ def turned(rows: Float[Tensor, "row feature"]) -> Turned:
 
     ones = torch.ones(count, 1, dtype=rows.dtype)
     variance = torch.cat([squares / count, ones[0]])
-    return Turned(design=torch.cat([design, ones], 1), variance=variance, back=back, centre=centre)
+    return Rotated(design=torch.cat([design, ones], 1), variance=variance, back=back, centre=centre)
 
 
 def solve(
-    turned: Turned,
+    rotated: Rotated,
     mass: Float[Tensor, "row problem outputs"],
     penalty: Float[Tensor, " problem"],
     start: Float[Tensor, "coordinate problem outputs"] | None = None,
@@ -105,19 +103,19 @@ def solve(
     """The minimum of several multinomial problems on the same rows.
 
     Args:
-        turned: the rows.
-        mass: weight of a row times its target; a row that a problem does not see has none.
+        rotated: the rows.
+        mass: weight of a row times its target; 0 for rows that are not in a problem.
         penalty: of each problem.
-        start: where to begin; by default at the shares of the classes.
+        start: initial weights; by default zero, with the bias of the class frequencies.
         tolerance: see `EXACT`.
     """
     mass, unseen = mass.contiguous(), _half_a_row(mass)
     outputs = mass.shape[2]
-    found = _at_shares(turned, mass, unseen) if start is None else start
+    found = _at_shares(rotated, mass, unseen) if start is None else start
     strength = penalty.reshape(1, -1, 1).expand(len(found), -1, 1).clone()
     strength[-1] = 0
     curvature = (1 - 1 / outputs) / outputs * mass.sum((0, 2)).reshape(1, -1, 1)
-    curved = curvature * turned.variance.reshape(-1, 1, 1) + strength
+    curved = curvature * rotated.variance.reshape(-1, 1, 1) + strength
     scale = curved.clamp(min=1e-12).rsqrt()  # a fold may leave a label without rows
     point = (found / scale).requires_grad_()
     optimiser = torch.optim.LBFGS(
@@ -133,12 +131,12 @@ def solve(
 
     def value() -> Tensor:
         weights = scale * point.detach()
-        log_p = _logits(turned, weights).log_softmax(2)
+        log_p = _logits(rotated, weights).log_softmax(2)
         of_bias = weights[-1].log_softmax(1)
         loss = -(mass * log_p).sum() - (unseen * of_bias).sum()
         loss = loss + (strength * weights.square()).sum() / 2
         error = (total * log_p.exp() - mass).flatten(1)
-        slope = (turned.design.T @ error).reshape(weights.shape) + strength * weights
+        slope = (rotated.design.T @ error).reshape(weights.shape) + strength * weights
         slope[-1] += unseen.sum(1, keepdim=True) * of_bias.exp() - unseen
         point.grad = scale * slope
         return loss
@@ -148,22 +146,22 @@ def solve(
 
 
 def held_out_loss(
-    turned: Turned,
+    rotated: Rotated,
     mass: Float[Tensor, "row problem outputs"],
     fold: Int[Tensor, " row"],
     path: Float[Tensor, " path"],
 ) -> tuple[Float[Tensor, "path problem"], Float[Tensor, "path coordinate problem outputs"]]:
-    """Log loss of each problem on rows that had no say, and the mean solution of the folds, by penalty.
+    """Log loss of each problem on held-out rows, and the mean solution of the folds, by penalty.
 
     In single precision, to `CLOSE`: twice as fast, and a penalty that is chosen by it is the same.
 
     Args:
-        turned: the rows.
+        rotated: the rows.
         mass: of all of them.
-        fold: in which a row is held out; the others have the penalty that is right for all rows.
+        fold: in which a row is held out; a penalty is relative to the weight of all rows in every fold.
         path: penalties, the strongest first: each solution is the start of the next.
     """
-    turned, mass, path = turned.single(), mass.float(), path.float()
+    rotated, mass, path = rotated.single(), mass.float(), path.float()
     _, problems, outputs = mass.shape
     number = int(fold.max()) + 1
     held = (fold.unsqueeze(1) == torch.arange(number)).to(mass.dtype)  # [row fold]
@@ -175,8 +173,8 @@ def held_out_loss(
     found = None
     for at, penalty in enumerate(path):
         strength = penalty.repeat(number * problems)
-        found = solve(turned, seen, strength, found, tolerance=CLOSE)
-        log_p = _logits(turned, found).log_softmax(2)
+        found = solve(rotated, seen, strength, found, tolerance=CLOSE)
+        log_p = _logits(rotated, found).log_softmax(2)
         loss = -(judged * log_p).sum((0, 2)).reshape(number, problems)
         losses[at] = loss.sum(0)
         means.append(found.reshape(len(found), number, problems, outputs).mean(1))
@@ -187,31 +185,30 @@ def held_out_loss(
 
 
 def ridge(
-    turned: Turned, target: Float[Tensor, " row"], penalty: Tensor
+    rotated: Rotated, target: Float[Tensor, " row"], penalty: Tensor
 ) -> Float[Tensor, " coordinate"]:
     """The closed solution of least squares."""
-    correlated = turned.design.T @ target / len(target)
-    return correlated / (turned.variance + _free_bias(turned, penalty))
+    correlated = rotated.design.T @ target / len(target)
+    return correlated / (rotated.variance + _free_bias(rotated, penalty))
 
 
 def held_out_error(
-    turned: Turned,
+    rotated: Rotated,
     target: Float[Tensor, " row"],
     fold: Int[Tensor, " row"],
     path: Float[Tensor, " path"],
 ) -> Float[Tensor, " path"]:
-    """Mean squared error of ridge on rows that had no say, by penalty; nothing is fitted again.
+    """Mean squared error of ridge on held-out rows by penalty, in closed form.
 
-    With H the matrix that makes predictions of all rows out of targets, a fold that is left out is missed by
-    (I - H_ff)^-1 (y - H y)_f.
+    The residuals of a fold f that is left out are (I - H_ff)^-1 (y - H y)_f, H the hat matrix of all rows.
     """
     number = int(fold.max()) + 1
     if number == 1:
-        return torch.zeros_like(path)  # nobody would be left to learn from
+        return torch.zeros_like(path)  # no row would be left to fit on
     errors = []
     for penalty in path:
-        shrunk = turned.variance + _free_bias(turned, penalty)
-        halved = turned.design / (shrunk * len(target)).sqrt()
+        shrunk = rotated.variance + _free_bias(rotated, penalty)
+        halved = rotated.design / (shrunk * len(target)).sqrt()
         residual = target - halved @ (halved.T @ target)
         squares = torch.zeros((), dtype=target.dtype)
         for each in range(number):
@@ -226,29 +223,26 @@ def held_out_error(
     return torch.stack(errors)
 
 
-def _logits(turned: Turned, weights: Tensor) -> Float[Tensor, "row problem outputs"]:
-    return (turned.design @ weights.flatten(1)).reshape(-1, *weights.shape[1:])
+def _logits(rotated: Rotated, weights: Tensor) -> Float[Tensor, "row problem outputs"]:
+    return (rotated.design @ weights.flatten(1)).reshape(-1, *weights.shape[1:])
 
 
 def _half_a_row(mass: Float[Tensor, "row problem outputs"]) -> Float[Tensor, "problem outputs"]:
-    """Half a row in the middle for each class that a problem never sees.
-
-    Without it the bias of such a class has no end; classes that are there need nothing.
-    """
+    """Half a pseudo-row at the centre for each class without rows in a problem; its bias would diverge."""
     seen = mass.sum(0)
     rows = (mass.sum(2) > 0).sum(0).clamp(min=1)
     one = seen.sum(1) / rows  # weight of a row of each problem
     return torch.where(seen > 0, 0.0, one.clamp(min=1e-12).unsqueeze(1) / 2)
 
 
-def _at_shares(turned: Turned, mass: Tensor, unseen: Tensor) -> Tensor:
-    """No weights, and the bias that suits that."""
-    found = torch.zeros(len(turned.variance), *mass.shape[1:], dtype=mass.dtype)
+def _at_shares(rotated: Rotated, mass: Tensor, unseen: Tensor) -> Tensor:
+    """Zero weights, and the bias of the class frequencies."""
+    found = torch.zeros(len(rotated.variance), *mass.shape[1:], dtype=mass.dtype)
     found[-1] = (mass.sum(0) + unseen).log()
     return found
 
 
-def _free_bias(turned: Turned, penalty: Tensor) -> Tensor:
-    strength = penalty.expand(len(turned.variance)).clone()
+def _free_bias(rotated: Rotated, penalty: Tensor) -> Tensor:
+    strength = penalty.expand(len(rotated.variance)).clone()
     strength[-1] = 0
     return strength

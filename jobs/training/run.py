@@ -218,7 +218,7 @@ def seeds_of(config: TrainConfig) -> tuple[int, ...]:
 
 
 def without_effect(config: TrainConfig) -> list[str]:
-    """Flags that were given and change nothing, because the net is solved and not trained by steps."""
+    """Flags with values that a convex net ignores."""
     if not is_convex(config.net):
         return []
     plain: Recipe = Recipe()

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from cluster import storage
 from jobs.catalog import layout
 from jobs.training.run import TrainConfig
+from jobs.tuning.space import BASELINE
 
 STATES = {
     "failed": TrialState.FAIL,
@@ -75,6 +76,15 @@ def importances(ledger: Sequence[Record]) -> dict[str, float]:
     evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(value) for name, value in found.items()}
+
+
+def baseline_of(finished: Sequence[Record]) -> dict[str, Any] | None:
+    """The best linear model on the same features: number, score and values; None where none was finished."""
+    found = [record for record in finished if record.values.get("net") == BASELINE]
+    if not found:
+        return None
+    best = min(found, key=lambda record: record.score)
+    return {"number": best.number, "score": best.score, "values": dict(best.values)}
 
 
 def trials_table(ledger: Sequence[Record]) -> pa.Table:

@@ -10,7 +10,7 @@ from fusion.predictor import Card, build
 from fusion.scaling import Scaler
 from fusion.tasks import Task
 from fusion.training.convex import fit_convex, folds_of
-from fusion.training.penalised import held_out_error, held_out_loss, turned
+from fusion.training.penalised import held_out_error, held_out_loss, rotate
 from fusion.training.recipe import Recipe
 
 EMOTION = Task(kind="classification", classes=("a", "b", "c", "d"))
@@ -182,7 +182,7 @@ class TestPath:
         fold = torch.arange(count) % 4
         path = torch.logspace(0.5, -2, 4, dtype=torch.float64)
         mass = torch.nn.functional.one_hot(emotion, 4).double().unsqueeze(1) / count
-        ours, _ = held_out_loss(turned(rows), mass, fold, path)
+        ours, _ = held_out_loss(rotate(rows), mass, fold, path)
         for at, penalty in enumerate(path.tolist()):
             losses = []
             for held in range(4):
@@ -200,7 +200,7 @@ class TestPath:
         value = value.double()
         fold = torch.arange(count) % 4
         path = torch.logspace(1, -3, 4, dtype=torch.float64)
-        ours = held_out_error(turned(rows), value, fold, path)
+        ours = held_out_error(rotate(rows), value, fold, path)
         for at, penalty in enumerate(path.tolist()):
             errors = []
             for held in range(4):
@@ -214,7 +214,7 @@ class TestPath:
         noise = torch.arange(40) % 4
         mass = torch.nn.functional.one_hot(noise, 4).double().unsqueeze(1) / 40
         path = torch.logspace(2, -4, 7, dtype=torch.float64)
-        losses, starts = held_out_loss(turned(rows), mass, torch.arange(40) % 5, path)
+        losses, starts = held_out_loss(rotate(rows), mass, torch.arange(40) % 5, path)
         assert losses[:3].isfinite().all()
         assert losses[-1].isinf().all()
         assert len(starts) == 7

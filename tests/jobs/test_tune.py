@@ -94,6 +94,13 @@ class TestSearch:
             ours = again.sort_by(key)["scores"].to_pylist()
             assert ours == before.sort_by(key)["scores"].to_pylist()
 
+    def test_it_says_what_a_linear_model_of_the_same_features_gives(self, searched):
+        found = ledger(searched[0])
+        first = [found[f"{number:05d}"] for number in range(3)]
+        assert [record["values"]["net"] for record in first] == ["linear"] * 3
+        baseline = storage.read_json(f"{searched[0]}/runs/t/summary.json")["baseline"]
+        assert baseline["score"] == min(record["score"] for record in first)
+
     def test_the_choice_is_judged_on_folds_that_had_no_say(self, searched):
         found = storage.read_json(f"{searched[0]}/runs/t/summary.json")["procedure"]
         assert set(found["members"]) == {"0", "1", "2"}
