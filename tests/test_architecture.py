@@ -141,13 +141,9 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 7
 OVER_THE_LIMITS = {
     # One block of a backward pass: every tensor that it reads, and every one that it fills.
     "fusion/nets/kernels/lstm.py _steps_back_compiled: parameters",
-    # To be cut; nothing may be added.
-    "fusion/statistics.py paired: parameters",
-    "jobs/ensemble.py publish: parameters",
-    "jobs/evaluation/speaker_normalised.py compare_normalised: parameters",
-    "jobs/reporting/evidence.py gather: lines",
-    "jobs/reporting/evidence.py: lines",
 }
+TO_BE_CUT = {"fusion/statistics.py paired: parameters"}
+"""What may be over them for the moment; nothing may be added."""
 
 
 def over_limits(path: str, text: str) -> dict[str, int]:
@@ -168,8 +164,8 @@ def test_files_functions_and_parameter_lists_stay_short():
     found = {}
     for path in sources().values():
         found |= over_limits(path.relative_to(ROOT).as_posix(), path.read_text())
-    more = {what: count for what, count in found.items() if what not in OVER_THE_LIMITS}
-    assert not more, "split it"
+    more = found.keys() - OVER_THE_LIMITS - TO_BE_CUT
+    assert not more, f"split it: {found}"
     assert not OVER_THE_LIMITS - found.keys(), "it is short now: take it off OVER_THE_LIMITS"
 
 
