@@ -24,7 +24,7 @@ from jobs.evaluation.results_table import (
 ALONE = ("face", "voice", "words")
 """The runs that read one modality."""
 
-SHOWN = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "nll": "NLL", "ece": "ECE"}
+SHOWN = {"accuracy": "accuracy", "nll": "NLL", "ece": "ECE"}
 
 
 def has_corpus(root: str) -> bool:
