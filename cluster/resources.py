@@ -155,16 +155,8 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, overrides: Work
     passes = _passes(models_gb, room / actors - PROCESS_GB, "memory", actors)
     most_gb = max(sum(models_gb[name] for name in names) for names in passes)
     return Plan(
-        decode=Stage(
-            name="decode",
-            workers=decoders,
-            cpus_each=1,
-            gpus_each=0,
-            threads_each=1,
-            memory_gb_each=DECODER_GB,
-            reason="as asked"
-            if overrides.decoders
-            else f"up to one task per CPU ({cpus}), each with its own decoder child",
+        decode=_decode_stage(
+            decoders, overrides, f"up to one task per CPU ({cpus}), each with its own decoder child"
         ),
         encode=Stage(
             name="encode",
@@ -207,15 +199,7 @@ def _on_gpus(
     room = overrides.gpu_memory_gb * share * HEADROOM
     passes = _passes(models_gb, room, "GPU memory", actors)
     return Plan(
-        decode=Stage(
-            name="decode",
-            workers=decoders,
-            cpus_each=1,
-            gpus_each=0,
-            threads_each=1,
-            memory_gb_each=DECODER_GB,
-            reason="as asked" if overrides.decoders else "every CPU that no actor holds",
-        ),
+        decode=_decode_stage(decoders, overrides, "every CPU that no actor holds"),
         encode=Stage(
             name="encode",
             workers=actors,
@@ -242,6 +226,19 @@ def _actors_text(overrides: WorkersConfig) -> str:
 def room_gb(capacity: Capacity) -> float:
     """Memory for actors and decode tasks: a share of all, less what the object store is filled with."""
     return HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb
+
+
+def _decode_stage(workers: int, overrides: WorkersConfig, reason: str) -> Stage:
+    """Tasks of one CPU each, with a decoder child; the reason holds where nobody asked for a number."""
+    return Stage(
+        name="decode",
+        workers=workers,
+        cpus_each=1,
+        gpus_each=0,
+        threads_each=1,
+        memory_gb_each=DECODER_GB,
+        reason="as asked" if overrides.decoders else reason,
+    )
 
 
 def _decoders(overrides: WorkersConfig, free: int) -> int:

@@ -138,19 +138,8 @@ def _publish_bytes(content: bytes, uri: str) -> None:
     if not is_local(uri):
         fs.pipe_file(path, content)
         return
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    _sync_folder(folder)
+    with _in_one_step(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
 
 
 def publish_file(path: str, uri: str) -> None:
@@ -168,16 +157,23 @@ def _publish_file(path: str, uri: str) -> None:
     if not is_local(uri):
         fs.put_file(path, target)
         return
-    folder, name = os.path.split(target)
+    with _in_one_step(target) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+@contextlib.contextmanager
+def _in_one_step(path: str) -> Iterator[str]:
+    """A name to write a local file under; it gets its own when the file is whole and on the disk."""
+    folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        shutil.copyfile(path, temporary)
+        yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        os.replace(temporary, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
     _sync_folder(folder)
 
