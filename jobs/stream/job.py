@@ -13,6 +13,9 @@ from jobs.catalog.manifest import UnitRef
 STALL_LIMIT_S = 600.0
 """Default of --stall-limit-s [s]."""
 
+FACTS = ("clip_id", "name", "dialogue", "turn", "speaker")
+"""Columns of the manifest that travel with a unit to its sink."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Todo:
@@ -175,7 +178,3 @@ class UnitReport:
 def facts_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Manifest columns that travel with a unit, besides its media."""
     return [{name: row[name] for name in FACTS} for row in rows]
-
-
-FACTS = ("clip_id", "name", "dialogue", "turn", "speaker")
-"""Columns of the manifest that travel with a unit to its sink."""
