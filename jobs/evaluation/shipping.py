@@ -62,7 +62,7 @@ class Gate:
     def said(self) -> str:
         """What ships, what the fusion gained, and why, in one sentence."""
         gained = f"{_signed(self.gain)} {self.score}"
-        over = f"over {self.simplest}, the simplest answer"
+        over = f"over the simplest answer chosen inside (on all rows: {self.simplest})"
         if self.passed:
             sure = "" if self.gain.shown else " (not beyond the interval)"
             return f"ships: {self.fusion}, which gains {gained} {over}{sure}"
