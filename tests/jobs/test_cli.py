@@ -394,7 +394,7 @@ class TestJobsWithCommands:
         [
             ([], "expected one of export | import; type: affuse toy --help"),
             (["imprt"], "there is no command 'imprt'; did you mean 'import'?"),
-            (["zzz"], "known: export | import"),
+            (["zzz"], "known: export, import"),
         ],
     )
     def test_a_wrong_command_is_answered(self, twofold, capsys, argv, said):
