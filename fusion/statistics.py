@@ -143,8 +143,7 @@ def resampled(
 
 def paired(
     name: str,
-    first: Prediction,
-    second: Prediction,
+    sides: tuple[Prediction, Prediction],
     target: Shaped[Tensor, "row ..."],
     groups: Groups,
     *,
@@ -152,17 +151,16 @@ def paired(
     level: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """How much better `first` is than `second` on the same rows: interval and sign-flip test.
+    """How much better the first side is than the second on the same rows: interval and sign-flip test.
 
     Raises:
         ValueError: no rows, or lengths that disagree.
     """
     found = find_metric(name)
     sign = 1.0 if found.higher_is_better else -1.0
-    means = [_mean([found(p, target) for p in _seeds(side)]) for side in (first, second)]
+    means = [_mean([found(p, target) for p in _seeds(side)]) for side in sides]
     drawn = [
-        resampled(name, side, target, groups, resamples=resamples, seed=seed)
-        for side in (first, second)
+        resampled(name, side, target, groups, resamples=resamples, seed=seed) for side in sides
     ]
     low, high = percentile_interval(sign * (drawn[0] - drawn[1]), level)
     return Difference(
@@ -171,7 +169,7 @@ def paired(
         high=high,
         level=level,
         groups=groups.count,
-        p_value=sign_flip(name, first, second, target, groups, flips=resamples, seed=seed),
+        p_value=sign_flip(name, *sides, target, groups, flips=resamples, seed=seed),
     )
 
 

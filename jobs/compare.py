@@ -137,7 +137,7 @@ def compared(
     }
     reference, *others = sides
     gains = {
-        side.name: paired(names[0], side.seeds, reference.seeds, side.target, groups, **facts)
+        side.name: paired(names[0], (side.seeds, reference.seeds), side.target, groups, **facts)
         for side in others
     }
     corrected = holm({name: gain.p_value for name, gain in gains.items()})

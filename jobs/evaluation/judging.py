@@ -40,9 +40,9 @@ class Judging:
 
     def gain(self, ours: Tensor, theirs: Tensor, name: str | None = None) -> Difference:
         """How much better (positive) the first scores are, in a metric or the main figure."""
-        first, second = (probabilities(self.task.kind, scores) for scores in (ours, theirs))
+        sides = (probabilities(self.task.kind, ours), probabilities(self.task.kind, theirs))
         return paired(
-            name or self.main, first, second, self.target, Groups.of(self.groups),
+            name or self.main, sides, self.target, Groups.of(self.groups),
             resamples=self.resamples, seed=self.seed,
         )  # fmt: skip
 

@@ -77,7 +77,7 @@ def _curve(
         gain = None
         if place:
             before = sides[place - 1].seeds
-            gain = paired(figure, side.seeds, before, side.target, people, **draws)
+            gain = paired(figure, (side.seeds, before), side.target, people, **draws)
         points.append(
             Point(
                 run=side.name,

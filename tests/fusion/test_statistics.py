@@ -97,16 +97,16 @@ class TestPaired:
     def test_a_better_prediction_is_shown_for_losses_and_gains_alike(self):
         prediction, target, groups = people(20, 40, seed=2)
         better = torch.where(torch.rand(len(target), generator=seeded(3)) < 0.3, target, prediction)
-        gain = paired("accuracy", better, prediction, target, groups)
+        gain = paired("accuracy", (better, prediction), target, groups)
         assert gain.shown
         assert gain.p_value < 0.01
         confident = torch.nn.functional.one_hot(better, 2) * 0.8 + 0.1
         unsure = torch.nn.functional.one_hot(prediction, 2) * 0.8 + 0.1
-        assert paired("nll", confident, unsure, target, groups).shown
+        assert paired("nll", (confident, unsure), target, groups).shown
 
     def test_of_a_prediction_with_itself_is_nothing(self):
         prediction, target, groups = people()
-        same = paired("weighted_f1", prediction, prediction, target, groups)
+        same = paired("weighted_f1", (prediction, prediction), target, groups)
         assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
     def test_the_exact_sign_flip_equals_the_enumeration_of_differences(self):
