@@ -1,4 +1,4 @@
-"""Fuse the predictions of several runs into one calibrated verdict, and ship it as a bundle.
+"""Fuse the predictions of several runs into one calibrated prediction, and ship it as a bundle.
 
 Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
         predictions made elsewhere

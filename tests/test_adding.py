@@ -11,11 +11,17 @@ import pytest
 import torch
 
 from cluster.settings import from_mapping
+from encoders import ENCODERS
 from encoders.spec import Clip, Descriptor, Encoder
 from fusion.batch import Batch, Sequence
+from fusion.late import LATE
 from fusion.late.members import Members
+from fusion.nets import NETS
+from jobs.datasets import DATASETS
+from jobs.tuning import late_fusion
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "adding.md"
 BLOCK = re.compile(r"`([a-z_/]+)\.py`(?:(?!\.py`|```).)*```python\n(.*?)\n```", re.DOTALL)
 EXAMPLES = {path.replace("/", "."): code for path, code in BLOCK.findall(PAGE.read_text())}
 
@@ -36,6 +42,37 @@ def example(monkeypatch):
 def test_the_page_shows_one_file_of_each_kind():
     kinds = {name.rpartition(".")[0] for name in EXAMPLES}
     assert kinds == {"fusion.nets", "encoders.audio", "jobs.datasets", "fusion.late"}
+
+
+def test_the_examples_are_not_there_yet_so_that_they_can_be_typed():
+    taken = {*NETS, *ENCODERS, *DATASETS, *LATE}
+    assert not [name for name in EXAMPLES if name.rpartition(".")[2] in taken]
+
+
+def test_every_other_file_that_the_page_names_is_there():
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|md))`", PAGE.read_text()))
+    others = {path for path in named if path.removesuffix(".py").replace("/", ".") not in EXAMPLES}
+    assert len(others) > 10
+    assert not [path for path in others if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        "tests/fusion/late/test_zoo.py: UNFITTED NO_REGRESSION",
+        "jobs/tuning/late_fusion.py: OPTIONS",
+        "jobs/evaluation/cross_fitting.py: TRIED",
+        "jobs/tuning/space.py: PRESETS FIRST_NETS",
+        "tests/encoders/conftest.py: WITHOUT_WEIGHTS OFFLINE",
+        "tests/jobs/test_datasets.py: test_a_source_that_is_not_the_dataset_is_named",
+    ],
+)
+def test_the_places_to_add_a_line_are_called_as_the_page_says(constant):
+    file, _, names = constant.partition(": ")
+    page, code = PAGE.read_text(), (ROOT / file).read_text()
+    for name in (file, *names.split()):
+        assert f"`{name}`" in page
+    assert not [name for name in names.split() if not re.search(rf"^(def )?{name}\b", code, re.M)]
 
 
 def test_the_net_gives_logits_and_takes_an_absent_modality(example):
@@ -82,3 +119,12 @@ def test_the_rule_is_the_median_and_survives_its_state(example):
     assert fitted.combine(members).item() == 2.0
     again = rule.from_state(json.loads(json.dumps(fitted.state())))
     assert torch.equal(again.combine(members), fitted.combine(members))
+
+
+def test_the_rule_is_drawn_by_a_search_once_its_two_lines_are_there(example, monkeypatch):
+    example("fusion.late.median")
+    assert '`"median": {},` in `OPTIONS`' in PAGE.read_text()
+    monkeypatch.setitem(LATE, "median", "median of log-probabilities or values")
+    monkeypatch.setattr(late_fusion, "OPTIONS", {**late_fusion.OPTIONS, "median": {}})
+    drawn = late_fusion.drawn("classification", ("a", "b", "c"), 100, 0)
+    assert "median" in {candidate.rule for candidate in drawn}
