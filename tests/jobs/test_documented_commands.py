@@ -12,6 +12,7 @@ from jobs import JOBS, _cli, submit
 from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDERS = {"URL": "http://127.0.0.1:8265"}
 
 
@@ -22,8 +23,7 @@ def sources():
     for name in DATASETS:
         module = importlib.import_module(f"jobs.datasets.{name}")
         yield f"jobs/datasets/{name}.py", module.__doc__ or ""
-    pages = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for file in [*pages, *sorted((ROOT / "cluster" / "configs").iterdir())]:
+    for file in [*PAGES, *sorted((ROOT / "cluster" / "configs").iterdir())]:
         yield str(file.relative_to(ROOT)), file.read_text()
 
 
@@ -79,3 +79,19 @@ def test_a_shown_command_for_a_bucket_says_where_it_is_tracked(where, words):
         config, environment = parsed(config.command), config.env
     if "://" in getattr(config, "root", "") and getattr(config, "tracking", False):
         assert "MLFLOW_TRACKING_URI" in environment
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """Every flag of every job, as typed."""
+    return {word for _, words in _cli.completions() for word in words if word.startswith("--")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_flag_that_a_page_names_in_a_sentence_exists(page, flags):
+    """`--flag`, or `JOB --flag` without the rest of the command, which would be parsed."""
+    sentences = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    spans = re.findall(r"`([^`\s][^`]*)`", sentences)
+    ours = [span for span in spans if span.startswith("--") or span.split()[0] in {"affuse", *JOBS}]
+    named = {flag for span in ours for flag in re.findall(r"(?<!\S)--[a-z][\w.-]*", span)}
+    assert named <= flags

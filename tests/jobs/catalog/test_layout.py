@@ -1,6 +1,7 @@
 """The places below a root: said in one file, and by no other."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from cluster import storage
 from jobs.catalog import layout
 
 ROOM = Path(layout.__file__).parents[1]
+PAGE = ROOM.parent / "docs" / "files.md"
 
 
 def texts(node: ast.AST) -> set[str]:
@@ -41,6 +43,13 @@ NAMES = CONSTANTS | joined(Path(layout.__file__)) - {"", ".parquet"}
 def test_the_layout_knows_the_folders_of_a_root():
     folders = {"runs", "bundles", "scores", "evaluations", "looks", "folds", "reports", "shards"}
     assert folders | {"config.json", "summary.json", "bundle.json", "results.json"} <= NAMES
+
+
+def test_the_page_of_files_shows_every_folder_of_a_root():
+    tree = PAGE.read_text().split("```")[1]
+    folders = re.findall(r"(?m)^ {4}(?:\S+, )*(\w+)/", layout.__doc__)
+    assert len(folders) > 10
+    assert not [name for name in folders if f"{name}/" not in tree]
 
 
 @pytest.mark.parametrize(
