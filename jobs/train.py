@@ -42,6 +42,7 @@ from jobs.training.summary import show, summarise
 from jobs.training.workers import launch
 
 Config = TrainConfig
+"""Its fields are in `jobs.training.run`, since a trial of a search has the same."""
 
 
 def main(config: Config) -> None:

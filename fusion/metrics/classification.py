@@ -3,6 +3,10 @@
 `present` convention of scikit-learn: means over classes run over those seen in targets or predictions; a
 ratio without a denominator is 0. UAR runs over the classes that have targets.
 
+A metric is called with `prediction` and `target` (`fusion.metrics`); the function below its decorator is the
+formula over the sums of the rows. In formulas n_k rows have class k as target, m_k rows were called k, r_k
+rows are both; n = sum_k n_k.
+
 Shapes: row, class, bin.
 """
 
@@ -138,7 +142,7 @@ def _ece_rows(prediction: Tensor, target: Tensor) -> Tensor:
 
 @metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
 def accuracy(sums: Tensor) -> Tensor:
-    """Share of rows whose class is right ("WA" in IEMOCAP papers).
+    """Share of rows whose class is right ("WA" in IEMOCAP papers): sum_k r_k / n.
 
     >>> accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
     0.75
@@ -151,6 +155,8 @@ def accuracy(sums: Tensor) -> Tensor:
 def weighted_f1(sums: Tensor) -> Tensor:
     """Mean of the classes' F1, weighted by support (scikit-learn's average="weighted").
 
+        sum_k (n_k / n) F1_k,  F1_k = 2 r_k / (n_k + m_k)
+
     >>> round(weighted_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
     0.65
     """
@@ -161,7 +167,7 @@ def weighted_f1(sums: Tensor) -> Tensor:
 
 @metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
 def macro_f1(sums: Tensor) -> Tensor:
-    """Plain mean of the F1 of the classes that were seen in targets or predictions.
+    """Plain mean of F1_k = 2 r_k / (n_k + m_k) over the classes with n_k + m_k > 0.
 
     >>> round(macro_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
     0.6
@@ -173,7 +179,7 @@ def macro_f1(sums: Tensor) -> Tensor:
 
 @metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
 def uar(sums: Tensor) -> Tensor:
-    """Unweighted average recall over the classes with targets ("UA" in IEMOCAP papers).
+    """Unweighted average recall ("UA" in IEMOCAP papers): mean of r_k / n_k over the classes with targets.
 
     >>> uar(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
     0.75
@@ -185,7 +191,11 @@ def uar(sums: Tensor) -> Tensor:
 
 @metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
 def cohen_kappa(sums: Tensor) -> Tensor:
-    """Agreement beyond chance; NaN where chance alone agrees fully.
+    """Agreement beyond chance (Cohen 1960, https://doi.org/10.1177/001316446002000104).
+
+        (a - e) / (1 - e),  a = sum_k r_k / n,  e = sum_k n_k m_k / n^2
+
+    NaN where chance alone agrees fully.
 
     >>> cohen_kappa(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 1]))
     0.0
@@ -199,7 +209,11 @@ def cohen_kappa(sums: Tensor) -> Tensor:
 
 @metric_of(kind="classification", higher_is_better=True, rows=_count_rows)
 def mcc(sums: Tensor) -> Tensor:
-    """Matthews correlation (Gorodkin's for several classes); 0 where a margin has one class only.
+    """Matthews correlation, for several classes (Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006).
+
+        (n sum_k r_k - sum_k n_k m_k) / sqrt((n^2 - sum_k m_k^2) (n^2 - sum_k n_k^2))
+
+    0 where all targets, or all predictions, are of one class.
 
     >>> mcc(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
     1.0
@@ -237,6 +251,8 @@ def brier(sums: Tensor) -> Tensor:
 @metric_of(kind="classification", higher_is_better=False, rows=_ece_rows, needs_probabilities=True)
 def ece(sums: Tensor) -> Tensor:
     """Expected calibration error of the largest probability over 15 equal bins (b/15, (b+1)/15].
+
+        sum_b |right_b - confidence_b| / n,  both summed over the rows of the bin
 
     It is above zero for a perfectly calibrated model too: put `fusion.statistics.ece_bound` beside it.
 

@@ -104,7 +104,9 @@ def pearson(sums: Tensor) -> Tensor:
 
 @metric_of(kind="regression", higher_is_better=True, rows=moment_rows)
 def ccc(sums: Tensor) -> Tensor:
-    """Lin's concordance, 2 cov / (var + var + (mean - mean)^2), with population (N) moments.
+    """Lin's concordance (1989, https://doi.org/10.2307/2532051), with population (N) moments.
+
+        2 cov_xy / (var_x + var_y + (mean_x - mean_y)^2)
 
     The N - 1 convention differs by a factor inside: at n = 10 it moves the second decimal. NaN where both
     sides are the same constant.
