@@ -32,6 +32,7 @@ from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import Side, bundles_of, common, runs_of
+from jobs.evaluation.judging import check_resamples
 from jobs.reporting.grid import Grid
 
 
@@ -68,6 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_names(runs=self.runs, bundles=self.bundles, name=self.name)
+        check_resamples(self.resamples)
         if len(self.runs) + len(self.bundles) < 2:
             raise ConfigError("name at least two of --runs and --bundles to compare")
         unknown = [name for name in self.metrics if name not in METRICS]

@@ -38,7 +38,7 @@ from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
-from jobs.evaluation.judging import Judging
+from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.speaker_normalised import say_normalised
@@ -86,7 +86,8 @@ class Config:
     """Files of predictions made elsewhere (Parquet, CSV or npz), as further members."""
 
     num_folds: int = 5
-    """Number of parts for cross-fitting, by group, where there is a fixed validation split and no folds."""
+    """Number of parts for cross-fitting [>= 2], by group, where there is a fixed validation split and no
+    folds."""
 
     resamples: int = 2000
     """Number of bootstrap resamples of the groups."""
@@ -99,6 +100,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_names(name=self.name, runs=self.runs)
+        check_resamples(self.resamples)
+        if self.num_folds < 2:
+            raise ConfigError(f"--num-folds {self.num_folds}: expected 2 or more")
         if self.trials < 0 or (self.trials and self.rule != "auto"):
             raise ConfigError(
                 f"--trials {self.trials} --rule {self.rule}: trials are 0 or more, and search only "

@@ -37,7 +37,7 @@ from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, align
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
-from jobs.evaluation.judging import Judging
+from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.speaker_normalised import say_normalised
@@ -70,6 +70,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_names(bundle=self.bundle, runs=self.runs)
+        check_resamples(self.resamples)
         if (self.bundle is None) == (len(self.runs) == 0):
             raise ConfigError("name either --bundle or --runs")
 

@@ -24,6 +24,7 @@ from fusion.metrics import FIGURES
 from jobs.catalog import layout
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import check_outputs, publish_outputs
+from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import SILENT
 from jobs.reporting.evidence import Evidence, gather
 from jobs.reporting.number_format import with_interval
@@ -72,8 +73,9 @@ class Config:
         check_names(runs=self.runs, bundle=self.bundle)
         if not self.runs and self.bundle is None:
             raise ConfigError("nothing to report on: name --runs, a --bundle, or both")
-        if self.resamples < 100 or self.worst < 0:
-            raise ConfigError("--resamples is at least 100 and --worst at least 0")
+        check_resamples(self.resamples)
+        if self.worst < 0:
+            raise ConfigError(f"--worst {self.worst}: expected 0 or more")
 
 
 def main(config: Config) -> str:

@@ -83,7 +83,9 @@ class LateRule:
         columns = split(members, target, torch.stack([weights.double(), groups.double()], 1))
         parts = [
             cls.fit_grouped(config, part, goal, rows[:, 0], rows[:, 1].long())
-            for part, goal, rows in columns
+            for part, goal, rows in (
+                each if len(each[1]) else _undecided(members) for each in columns
+            )
         ]
         return cls(config, members.kind, members.names, parts)
 
@@ -182,6 +184,18 @@ def split(
         goal = target[known, label].long()
         parts.append((members.label(label).rows(known), goal, weights[known]))
     return parts
+
+
+def _undecided(members: Members) -> tuple[Members, Tensor, Tensor]:
+    """What a label that is known of no row is fitted on: two rows that favour no member and no answer."""
+    even = -torch.full((len(members.names), 2, 2), 2.0, dtype=torch.float64).log()
+    part = Members(
+        names=members.names,
+        kind="classification",
+        scores=even,
+        present=torch.ones(len(members.names), 2, dtype=torch.bool),
+    )
+    return part, torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
 
 
 def check_target(members: Members, target: Tensor) -> None:

@@ -100,6 +100,7 @@ def read_predictions(
         if storage.exists(uri):
             table = storage.read_table(uri)
             PREDICTIONS.check(table.schema, where=uri)
+            check_finite(table, uri)
             parts.append(table.filter(pc.is_in(table["role"], pa.array(list(roles)))))
     if not parts:
         known = ", ".join(layout.runs_there(root)) or "none"
@@ -107,6 +108,20 @@ def read_predictions(
             f"run {run!r} has no {name} under {root}/runs (runs there: {known}); type: affuse train"
         )
     return pa.concat_tables(parts)
+
+
+def check_finite(table: pa.Table, uri: str) -> None:
+    """Refuse scores that no figure can be made of.
+
+    Raises:
+        SchemaError: NaN or an infinity among them.
+    """
+    values = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if count := int((~np.isfinite(values.astype(np.float64))).sum()):
+        raise SchemaError(
+            f"{uri}: {count} of {len(values)} scores are NaN or infinite, the net ran away; train it again "
+            "under another --run, with a lower --lr"
+        )
 
 
 def folds_and_seeds(root: str, run: str) -> list[tuple[int, int]]:
@@ -129,12 +144,19 @@ def held_out(root: str, runs: Sequence[str], name: str, task: Task) -> HeldOut:
 
     Raises:
         ConfigError: none of the runs says anything of the task.
-        SchemaError: the runs put a clip into different folds or give it different targets.
+        SchemaError: scores are not finite, or the runs put a clip into different folds or give it
+            different targets.
     """
     tables = {run: held_out_rows(root, run, name) for run in runs}
     if not any(table.num_rows for table in tables.values()):
         raise nothing_held_out(root, runs, name)
-    return align({run: seeds_averaged(table, task) for run, table in tables.items()}, task)
+    rows = {run: seeds_averaged(table, task) for run, table in tables.items()}
+    if not any(len(member.clip_id) for member in rows.values()):
+        raise ConfigError(
+            f"{', '.join(runs)} answer none of their held-out rows of {name!r}: their inputs are missing "
+            "in all of them; type other --runs"
+        )
+    return align(rows, task)
 
 
 def held_out_rows(root: str, run: str, name: str) -> pa.Table:

@@ -169,6 +169,12 @@ def fit(
     return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
 
 
+def speaks(held: HeldOut, candidate: Candidate) -> bool:
+    """Whether any of its members has a row here, without which it cannot be fitted."""
+    members = held.members.only(candidate.members) if candidate.members else held.members
+    return bool(members.present.any())
+
+
 Judgements = Mapping[int | None, float]
 """A candidate's judge on the rows outside a fold, by fits that never saw that fold; None: on all rows."""
 
@@ -183,7 +189,8 @@ def cross_fitted(
 
     Args:
         held: members' scores on rows they did not train on.
-        candidates: what may be chosen from; with one, nothing is chosen.
+        candidates: what may be chosen from; with one, nothing is chosen. It says nothing of a fold without
+            which none of its members has a row.
         folds: fold of each row [row]; at least two folds.
         known: judgements that were made elsewhere, by `Candidate.key`.
 
@@ -200,7 +207,9 @@ def cross_fitted(
         best = pairs.best(candidates, without=int(fold)) if len(candidates) > 1 else candidates[0]
         chosen[int(fold)] = best
         at = folds == fold
-        scores[torch.from_numpy(at)] = fit(held.rows(~at), best).combine(held.rows(at).members)
+        others = held.rows(~at)
+        if speaks(others, best):
+            scores[torch.from_numpy(at)] = fit(others, best).combine(held.rows(at).members)
     return Verdict(scores=scores, chosen=chosen)
 
 
@@ -278,7 +287,7 @@ class PairFits:
         return candidates[int(np.argmin(judged))]
 
     def judge(self, candidate: Candidate, *, without: int | None) -> float:
-        """Lower is better; of the rows outside the fold `without`."""
+        """Lower is better; of the rows outside the fold `without`. Infinite where it cannot be fitted."""
         if candidate.key in self.known:
             return self.known[candidate.key][without]
         scores, targets = [], []
@@ -286,6 +295,8 @@ class PairFits:
             if fold == without:
                 continue
             left_out = frozenset({fold} if without is None else {fold, without})
+            if not speaks(self.held.rows(~np.isin(self.folds, list(left_out))), candidate):
+                return float("inf")
             rows = self.held.rows(self.folds == fold)
             said = self._fitted(candidate, left_out).combine(rows.members)
             scores.append(answered(said, self._prior(left_out)))

@@ -5,10 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from cluster.errors import ConfigError
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Kind, Task
+
+FEWEST_RESAMPLES = 100
+"""With fewer draws an interval of 95 % has no ends."""
+
+
+def check_resamples(count: int) -> None:
+    """Refuse a number of bootstrap resamples that no interval can be made of.
+
+    Raises:
+        ConfigError: fewer than 100.
+    """
+    if count < FEWEST_RESAMPLES:
+        raise ConfigError(f"--resamples {count}: expected {FEWEST_RESAMPLES} or more")
 
 
 @dataclass(frozen=True, kw_only=True)

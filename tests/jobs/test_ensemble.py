@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster import storage, tables
-from cluster.errors import ConfigError, NotPreparedError, TableError, TestSplitError
+from cluster.errors import ConfigError, NotPreparedError, SchemaError, TableError, TestSplitError
 from fusion.late import rule_from_state
 from jobs import ensemble
 from jobs.catalog import bundles, layout
@@ -324,3 +324,26 @@ class TestImportedMembers:
 def test_the_results_are_plain_json(root):
     results, _ = run(root, runs=("voice", "face"))
     assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+class TestOddInput:
+    @pytest.mark.parametrize("odd", [{"resamples": 0}, {"resamples": -1}, {"num_folds": 1}])
+    def test_counts_that_nothing_can_be_made_of_are_refused_by_name(self, odd):
+        flag = f"--{next(iter(odd)).replace('_', '-')}"
+        with pytest.raises(ConfigError, match=f"{flag}.*expected"):
+            ensemble.Config(root="data", runs=("voice",), **odd)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_a_run_with_scores_that_are_no_numbers_is_refused_by_name(self, root, value):
+        count = PEOPLE * EACH
+        scores = np.zeros((count, 3))
+        scores[5, 1] = value
+        add_run(root, "diverged", np.zeros(count, int), scores)
+        with pytest.raises(SchemaError, match=r"diverged.*1 of \d+ scores are NaN or infinite"):
+            run(root, runs=("voice", "diverged"))
+
+    def test_a_run_that_answers_nothing_is_refused_by_name(self, root):
+        count = PEOPLE * EACH
+        add_run(root, "mute", np.zeros(count, int), np.full(count, None))
+        with pytest.raises(ConfigError, match="mute answer none of their held-out rows of 'mood'"):
+            run(root, runs=("mute",))

@@ -43,7 +43,7 @@ def small(write_root, tmp_path_factory):
                 epochs=2, pool="mean", run=name, folds="speaker", tracking=False,
             )
         )  # fmt: skip
-    ensemble.main(ensemble.Config(root=root, runs=("voice", "face"), task="emotion", resamples=50))
+    ensemble.main(ensemble.Config(root=root, runs=("voice", "face"), task="emotion", resamples=100))
     names = np.array([f"clip{number}" for number in range(72)])
     np.savez(folder / "x.npz", x=np.ones((72, 3), "f4"), name=names)
     return folder

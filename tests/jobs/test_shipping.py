@@ -1,5 +1,7 @@
 """What ships is what the table shows, and is never worse there than the fusion beside it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,32 @@ def test_a_gate_opens_by_the_gain_in_the_proper_score_and_closes_by_a_clear_loss
 def test_the_judge_of_a_gate_is_what_chooses_candidates():
     for kind in KINDS:
         assert not metric(SELECTION_METRICS[kind]).higher_is_better
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("silent", ["one fold", "all but one fold", "everywhere"])
+def test_a_member_that_has_no_row_to_be_fitted_on_is_not_chosen(kind, silent):
+    held = held_of(kind, (1.0, 1.5))
+    known = {
+        "one fold": held.fold != 0,
+        "all but one fold": held.fold == 0,
+        "everywhere": np.zeros(ROWS, bool),
+    }[silent]
+    present = torch.stack([torch.ones(ROWS, dtype=torch.bool), torch.from_numpy(known)])
+    held = replace(held, members=replace(held.members, present=present))
+    _, found = shipped(held)
+    final = cross_fitting.choose(held, found.candidates, held.fold)
+    assert cross_fitting.fit(held, final).combine(held.members).isfinite().all()
+    if silent != "one fold":
+        alone = replace(final, members=("m1",))
+        pairs = cross_fitting.PairFits(held, held.fold)
+        assert pairs.judgements(alone)[None] == float("inf")
+        assert final.members != ("m1",)
+
+
+def test_a_fusion_says_nothing_of_a_fold_without_which_no_row_is_known():
+    held = held_of("classification", (1.0,))
+    only = torch.from_numpy(held.fold == 0).unsqueeze(0)
+    held = replace(held, members=replace(held.members, present=only))
+    scores = cross_fitting.cross_fitted(held, [DEFAULT], held.fold).scores
+    assert bool(scores.isnan().all())

@@ -61,7 +61,7 @@ def test_every_job_from_the_label_table_to_the_comparison(corpus, capsys):
         )  # fmt: skip
         assert f"{name}: concat_mlp" in out
     for words in (
-        ("ensemble", "--runs", *RUNS, "--resamples", 50),
+        ("ensemble", "--runs", *RUNS, "--resamples", 100),
         ("compare", "--runs", *RUNS, "--resamples", 100),
         ("report", "--runs", *RUNS, "--resamples", 100),
     ):

@@ -163,6 +163,19 @@ def test_fusing_keeps_most_of_what_the_best_member_knows_on_unseen_rows(name, ki
         assert fused > best - 0.01
 
 
+@pytest.mark.parametrize("name", [n for n, kind in RULE_KINDS if kind == "multilabel"])
+def test_a_label_that_no_row_is_known_of_changes_no_other_label_and_is_answered(name):
+    members, target = case("multilabel", rows=60)
+    rule = rule_class(name)
+    known = rule.fit(rule.Config(), members, target.double()).combine(members)
+    target = target.double()
+    target[:, 1] = torch.nan
+    fused = rule.fit(rule.Config(), members, target).combine(members)
+    there = members.present.any(0)
+    assert fused[there].isfinite().all()
+    assert torch.equal(fused[there][:, [0, 2]], known[there][:, [0, 2]])
+
+
 @pytest.mark.parametrize("name", sorted(NO_REGRESSION & set(LATE)))
 def test_a_rule_without_meaning_for_values_refuses_them_by_name(name):
     members, target = case("regression")

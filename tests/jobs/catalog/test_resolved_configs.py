@@ -51,8 +51,8 @@ STEPS = {
     ),
     "train": (*TRAIN, "--run", "one"),
     "again": (*TRAIN, "--run", "two", "--seeds", 1),
-    "ensemble": ("ensemble", "--root", "root", "--runs", "one", "two", "--resamples", 50),
-    "evaluate": ("evaluate", "--root", "root", "--bundle", "ensemble", "--resamples", 50),
+    "ensemble": ("ensemble", "--root", "root", "--runs", "one", "two", "--resamples", 100),
+    "evaluate": ("evaluate", "--root", "root", "--bundle", "ensemble", "--resamples", 100),
     "compare": ("compare", "--root", "root", "--runs", "one", "two", "--name", "both"),
     "report": ("report", "--root", "root", "--bundle", "ensemble", "--resamples", 100),
     "page": (
