@@ -139,13 +139,18 @@ def show_cross_fitted(config: Config) -> None:
 
 
 def members_of(config: Config) -> list[MemberNets]:
-    """The members of the bundle, or the runs."""
+    """The members of the bundle, or the runs.
+
+    Raises:
+        ConfigError: what the bundle ships reads imported predictions.
+    """
     if config.bundle is None:
         return [load_member(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
-    members = bundles.read_bundle(config.root, config.bundle)["members"]
+    facts = bundles.read_bundle(config.root, config.bundle)
+    bundles.check_speaks_of_others(facts)
     return [
         load_member(m["run"], bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
-        for m in members
+        for m in facts["members"]
     ]
 
 

@@ -6,10 +6,11 @@ fusion were judged.
 """
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster import storage
-from cluster.errors import NotPreparedError
+from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import nearest
 from jobs.catalog import layout
 from jobs.catalog.names import checked_name
@@ -50,6 +51,20 @@ def bundle_facts(uri: str) -> dict[str, Any]:
     for name in (facts["name"], *(member["run"] for member in facts["members"])):
         checked_name(name, f"{where}: the name")
     return facts
+
+
+def check_speaks_of_others(facts: Mapping[str, Any]) -> None:
+    """Refuse a bundle whose fusion reads members that nobody can ask about other clips.
+
+    Raises:
+        ConfigError: what ships reads imported predictions.
+    """
+    imported = [PurePosixPath(file).stem for file in facts.get("imported", ())]
+    if mute := [name for name in imported if name in facts["rule"]["members"]]:
+        raise ConfigError(
+            f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
+            f"other clips: {', '.join(mute)}; type: affuse ensemble --runs ..."
+        )
 
 
 def nets_of_run(root: str, run: str) -> dict[str, str]:

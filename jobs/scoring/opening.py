@@ -33,11 +33,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
         return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
-    if facts.get("imported"):
-        raise ConfigError(
-            f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
-            "other clips; type: affuse ensemble --runs ..."
-        )
+    bundles.check_speaks_of_others(facts)
     fused = Fusion.from_facts(facts).rule.names
     cards = [member["card"] for member in facts["members"] if member["run"] in fused]
     found: dict[str, Descriptor] = {}

@@ -1,5 +1,7 @@
 """evaluate: the one job that opens the test split, and every look is written down."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ from cluster.errors import ConfigError
 from fusion.tasks import Task
 from jobs import ensemble, evaluate, train
 from jobs.catalog import bundles, layout
+from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import as_target, matrix
+from jobs.scoring.opening import open_bundle
 
 
 def fit(root: str, *, folds: str) -> None:
@@ -124,3 +128,22 @@ def test_a_clip_without_one_modality_is_still_judged(root):
 def test_either_a_bundle_or_runs_are_named(what):
     with pytest.raises(ConfigError, match="name either --bundle or --runs"):
         evaluate.Config(root="r", **what)
+
+
+def test_a_bundle_that_reads_imported_predictions_is_refused_and_one_that_drops_them_is_not(
+    root, tmp_path
+):
+    manifest = read_manifest(root, ["name", "group", "split"]).to_pylist()
+    held = [row for row in manifest if row["split"] != "test"]
+    noise = np.random.default_rng(0).dirichlet([1, 1, 1], len(held))
+    file = str(tmp_path / "theirs.csv")
+    lines = ["name,fold,role,calm,glad,sad"]
+    for row, p in zip(held, noise.tolist(), strict=True):
+        lines.append(f"{row['name']},{int(row['group'][1:]) % 3},oof,{p[0]},{p[1]},{p[2]}")
+    Path(file).write_text("\n".join(lines))
+    ensemble.main(ensemble.Config(root=root, task="emotion", imported=(file,), resamples=100))
+    for ask in (lambda: look(root, bundle="ensemble"), lambda: open_bundle("ensemble", root)):
+        with pytest.raises(ConfigError, match=r"imported predictions.*: theirs"):
+            ask()
+    facts = bundles.read_bundle(root, "ensemble")
+    bundles.check_speaks_of_others(facts | {"rule": {"members": ["voice"]}})
