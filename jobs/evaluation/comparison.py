@@ -83,8 +83,16 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
 
 
 def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
-    """Predictions by seed, on the clips that every seed has."""
+    """Predictions by seed, on the clips that every seed has.
+
+    Raises:
+        ConfigError: it answers no clip.
+    """
     table = table.filter(pc.is_valid(table["scores"])).sort_by("clip_id")
+    if not table.num_rows:
+        raise ConfigError(
+            f"{name} answers no clip: its inputs are missing in all of them; type other names"
+        )
     parts = {}
     for seed in sorted(set(table["seed"].to_pylist())):
         part = table.filter(pc.equal(table["seed"], seed))

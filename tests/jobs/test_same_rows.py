@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import storage
+from cluster.errors import ConfigError
 from fusion.late.members import Members, answered, prior
 from fusion.metrics import FIGURES
 from jobs import compare, ensemble, evaluate, report, train
@@ -104,6 +105,14 @@ class TestALineThatLacksClips:
         assert results["num_clips"] == own
         assert [row["n"] for row in results["rows"]] == [own, count]
         assert results["rows"][0]["figures"]["accuracy"]["value"] == 1
+
+    def test_in_compare_one_that_answers_none_is_refused_by_name(self, runs):
+        root, count, _ = runs
+        add_run(root, "mute", right=np.ones(count, bool), silent=np.ones(count, bool))
+        with pytest.raises(ConfigError, match="mute answers no clip"):
+            compare.main(
+                compare.Config(root=root, runs=("whole", "mute"), task="emotion", resamples=100)
+            )
 
     def test_in_report_every_table_of_lines_says_n_and_counts_all_clips(self, runs):
         root, count, own = runs
