@@ -7,6 +7,7 @@ config was not understood. 130: stopped by the keyboard; the same command goes o
 import importlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -106,7 +107,8 @@ def _install_completion() -> int:
     except (ConfigError, OSError) as error:
         return _fail("", str(error), 2)
     print(f"wrote {place}")
-    print(f"bash reads it when it starts; without the package bash-completion type: source {place}")
+    typed = shlex.quote(str(place))
+    print(f"bash reads it when it starts; without the package bash-completion type: source {typed}")
     return 0
 
 

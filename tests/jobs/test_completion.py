@@ -1,6 +1,7 @@
 """`affuse --install-completion`: bash completes jobs, commands, flags and their values."""
 
 import importlib
+import shlex
 import subprocess
 
 import pytest
@@ -94,3 +95,13 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path, monkeypatch, capsys):
     assert run(["--install-completion"]) == 2
     assert "was not written by affuse; remove it first" in capsys.readouterr().err
     assert place.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["plain", "with a space", "it's; $(touch odd)"])
+def test_the_line_to_type_names_the_file_whatever_its_folder_is_called(
+    name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
+    assert run(["--install-completion"]) == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("type: ")[2])
+    assert words == ["source", str(tmp_path / name / "bash-completion" / "completions" / "affuse")]
