@@ -132,7 +132,7 @@ def test_a_circle_is_found_however_the_import_is_written(back):
 
 def test_jobs_have_no_private_files_but_the_command_line():
     private = {path.name for path in (ROOT / "jobs").glob("_*.py") if path.stem[:2] != "__"}
-    assert private == {"_cli.py", "_features.py"}  # the latter for scripts elsewhere
+    assert private == {"_cli.py"}
 
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 7
