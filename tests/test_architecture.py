@@ -135,6 +135,27 @@ def test_jobs_have_no_private_files_but_the_command_line():
     assert private == {"_cli.py"}
 
 
+COMMAND_LINE = {
+    "bare_roots",
+    "cli",
+    "completion",
+    "documented_commands",
+    "interrupt",
+    "strange_names",
+}
+"""What tests of the command line as a whole, and of every job alike, are about."""
+
+
+def test_tests_of_jobs_are_named_by_a_job_or_lie_in_the_room_that_they_test():
+    jobs = re.compile(rf"test_({'|'.join(JOBS)})(_\w+)?")
+    tests = ROOT / "tests" / "jobs"
+    flat = [path.stem for path in tests.glob("test_*.py")]
+    assert len(flat) > len(JOBS)
+    assert {name.removeprefix("test_") for name in flat if not jobs.fullmatch(name)} == COMMAND_LINE
+    rooms = {path.parent.name for path in tests.glob("*/test_*.py")}
+    assert rooms <= {path.parent.name for path in (ROOT / "jobs").glob("*/__init__.py")}
+
+
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 7
 """Lines of a file, lines of a function, parameters of a function besides `self`."""
 

@@ -15,7 +15,7 @@ from jobs.benchmarking import plain_script
 from jobs.benchmarking.plain_script import Plain, decoded, loaded, picked, script, some_of
 from jobs.stream.job import Work
 
-TOYS = str(Path(__file__).parent / "toys")
+TOYS = str(Path(__file__).parents[1] / "toys")
 
 
 @pytest.fixture

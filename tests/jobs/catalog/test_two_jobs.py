@@ -21,7 +21,7 @@ from jobs.catalog.features import FeatureReader, read_features, read_transcripts
 from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_unit, units
 
-TOYS = str(Path(__file__).parent / "toys")
+TOYS = str(Path(__file__).parents[1] / "toys")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from jobs.catalog import manifest
 from jobs.datasets import avamerg, cremad, iemocap, meld, mosi, ravdess
 from jobs.preparing.rows import checked
 
-DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 
 
 def collect(module, source, **options):

@@ -12,7 +12,7 @@ from jobs.stream.job import Todo, UnitTask, Work
 from jobs.stream.pending import in_order, restricted
 from jobs.stream.workbench import Workbench
 
-TOYS = str(Path(__file__).parent / "toys")
+TOYS = str(Path(__file__).parents[1] / "toys")
 
 
 @pytest.fixture(scope="module")

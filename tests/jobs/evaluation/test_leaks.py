@@ -15,7 +15,7 @@ from jobs.datasets.arrays import Config as Arrays
 from jobs.evaluation import leaks
 from jobs.evaluation.leaks import leak_reports
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))
 
 
