@@ -9,6 +9,9 @@ Every metric is ``metric(prediction, target, weights=None) -> float`` with `weig
 - regression: prediction and target are values [row] (or [row 1]). Bins are compared in the type that came:
   published tables were made in float32, where 0.1 lies on the other side of a bin's edge than in float64.
 
+A metric is written as its formula over sums of the rows (`fusion.metrics._metric`); `metric(name)` gives the
+function above.
+
 An undefined figure (the correlation with a constant, the F1 of no rows) is NaN; reports write null.
 """
 

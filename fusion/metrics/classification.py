@@ -3,9 +3,7 @@
 `present` convention of scikit-learn: means over classes run over those seen in targets or predictions; a
 ratio without a denominator is 0. UAR runs over the classes that have targets.
 
-A metric is called with `prediction` and `target` (`fusion.metrics`); the function below its decorator is the
-formula over the sums of the rows. In formulas n_k rows have class k as target, m_k rows were called k, r_k
-rows are both; n = sum_k n_k.
+In formulas n_k rows have class k as target, m_k rows were called k, r_k rows are both; n = sum_k n_k.
 
 Shapes: row, class, bin.
 """
@@ -144,7 +142,7 @@ def _ece_rows(prediction: Tensor, target: Tensor) -> Tensor:
 def accuracy(sums: Tensor) -> Tensor:
     """Share of rows whose class is right ("WA" in IEMOCAP papers): sum_k r_k / n.
 
-    >>> accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
+    >>> metric("accuracy")(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
     0.75
     """
     counts = _split(sums)
@@ -157,7 +155,7 @@ def weighted_f1(sums: Tensor) -> Tensor:
 
         sum_k (n_k / n) F1_k,  F1_k = 2 r_k / (n_k + m_k)
 
-    >>> round(weighted_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
+    >>> round(metric("weighted_f1")(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
     0.65
     """
     counts = _split(sums)
@@ -169,7 +167,7 @@ def weighted_f1(sums: Tensor) -> Tensor:
 def macro_f1(sums: Tensor) -> Tensor:
     """Plain mean of F1_k = 2 r_k / (n_k + m_k) over the classes with n_k + m_k > 0.
 
-    >>> round(macro_f1(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
+    >>> round(metric("macro_f1")(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 1, 2])), 4)
     0.6
     """
     counts = _split(sums)
@@ -181,7 +179,7 @@ def macro_f1(sums: Tensor) -> Tensor:
 def uar(sums: Tensor) -> Tensor:
     """Unweighted average recall ("UA" in IEMOCAP papers): mean of r_k / n_k over the classes with targets.
 
-    >>> uar(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    >>> metric("uar")(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
     0.75
     """
     counts = _split(sums)
@@ -197,7 +195,7 @@ def cohen_kappa(sums: Tensor) -> Tensor:
 
     NaN where chance alone agrees fully.
 
-    >>> cohen_kappa(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 1]))
+    >>> metric("cohen_kappa")(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 1]))
     0.0
     """
     counts = _split(sums)
@@ -215,7 +213,7 @@ def mcc(sums: Tensor) -> Tensor:
 
     0 where all targets, or all predictions, are of one class.
 
-    >>> mcc(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
+    >>> metric("mcc")(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
     1.0
     """
     counts = _split(sums)
@@ -230,7 +228,7 @@ def mcc(sums: Tensor) -> Tensor:
 def nll(sums: Tensor) -> Tensor:
     """Mean negative log-probability of the true class, probabilities floored at 1e-15 [nats].
 
-    >>> round(nll(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0, 1])), 4)
+    >>> round(metric("nll")(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0, 1])), 4)
     0.4904
     """
     return ratio(sums)
@@ -242,7 +240,7 @@ def nll(sums: Tensor) -> Tensor:
 def brier(sums: Tensor) -> Tensor:
     """Squared error summed over classes, mean over rows: 0 to 2, for two classes twice scikit-learn's.
 
-    >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 1]))
+    >>> metric("brier")(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 1]))
     0.25
     """
     return ratio(sums)
@@ -256,7 +254,7 @@ def ece(sums: Tensor) -> Tensor:
 
     It is above zero for a perfectly calibrated model too: put `fusion.statistics.ece_bound` beside it.
 
-    >>> round(ece(torch.tensor([[0.9, 0.1], [0.9, 0.1]]).double(), torch.tensor([0, 1])), 4)
+    >>> round(metric("ece")(torch.tensor([[0.9, 0.1], [0.9, 0.1]]).double(), torch.tensor([0, 1])), 4)
     0.4
     """
     gap, count = sums.reshape(*sums.shape[:-1], 2, -1).unbind(-2)

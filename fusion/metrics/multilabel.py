@@ -55,7 +55,7 @@ def _nll_rows(prediction: Tensor, target: Tensor) -> Tensor:
 def multilabel_accuracy(sums: Tensor) -> Tensor:
     """Share of right decisions over all known (row, label) pairs (one less the Hamming loss).
 
-    >>> multilabel_accuracy(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 1.0]]))
+    >>> metric("multilabel_accuracy")(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 1.0]]))
     0.5
     """
     hits, called, true, known = _split(sums)
@@ -67,7 +67,8 @@ def multilabel_accuracy(sums: Tensor) -> Tensor:
 def multilabel_macro_f1(sums: Tensor) -> Tensor:
     """Plain mean of the labels' F1; 0 for a label never seen nor predicted.
 
-    >>> multilabel_macro_f1(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    >>> prediction = torch.tensor([[0.9, 0.1], [0.9, 0.9]])
+    >>> metric("multilabel_macro_f1")(prediction, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     1.0
     """
     hits, called, true, _ = _split(sums)
@@ -78,7 +79,7 @@ def multilabel_macro_f1(sums: Tensor) -> Tensor:
 def multilabel_micro_f1(sums: Tensor) -> Tensor:
     """F1 of all (row, label) pairs together.
 
-    >>> multilabel_micro_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
+    >>> metric("multilabel_micro_f1")(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
     0.6666666666666666
     """
     hits, called, true, _ = _split(sums)
@@ -89,7 +90,7 @@ def multilabel_micro_f1(sums: Tensor) -> Tensor:
 def multilabel_weighted_f1(sums: Tensor) -> Tensor:
     """Mean of the labels' F1, weighted by how often each is true.
 
-    >>> multilabel_weighted_f1(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
+    >>> metric("multilabel_weighted_f1")(torch.tensor([[0.9, 0.9]]), torch.tensor([[1.0, 0.0]]))
     1.0
     """
     hits, called, true, _ = _split(sums)
@@ -100,7 +101,8 @@ def multilabel_weighted_f1(sums: Tensor) -> Tensor:
 def multilabel_exact(sums: Tensor) -> Tensor:
     """Share of rows whose known labels are all right (subset accuracy).
 
-    >>> multilabel_exact(torch.tensor([[0.9, 0.1], [0.9, 0.9]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
+    >>> prediction = torch.tensor([[0.9, 0.1], [0.9, 0.9]])
+    >>> metric("multilabel_exact")(prediction, torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
     0.5
     """
     return ratio(sums)
@@ -110,7 +112,7 @@ def multilabel_exact(sums: Tensor) -> Tensor:
 def multilabel_nll(sums: Tensor) -> Tensor:
     """Mean binary cross-entropy over known pairs, probabilities kept 1e-15 away from 0 and 1 [nats].
 
-    >>> round(multilabel_nll(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, float("nan")]])), 4)
+    >>> round(metric("multilabel_nll")(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, float("nan")]])), 4)
     0.6931
     """
     return ratio(sums)

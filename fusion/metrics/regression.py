@@ -63,7 +63,7 @@ def _moments(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def mae(sums: Tensor) -> Tensor:
     """Mean absolute error, nothing clipped.
 
-    >>> mae(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
+    >>> metric("mae")(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
     1.5
     """
     return ratio(sums)
@@ -73,7 +73,7 @@ def mae(sums: Tensor) -> Tensor:
 def mse(sums: Tensor) -> Tensor:
     """Mean squared error.
 
-    >>> mse(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
+    >>> metric("mse")(torch.tensor([1.0, -4.0]), torch.tensor([0.0, -2.0]))
     2.5
     """
     return ratio(sums)
@@ -83,7 +83,7 @@ def mse(sums: Tensor) -> Tensor:
 def rmse(sums: Tensor) -> Tensor:
     """Root of the mean squared error.
 
-    >>> rmse(torch.tensor([3.0, -5.0]), torch.tensor([0.0, -2.0]))
+    >>> metric("rmse")(torch.tensor([3.0, -5.0]), torch.tensor([0.0, -2.0]))
     3.0
     """
     return ratio(sums).sqrt()
@@ -93,9 +93,9 @@ def rmse(sums: Tensor) -> Tensor:
 def pearson(sums: Tensor) -> Tensor:
     """Pearson's correlation; NaN where prediction or target is constant.
 
-    >>> round(pearson(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])), 12)
+    >>> round(metric("pearson")(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0])), 12)
     1.0
-    >>> pearson(torch.tensor([0.1, 0.1, 0.1]), torch.tensor([1.0, 2.0, 3.0]))
+    >>> metric("pearson")(torch.tensor([0.1, 0.1, 0.1]), torch.tensor([1.0, 2.0, 3.0]))
     nan
     """
     var_x, var_y, cov, _ = _moments(sums)
@@ -111,7 +111,7 @@ def ccc(sums: Tensor) -> Tensor:
     The N - 1 convention differs by a factor inside: at n = 10 it moves the second decimal. NaN where both
     sides are the same constant.
 
-    >>> round(ccc(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0])), 12)
+    >>> round(metric("ccc")(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0])), 12)
     0.571428571429
     """
     var_x, var_y, cov, shift = _moments(sums)

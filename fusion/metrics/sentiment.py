@@ -72,7 +72,7 @@ def _not_below(values: Tensor) -> Tensor:
 def acc2_nonzero(sums: Tensor) -> Tensor:
     """Share of right signs among rows with target != 0; a prediction of 0 counts as negative.
 
-    >>> acc2_nonzero(torch.tensor([1.0, -1.0, 9.0]), torch.tensor([2.0, 2.0, 0.0]))
+    >>> metric("acc2_nonzero")(torch.tensor([1.0, -1.0, 9.0]), torch.tensor([2.0, 2.0, 0.0]))
     0.5
     """
     return classification.accuracy.finish(sums)
@@ -82,7 +82,7 @@ def acc2_nonzero(sums: Tensor) -> Tensor:
 def acc2_has_zero(sums: Tensor) -> Tensor:
     """Share of rows where prediction >= 0 agrees with target >= 0.
 
-    >>> acc2_has_zero(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([2.0, 2.0, 0.0]))
+    >>> metric("acc2_has_zero")(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([2.0, 2.0, 0.0]))
     0.6666666666666666
     """
     return classification.accuracy.finish(sums)
@@ -92,7 +92,7 @@ def acc2_has_zero(sums: Tensor) -> Tensor:
 def f1_nonzero(sums: Tensor) -> Tensor:
     """Weighted F1 of the two classes of `acc2_nonzero`.
 
-    >>> f1_nonzero(torch.tensor([1.0, -1.0, 9.0]), torch.tensor([2.0, -2.0, 0.0]))
+    >>> metric("f1_nonzero")(torch.tensor([1.0, -1.0, 9.0]), torch.tensor([2.0, -2.0, 0.0]))
     1.0
     """
     return classification.weighted_f1.finish(sums)
@@ -102,7 +102,7 @@ def f1_nonzero(sums: Tensor) -> Tensor:
 def f1_has_zero(sums: Tensor) -> Tensor:
     """Weighted F1 of the two classes of `acc2_has_zero`.
 
-    >>> f1_has_zero(torch.tensor([1.0, -1.0]), torch.tensor([0.0, -2.0]))
+    >>> metric("f1_has_zero")(torch.tensor([1.0, -1.0]), torch.tensor([0.0, -2.0]))
     1.0
     """
     return classification.weighted_f1.finish(sums)
@@ -112,7 +112,7 @@ def f1_has_zero(sums: Tensor) -> Tensor:
 def acc7(sums: Tensor) -> Tensor:
     """Agreement after clipping to +-3 and rounding halves to even.
 
-    >>> acc7(torch.tensor([2.5, 0.5]), torch.tensor([2.0, 1.0]))
+    >>> metric("acc7")(torch.tensor([2.5, 0.5]), torch.tensor([2.0, 1.0]))
     0.5
     """
     return ratio(sums)
@@ -122,7 +122,7 @@ def acc7(sums: Tensor) -> Tensor:
 def acc5(sums: Tensor) -> Tensor:
     """Agreement after clipping to +-2 and rounding halves to even.
 
-    >>> acc5(torch.tensor([2.9, 0.4]), torch.tensor([2.0, 1.0]))
+    >>> metric("acc5")(torch.tensor([2.9, 0.4]), torch.tensor([2.0, 1.0]))
     0.5
     """
     return ratio(sums)
@@ -132,7 +132,7 @@ def acc5(sums: Tensor) -> Tensor:
 def acc3(sums: Tensor) -> Tensor:
     """Agreement after clipping to +-1 and rounding halves to even.
 
-    >>> acc3(torch.tensor([2.9, 0.4]), torch.tensor([0.6, 1.0]))
+    >>> metric("acc3")(torch.tensor([2.9, 0.4]), torch.tensor([0.6, 1.0]))
     0.5
     """
     return ratio(sums)
@@ -142,7 +142,7 @@ def acc3(sums: Tensor) -> Tensor:
 def acc7_ceiling(sums: Tensor) -> Tensor:
     """Agreement in bins (0, 1], (1, 2], (2, ...) and their mirror, zero by itself.
 
-    >>> acc7_ceiling(torch.tensor([0.4, 0.4]), torch.tensor([0.9, 0.0]))
+    >>> metric("acc7_ceiling")(torch.tensor([0.4, 0.4]), torch.tensor([0.9, 0.0]))
     0.5
     """
     return ratio(sums)
@@ -152,7 +152,7 @@ def acc7_ceiling(sums: Tensor) -> Tensor:
 def sims_acc2(sums: Tensor) -> Tensor:
     """Two classes, <= 0 and > 0, after clipping to +-1.
 
-    >>> sims_acc2(torch.tensor([-0.2, 0.2]), torch.tensor([0.0, 0.0]))
+    >>> metric("sims_acc2")(torch.tensor([-0.2, 0.2]), torch.tensor([0.0, 0.0]))
     0.5
     """
     return ratio(sums)
@@ -162,7 +162,7 @@ def sims_acc2(sums: Tensor) -> Tensor:
 def sims_acc3(sums: Tensor) -> Tensor:
     """Three classes with edges -0.1 and 0.1 (right-closed), after clipping to +-1.
 
-    >>> sims_acc3(torch.tensor([-0.2, 0.05]), torch.tensor([-1.0, 0.1]))
+    >>> metric("sims_acc3")(torch.tensor([-0.2, 0.05]), torch.tensor([-1.0, 0.1]))
     1.0
     """
     return ratio(sums)
@@ -174,7 +174,7 @@ def sims_acc3(sums: Tensor) -> Tensor:
 def sims_acc5(sums: Tensor) -> Tensor:
     """Five classes with edges -0.7, -0.1, 0.1, 0.7 (right-closed), after clipping to +-1.
 
-    >>> sims_acc5(torch.tensor([-0.8, 0.8]), torch.tensor([-1.0, 0.6]))
+    >>> metric("sims_acc5")(torch.tensor([-0.8, 0.8]), torch.tensor([-1.0, 0.6]))
     0.5
     """
     return ratio(sums)
@@ -184,7 +184,7 @@ def sims_acc5(sums: Tensor) -> Tensor:
 def sims_f1(sums: Tensor) -> Tensor:
     """Weighted F1 of the two classes of `sims_acc2`.
 
-    >>> sims_f1(torch.tensor([-0.2, 0.2]), torch.tensor([0.0, 0.4]))
+    >>> metric("sims_f1")(torch.tensor([-0.2, 0.2]), torch.tensor([0.0, 0.4]))
     1.0
     """
     return classification.weighted_f1.finish(sums)
@@ -194,7 +194,7 @@ def sims_f1(sums: Tensor) -> Tensor:
 def sims_mae(sums: Tensor) -> Tensor:
     """Mean absolute error after clipping both sides to +-1.
 
-    >>> sims_mae(torch.tensor([-3.0, 0.5]), torch.tensor([-1.0, 1.0]))
+    >>> metric("sims_mae")(torch.tensor([-3.0, 0.5]), torch.tensor([-1.0, 1.0]))
     0.25
     """
     return ratio(sums)
@@ -204,7 +204,7 @@ def sims_mae(sums: Tensor) -> Tensor:
 def sims_pearson(sums: Tensor) -> Tensor:
     """Correlation after clipping both sides to +-1; NaN where one is constant.
 
-    >>> round(sims_pearson(torch.tensor([-3.0, 5.0]), torch.tensor([-1.0, 1.0])), 12)
+    >>> round(metric("sims_pearson")(torch.tensor([-3.0, 5.0]), torch.tensor([-1.0, 1.0])), 12)
     1.0
     """
     return regression.pearson.finish(sums)

@@ -63,7 +63,9 @@ class TestTheRegistry:
     def test_every_metric_has_an_example_that_holds(self, name):
         module = importlib.import_module(METRICS[name].partition(":")[0])
         text = textwrap.dedent(metric(name).doc)
-        example = doctest.DocTestParser().get_doctest(text, vars(module), name, None, 0)
+        assert f'metric("{name}")(' in text, "called as metrics are, not as the formula is"
+        names = {**vars(module), "metric": metric}
+        example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
         result = doctest.DocTestRunner().run(example)
         assert (result.attempted > 0, result.failed) == (True, 0)
 
