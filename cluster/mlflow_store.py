@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cluster import storage
-from cluster.errors import ConfigError
 from cluster.redaction import redacted
 
 T = TypeVar("T")
@@ -213,20 +212,18 @@ def _texts(tags: Mapping[str, str]) -> dict[str, str]:
     return {taken(key): redacted(value)[:MAX_TAG_LENGTH] for key, value in tags.items()}
 
 
-def tracking_uri(root: str) -> str:
+def tracking_uri(root: str) -> str | None:
     """Where runs of a root are recorded.
 
-    Raises:
-        ConfigError: a remote root without MLFLOW_TRACKING_URI; an sqlite file beside it would silently
-            become a folder of this machine.
+    Returns:
+        What MLFLOW_TRACKING_URI names, else a database under a local root. None for a remote root: a
+        database beside it would silently become a folder of this machine.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
     if not storage.is_local(root):
-        raise ConfigError(
-            f"{root} is remote: set MLFLOW_TRACKING_URI to a tracking server, or type --no-tracking"
-        )
+        return None
     path = storage.filesystem(storage.absolute(root))[1]
     os.makedirs(path, exist_ok=True)
     return f"sqlite:///{path}/mlflow.db"

@@ -2,17 +2,17 @@
 
 What travels: the sources of the four packages and the job's config as one JSON file. The cluster's machines
 install what the metadata asks for, unless their image has it already. A job runs once: whoever submitted it
-submits it again, and it does what is missing.
+submits it again, and it does what is missing; while it runs, the same command finds it.
 """
 
 import asyncio
 import contextlib
-import datetime
+import hashlib
+import itertools
 import json
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +45,37 @@ class Entrypoint:
         return {name: value for name, value in asked.items() if value}
 
 
-def new_submission_id(job: str) -> str:
-    """A name that sorts by time and says what runs, such as ``affuse-encode-20260102-030405-1f2e``."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return f"affuse-{job}-{now}-{uuid.uuid4().hex[:4]}"
+@dataclass(frozen=True)
+class Known:
+    """What a cluster knows of one command: its jobs are the same words with the same config."""
+
+    running: str | None
+    """Submission id of the one that runs or waits."""
+
+    next_id: str
+    """Id of the next one, such as ``affuse-encode-1f2e3d4c-2``; two who submit it at once name it alike."""
+
+
+def known(client: Any, words: Sequence[str], config: Mapping[str, Any]) -> Known:
+    """Look for jobs of the same command, of which a second one at the same time would gain nothing.
+
+    Raises:
+        SubmissionError: the cluster did not answer.
+    """
+    digest = digest_of(words, config)
+    with refusals("the cluster did not answer"):
+        jobs = [job for job in client.list_jobs() if job.submission_id]
+    same = [job for job in jobs if (job.metadata or {}).get("command") == digest]
+    running = [job.submission_id for job in same if str(job.status) not in TERMINAL]
+    taken = {job.submission_id for job in jobs}
+    ids = (f"{PROJECT}-{'-'.join(words)}-{digest}-{number}" for number in itertools.count(1))
+    return Known(next(iter(running), None), next(name for name in ids if name not in taken))
+
+
+def digest_of(words: Sequence[str], config: Mapping[str, Any]) -> str:
+    """What two submissions of one command have in common."""
+    text = json.dumps([list(words), config], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def submit(
@@ -90,7 +117,11 @@ def submit(
                     entrypoint=" ".join(["python -m jobs", *words, "--config", CONFIG_FILE]),
                     submission_id=submission_id,
                     runtime_env=environment,
-                    metadata={"project": PROJECT, "job": words[0]},
+                    metadata={
+                        "project": PROJECT,
+                        "job": words[0],
+                        "command": digest_of(words, config),
+                    },
                     **entrypoint.arguments(),
                 )
             )

@@ -36,15 +36,15 @@ def run_tracker(
         folder: of the run, e.g. ``<root>/runs/<run>``.
         enabled: a tracker that is not does nothing and imports nothing.
         parent: the run that this one is nested in.
-
-    Raises:
-        ConfigError: a remote root without MLFLOW_TRACKING_URI.
     """
-    if not enabled:
+    root = storage.absolute(root)
+    uri = tracking_uri(root) if enabled else None
+    if uri is None:
+        if enabled:
+            print(f"MLflow: off; {root} is remote and MLFLOW_TRACKING_URI names no server")
         yield Tracker(None, folder)
         return
-    root = storage.absolute(root)
-    tracker = Tracker(Projection(root, tracking_uri(root)), folder, parent=parent)
+    tracker = Tracker(Projection(root, uri), folder, parent=parent)
     try:
         yield tracker
     except KeyboardInterrupt:

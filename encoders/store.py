@@ -39,6 +39,21 @@ _UNSAFE_FALLBACK = "pytorch_model.bin"
 """Some models were never published as safetensors; torch then reads this with ``weights_only``."""
 
 
+def default_store(root: str) -> str:
+    """Store of a job that names none: this machine's own, or one that all machines see, beside a remote root.
+
+    >>> default_store("s3://bucket/mine")
+    's3://bucket/store'
+    >>> default_store("data/mine")
+    '~/.cache/affuse/store'
+    """
+    if storage.is_local(root):
+        return DEFAULT_STORE
+    scheme, _, path = root.rstrip("/").partition("://")
+    above, below_something, _ = path.rpartition("/")
+    return f"{scheme}://{above if below_something else path}/store"
+
+
 @dataclass(frozen=True)
 class Mirrored:
     """Outcome of mirroring one artefact."""

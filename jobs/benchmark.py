@@ -25,13 +25,12 @@ from cluster.errors import ConfigError, PlanError
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import Place
-from encoders.store import DEFAULT_STORE
 from jobs.benchmarking.plain_script import Plain, measure_plain
 from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work
-from jobs.stream.selection import chosen_work, models_gb
+from jobs.stream.selection import chosen_store, chosen_work, models_gb
 from jobs.stream.sink import FeatureSink
 
 
@@ -54,8 +53,8 @@ class EncodeConfig:
     rounds: int = 3
     """Rounds of measurements, each kind in turn; medians over the rounds are printed."""
 
-    store: Place = DEFAULT_STORE
-    """Folder or bucket of the pretrained weights."""
+    store: Place | None = None
+    """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
 
     json: Place | None = None
     """File for the figures as JSON."""
@@ -89,7 +88,8 @@ def main(config: EncodeConfig) -> None:
     out = None if config.json is None else storage.absolute(config.json)
     if out is not None:
         check_outputs([out], record_of(out), overwrite=config.overwrite)
-    work = chosen_work(root, config.encoders, config.transcriber, config.store)
+    store = chosen_store(config.store, root)
+    work = chosen_work(root, config.encoders, config.transcriber, store)
     tasks = measured_tasks(units(root), work, config.clips)
     models = models_gb(work)
     capacity = local_capacity(config.session)

@@ -15,7 +15,7 @@ Writes: <root>/features/<encoder>-<fingerprint>/        (cluster.tables.FEATURES
 
 Laptop:   affuse encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse encode --root data/mosei --encoders wav2vec2_base:layers=all --workers.actors 1
-Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base --no-tracking
+Cluster:  affuse submit --address URL -- encode --root s3://bucket/mosei --encoders bert_base
 """
 
 import functools
@@ -34,7 +34,6 @@ from cluster.settings import Place
 from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
 from encoders.spec import Descriptor
-from encoders.store import DEFAULT_STORE
 from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.features import current_rows, read_features
@@ -55,7 +54,7 @@ from jobs.stream.pending import (
 from jobs.stream.progress import Progress, check_early, clock, conclude
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
-from jobs.stream.selection import chosen_work, encoder_table, models_gb
+from jobs.stream.selection import chosen_store, chosen_work, encoder_table, models_gb
 from jobs.stream.sink import FeatureSink
 
 AGAIN = "; --retry-failed tries them again"
@@ -77,8 +76,8 @@ class Config:
     views: int = 0
     """Number of augmented views of each clip outside the test split, for training (not of text)."""
 
-    store: Place = DEFAULT_STORE
-    """Folder or bucket of the pretrained weights (``affuse models`` fills it)."""
+    store: Place | None = None
+    """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
 
     list: bool = False
     """Print the table of encoders and stop."""
@@ -128,7 +127,8 @@ def main(config: Config) -> None:
     root = storage.absolute(config.root)
     dataset = read_dataset(root)
     refs = units(root)
-    work = chosen_work(root, config.encoders, config.transcriber, config.store, views=config.views)
+    store = chosen_store(config.store, root)
+    work = chosen_work(root, config.encoders, config.transcriber, store, views=config.views)
     recall_former(root, work, refs)
     tasks = missing_tasks(root, work, refs)
     if config.retry_failed:

@@ -28,7 +28,7 @@ from cluster.resources import WorkersConfig, plan_stream
 from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
-from encoders.store import DEFAULT_STORE, local_paths
+from encoders.store import local_paths
 from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import UnitRef, units
@@ -50,7 +50,7 @@ from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, 
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
-from jobs.stream.selection import models_gb
+from jobs.stream.selection import chosen_store, models_gb
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -84,8 +84,8 @@ class Config:
     transcriber: str | None = None
     """Transcriber for clips that have no text, where the bundle brings none."""
 
-    store: Place = DEFAULT_STORE
-    """Folder or bucket of the pretrained weights."""
+    store: Place | None = None
+    """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
 
     max_failed_share: float = 0.2
     """Share of clips that may fail [0..1]. Above it the job ends with status 1, from 100 clips on at once."""
@@ -188,6 +188,7 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         out=None,
         name=work_folder.SCORES,
         bundle=config.bundle if bundle.uri is None else bundle.uri,
+        store=store_of(config),
         source="clips",
     )
     try:
@@ -282,7 +283,12 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
 
 def work_of(config: Config, bundle: Bundle) -> Work:
     """The encoders of the bundle; their weights are found before anything starts."""
-    store = storage.absolute(config.store)
+    store = storage.absolute(store_of(config))
     for item in (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])):
         local_paths(item.weights, store)
     return Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store)
+
+
+def store_of(config: Config) -> str:
+    """Store of the weights; files have no root, so that of the bundle says which store all machines see."""
+    return chosen_store(config.store, config.root or config.bundle.partition("/bundles/")[0])

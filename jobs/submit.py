@@ -4,7 +4,7 @@ Reads:  the checkout, the job's flags, and the token of the cluster
 Writes: nothing here; the job writes below its root, which every machine of the cluster must see
 
 Tunnel:  ssh -N -L 8265:127.0.0.1:8265 HEAD
-Submit:  affuse submit --token-path token -- encode --root s3://bucket/mine --encoders bert_base --no-tracking
+Submit:  affuse submit --token-path token -- encode --root s3://bucket/mine --encoders bert_base
 Return:  affuse submit --token-path token --attach ID
 Stop:    affuse submit --token-path token --stop ID
 """
@@ -39,7 +39,7 @@ class Config:
     """Copy the log of the job until it ends, and exit with its status; else return once it is accepted."""
 
     submission_id: str | None = None
-    """Name of the job on the cluster; by default its kind and the time."""
+    """Name of the job on the cluster; by default its kind, the hash of its command, and a number."""
 
     attach: str | None = None
     """Follow the job of this submission id again instead of submitting."""
@@ -105,7 +105,7 @@ def main(config: Config) -> None:
     assert name is not None
     if config.follow:
         sys.exit(watch(client, name, config))
-    print(f"submitted {name}; type: affuse submit --address {config.address} --attach {name}")
+    print(f"{name} goes on; type: affuse submit --address {config.address} --attach {name}")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,11 @@ def flag(key: str) -> str:
 
 
 def send(client: Any, job: Job, config: Config) -> str:
-    """Submit, and print what is sent and what is installed."""
+    """Submit, and print what is sent and what is installed; a command that runs already is found instead."""
+    known = submission.known(client, job.words, job.values)
+    if known.running is not None and config.submission_id in (None, known.running):
+        print(f"{known.running} is this command and has not ended: no second one is started")
+        return known.running
     packages: list[str] = []
     if config.pip:
         extras = sorted({*config.extras, *shipping.extras_for(job.places)})
@@ -208,7 +212,7 @@ def send(client: Any, job: Job, config: Config) -> str:
         client,
         job.words,
         job.values,
-        submission_id=config.submission_id or submission.new_submission_id("-".join(job.words)),
+        submission_id=config.submission_id or known.next_id,
         packages=packages,
         env=config.env,
         entrypoint=Entrypoint(

@@ -6,7 +6,7 @@ Writes: <root>/runs/<run>/  config.json, summary.json, history.jsonl, and for ea
 
 Laptop:   affuse train --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject
 One GPU:  affuse train --root data/mosei --inputs roberta_base wavlm_base --net lmf --workers 1 --seeds 0 1 2
-Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs bert_base --no-tracking
+Cluster:  affuse submit --address URL -- train --root s3://bucket/mosei --inputs bert_base
 """
 
 import json

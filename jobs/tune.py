@@ -6,7 +6,7 @@ Writes: <root>/runs/<run>/  config.json, space.json, trials/, trials.parquet, im
 
 Laptop:   affuse tune --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject --trials 50
 Space:    affuse tune --root data/ravdess --inputs minilm egemaps --folds subject --space space.yaml
-Cluster:  affuse submit --address URL -- tune --root s3://bucket/mosei --inputs bert_base --no-tracking
+Cluster:  affuse submit --address URL -- tune --root s3://bucket/mosei --inputs bert_base
 
 A space in five lines of YAML (a list: one of these; a range: int, float or log; else fixed):
     net: [lmf, gated]

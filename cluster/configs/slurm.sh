@@ -36,6 +36,7 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 
+# The address is said: the job would otherwise start a Ray of its own beside the cluster.
 # CPUs and GPUs are said: Ray would otherwise take the whole node, whatever Slurm gave.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
     ray symmetric-run \
@@ -45,4 +46,4 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
     --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
     --dashboard-host=127.0.0.1 \
     --disable-usage-stats \
-    -- affuse "$@"
+    -- env RAY_ADDRESS="$head:6379" affuse "$@"

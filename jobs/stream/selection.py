@@ -8,7 +8,7 @@ from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import describe, find
 from encoders.spec import Descriptor, View
-from encoders.store import local_paths
+from encoders.store import default_store, local_paths
 from jobs.catalog.manifest import read_manifest
 from jobs.stream.job import Work
 
@@ -35,6 +35,16 @@ def encoder_table() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def chosen_store(named: str | None, root: str) -> str:
+    """Store of the weights: the one that was named, else the default of the root, said where it is remote."""
+    if named is not None:
+        return named
+    store = default_store(root)
+    if not storage.is_local(store):
+        print(f"weights: {store}, beside the remote root; --store names another")
+    return store
 
 
 def chosen_work(

@@ -17,6 +17,7 @@ class Details(SimpleNamespace):
     status: str
     start_time = 0
     message = ""
+    metadata = None
     driver_exit_code = None
 
 
@@ -165,10 +166,59 @@ class TestWhatTravels:
         with pytest.raises(SubmissionError, match=r"affuse-x was refused: ValueError: id is taken"):
             self.submit(FakeClient(refuse=refuse))
 
-    def test_submission_ids_say_what_runs_and_never_repeat(self):
-        ids = {submission.new_submission_id("encode") for _ in range(20)}
-        assert len(ids) > 15
-        assert all(name.startswith("affuse-encode-20") for name in ids)
+
+class TestTheSameCommandAgain:
+    WORDS, CONFIG = ("features", "import"), {"root": "s3://b", "rate": 1.0}
+
+    def known(self, *jobs, words=WORDS, config=CONFIG):
+        client = FakeClient()
+        found = [
+            Details(submission_id=name, status=status, metadata=metadata)
+            for name, status, metadata in jobs
+        ]
+        client.list_jobs = lambda: found
+        return submission.known(client, words, config)
+
+    def sent(self, words=WORDS, config=CONFIG):
+        client = FakeClient()
+        submission.submit(
+            client, words, config, submission_id="x", packages=[], env={}, entrypoint=Entrypoint()
+        )
+        return client.sent["metadata"]
+
+    @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+    def test_a_command_that_runs_or_waits_is_found(self, status):
+        assert self.known(("a", status, self.sent())).running == "a"
+
+    @pytest.mark.parametrize("status", submission.TERMINAL)
+    def test_one_that_ended_is_submitted_again_and_its_id_counts_on(self, status):
+        first = self.known().next_id
+        assert first.startswith("affuse-features-import-")
+        assert first.endswith("-1")
+        after = self.known((first, status, self.sent()))
+        assert after.running is None
+        assert after.next_id == first.removesuffix("1") + "2"
+
+    @pytest.mark.parametrize(
+        ("words", "config"),
+        [(("features", "export"), CONFIG), (WORDS, CONFIG | {"rate": 2.0}), (WORDS, {})],
+    )
+    def test_another_command_is_another_job(self, words, config):
+        other = self.known(("a", "RUNNING", self.sent(words, config)))
+        assert other.running is None
+        assert other.next_id != self.known(words=words, config=config).next_id
+
+    def test_jobs_of_others_and_of_no_submission_are_passed_over(self):
+        assert (
+            self.known(
+                ("a", "RUNNING", None), (None, "RUNNING", None), ("b", "RUNNING", {})
+            ).running
+            is None
+        )
+
+    def test_order_in_the_config_makes_no_difference(self):
+        turned = dict(reversed(self.CONFIG.items()))
+        assert self.known(("a", "RUNNING", self.sent(config=turned))).running == "a"
 
 
 class TestFollowing:

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import mlflow_store, storage, tracking
-from cluster.errors import ConfigError
 from cluster.mlflow_store import taken
 from cluster.tracking import run_tracker
 
@@ -111,10 +110,21 @@ class TestGoingOn:
 
 
 class TestWhere:
-    def test_a_remote_root_without_a_server_is_refused(self, monkeypatch):
+    def test_a_remote_root_without_a_server_is_not_recorded_and_one_line_says_so(
+        self, monkeypatch, capsys
+    ):
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        with pytest.raises(ConfigError, match="s3://bucket/x is remote: set MLFLOW_TRACKING_URI"):
-            tracking.tracking_uri("s3://bucket/x")
+        with run_tracker("s3://bucket/x", "s3://bucket/x/runs/r") as tracker:
+            tracker.start("r", {}, kind="train")
+        assert tracker.run_id is None
+        assert capsys.readouterr().out == (
+            "MLflow: off; s3://bucket/x is remote and MLFLOW_TRACKING_URI names no server\n"
+        )
+
+    def test_nothing_is_said_where_it_was_switched_off(self, capsys):
+        with run_tracker("s3://bucket/x", "s3://bucket/x/runs/r", enabled=False):
+            pass
+        assert capsys.readouterr().out == ""
 
     def test_the_environment_names_the_server(self, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")

@@ -25,6 +25,26 @@ def hub(uri="hf://owner/name@0123abc"):
     return Weights(name="model", uri=uri, sha256=None, licence="MIT", size_mb=0.1)
 
 
+class TestWhere:
+    @pytest.mark.parametrize(
+        ("root", "expected"),
+        [
+            ("data/mine", store.DEFAULT_STORE),
+            ("/data/mine/", store.DEFAULT_STORE),
+            ("file:///mnt/mine", store.DEFAULT_STORE),
+            ("", store.DEFAULT_STORE),
+            ("s3://bucket/mine", "s3://bucket/store"),
+            ("s3://bucket/mine/", "s3://bucket/store"),
+            ("gs://bucket/a/b", "gs://bucket/a/store"),
+            ("s3://bucket", "s3://bucket/store"),
+            ("s3://bucket/", "s3://bucket/store"),
+            ("memory:///mine", "memory:///store"),
+        ],
+    )
+    def test_a_remote_root_has_its_store_beside_it_where_all_machines_see_it(self, root, expected):
+        assert store.default_store(root) == expected
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """A package index on disk with one wheel that explodes when run."""

@@ -71,16 +71,6 @@ def test_pages_that_show_commands_are_read(page):
     assert page in {where for where, _ in SHOWN}
 
 
-@pytest.mark.parametrize(("where", "words"), SHOWN, ids=lambda part: str(part)[:60])
-def test_a_shown_command_for_a_bucket_says_where_it_is_tracked(where, words):
-    """MLflow beside a bucket is refused, so that such a command would not work as it is shown."""
-    config, environment = parsed(words), {}
-    if words[0] == "submit" and config.command:
-        config, environment = parsed(config.command), config.env
-    if "://" in getattr(config, "root", "") and getattr(config, "tracking", False):
-        assert "MLFLOW_TRACKING_URI" in environment
-
-
 @pytest.fixture(scope="module")
 def flags():
     """Every flag of every job, as typed."""

@@ -175,7 +175,7 @@ class TestMain:
     @pytest.fixture
     def cluster(self, monkeypatch, toy):
         """A cluster that accepts everything and whose job ends as the test says."""
-        cluster = SimpleNamespace(details=None, sent=None, log="hello\n")
+        cluster = SimpleNamespace(details=None, sent=None, log="hello\n", running=None)
 
         def accept(client, words, config, **arguments):
             cluster.sent = (words, config, arguments)
@@ -190,6 +190,9 @@ class TestMain:
         monkeypatch.setattr(jobs_api, "connect", lambda *arguments: object())
         monkeypatch.setattr(jobs_api, "read_token", lambda *arguments: "t")
         monkeypatch.setattr(submission, "submit", accept)
+        monkeypatch.setattr(
+            submission, "known", lambda *command: submission.Known(cluster.running, "toy-1")
+        )
         monkeypatch.setattr(submission, "follow", follow)
         monkeypatch.setattr(submission, "stop", lambda client, name: "STOPPED")
         return cluster
@@ -218,6 +221,21 @@ class TestMain:
     def test_a_job_that_never_started_exits_with_1(self, cluster):
         cluster.details = self.ended("FAILED", "runtime environment failed")
         assert self.exit_of(["--", "toy", "--root", "/d"]) == 1
+
+    def test_the_same_command_follows_the_job_that_runs_and_sends_nothing(self, cluster, capsys):
+        cluster.running, cluster.details = "first", self.ended("SUCCEEDED")
+        assert self.exit_of(["--", "toy", "--root", "/d"]) == 0
+        said = capsys.readouterr().out
+        assert "first is this command and has not ended: no second one is started" in said
+        assert said.endswith("first: SUCCEEDED\n")
+        assert cluster.sent is None
+
+    def test_a_second_one_is_started_where_it_is_given_a_name(self, cluster):
+        cluster.running = "first"
+        assert (
+            self.exit_of(["--no-follow", "--submission-id", "n", "--", "toy", "--root", "/d"]) == 0
+        )
+        assert cluster.sent[2]["submission_id"] == "n"
 
     def test_the_keyboard_leaves_the_job_running_and_says_how_to_return(self, cluster, capsys):
         cluster.details = KeyboardInterrupt()
