@@ -17,6 +17,7 @@ from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask
 from jobs.stream.memory import private_mb, release_memory
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.rows import report_row, task_of
+from jobs.stream.tries import Tries
 from jobs.stream.watch import Hands, Watch
 from jobs.stream.workbench import Workbench
 
@@ -36,8 +37,8 @@ class UnitEncoder:
     its place.
     """
 
-    def __init__(self, job: StreamJob) -> None:
-        self.job = job
+    def __init__(self, job: StreamJob, tries: Tries) -> None:
+        self.job, self.tries = job, tries
         self.hands = Hands(Watch(last_resort=True))
         with self.hands.watch.within(MODELS_LIMIT_S):
             self.bench = Workbench(
@@ -57,7 +58,7 @@ class UnitEncoder:
         if lost is not None:
             return report_row(lost)
         task = task_of(row)
-        outcome = self.guarded(lambda: self._unit(task, row))
+        outcome = self.guarded(lambda: self._begun(task, row))
         if isinstance(outcome, WorkerFaultError):
             outcome = lost_report(task, outcome)
         return report_row(outcome)
@@ -78,6 +79,16 @@ class UnitEncoder:
                 ending.daemon = True
                 ending.start()
             return fault
+
+    def _begun(self, task: UnitTask, row: pa.Table) -> UnitReport:
+        """The report on a unit, unless it has killed too many workers to be begun again."""
+        fatal = self.tries.begin("encoding", task.ref.unit)
+        if fatal is not None:
+            return lost_report(task, fatal)
+        try:
+            return self._unit(task, row)
+        finally:
+            self.tries.end("encoding", task.ref.unit)
 
     def _unit(self, task: UnitTask, row: pa.Table) -> UnitReport:
         (clips,) = buffers(row["clips"].chunk(0))

@@ -19,36 +19,40 @@ from jobs.stream.job import DecodingConfig, StreamJob, Todo, UnitTask, Work, fac
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.memory import private_mb
 from jobs.stream.rows import tasks_of, unit_row
+from jobs.stream.tries import Tries
 from jobs.stream.watch import Watch
 
 
-def decode_span(batch: pa.Table, job: StreamJob) -> Iterator[pa.Table]:
+def decode_span(batch: pa.Table, job: StreamJob, tries: Tries) -> Iterator[pa.Table]:
     """Decode the units of a span, one row as soon as it is ready."""
     for task in tasks_of(batch):
-        begun = time.perf_counter()
-        rows: list[dict[str, Any]] = []
-        clips = pa.py_buffer(b"")
-        lost = None
-        try:
-            with _watch().within(job.stall_limit_s):
-                rows = rows_of(task)
-            limits = (decode_limit_s(job.decoding, row["duration_s"]) for row in rows)
-            with _watch().within(job.stall_limit_s + sum(limits)):
-                decoded = decode_rows(job.work, task.todo, rows, decoder_of(job.decoding))
-            lost = machines_fault(decoded)
-            clips = pack(decoded, job.work.needs(task.todo))
-        except Exception as error:  # noqa: BLE001 (the span's other units go on)
-            lost = of_unit(error)
-        if lost is not None:
-            rows, clips = [], pa.py_buffer(b"")
-        yield unit_row(
-            task,
-            facts_of(rows),
-            clips,
-            decode_s=time.perf_counter() - begun,
-            decode_mb=private_mb(),
-            lost=None if lost is None else lost_report(task, lost),
-        )
+        lost = tries.begin("decoding", task.ref.unit)
+        yield _decoded(task, job) if lost is None else _lost_row(task, lost)
+        tries.end("decoding", task.ref.unit)  # its row has left this process
+
+
+def _decoded(task: UnitTask, job: StreamJob) -> pa.Table:
+    begun = time.perf_counter()
+    try:
+        with _watch().within(job.stall_limit_s):
+            rows = rows_of(task)
+        limits = (decode_limit_s(job.decoding, row["duration_s"]) for row in rows)
+        with _watch().within(job.stall_limit_s + sum(limits)):
+            decoded = decode_rows(job.work, task.todo, rows, decoder_of(job.decoding))
+        if (fault := machines_fault(decoded)) is not None:
+            return _lost_row(task, fault)
+        clips = pack(decoded, job.work.needs(task.todo))
+    except Exception as error:  # noqa: BLE001 (the span's other units go on)
+        return _lost_row(task, of_unit(error))
+    seconds = time.perf_counter() - begun
+    return unit_row(
+        task, facts_of(rows), clips, decode_s=seconds, decode_mb=private_mb(), lost=None
+    )
+
+
+def _lost_row(task: UnitTask, fault: WorkerFaultError) -> pa.Table:
+    report = lost_report(task, fault)
+    return unit_row(task, [], pa.py_buffer(b""), decode_s=0.0, decode_mb=private_mb(), lost=report)
 
 
 def machines_fault(decoded: Sequence[Decoded]) -> WorkerFaultError | None:

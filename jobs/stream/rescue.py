@@ -21,6 +21,7 @@ from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, facts_o
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.pace import SLACK
 from jobs.stream.result_rows import error_rows, failure_reasons, joined
+from jobs.stream.tries import Tries
 from jobs.stream.watch import last_resort_s
 
 START_LIMIT_S = 600.0
@@ -166,7 +167,7 @@ class _Ward:
     def _started(self) -> Any:
         import ray
 
-        worker = self._remote.remote(self.job)
+        worker = self._remote.remote(self.job, Tries())
         try:
             ray.get(worker.ready.remote(), timeout=START_LIMIT_S)
         except ray.exceptions.GetTimeoutError:
