@@ -34,7 +34,7 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.predictions import HeldOut, align
+from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging, check_resamples
@@ -43,6 +43,7 @@ from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
+from jobs.training.parts import is_known
 from jobs.training.targets import encode_targets
 
 
@@ -166,9 +167,17 @@ def test_rows(root: str, members: Sequence[MemberNets], name: str, task: Task) -
     """Predictions of every member for the test rows with a known target."""
     rows = {}
     for member in members:
-        predicted = predict_member(member, load_test(root, member.card, name).feed, name, task)
-        known = ~np.isnan(predicted.target).all(1)
-        rows[member.name] = predicted.rows(known)
+        feed = load_test(root, member.card, name).feed
+        scores, present = predict_member(member, feed, name, task)
+        known, target = feed.clips.known[name], feed.clips.targets[name].double()
+        target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
+        kept = present & is_known(known)
+        rows[member.name] = MemberRows(
+            clip_id=feed.clips.clip_id[kept],
+            fold=np.zeros(int(kept.sum()), np.int64),
+            target=target.numpy()[kept],
+            scores=scores[kept],
+        )
     return align(rows, task)
 
 

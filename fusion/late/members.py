@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
@@ -145,6 +146,40 @@ def probabilities(
     if kind == "classification":
         return scores.exp()
     return torch.sigmoid(scores) if kind == "multilabel" else scores
+
+
+def mean_of_seeds(
+    scores: Sequence[Float[np.ndarray, "row outputs"]], kind: Kind
+) -> Float[np.ndarray, "row outputs"]:
+    """Scores of several seeds as those of one member: the mean of probabilities, or of values."""
+    mean = np.mean([to_mean_space(one, kind) for one in scores], axis=0)
+    return from_mean_space(mean, kind)
+
+
+def to_mean_space(
+    scores: Float[np.ndarray, "row outputs"], kind: Kind
+) -> Float[np.ndarray, "row outputs"]:
+    """Scores as what is averaged over seeds: probabilities of classes or labels, or values."""
+    if kind == "classification":
+        shifted = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(1, keepdims=True))
+    if kind == "multilabel":
+        return np.asarray(1 / (1 + np.exp(-scores)))
+    return scores
+
+
+def from_mean_space(
+    mean: Float[np.ndarray, "row outputs"], kind: Kind
+) -> Float[np.ndarray, "row outputs"]:
+    """The scores whose probabilities (values) these are."""
+    # A float64 softmax can reach 0 exactly; the log needs a floor far below any real probability.
+    floor = 1e-30
+    if kind == "classification":
+        return np.asarray(np.log(np.maximum(mean, floor)))
+    if kind == "multilabel":
+        clipped = np.clip(mean, floor, 1 - 1e-16)
+        return np.asarray(np.log(clipped) - np.log1p(-clipped))
+    return mean
 
 
 def prior(kind: Kind, target: Shaped[Tensor, "row ..."], outputs: int) -> Float[Tensor, " outputs"]:

@@ -29,7 +29,7 @@ from encoders.spec import Clip, Descriptor, FramePolicy, Frames, Needs, Transcri
 from encoders.store import local_paths
 from jobs.catalog.manifest import read_unit
 from jobs.stream.batcher import Batcher
-from jobs.stream.clip_buffer import source_of
+from jobs.stream.decode import source_of
 from jobs.stream.job import StreamJob, UnitTask, Work
 from jobs.stream.result_rows import has_modality
 

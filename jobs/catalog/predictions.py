@@ -17,7 +17,7 @@ from torch import Tensor
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, SchemaError, TestSplitError
 from cluster.tables import PREDICTIONS
-from fusion.late.members import Members, prior
+from fusion.late.members import Members, from_mean_space, prior, to_mean_space
 from fusion.tasks import Kind, Task
 from jobs.catalog import layout
 
@@ -189,15 +189,6 @@ class MemberRows:
     scores: np.ndarray
     """[row outputs]."""
 
-    def rows(self, index: np.ndarray) -> "MemberRows":
-        """Some of the rows (an index or a boolean mask)."""
-        return MemberRows(
-            clip_id=self.clip_id[index],
-            fold=self.fold[index],
-            target=self.target[index],
-            scores=self.scores[index],
-        )
-
 
 def seeds_averaged(table: pa.Table, task: Task) -> MemberRows:
     """Mean over the seeds of each clip: of probabilities, or of values for a regression."""
@@ -207,13 +198,13 @@ def seeds_averaged(table: pa.Table, task: Task) -> MemberRows:
     target = matrix(table["target"], task.outputs if task.kind == "multilabel" else 1)
     unique, first, inverse = np.unique(clip_id, return_index=True, return_inverse=True)
     total = np.zeros((len(unique), scores.shape[1]))
-    np.add.at(total, inverse, _to_mean_space(scores, task.kind))
+    np.add.at(total, inverse, to_mean_space(scores, task.kind))
     mean = total / np.bincount(inverse)[:, None]
     return MemberRows(
         clip_id=unique,
         fold=table["fold"].to_numpy()[first],
         target=target[first],
-        scores=_from_mean_space(mean, task.kind),
+        scores=from_mean_space(mean, task.kind),
     )
 
 
@@ -237,12 +228,6 @@ def with_priors(table: pa.Table, task: Task) -> pa.Table:
     offsets = pa.array(np.arange(len(silent) + 1, dtype=np.int32) * task.outputs)
     column = pa.ListArray.from_arrays(offsets, pa.array(scores.reshape(-1)))
     return table.set_column(table.column_names.index("scores"), "scores", column)
-
-
-def mean_of_seeds(scores: Sequence[np.ndarray], kind: Kind) -> np.ndarray:
-    """Scores [row outputs] of several seeds on the same rows as those of one member."""
-    mean = np.mean([_to_mean_space(one, kind) for one in scores], axis=0)
-    return _from_mean_space(mean, kind)
 
 
 def align(rows: Mapping[str, MemberRows], task: Task) -> HeldOut:
@@ -299,23 +284,3 @@ def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
     if len(values) != len(flat) * width:
         raise SchemaError(f"{len(flat)} rows hold {len(values)} numbers, expected {width} a row")
     return np.asarray(values, np.float64).reshape(len(flat), width)
-
-
-def _to_mean_space(scores: np.ndarray, kind: Kind) -> np.ndarray:
-    if kind == "classification":
-        shifted = np.exp(scores - scores.max(1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(1, keepdims=True))
-    if kind == "multilabel":
-        return np.asarray(1 / (1 + np.exp(-scores)))
-    return scores
-
-
-def _from_mean_space(mean: np.ndarray, kind: Kind) -> np.ndarray:
-    # A float64 softmax can reach 0 exactly; the log needs a floor far below any real probability.
-    floor = 1e-30
-    if kind == "classification":
-        return np.asarray(np.log(np.maximum(mean, floor)))
-    if kind == "multilabel":
-        clipped = np.clip(mean, floor, 1 - 1e-16)
-        return np.asarray(np.log(clipped) - np.log1p(-clipped))
-    return mean

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
+from jobs.interop.cells import is_text
 from jobs.interop.spreadsheet import harmless
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
@@ -35,14 +36,9 @@ class Files(Preparation):
 
     def collect(self) -> Collected:
         """One row a file."""
-        return collected(self.files)
-
-
-def collected(files: Sequence[str]) -> Collected:
-    """Media files without labels, one row a file."""
-    names = names_of(files)
-    rows = [Row(name=names[file], **media(file)) for file in files]
-    return Collected(name="files", licence="not stated", tasks={}, rows=rows)
+        names = names_of(self.files)
+        rows = [Row(name=names[file], **media(file)) for file in self.files]
+        return Collected(name="files", licence="not stated", tasks={}, rows=rows)
 
 
 def names_of(files: Sequence[str]) -> dict[str, str]:
@@ -75,7 +71,7 @@ def found_files(texts: Sequence[str]) -> list[str]:
     """Absolute paths or URIs of the media files that are meant, each once.
 
     Raises:
-        NotPreparedError: a file, folder or pattern that holds nothing.
+        NotPreparedError: a file, folder or pattern that holds nothing, or a name that is no text.
     """
     found: list[str] = []
     for text in texts:
@@ -93,6 +89,8 @@ def found_files(texts: Sequence[str]) -> list[str]:
         if not matched:
             raise NotPreparedError(f"{text}: there is no such file, or no media in it")
         found += sorted(matched)
+    if broken := [file for file in found if not is_text(file)]:
+        raise NotPreparedError(f"{broken[0]}: the name holds bytes that are no text; rename it")
     return list(dict.fromkeys(found))
 
 

@@ -1,15 +1,16 @@
 """A few files scored in this process: no Ray, and one decoded clip in memory at a time."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 
-from jobs.preparing import probing
-from jobs.preparing.rows import checked, clips_of
-from jobs.scoring.files import collected
+from cluster.errors import MediaError
+from encoders.media import ClipSource, Decoder, Source
+from jobs.preparing.adapter import clip_id, media
+from jobs.scoring.files import names_of
 from jobs.scoring.scorer import Scorer
-from jobs.stream.decode import decode_rows, decoder_of
+from jobs.stream.decode import decode_clip, decoder_of
 from jobs.stream.faults import Kind, WorkerFaultError
 from jobs.stream.job import DecodingConfig, UnitResult, Work
 from jobs.stream.result_rows import error_rows, joined
@@ -30,10 +31,10 @@ class OneByOne:
         self.work, self.decoding, self.stall_limit_s = work, decoding, stall_limit_s
         self._loaded: tuple[Hands, Workbench] | None = None
 
-    def outcome(self, row: Mapping[str, Any]) -> UnitResult | WorkerFaultError:
-        """The tables of one clip, by its row of the manifest, or what failed."""
+    def outcome(self, clip: ClipSource) -> UnitResult | WorkerFaultError:
+        """The tables of one clip, or what failed."""
         todo = self.work.everything
-        decoded = decode_rows(self.work, todo, [row], decoder_of(self.decoding))
+        decoded = [decode_clip(self.work, todo, clip, decoder_of(self.decoding))]
         hands, bench = self.load()
         try:
             return hands.run(lambda: bench.run(decoded, todo))
@@ -63,22 +64,29 @@ def score_here(files: Sequence[str], encoder: OneByOne, scorer: Scorer) -> pa.Ta
     Raises:
         WorkerFaultError: what may be the machine's fault, where no clip passed.
     """
-    clips = manifest_rows(files)
+    names = names_of(files)
+    decoder = decoder_of(encoder.decoding)
+    clips = [clip_of(file, names[file], decoder) for file in files]
     results = settled(encoder.work, clips, [encoder.outcome(clip) for clip in clips])
-    return scorer.scores(clips, joined(results).features)
+    facts = [{"clip_id": clip_id(names[file]), "name": names[file]} for file in files]
+    return scorer.scores(facts, joined(results).features)
 
 
-def manifest_rows(files: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows that the files would have in a manifest."""
-    found = collected(files)
-    sources = [s for row in checked(found) for s in (row.video, row.audio) if s is not None]
-    stamps = probing.stamps_of((source.uri for source in sources), 4)
-    return clips_of(found, stamps, probing.probe_all(sources, stamps, {}, 1), None)
+def clip_of(file: str, name: str, decoder: Decoder) -> ClipSource:
+    """A file with the tracks and the length that its headers say; as it is where it cannot be opened."""
+    tracks, length_s = media(file), None
+    # Without headers decoding says what is the matter.
+    with suppress(MediaError):
+        found = decoder.probe(Source(file))
+        there = {"video": found.has_video, "audio": found.has_audio}
+        tracks = {track: source for track, source in tracks.items() if there[track]}
+        length_s = found.duration_s
+    return ClipSource(clip_id=clip_id(name), duration_s=length_s, **tracks)
 
 
 def settled(
     work: Work,
-    clips: Sequence[Mapping[str, Any]],
+    clips: Sequence[ClipSource],
     outcomes: Sequence[UnitResult | WorkerFaultError],
 ) -> list[UnitResult]:
     """Clips that failed get error rows: those that hung a model always, others if some clip passed.

@@ -17,13 +17,12 @@ from cluster import storage
 from fusion import predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
-from fusion.late.members import Members
+from fusion.late.members import Members, mean_of_seeds
 from fusion.nets import net_axis
 from fusion.predictor import Card, Predictor
 from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
-from jobs.catalog.predictions import MemberRows, mean_of_seeds
 from jobs.training.net_input import Feed, has_input
 
 
@@ -63,21 +62,17 @@ def _was_causal(card: Card, folder: str) -> bool:
     return storage.exists(config) and bool(storage.read_json(config).get("causal"))
 
 
-def predict_member(member: MemberNets, feed: Feed, name: str, task: Task) -> MemberRows:
-    """Scores of every clip of a feed that has one of the inputs; targets where known, else NaN."""
+def predict_member(
+    member: MemberNets, feed: Feed, name: str, task: Task
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [clip outputs] of all clips of a feed, and whether each has one of the inputs [clip]."""
     rows = feed.rows_of(np.ones(len(feed.clips), bool))
     predicted = [predict(net, feed, rows) for net in member.nets]
-    scores = mean_of_seeds([one.logits[name].double().numpy() for one in predicted], task.kind)
-    target, known = predicted[0].targets[name].double(), predicted[0].known[name]
-    target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
-    at = np.searchsorted(feed.clips.clip_id, predicted[0].clip_id.numpy())
-    present = has_input(feed).numpy()[at]
-    return MemberRows(
-        clip_id=predicted[0].clip_id.numpy()[present],
-        fold=np.zeros(int(present.sum()), np.int64),
-        target=target.numpy()[present],
-        scores=scores[present],
+    assert np.array_equal(predicted[0].clip_id.numpy(), feed.clips.clip_id), (
+        "clips lie by their ids"
     )
+    scores = mean_of_seeds([one.logits[name].double().numpy() for one in predicted], task.kind)
+    return scores, has_input(feed).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from encoders.spec import Descriptor
 from fusion.nets import net_axis
 from jobs.catalog import bundles, layout
 from jobs.scoring.bundle import Bundle
-from jobs.scoring.member_nets import Fusion
 from jobs.training.speaker_norm import enrolment
 
 UNTRAINED = "face_expression"
@@ -34,7 +33,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
     bundles.check_speaks_of_others(facts)
-    fused = Fusion.from_facts(facts).rule.names
+    fused = facts["rule"]["members"]
     cards = [member["card"] for member in facts["members"] if member["run"] in fused]
     found: dict[str, Descriptor] = {}
     imported: dict[str, str] = {}

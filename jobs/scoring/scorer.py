@@ -86,17 +86,14 @@ class Scorer:
         name: str,
         task: Task,
     ) -> Members:
-        clips = clips_without_labels(facts, name, task)
+        clips = clips_without_labels(facts)
         tables_ = TablesInHand(clips, features)
         scores = torch.zeros(len(self.members), len(facts), task.outputs, dtype=torch.float64)
         present = torch.zeros(len(self.members), len(facts), dtype=torch.bool)
         for index, member in enumerate(self.members):
-            predicted = predict_member(
-                member, feed_of_card(member.card, clips, tables_), name, task
-            )
-            at = torch.from_numpy(np.searchsorted(clips.clip_id, predicted.clip_id))
-            scores[index, at] = torch.from_numpy(predicted.scores)
-            present[index, at] = True
+            feed = feed_of_card(member.card, clips, tables_)
+            said, known = predict_member(member, feed, name, task)
+            scores[index], present[index] = torch.from_numpy(said), torch.from_numpy(known)
         names = tuple(member.name for member in self.members)
         return Members(names=names, kind=task.kind, scores=scores, present=present)
 
@@ -195,16 +192,12 @@ class TablesInHand:
         return self._stores[key]
 
 
-def clips_without_labels(facts: Sequence[Mapping[str, Any]], name: str, task: Task) -> Clips:
-    """The clips without labels."""
+def clips_without_labels(facts: Sequence[Mapping[str, Any]]) -> Clips:
+    """The clips of some facts, in their order: that of their ids."""
 
     def column(key: str) -> np.ndarray:
         return np.array([fact.get(key) for fact in facts], dtype=object)
 
-    width = (task.outputs,) if task.kind == "multilabel" else ()
-    target = torch.zeros(len(facts), *width)
-    if task.kind == "classification":
-        target = target.long()
     return Clips(
         clip_id=np.array([fact["clip_id"] for fact in facts], np.int64),
         split=np.array([None] * len(facts), dtype=object),
@@ -213,6 +206,6 @@ def clips_without_labels(facts: Sequence[Mapping[str, Any]], name: str, task: Ta
         speaker=column("speaker"),
         dialogue=column("dialogue"),
         turn=column("turn"),
-        targets={name: target},
-        known={name: torch.zeros(target.shape, dtype=torch.bool)},
+        targets={},
+        known={},
     )

@@ -177,13 +177,13 @@ class Batcher(Generic[T]):
         except Exception as error:  # noqa: BLE001
             return error.with_traceback(None)
         if self._pace is not None:
-            self._pace.took(clips, time.perf_counter() - begun)
+            self._pace.took(_lengths_s(clips), time.perf_counter() - begun)
         return results
 
     def _limit(self, clips: Sequence[Clip]) -> contextlib.AbstractContextManager[None]:
         assert self._watch is not None
         assert self._pace is not None
-        return self._watch.within(self._pace.limit_s(clips))
+        return self._watch.within(self._pace.limit_s(_lengths_s(clips)))
 
     def _prove(self, error: Exception) -> None:
         """Give a clip that has passed to the model again.
@@ -214,6 +214,10 @@ class Batcher(Generic[T]):
                     for policy, frames in smallest.frames.items()
                 },
             )
+
+
+def _lengths_s(clips: Sequence[Clip]) -> list[float]:
+    return [clip.duration_s for clip in clips]
 
 
 def _bytes_of(clip: Clip) -> int:

@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
-from encoders.media import ClipSource, Decoded, Source
+from encoders.media import Decoded
 from encoders.spec import Clip, FramePolicy, Frames, Modality, Needs, Word
-from jobs.preparing.keys import CONTEXT_TEXTS, by_turn
 
 
 def pack(decoded: Sequence[Decoded], needs: Needs) -> pa.Buffer:
@@ -89,7 +88,7 @@ def unpack(buffer: pa.Buffer, needs: Needs) -> list[Decoded]:
                     }
                 ),
                 text=row["text"],
-                words=_words_of(row["words"]),
+                words=words_of(row["words"]),
                 context=(tuple(row["before"]), tuple(row["after"])),
             ),
             faults=_faults_of(row["faults"]),
@@ -116,64 +115,6 @@ def ordered(policies: frozenset[FramePolicy]) -> list[FramePolicy]:
     return sorted(policies, key=lambda policy: sorted(asdict(policy).items()))
 
 
-def source_of(row: Mapping[str, Any]) -> ClipSource:
-    """The decoder's view of one manifest row."""
-    return ClipSource(
-        clip_id=row["clip_id"],
-        video=_source(row["video"]),
-        audio=_source(row["audio"]),
-        text=row["text"],
-        words=_words_of(row["words"]),
-        start_s=row["start_s"],
-        end_s=row["end_s"],
-        duration_s=row["duration_s"],
-        context=row.get("context", ((), ())),
-    )
-
-
-def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The manifest rows of a unit, each with the nearest texts before and after it in its dialogue.
-
-    A unit holds whole dialogues; of one that is too long for that, the first row brings the texts of the
-    turns in other units, so that a context does not depend on where the cut fell. A clip without a dialogue
-    has no context.
-    """
-    dialogues: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["dialogue"] is not None:
-            dialogues.setdefault(row["dialogue"], []).append(row)
-    context = {}
-    for turns in dialogues.values():
-        first = [text for row in turns for text in row.get("before") or ()]
-        last = [text for row in turns for text in row.get("after") or ()]
-        ordered = by_turn(turns)
-        texts = [*first, *(row["text"] for row in ordered), *last]
-        for place, row in enumerate(ordered, start=len(first)):
-            before = [text for text in texts[:place] if text][-CONTEXT_TEXTS:]
-            after = [text for text in texts[place + 1 :] if text][:CONTEXT_TEXTS]
-            context[row["clip_id"]] = (tuple(before), tuple(after))
-    return [{**row, "context": context.get(row["clip_id"], ((), ()))} for row in rows]
-
-
-def undecoded(source: ClipSource, error: MediaError) -> Decoded:
-    """A clip whose media cannot be read: its text alone."""
-    named: list[Modality] = []
-    if source.audio is not None:
-        named.append("audio")
-    if source.video is not None:
-        named.append("video")
-    return Decoded(
-        clip=Clip(
-            clip_id=source.clip_id,
-            duration_s=source.duration_s or 0.0,
-            text=source.text,
-            words=source.words,
-            context=source.context,
-        ),
-        faults=dict.fromkeys(named, error),
-    )
-
-
 _WORDS = pa.list_(
     pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])
 )
@@ -182,12 +123,6 @@ _FAULTS = pa.list_(
 )
 
 _PARTIAL = pa.map_(pa.string(), pa.string())
-
-
-def _source(value: Mapping[str, Any] | None) -> Source | None:
-    if value is None or value["uri"] is None:
-        return None
-    return Source(uri=value["uri"], offset=value["offset"], size=value["size"])
 
 
 def _raw(items: Sequence[np.ndarray | None]) -> pa.Array:
@@ -231,7 +166,8 @@ def _plain_words(words: Sequence[Word] | None) -> list[dict[str, Any]] | None:
     return None if words is None else [asdict(word) for word in words]
 
 
-def _words_of(words: Sequence[Mapping[str, Any]] | None) -> tuple[Word, ...] | None:
+def words_of(words: Sequence[Mapping[str, Any]] | None) -> tuple[Word, ...] | None:
+    """Timed words of plain columns."""
     return None if words is None else tuple(Word(**word) for word in words)
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.errors import Fault, MediaError
-from encoders.media import Decoded, Decoder
+from encoders.media import ClipSource, Decoded, Decoder, Source
 from jobs.catalog.manifest import read_unit
-from jobs.stream.clip_buffer import pack, source_of, undecoded, with_context
+from jobs.preparing.keys import CONTEXT_TEXTS, by_turn
+from jobs.stream.clip_buffer import pack, words_of
 from jobs.stream.faults import Kind, WorkerFaultError, lost_report, of_unit
 from jobs.stream.job import DecodingConfig, StreamJob, Todo, UnitTask, Work, facts_of
 from jobs.stream.limits import decode_limit_s
 from jobs.stream.memory import private_mb
+from jobs.stream.result_rows import undecoded
 from jobs.stream.rows import tasks_of, unit_row
 from jobs.stream.tries import Tries
 from jobs.stream.watch import Watch
@@ -73,7 +75,7 @@ def rows_of(task: UnitTask) -> list[dict[str, Any]]:
 def decode_rows(
     work: Work, todo: Todo, rows: Sequence[Mapping[str, Any]], decoder: Decoder
 ) -> list[Decoded]:
-    """Decode clips by their manifest rows; one that cannot be read keeps its text and its fault.
+    """Decode clips by their rows of the manifest.
 
     Args:
         work: the encoders.
@@ -81,17 +83,74 @@ def decode_rows(
         rows: rows of the manifest, with their context.
         decoder: what reads the media.
     """
-    needs, without_views = work.needs(todo), work.needs(todo, views=False)
-    decoded = []
+    return [
+        decode_clip(work, todo, source_of(row), decoder, views=row["split"] != "test")
+        for row in rows
+    ]
+
+
+def decode_clip(
+    work: Work, todo: Todo, source: ClipSource, decoder: Decoder, *, views: bool = True
+) -> Decoded:
+    """Decode one clip; one that cannot be read keeps its text and its fault.
+
+    Args:
+        work: the encoders.
+        todo: which of them are to do.
+        source: the clip.
+        decoder: what reads the media.
+        views: whether augmented views are made of it.
+    """
+    try:
+        decoded = decoder.decode(source, work.needs(todo, views=views))
+    except MediaError as error:
+        decoded = undecoded(source, error)
+    return replace(decoded, no_views=not views)
+
+
+def source_of(row: Mapping[str, Any]) -> ClipSource:
+    """The decoder's view of one manifest row."""
+    return ClipSource(
+        clip_id=row["clip_id"],
+        video=_source(row["video"]),
+        audio=_source(row["audio"]),
+        text=row["text"],
+        words=words_of(row["words"]),
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        duration_s=row["duration_s"],
+        context=row.get("context", ((), ())),
+    )
+
+
+def with_context(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The manifest rows of a unit, each with the nearest texts before and after it in its dialogue.
+
+    A unit holds whole dialogues; of one that is too long for that, the first row brings the texts of the
+    turns in other units, so that a context does not depend on where the cut fell. A clip without a dialogue
+    has no context.
+    """
+    dialogues: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        source = source_of(row)
-        no_views = row["split"] == "test"
-        try:
-            item = decoder.decode(source, without_views if no_views else needs)
-        except MediaError as error:
-            item = undecoded(source, error)
-        decoded.append(replace(item, no_views=no_views))
-    return decoded
+        if row["dialogue"] is not None:
+            dialogues.setdefault(row["dialogue"], []).append(row)
+    context = {}
+    for turns in dialogues.values():
+        first = [text for row in turns for text in row.get("before") or ()]
+        last = [text for row in turns for text in row.get("after") or ()]
+        ordered = by_turn(turns)
+        texts = [*first, *(row["text"] for row in ordered), *last]
+        for place, row in enumerate(ordered, start=len(first)):
+            before = [text for text in texts[:place] if text][-CONTEXT_TEXTS:]
+            after = [text for text in texts[place + 1 :] if text][:CONTEXT_TEXTS]
+            context[row["clip_id"]] = (tuple(before), tuple(after))
+    return [{**row, "context": context.get(row["clip_id"], ((), ()))} for row in rows]
+
+
+def _source(value: Mapping[str, Any] | None) -> Source | None:
+    if value is None or value["uri"] is None:
+        return None
+    return Source(uri=value["uri"], offset=value["offset"], size=value["size"])
 
 
 @functools.cache

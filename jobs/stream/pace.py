@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from encoders.spec import Clip
-
 SLACK = 10.0
 """A call may take so many times what is to be expected of it."""
 
@@ -30,18 +28,18 @@ class Pace:
         """Whether a call has been measured."""
         return self._clips > 0
 
-    def limit_s(self, clips: Sequence[Clip]) -> float:
-        """Time for a call with these clips [s]."""
+    def limit_s(self, lengths_s: Sequence[float]) -> float:
+        """Time for a call with clips of these lengths [s]."""
         per_second, per_clip = self._guess, 0.0
         if self._length_s >= ENOUGH_S:
             per_second = max(per_second, self._seconds / self._length_s)
         if self._clips:
             per_clip = self._seconds / self._clips
-        by_length = per_second * sum(clip.duration_s for clip in clips)
-        return self.stall_limit_s + SLACK * max(by_length, per_clip * len(clips))
+        by_length = per_second * sum(lengths_s)
+        return self.stall_limit_s + SLACK * max(by_length, per_clip * len(lengths_s))
 
-    def took(self, clips: Sequence[Clip], seconds: float) -> None:
+    def took(self, lengths_s: Sequence[float], seconds: float) -> None:
         """Record a call that returned."""
         self._seconds += seconds
-        self._length_s += sum(clip.duration_s for clip in clips)
-        self._clips += len(clips)
+        self._length_s += sum(lengths_s)
+        self._clips += len(lengths_s)

@@ -15,7 +15,7 @@ from cluster.errors import MachineError
 from cluster.resources import Plan
 from encoders.media import UNKNOWN_DURATION_S
 from jobs.stream.actor import UnitEncoder
-from jobs.stream.decode import decode_rows, decoder_of, machines_fault, rows_of
+from jobs.stream.decode import decode_rows, decoder_of, machines_fault, rows_of, source_of
 from jobs.stream.faults import NEED_A_WITNESS, Kind, WorkerFaultError, one_line
 from jobs.stream.job import StreamJob, UnitReport, UnitResult, UnitTask, facts_of
 from jobs.stream.limits import decode_limit_s
@@ -125,7 +125,7 @@ class _Ward:
             suspicious = self._suspicious or self._in_a_row > MOST_IN_A_ROW
             if suspicious or not self._well(task, rows, number):
                 raise MachineError(f"no clip passes any more: {outcome.detail}")
-        return error_rows(self.job.work, task.todo, row, outcome.row())
+        return error_rows(self.job.work, task.todo, source_of(row), outcome.row())
 
     def _well(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> bool:
         """Whether another clip passes now: the first of another unit, or one of the same."""

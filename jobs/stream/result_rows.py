@@ -8,7 +8,7 @@ failed   it has one, but it could not be decoded or encoded; `error` starts with
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,8 @@ import pyarrow.compute as pc
 from cluster import tables
 from cluster.errors import Fault, MediaError
 from encoders.clip import Word
-from encoders.media import Decoded
+from encoders.media import ClipSource, Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Modality, Transcript
-from jobs.stream.clip_buffer import source_of, undecoded
 from jobs.stream.job import Todo, UnitResult, Work
 
 ABSENT = frozenset({Fault.NO_AUDIO, Fault.NO_VIDEO, Fault.NO_TEXT})
@@ -106,9 +105,28 @@ def with_transcripts(decoded: Sequence[Decoded], transcripts: pa.Table) -> list[
     return filled
 
 
-def error_rows(work: Work, todo: Todo, row: Mapping[str, Any], error: MediaError) -> UnitResult:
+def undecoded(source: ClipSource, error: MediaError) -> Decoded:
+    """A clip whose media cannot be read: its text alone."""
+    named: list[Modality] = []
+    if source.audio is not None:
+        named.append("audio")
+    if source.video is not None:
+        named.append("video")
+    return Decoded(
+        clip=Clip(
+            clip_id=source.clip_id,
+            duration_s=source.duration_s or 0.0,
+            text=source.text,
+            words=source.words,
+            context=source.context,
+        ),
+        faults=dict.fromkeys(named, error),
+    )
+
+
+def error_rows(work: Work, todo: Todo, source: ClipSource, error: MediaError) -> UnitResult:
     """Error rows of a clip that no worker survived."""
-    left = [undecoded(source_of(row), error)]
+    left = [undecoded(source, error)]
     transcripts = None
     if todo.transcribe:
         transcripts = transcript_table(left, [error])

@@ -1,6 +1,7 @@
 """Names that look like markup pass every job that prints, and are shown letter by letter."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -67,6 +68,16 @@ def test_every_job_from_the_label_table_to_the_comparison(corpus, capsys):
     ):
         out = said(words[0], "--root", root, *words[1:])
         assert "[red]a" in out, words[0]
+
+
+def test_a_file_whose_name_is_no_text_is_refused_before_it_is_scored(tmp_path, capsys):
+    path = os.fsencode(tmp_path) + b"/a\xff.wav"
+    with open(path, "wb") as file:
+        file.write(b"RIFF")
+    assert run(["score", str(tmp_path)]) == 1
+    assert (
+        r"a\udcff.wav: the name holds bytes that are no text; rename it" in capsys.readouterr().err
+    )
 
 
 def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capfd):

@@ -28,7 +28,7 @@ from jobs.catalog.layout import former_uri
 from jobs.catalog.manifest import read_manifest, read_unit, units
 from jobs.preparing.keys import by_turn, keyed
 from jobs.preparing.units import cut
-from jobs.stream.clip_buffer import with_context
+from jobs.stream.decode import with_context
 
 READS = {"sound": ("sound",), "context": ("text", "past"), "view": ("sound", "split")}
 NAMES = [f"c{i}" for i in range(7)]

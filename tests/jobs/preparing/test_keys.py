@@ -19,7 +19,7 @@ from jobs.catalog.manifest import read_manifest, read_unit
 from jobs.catalog.manifest import units as unit_refs
 from jobs.preparing import probing, units
 from jobs.preparing.keys import keyed
-from jobs.stream.clip_buffer import with_context
+from jobs.stream.decode import with_context
 
 FILMS = ("f0", "f1", "f2", "f3")
 

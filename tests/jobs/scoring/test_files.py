@@ -12,6 +12,7 @@ import time
 import weakref
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -26,9 +27,11 @@ from cluster.session import SessionConfig
 from encoders.media import Decoder
 from jobs import score
 from jobs._cli import parse
+from jobs.catalog.manifest import read_manifest
+from jobs.preparing.builder import build
 from jobs.scoring import claim as claims
 from jobs.scoring import in_process, work_folder
-from jobs.scoring.files import in_order
+from jobs.scoring.files import Files, in_order
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.sink import ScoreSink
 from jobs.stream import decode, watch
@@ -53,16 +56,16 @@ class TestFewFiles:
         files = [str(tmp_path / "media" / f"{i}.wav") for i in range(6)]
         (tmp_path / "media" / "4.wav").write_bytes(b"broken")
         seen, most = [], []
-        inner = in_process.decode_rows
+        inner = in_process.decode_clip
 
         def counted(*args):
             decoded = inner(*args)
             gc.collect()
-            seen.extend(weakref.ref(item.clip) for item in decoded)
+            seen.append(weakref.ref(decoded.clip))
             most.append(sum(clip() is not None for clip in seen))
             return decoded
 
-        monkeypatch.setattr(in_process, "decode_rows", counted)
+        monkeypatch.setattr(in_process, "decode_clip", counted)
         bundle = open_bundle("b", str(tmp_path))
         table = scored_here(config(tmp_path), bundle, files)
         assert max(most) == 1
@@ -77,12 +80,26 @@ class TestFewFiles:
         options = config(tmp_path, transcriber="toy_ear")
         alone = scored_here(options, bundle, files)
         work = score.work_of(options, bundle)
-        clips = [row for file in files for row in in_process.manifest_rows([file])]
+        build(Files(root=str(tmp_path / "there"), files=tuple(files)))
+        rows = read_manifest(str(tmp_path / "there")).to_pylist()
         with Decoder(**vars(options.decoding), threads=1) as decoder:
-            decoded = decode.decode_rows(work, work.everything, clips, decoder)
+            decoded = decode.decode_rows(work, work.everything, rows, decoder)
         features = Workbench(work).run(decoded, work.everything).features
-        together = score.Scorer(bundle, str(tmp_path)).scores(clips, features)
+        together = score.Scorer(bundle, str(tmp_path)).scores(rows, features)
         assert alone.to_pylist() == together.to_pylist()
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.mp4", "broken.wav", "broken.mp4", "empty.mkv"])
+    def test_a_file_is_read_as_prepare_would_have_it_read(self, tmp_path, name):
+        file = tmp_path / name
+        file.write_bytes(b"" if "empty" in name else b"broken")
+        if name == "a.wav":
+            soundfile.write(file, np.zeros(4000), 8000)
+        elif name == "a.mp4":
+            silent_film(file)
+        build(Files(root=str(tmp_path / "root"), files=(str(file),)))
+        [row] = read_manifest(str(tmp_path / "root")).to_pylist()
+        with Decoder() as decoder:
+            assert in_process.clip_of(str(file), file.stem, decoder) == decode.source_of(row)
 
     @pytest.mark.parametrize("hanging", [{"2"}, {"0", "1"}, {"0", "1", "2"}])
     def test_one_that_hangs_a_model_costs_itself(self, toys, tmp_path, monkeypatch, hanging):
@@ -110,6 +127,17 @@ class TestFewFiles:
         assert {name for name, row in rows.items() if row["status"] != "ok"} == hanging
         assert all("longer than" in rows[name]["error"] for name in hanging)
         stuck.clear()
+
+
+def silent_film(path):
+    """Half a second of grey pictures."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
 
 
 def scored_here(options, bundle, files):

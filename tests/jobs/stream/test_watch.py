@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from encoders.spec import Clip
 from jobs.stream import watch
 from jobs.stream.faults import Kind, WorkerFaultError
 from jobs.stream.pace import Pace
@@ -17,26 +16,22 @@ def hurried(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_S", 0.05)
 
 
-def clip(seconds):
-    return Clip(clip_id=1, duration_s=seconds)
-
-
 class TestPace:
     def test_a_call_may_take_the_stall_limit_whatever_its_clips(self):
-        assert Pace(100.0, 0.05).limit_s([clip(0.0)]) == 100.0
+        assert Pace(100.0, 0.05).limit_s([0.0]) == 100.0
 
     def test_a_long_film_may_take_longer_before_anything_is_measured(self):
-        assert Pace(100.0, 0.5).limit_s([clip(7200.0)]) >= 100 + 7200
+        assert Pace(100.0, 0.5).limit_s([7200.0]) >= 100 + 7200
 
     def test_slow_clips_make_room_for_as_many_of_their_kind(self):
         pace = Pace(10.0, 0.01)
-        pace.took([clip(0.5)], 8.0)
-        assert pace.limit_s([clip(0.5)] * 64) > 64 * 8.0
+        pace.took([0.5], 8.0)
+        assert pace.limit_s([0.5] * 64) > 64 * 8.0
 
     def test_a_first_call_that_sets_things_up_does_not_give_long_clips_hours(self):
         pace = Pace(600.0, 0.05)
-        pace.took([clip(0.1)], 5.0)
-        assert pace.limit_s([clip(14.0)] * 8) < 1200
+        pace.took([0.1], 5.0)
+        assert pace.limit_s([14.0] * 8) < 1200
 
 
 class TestHands:

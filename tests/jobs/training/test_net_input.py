@@ -82,8 +82,7 @@ def scored(root: str, card: Card):
         )
         for name in FEATURES
     }
-    task = card.tasks["emotion"]
-    clips = clips_without_labels(facts, "emotion", task)
+    clips = clips_without_labels(facts)
     return feed_of_card(card, clips, TablesInHand(clips, tables))
 
 
