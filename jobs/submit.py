@@ -1,14 +1,17 @@
-"""Run any job on a Ray cluster: the same command line, after `--`.
+"""Run any job on a Ray cluster: the same command line, after `--`. Or write the file that starts a cluster.
 
 Reads:  the checkout, the job's flags, and the token of the cluster
-Writes: nothing here; the job writes below its root, which every machine of the cluster must see
+Writes: nothing here; the job writes below its root, which every machine of the cluster must see.
+        With --render: --out FILE and FILE.config.json, or what is printed
 
 Tunnel:  ssh -N -L 8265:127.0.0.1:8265 HEAD
 Submit:  affuse submit --token-path token -- encode --root s3://bucket/mine --encoders bert_base
 Return:  affuse submit --token-path token --attach ID
 Stop:    affuse submit --token-path token --stop ID
+Start:   affuse submit --render slurm --cluster.nodes 4 --out job.sh -- encode --root R --encoders minilm
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,11 +21,16 @@ from typing import Any
 from cluster import jobs_api, settings, shipping, storage, submission
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
+from cluster.rendering import Deployment, Target, remarks, render
 from cluster.settings import Place
 from cluster.submission import Entrypoint
+from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 
 STAY_HERE = ("demo", "submit")
 """Jobs that belong to the machine in front of you."""
+
+OF_A_FILE = ("render", "schedule", "out", "overwrite", "cluster")
+"""Fields that describe a file; `env` and `command` belong to what is submitted, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +73,29 @@ class Config:
     memory_gb: float = 0.0
     """Memory to reserve for the job's driver [GiB]."""
 
+    render: Target | None = None
+    """Write a finished file for a Slurm, KubeRay or AWS cluster instead of submitting."""
+
+    schedule: str | None = None
+    """Line of cron (UTC) by which a job of --render kuberay runs again and again, as in '0 3 * * *'."""
+
+    out: Place | None = None
+    """File to write with --render; by default it is printed."""
+
+    overwrite: bool = False
+    """Replace an --out that no earlier run made."""
+
+    cluster: Deployment = field(default_factory=Deployment)
+    """Machines of the cluster that --render describes."""
+
     command: tuple[str, ...] = ()
     """Job to run, with its flags; on the command line it follows `--`."""
 
     def __post_init__(self) -> None:
         jobs_api.check_address(self.address)
+        check_kind(self)
+        if self.render is not None:
+            return
         chosen = sum(map(bool, (self.command, self.attach, self.stop)))
         if chosen != 1:
             raise ConfigError(
@@ -93,8 +119,31 @@ def configure(argv: list[str]) -> Config:
     return config
 
 
+def check_kind(config: Config) -> None:
+    """Refuse flags of a submission where a file is written, and of a file where a job is submitted.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    for each in dataclasses.fields(config):
+        of_both = each.name in ("env", "command")
+        if of_both or (each.name in OF_A_FILE) == (config.render is not None):
+            continue
+        unset = (
+            each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        )
+        if getattr(config, each.name) != unset:
+            why = (
+                "is for --render KIND" if config.render is None else "has no meaning with --render"
+            )
+            raise ConfigError(f"{flag(each.name)} {why}; leave one of them out")
+
+
 def main(config: Config) -> None:
-    """Submit, follow or stop; exits with the job's own status."""
+    """Submit, follow or stop, and exit with the job's own status; or write a file."""
+    if config.render is not None:
+        write_file(config, config.render)
+        return
     token = jobs_api.read_token(config.token_path, os.environ)
     job = None if not config.command else resolve(config.command, config.address)
     client = jobs_api.connect(config.address, token, os.environ)
@@ -106,6 +155,23 @@ def main(config: Config) -> None:
     if config.follow:
         sys.exit(watch(client, name, config))
     print(f"{name} goes on; type: affuse submit --address {config.address} --attach {name}")
+
+
+def write_file(config: Config, target: Target) -> None:
+    """Render the file of a cluster, with a command that was parsed here; print it, or write it to --out."""
+    if config.command:
+        # The nodes of a Slurm cluster share this machine's folders, those of the others do not.
+        resolve(config.command, config.address if target == "slurm" else target)
+    text = render(target, config.cluster, config.command, config.env, schedule=config.schedule)
+    for remark in remarks(text):
+        print(f"affuse submit: {remark}", file=sys.stderr)
+    if config.out is None:
+        print(text, end="")
+        return
+    out = storage.absolute(config.out)
+    check_outputs([out], record_of(out), overwrite=config.overwrite)
+    publish_outputs(config, {out: text.encode()}, record_of(out))
+    print(f"wrote {out}")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 #!/bin/bash
 # Any job on a Slurm cluster: Ray starts on every node, the job runs on the first, all of it stops at the end.
 #
-#   sbatch cluster/configs/slurm.sh encode --root /scratch/mosei --encoders hubert_base clip_vit
+#   sbatch cluster/configs/slurm.sh encode --root /scratch/mine --encoders hubert_base clip_vit
 #
-# The root lies on a file system that all nodes share. Change the lines below to what your nodes have.
+# The root lies on a file system that all nodes share, or in a bucket. This file is what
+# `affuse submit --render slurm` writes; its flags `--cluster.NAME` change the lines below.
 #SBATCH --job-name=affuse
-#SBATCH --nodes=4
+#SBATCH --nodes=8
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=32
-#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=1
+#SBATCH --mem=0
 # Ray's ports belong to one user a node.
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
@@ -31,13 +33,21 @@ python -c 'import secrets; print(secrets.token_hex(32))' > "$token"
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="$token"
 
+# A node that is gone counts as gone after seconds (cluster/health.py).
+export RAY_health_check_initial_delay_ms=5000
+export RAY_health_check_period_ms=1000
+export RAY_health_check_timeout_ms=4000
+export RAY_health_check_failure_threshold=4
+
 # Nodes of a large job start minutes apart; 30 s is the default.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 
-head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+hosts="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+head="${hosts%%$'
+'*}"
 
-# The address is said: the job would otherwise start a Ray of its own beside the cluster.
-# CPUs and GPUs are said: Ray would otherwise take the whole node, whatever Slurm gave.
+# The address is said: the job would otherwise start a Ray of its own beside the cluster. CPUs and GPUs are
+# said: Ray would otherwise take the whole node, whatever Slurm gave.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
     ray symmetric-run \
     --address "$head:6379" \

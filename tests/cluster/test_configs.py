@@ -1,4 +1,4 @@
-"""The cluster files are valid, name a Ray we support, and leave no door open."""
+"""The cluster files are what is rendered, valid, name a Ray we support, and leave no door open."""
 
 import json
 import re
@@ -12,20 +12,25 @@ import ray
 import yaml
 from packaging.requirements import Requirement
 
+from cluster.health import HEALTH_CHECK
+from cluster.rendering import Deployment, render
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "cluster" / "configs"
 FILES = sorted(CONFIGS.iterdir())
+RENDERED = {"slurm": "slurm.sh", "kuberay": "kuberay.yaml", "aws": "aws.yaml"}
 
 # Fields of ray.io/v1 that the files may use; a misspelt one would be dropped in silence by an operator
 # that does not validate.
+RULE = {"jobStatus": str, "jobDeploymentStatus": str, "ttlSeconds": int}
 RAY_JOB = {
     "entrypoint": str,
     "submissionMode": str,
     "backoffLimit": int,
     "submitterConfig": {"backoffLimit": int},
-    "shutdownAfterJobFinishes": bool,
-    "ttlSecondsAfterFinished": int,
     "activeDeadlineSeconds": int,
+    "preRunningDeadlineSeconds": int,
+    "deletionStrategy": {"deletionRules": [{"policy": str, "condition": RULE}]},
     "rayClusterSpec": {
         "rayVersion": str,
         "authOptions": {"mode": str},
@@ -46,13 +51,19 @@ RAY_JOB = {
 }
 POD = {
     "serviceAccountName": str,
+    "nodeSelector": "text",
     "securityContext": {"runAsNonRoot": bool, "runAsUser": int},
     "terminationGracePeriodSeconds": int,
     "containers": [
         {
             "name": str,
             "image": str,
-            "securityContext": {"allowPrivilegeEscalation": bool},
+            "securityContext": {
+                "allowPrivilegeEscalation": bool,
+                "capabilities": {"drop": [str]},
+            },
+            "env": [{"name": str, "value": str}],
+            "envFrom": [{"secretRef": {"name": str}}],
             "ports": [{"containerPort": int, "name": str}],
             "resources": {"requests": "text", "limits": "text"},
             "volumeMounts": [{"name": str, "mountPath": str}],
@@ -94,6 +105,19 @@ def slurm():
     return (CONFIGS / "slurm.sh").read_text()
 
 
+@pytest.mark.parametrize("target", RENDERED)
+def test_a_file_is_what_is_rendered_with_the_defaults(target):
+    """Type `affuse submit --render KIND > cluster/configs/FILE` after a change."""
+    assert (CONFIGS / RENDERED[target]).read_text() == render(target, Deployment())
+
+
+@pytest.mark.parametrize("target", RENDERED)
+def test_a_machine_that_is_gone_counts_as_gone_after_seconds_everywhere(target):
+    text = (CONFIGS / RENDERED[target]).read_text()
+    for name, value in HEALTH_CHECK.items():
+        assert re.search(rf"{name}\W+(value: )?'?{value}", text)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 class TestEveryFile:
     def test_nothing_listens_on_all_interfaces(self, file):
@@ -129,9 +153,9 @@ class TestAws:
         assert aws["available_node_types"][aws["head_node_type"]]["resources"] == {"CPU": 0}
 
     def test_workers_start_from_nothing_and_are_bounded(self, aws):
-        gpu = aws["available_node_types"]["gpu"]
-        assert gpu["min_workers"] == 0
-        assert gpu["max_workers"] <= aws["max_workers"]
+        worker = aws["available_node_types"]["worker"]
+        assert worker["min_workers"] == 0
+        assert worker["max_workers"] <= aws["max_workers"]
 
 
 class TestKubeRay:
@@ -154,6 +178,7 @@ class TestKubeRay:
         assert len(images) == 1
         dockerfile = (CONFIGS / "Dockerfile").read_text()
         assert f"rayproject/ray:{cluster['rayVersion']}-" in dockerfile
+        assert f"ray=={cluster['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
 
     def test_no_pod_runs_as_root(self, kuberay):
         cluster = kuberay[0]["spec"]["rayClusterSpec"]
@@ -161,6 +186,26 @@ class TestKubeRay:
             pod = group["template"]["spec"]
             assert pod["securityContext"]["runAsNonRoot"]
             assert not pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+
+    def test_a_cluster_goes_when_its_job_has_ended_and_stays_for_the_logs_of_a_failure(
+        self, kuberay
+    ):
+        rules = kuberay[0]["spec"]["deletionStrategy"]["deletionRules"]
+        found = {
+            condition.get("jobStatus") or condition["jobDeploymentStatus"]: condition["ttlSeconds"]
+            for condition in (rule["condition"] for rule in rules)
+        }
+        assert found == {"SUCCEEDED": 0, "FAILED": 600, "Failed": 600}
+        # The operator refuses both ways at once.
+        assert "shutdownAfterJobFinishes" not in kuberay[0]["spec"]
+
+    def test_head_and_workers_have_room_for_the_object_store(self, kuberay):
+        cluster = kuberay[0]["spec"]["rayClusterSpec"]
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            pod = group["template"]["spec"]
+            mounts = pod["containers"][0]["volumeMounts"]
+            assert {"name": "shm", "mountPath": "/dev/shm"} in mounts
+            assert pod["volumes"][0]["emptyDir"]["medium"] == "Memory"
 
     def test_the_network_is_closed_to_other_namespaces(self, kuberay):
         policy = kuberay[1]
@@ -189,6 +234,9 @@ class TestSlurm:
         assert "mktemp" in slurm
         assert "trap 'rm -f \"$token\"' EXIT" in slurm
 
+    def test_the_job_is_told_the_cluster_and_starts_no_ray_of_its_own(self, slurm):
+        assert '-- env RAY_ADDRESS="$head:6379" affuse "$@"' in slurm
+
     def test_ray_takes_what_slurm_gave_and_no_more(self, slurm):
         assert '--num-cpus="$SLURM_CPUS_PER_TASK"' in slurm
         assert "--num-gpus=" in slurm
@@ -204,5 +252,5 @@ class TestSlurm:
 
         known = {option for parameter in start.params for option in parameter.opts}
         own = {"--address", "--min-nodes"}
-        call = slurm.split("ray symmetric-run")[1].split("-- affuse")[0]
+        call = slurm.split("ray symmetric-run")[1].split("-- env")[0]
         assert set(re.findall(r"--[a-z-]+", call)) <= known | own
