@@ -15,6 +15,7 @@
     +-- StorageError        nothing can be written: disk full, read-only, no permission (also an OSError)
     +-- TooManyFailuresError  the share of failed clips passed the configured limit
     +-- DivergedError       training left the finite numbers; the net is not kept
+    +-- UnsoundError        `verify` found faults under a root, which it has listed
     +-- TestSplitError      something other than `evaluate` asked for test rows
     +-- SubmissionError     a cluster refused a job
 
@@ -128,6 +129,10 @@ class TooManyFailuresError(AffuseError):
 
 class DivergedError(AffuseError):
     """A loss, a weight or a prediction of a net in training is not finite."""
+
+
+class UnsoundError(AffuseError):
+    """Something under a root is not whole."""
 
 
 class TestSplitError(AffuseError):

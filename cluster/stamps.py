@@ -1,5 +1,6 @@
 """Versions of files under their names: sizes and marks of change, on disks and object stores."""
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -24,6 +25,9 @@ CHANGE_MARKS = (
     "created",
 )
 """What filesystems call the time or the content of a version: disks, S3, Azure, GCS, HTTP, memory."""
+
+CHANGE_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+"""Those that are a time, latest first."""
 
 SAMPLE_BYTES = 65536
 
@@ -75,6 +79,20 @@ def stamp_of(uri: str) -> FileStamp | None:
         return _stamp(fs.info(path))
     except FileNotFoundError:
         return None
+
+
+def changed_s(info: Mapping[str, Any]) -> float | None:
+    """When a listed file changed [s since 1970]; None where its filesystem does not say."""
+    for name in CHANGE_TIMES:
+        value = info.get(name)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return datetime.datetime.fromisoformat(value).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _stamp(info: Mapping[str, Any]) -> FileStamp:

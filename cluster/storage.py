@@ -219,13 +219,18 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     flat = [field for field in schema if not pa.types.is_nested(field.type)]
     return {
         "compression": "zstd",
+        "write_page_checksum": True,
         "use_dictionary": [item.name for item in flat if pa.types.is_string(item.type)],
         "write_statistics": [item.name for item in flat],
     }
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
+def open_parquet(uri: str, *, checked: bool = False) -> pq.ParquetFile:
     """Open a Parquet file for reading by row group or column.
+
+    Args:
+        uri: the file.
+        checked: compare what is read with its checksums.
 
     Raises:
         AbsentError: there is no such file.
@@ -233,8 +238,8 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     fs, path = filesystem(uri)
     try:
         if is_local(uri):
-            return pq.ParquetFile(path, memory_map=True)
-        return pq.ParquetFile(fs.open(path, "rb"))
+            return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checked)
+        return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
     except FileNotFoundError as error:
         raise AbsentError(f"{uri} is not there") from error
 
@@ -254,6 +259,7 @@ def table_pieces(
     columns: Sequence[str] | None = None,
     *,
     lean: bool = False,
+    checked: bool = False,
 ) -> Iterator[pa.Table]:
     """Rows of one Parquet file, some MB at a time.
 
@@ -262,11 +268,12 @@ def table_pieces(
         ranges: first and number of the rows that are wanted, ascending; by default all.
         columns: only these columns; by default all.
         lean: read through a small buffer: of a row group larger than memory no more than a piece is held.
+        checked: compare what is read with its checksums.
 
     Raises:
         AbsentError: there is no such file.
     """
-    parquet = _open_lean(uri) if lean else open_parquet(uri)
+    parquet = _open_lean(uri) if lean else open_parquet(uri, checked=checked)
     wanted = [(0, parquet.metadata.num_rows)] if ranges is None else ranges
     groups, at = [], []
     begin = 0

@@ -89,7 +89,7 @@ def publish_unit(
 def _fewer_failed(uri: str, version: Version, failed: int) -> bool:
     """Whether the rows of a twin have fewer failures."""
     try:
-        there = _footer(uri)
+        there = units_in(uri)
     except AbsentError:
         return False
     return version in there and there[version].failed < failed
@@ -102,7 +102,7 @@ def published(table_uri: str) -> set[Version]:
         done: set[Version] = set()
         for name in storage.names(table_uri, ".parquet"):
             if name.startswith(PART):
-                done |= _footer(storage.join(table_uri, name)).keys()
+                done |= units_in(storage.join(table_uri, name)).keys()
             else:
                 unit, _, rest = name.removesuffix(".parquet").partition("-")
                 done.add(Version(unit, rest.partition("-")[0]))
@@ -188,7 +188,7 @@ def by_file(table_uri: str, names: Collection[str] | None = None) -> Files:
     names = storage.names(table_uri, ".parquet") if names is None else names
     uris = [storage.join(table_uri, name) for name in names]
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        return dict(zip(names, pool.map(_footer, uris), strict=True))
+        return dict(zip(names, pool.map(units_in, uris), strict=True))
 
 
 def best_of(files: Files) -> dict[Version, UnitRows]:
@@ -254,8 +254,12 @@ def failures(rows: pa.Table) -> int:
     return int(pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0)
 
 
-def _footer(uri: str) -> dict[Version, UnitRows]:
-    """Version -> where its rows lie in one file. Rows of an older layout have no key, and suit nothing."""
+def units_in(uri: str) -> dict[Version, UnitRows]:
+    """Version -> where its rows lie in one file. Rows of an older layout have no key, and suit nothing.
+
+    Raises:
+        AbsentError: there is no such file.
+    """
     metadata = storage.open_parquet(uri).schema_arrow.metadata or {}
     found: dict[Version, UnitRows] = {}
     start = 0

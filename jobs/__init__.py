@@ -20,6 +20,8 @@
             v
           report            one HTML file and its pictures
 
+    verify                  reads all of the above and says whether it is whole
+
 Keys are file names; the sentence is the job's one-line help. Nothing is imported until it is chosen.
 
 Glossary, in the order in which a reader meets the terms:
@@ -75,4 +77,5 @@ JOBS: dict[str, str] = {
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
     "train": "Train one fusion net with Ray Train: all folds and seeds, early stopping, predictions.",
     "tune": "Search nets, inputs and hyper-parameters with Ray Tune, then fuse the best.",
+    "verify": "Check that everything under a root is whole; clear what killed jobs left behind.",
 }

@@ -5,6 +5,7 @@
 fusion were judged.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -109,13 +110,17 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
     """Copy the nets that predict new clips for a run into a bundle: one a seed.
 
     Returns:
-        The run, its seeds, and the card of its nets (how they are built and fed).
+        The run, its seeds, the card of its nets (how they are built and fed), and the hash of each one's
+        weights.
     """
     sources = nets_of_run(root, run)
+    hashes = {}
     for seed, source in sources.items():
         for file in NET_FILES:
             content = storage.read_bytes(storage.join(source, file))
             target = layout.nets_uri(layout.bundle_uri(root, bundle), run, seed, file)
             storage.publish_bytes(content, target)
+            if file == layout.WEIGHTS:
+                hashes[seed] = hashlib.sha256(content).hexdigest()
     card = storage.read_json(storage.join(next(iter(sources.values())), layout.CARD))
-    return {"run": run, "seeds": sorted(sources), "card": card}
+    return {"run": run, "seeds": sorted(sources), "card": card, "sha256": hashes}

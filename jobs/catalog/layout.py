@@ -138,6 +138,13 @@ def former_uri(table_uri: str) -> str:
     return storage.join(root, "former", kind, folder)
 
 
+def former_there(root: str) -> list[str]:
+    """Folders that keep such rows."""
+    base = storage.join(root, "former")
+    kinds = [storage.join(base, kind) for kind in storage.names(base)]
+    return [storage.join(kind, table) for kind in kinds for table in storage.names(kind)]
+
+
 def encodings_uri(root: str, *inside: str) -> str:
     """Folder of the records of `encode`."""
     return storage.join(root, "encodings", *inside)
@@ -212,6 +219,11 @@ def leaks_uri(root: str, *inside: str) -> str:
 def scores_uri(root: str, name: str, *inside: str) -> str:
     """Folder of scores."""
     return storage.join(root, "scores", name, *inside)
+
+
+def scores_there(root: str) -> list[str]:
+    """Names of the scores that have a folder."""
+    return storage.names(storage.join(root, "scores"))
 
 
 def report_uri(root: str, name: str, *inside: str) -> str:

@@ -1,0 +1,120 @@
+"""Which tables of units a root has, and what each should be by its descriptor."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from cluster import storage, tables
+from cluster.errors import AffuseError
+from cluster.tables import Table
+from cluster.unit_tables import Version
+from fusion.tasks import Task
+from jobs.catalog import layout
+from jobs.catalog.manifest import UnitRef
+from jobs.catalog.missing_rows import command_of
+from jobs.verification.findings import UNREADABLE, Findings, anew, typing
+from jobs.verification.rows import feature_rows, score_rows, transcript_rows
+from jobs.verification.unit_files import UnitTable
+
+TYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+class NotATableError(Exception):
+    """A folder does not say what its rows are.
+
+    Args:
+        found: the fault.
+    """
+
+    def __init__(self, found: Findings) -> None:
+        super().__init__(found.table)
+        self.found = found
+
+
+def stream_table(root: str, kind: str, folder: str, refs: Sequence[UnitRef]) -> UnitTable:
+    """A table of features or transcripts.
+
+    Raises:
+        NotATableError: its descriptor is not there, or broken.
+    """
+    title = f"{kind}/{folder}"
+    uri = storage.join(root, kind, folder)
+    again = f"affuse encode --config {storage.join(uri, layout.CONFIG)}"
+    facts = _described(storage.join(uri, layout.DESCRIPTOR), title, again)
+    try:
+        command = command_of(root, facts)
+        reads = [str(part) for part in facts.get("reads", ())]
+        side = {str(name): int(width) for name, width in dict(facts.get("side", {})).items()}
+        contract = tables.TRANSCRIPTS if kind == "transcripts" else _features(facts, side)
+    except UNREADABLE as error:
+        raise _broken(title, error, again) from error
+    return UnitTable(
+        uri=uri,
+        title=title,
+        contract=contract,
+        wanted=[ref.version(reads) for ref in refs],
+        check=transcript_rows if kind == "transcripts" else feature_rows(side),
+        command=command,
+        # A view shares its encoder's commands; an import that another took the name of is kept as it was.
+        covers="superseded" not in facts,
+    )
+
+
+def score_table(root: str, name: str, refs: Sequence[UnitRef], manifest: str) -> UnitTable:
+    """A table of scores.
+
+    Raises:
+        NotATableError: its descriptor or claim is not there, or broken.
+    """
+    title, uri = f"scores/{name}", layout.scores_uri(root, name)
+    command = f"affuse score --config {storage.join(uri, layout.CONFIG)}"
+    facts = _described(storage.join(uri, layout.DESCRIPTOR), title, command)
+    claim = _described(storage.join(uri, layout.BUNDLE), title, command)
+    try:
+        made_with = claim.get("facts")
+        task = None if made_with is None else Task.from_json(made_with)
+        more = [manifest] if facts.get("linked") else []
+        versions: list[Version] = [ref.version(facts["reads"], *more) for ref in refs]
+    except UNREADABLE as error:
+        raise _broken(title, error, command) from error
+    return UnitTable(
+        uri=uri,
+        title=title,
+        contract=tables.SCORES,
+        wanted=versions,
+        check=score_rows(task),
+        command=command,
+    )
+
+
+def _features(facts: Mapping[str, Any], side: Mapping[str, int]) -> Table:
+    """FEATURES with the side columns of the encoder."""
+    table = tables.features(int(facts["dim"]), str(facts.get("dtype", "float16")))
+    schema = table.schema
+    for name, width in side.items():
+        schema = schema.append(pa.field(name, pa.list_(pa.list_(pa.float32(), width))))
+    return Table(
+        name=table.name, version=table.version, schema=schema, key=table.key, open_ended=True
+    )
+
+
+def _described(uri: str, title: str, command: str) -> Mapping[str, Any]:
+    try:
+        facts = storage.read_json(uri)
+        if not isinstance(facts, dict):
+            raise ValueError("holds no JSON object")
+    except AffuseError as error:
+        found = Findings(table=title)
+        name = uri.rsplit("/", 1)[-1]
+        found.add("absent", "tables without a file", examples=[name], mend=typing(command))
+        raise NotATableError(found) from error
+    except UNREADABLE as error:
+        raise _broken(title, error, command) from error
+    return facts
+
+
+def _broken(title: str, error: Exception, command: str) -> NotATableError:
+    found = Findings(table=title)
+    found.unreadable(layout.DESCRIPTOR, error, anew(command))
+    return NotATableError(found)

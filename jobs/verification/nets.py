@@ -1,0 +1,258 @@
+"""Runs and bundles: predictions, each once and in its folder, and nets that can be loaded.
+
+Rows of the test split stand in files that `evaluate` alone opens: `test.parquet` of a run and what lies under
+`evaluations/` are not read here either.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster import stamps, storage
+from cluster.errors import AffuseError
+from cluster.tables import PREDICTIONS
+from fusion import predictor
+from fusion.predictor import Card
+from fusion.tasks import Task
+from jobs.catalog import bundles, layout
+from jobs.catalog.predictions import folds_and_seeds
+from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
+from jobs.verification.rows import RowCheck, prediction_rows
+from jobs.verification.unit_files import contract_holds, read_pieces
+
+UNLOADABLE = (AffuseError, RuntimeError, AttributeError, *UNREADABLE)
+"""What building a net from a card and weights raises that are not a net's."""
+
+HELD_OUT = ("train", "valid", "oof")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is checked of a run or bundle, and what mends it."""
+
+    found: Findings
+    lacking: str
+    """What to do where a file is not there."""
+
+    broken: str
+    """What to do where one is not what it should be."""
+
+
+def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
+    """Read the predictions of a run, and load its nets."""
+    found, base = Findings(table=f"runs/{run}"), layout.run_uri(root, run)
+    trials = storage.names(layout.trials_uri(root, run), ".json")
+    command = f"affuse {'tune' if trials else 'train'} --config {storage.join(base, layout.CONFIG)}"
+    broken = f"remove the folder of the part, then type: {command}"
+    output = Output(found=found, lacking=typing(command), broken=broken)
+    for trial in trials:
+        read_document(output, layout.trials_uri(root, run, trial))
+    if storage.exists(storage.join(base, layout.SUMMARY)):
+        read_document(output, storage.join(base, layout.SUMMARY))
+    else:
+        said = "runs without a summary: they were stopped, or go on"
+        found.add("unfinished", said, examples=[run], mend=output.lacking)
+    cards = _check_parts(root, run, output, clips)
+    inputs = {name: facts for card in cards for name, facts in card.inputs.items()}
+    made_from = {str(card.facts["manifest"]) for card in cards if "manifest" in card.facts}
+    found.notes += stale(root, inputs, made_from, manifest)
+    return found
+
+
+def _check_parts(root: str, run: str, output: Output, clips: Clips) -> list[Card]:
+    """Every net and its predictions; the cards that could be read."""
+    parts: list[tuple[int | None, int]] = [*folds_and_seeds(root, run)]
+    refits = storage.names(layout.run_uri(root, run, layout.REFIT))
+    parts += [(None, int(name.removeprefix("seed="))) for name in refits]
+    folders = {part: layout.part_uri(root, run, *part) for part in parts}
+    cards = {part: check_net(output, folder) for part, folder in folders.items()}
+    tasks = {name: task for card in cards.values() if card for name, task in card.tasks.items()}
+    judged = _Judged()
+    for (fold, seed), folder in folders.items():
+        if fold is not None:
+            check = prediction_rows(run, fold, seed, tasks or None, HELD_OUT)
+            uri = storage.join(folder, layout.PREDICTIONS)
+            for piece in check_predictions(output, uri, check):
+                judged.add(piece)
+    judged.check(output, clips)
+    return [card for card in cards.values() if card is not None]
+
+
+class _Judged:
+    """Which clips the folds of a run hold out: each clip in one of them, for each seed and task."""
+
+    def __init__(self) -> None:
+        self._rows: list[pa.Table] = []
+
+    def add(self, piece: pa.Table) -> None:
+        """Keep what is compared of some rows."""
+        columns = piece.select(["clip_id", "fold", "seed", "task", "role"])
+        for name in ("task", "role"):
+            at = columns.column_names.index(name)
+            columns = columns.set_column(at, name, columns[name].dictionary_encode())
+        self._rows.append(columns)
+
+    def check(self, output: Output, clips: Clips) -> None:
+        """Count clips that are held out twice or, where all folds are there, by none of them."""
+        if not self._rows:
+            return
+        complete = not any(fault.kind == "unfinished" for fault in output.found.faults)
+        rows = pa.concat_tables(self._rows).unify_dictionaries()
+        for seed in pc.unique(rows["seed"]).to_pylist():
+            for task in pc.unique(rows["task"]).to_pylist():
+                chosen = pc.and_(pc.equal(rows["seed"], seed), pc.equal(rows["task"], task))
+                part = rows.filter(chosen)
+                out = part.filter(pc.equal(part["role"], "oof"))["clip_id"].to_numpy()
+                unique, counts = np.unique(out, return_counts=True)
+                said = "clips that are held out twice"
+                self._count(output, clips, "twice", said, unique[counts > 1])
+                if complete and len(out) and len(pc.unique(part["fold"])) > 1:
+                    lost = np.setdiff1d(part["clip_id"].to_numpy(), unique)
+                    said = "clips that are trained on and held out by no fold"
+                    self._count(output, clips, "missing", said, lost)
+
+    @staticmethod
+    def _count(output: Output, clips: Clips, kind: str, said: str, ids: np.ndarray) -> None:
+        some = clips.named(ids[:EXAMPLES]) if len(ids) else []
+        output.found.add(kind, said, count=len(ids), examples=some, mend=output.broken)
+
+
+def check_predictions(output: Output, uri: str, check: RowCheck) -> Iterator[pa.Table]:
+    """Yield the rows of a file of predictions, each clip once a task, as they are checked."""
+    found, mend, name = output.found, output.broken, _place(uri)
+    try:
+        stamp = stamps.stamp_of(uri)
+        if stamp is None:
+            said = "parts without predictions: they were stopped, or go on"
+            found.add("unfinished", said, examples=[name], mend=output.lacking)
+            return
+        found.files, found.size = found.files + 1, found.size + stamp.size
+        if not contract_holds(found, storage.open_parquet(uri), PREDICTIONS, name, mend):
+            return
+        keys = []
+        for _, piece in read_pieces(uri):
+            found.rows += len(piece)
+            for kind, said, odd in check(piece):
+                some = _clips_in(name, piece["clip_id"].filter(pa.array(odd)))
+                found.add(kind, said, count=int(odd.sum()), examples=some, mend=mend)
+            keys.append(piece.select(["clip_id", "task"]))
+            yield piece
+        if keys:
+            rows = pa.concat_tables(keys).group_by(["clip_id", "task"])
+            counts = rows.aggregate([([], "count_all")])
+            twice = counts.filter(pc.greater(counts["count_all"], 1))["clip_id"]
+            some, said = _clips_in(name, twice), "clips that stand there twice"
+            found.add("twice", said, count=len(twice), examples=some, mend=mend)
+    except UNREADABLE as error:
+        found.unreadable(uri, error, mend)
+
+
+def check_net(output: Output, folder: str, expected: str | None = None) -> Card | None:
+    """Load the net of a folder.
+
+    Args:
+        output: whose it is.
+        folder: of the net.
+        expected: sha256 of its weights, where somebody names it.
+
+    Returns:
+        Its card; None where there is none to read.
+    """
+    facts = read_document(output, storage.join(folder, layout.CARD))
+    if facts is None:
+        return None
+    found, uri = output.found, storage.join(folder, layout.WEIGHTS)
+    try:
+        content = storage.read_bytes(uri)
+        found.files, found.size = found.files + 1, found.size + len(content)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            said = "nets that are not those that were bundled"
+            found.add("weights", said, examples=[_place(uri)], mend=output.broken)
+        card = Card.from_json(facts)
+        state = predictor.from_bytes(content, card).state_dict()
+        if not all(bool(value.isfinite().all()) for value in state.values()):
+            said = "nets with weights that are not finite"
+            found.add("values", said, examples=[_place(uri)], mend=output.broken)
+    except UNLOADABLE as error:
+        why = f"{_place(uri)}: {error}".splitlines()[0][:160]
+        said = "nets that cannot be loaded"
+        found.add("weights", said, examples=[why], mend=output.broken)
+        return None
+    return card
+
+
+def check_bundle(root: str, name: str, manifest: str) -> Findings:
+    """Load what a bundle holds."""
+    found, base = Findings(table=f"bundles/{name}"), layout.bundle_uri(root, name)
+    again = typing(f"affuse ensemble --config {storage.join(base, layout.CONFIG)}")
+    output = Output(found=found, lacking=again, broken=again)
+    if read_document(output, storage.join(base, layout.BUNDLE)) is None:
+        return found
+    try:
+        facts = bundles.bundle_facts(base)
+        task = {facts["task"]: Task.from_json(facts)}
+        nets = [
+            (layout.nets_uri(base, member["run"], seed), member.get("sha256", {}).get(seed))
+            for member in facts["members"]
+            for seed in member["seeds"]
+        ]
+    except (AffuseError, *UNREADABLE) as error:
+        found.unreadable(storage.join(base, layout.BUNDLE), error, again)
+        return found
+    cards = [card for folder, digest in nets if (card := check_net(output, folder, digest))]
+    if "config" in facts:  # as `ensemble` makes them
+        for file in (layout.PREDICTIONS, layout.FUSED):
+            check = prediction_rows(name, None, None, task, ("oof",))
+            for _ in check_predictions(output, storage.join(base, file), check):
+                pass
+        read_document(output, storage.join(base, layout.RESULTS))
+    inputs = {name: each for card in cards for name, each in card.inputs.items()}
+    made_from = {str(facts["manifest"])} if "manifest" in facts else set()
+    found.notes += stale(root, inputs, made_from, manifest)
+    return found
+
+
+def read_document(output: Output, uri: str) -> Mapping[str, Any] | None:
+    """A JSON document of an output; None, counted, where there is none or it is broken."""
+    try:
+        content = storage.read_json(uri)
+        if not isinstance(content, dict):
+            raise ValueError("holds no JSON object")
+    except AffuseError:
+        said = "files that are not there"
+        output.found.add("absent", said, examples=[_place(uri)], mend=output.lacking)
+        return None
+    except UNREADABLE as error:
+        output.found.unreadable(uri, error, output.broken)
+        return None
+    return content
+
+
+def stale(
+    root: str, inputs: Mapping[str, Mapping[str, Any]], made_from: Collection[str], manifest: str
+) -> list[str]:
+    """Lines on what has changed under nets since they were trained."""
+    said = [
+        f"made from manifest {other}, which is {manifest} by now"
+        for other in sorted(made_from)
+        if other != manifest
+    ]
+    for name, facts in inputs.items():
+        folder = str(facts.get("features"))
+        if not storage.exists(layout.features_uri(root, folder, layout.DESCRIPTOR)):
+            said.append(f"input {name} was made from features/{folder}, which are not there")
+    return said
+
+
+def _place(uri: str) -> str:
+    """A file with the two folders that it is in."""
+    return "/".join(uri.split("/")[-3:])
+
+
+def _clips_in(name: str, clip_id: pa.ChunkedArray) -> list[str]:
+    return [f"clip {clip} in {name}" for clip in clip_id.slice(0, EXAMPLES).to_pylist()]
