@@ -4,6 +4,9 @@ On a CPU machine decode tasks of one CPU each share the cores with a fixed pool 
 reserve no CPU: an actor pool that reserves the CPUs leaves none to decode with, and the job would wait
 for ever. On GPUs every actor holds its share of a device and one CPU, and all other CPUs decode. What a few
 clips take may change these numbers before a stream starts (`cluster.sizing`).
+
+Where machines come and go, every worker holds a share of a CPU instead, so that workers spread over them, and
+pools grow and shrink. The plan is that of all machines that may come.
 """
 
 import math
@@ -11,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import PlanError
+from cluster.nodes import parse_nodes
 from cluster.session import Capacity
 
 PROCESS_GB = 0.6
@@ -24,6 +28,13 @@ HEADROOM = 0.9
 
 DEVICE_BATCH = 64
 """Clips that a GPU actor gives a model at once."""
+
+DECODER_CPU, ACTOR_CPU = 0.6, 0.4
+"""CPUs that a decode task and an encoder actor hold where machines come and go: both together fill a core.
+They differ, because Ray Data makes one stage of two that hold the same."""
+
+GPU_MEMORY_GB = 16.0
+"""Memory of a GPU of which nothing is known [GB]."""
 
 CALLS = 4
 """Units in hand of a GPU actor, unless a measurement or the user says otherwise."""
@@ -45,17 +56,22 @@ class WorkersConfig:
     gpus_per_actor: float | None = None
     """Share of a GPU that an actor holds; 0 keeps models on the CPU. By default 1 where there are GPUs."""
 
-    gpu_memory_gb: float = 16.0
-    """Memory of one GPU [GB]; decides whether the encoders fit together."""
+    gpu_memory_gb: float | None = None
+    """Memory of one GPU [GB]; decides whether the encoders fit together. By default of its kind, else 16."""
 
     calls_per_actor: int | None = None
     """Units that a GPU actor works on at once, so that its device batches span units; by default 4."""
+
+    nodes: str | None = None
+    """Machines that a cluster may grow to: ``8`` like the largest, ``8xL4:16cpu``; else its autoscaler's."""
 
     def __post_init__(self) -> None:
         for name in ("actors", "threads", "decoders", "calls_per_actor"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"workers.{name}: expected 1 or more, came {value}")
+        if self.nodes is not None and not self.nodes.isdecimal():
+            parse_nodes(self.nodes)
         if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor <= 1:
             raise ValueError(f"workers.gpus_per_actor: expected 0 to 1, came {self.gpus_per_actor}")
 
@@ -84,6 +100,8 @@ class Plan:
     """Names of the encoders of each pass over the clips."""
 
     notes: tuple[str, ...] = ()
+    elastic: bool = False
+    """Machines may come and go: the numbers of workers are the most."""
 
     @property
     def on_gpu(self) -> bool:
@@ -92,13 +110,13 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as it is printed: one line a stage with the reason, then the notes."""
-        text = []
+        text, most = [], "up to " if self.elastic else ""
         for stage in (self.decode, self.encode):
             size = f"{stage.cpus_each:g} CPU" + (
                 f", {stage.gpus_each:g} GPU" if stage.gpus_each else ""
             )
             text.append(
-                f"plan: {stage.name:<6} {stage.workers} x ({size}, {stage.threads_each} thread"
+                f"plan: {stage.name:<6} {most}{stage.workers} x ({size}, {stage.threads_each} thread"
                 f"{'s' if stage.threads_each > 1 else ''}, {stage.memory_gb_each:.1f} GB): "
                 f"{stage.reason}"
             )
@@ -119,6 +137,11 @@ def plan_stream(
         PlanError: it cannot fit; the message says what would.
     """
     overrides = overrides or WorkersConfig()
+    if capacity.cpus < 1:
+        raise PlanError(
+            f"the plan needs 1 CPU to decode with; there are {capacity.cpus:g}; where machines come with the "
+            "work, say which: --workers.nodes 8x16cpu or 8xL4:16cpu"
+        )
     share = overrides.gpus_per_actor
     if share is None:
         share = 1.0 if capacity.gpus >= 1 else 0.0
@@ -131,8 +154,6 @@ def plan_stream(
 
 def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, overrides: WorkersConfig) -> Plan:
     cpus = math.floor(capacity.cpus)
-    if cpus < 1:
-        raise PlanError(f"the plan needs 1 CPU to decode with; there are {capacity.cpus:g}")
     needed = (overrides.actors or 1) * (overrides.threads or 1)
     if needed > cpus:
         raise PlanError(
@@ -150,18 +171,25 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, overrides: Work
     elif 1 <= by_memory < by_cpu:
         reason = f"{room:.1f} GB hold {by_memory} times {together_gb:.1f} GB of models"
     else:
-        reason = "one per CPU; they reserve none, so that decoding always finds one"
-    threads = overrides.threads or max(1, cpus // actors)
+        reason = (
+            f"one per CPU; {ACTOR_CPU:g} of it, so that they spread over the machines"
+            if capacity.elastic
+            else "one per CPU; they reserve none, so that decoding always finds one"
+        )
+    threads = overrides.threads or max(1, min(cpus // actors, _cpus_of_one(capacity)))
     passes = _passes(models_gb, room / actors - PROCESS_GB, "memory", actors)
     most_gb = max(sum(models_gb[name] for name in names) for names in passes)
     return Plan(
         decode=_decode_stage(
-            decoders, overrides, f"up to one task per CPU ({cpus}), each with its own decoder child"
+            decoders,
+            overrides,
+            f"up to one task per CPU ({cpus}), each with its own decoder child",
+            DECODER_CPU if capacity.elastic else 1,
         ),
         encode=Stage(
             name="encode",
             workers=actors,
-            cpus_each=0,
+            cpus_each=ACTOR_CPU if capacity.elastic else 0,
             gpus_each=0,
             threads_each=threads,
             memory_gb_each=PROCESS_GB + most_gb,
@@ -169,7 +197,8 @@ def _on_cpus(models_gb: Mapping[str, float], capacity: Capacity, overrides: Work
         ),
         calls_per_actor=1,
         passes=passes,
-        notes=_pass_notes(passes, f"{room / actors:.1f} GB per actor"),
+        notes=(*_pass_notes(passes, f"{room / actors:.1f} GB per actor"), *_growth_note(capacity)),
+        elastic=capacity.elastic,
     )
 
 
@@ -196,7 +225,8 @@ def _on_gpus(
         reason = f"{capacity.cpus:g} CPUs leave 1 each and 1 to decode with"
     decoders = _decoders(overrides, math.floor(capacity.cpus) - actors)
     calls = overrides.calls_per_actor or CALLS
-    room = overrides.gpu_memory_gb * share * HEADROOM
+    gpu_gb = overrides.gpu_memory_gb or capacity.gpu_memory_gb or GPU_MEMORY_GB
+    room = gpu_gb * share * HEADROOM
     passes = _passes(models_gb, room, "GPU memory", actors)
     return Plan(
         decode=_decode_stage(decoders, overrides, "every CPU that no actor holds"),
@@ -211,7 +241,8 @@ def _on_gpus(
         ),
         calls_per_actor=calls,
         passes=passes,
-        notes=_pass_notes(passes, f"{room:.1f} GB of a GPU"),
+        notes=(*_pass_notes(passes, f"{room:.1f} GB of a GPU"), *_growth_note(capacity)),
+        elastic=capacity.elastic,
     )
 
 
@@ -228,12 +259,25 @@ def room_gb(capacity: Capacity) -> float:
     return HEADROOM * capacity.memory_gb - 0.5 * capacity.object_store_gb
 
 
-def _decode_stage(workers: int, overrides: WorkersConfig, reason: str) -> Stage:
-    """Tasks of one CPU each, with a decoder child; the reason holds where nobody asked for a number."""
+def _cpus_of_one(capacity: Capacity) -> int:
+    """CPUs of the smallest machine: threads of an actor run on one."""
+    return math.floor(capacity.cpus if capacity.node_cpus is None else capacity.node_cpus)
+
+
+def _growth_note(capacity: Capacity) -> tuple[str, ...]:
+    if not capacity.wanted:
+        return ()
+    return (f"{capacity.nodes} machines are asked for; what is there begins, what comes joins in",)
+
+
+def _decode_stage(
+    workers: int, overrides: WorkersConfig, reason: str, cpus_each: float = 1
+) -> Stage:
+    """Tasks with a decoder child each; the reason holds where nobody asked for a number."""
     return Stage(
         name="decode",
         workers=workers,
-        cpus_each=1,
+        cpus_each=cpus_each,
         gpus_each=0,
         threads_each=1,
         memory_gb_each=DECODER_GB,

@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,17 @@ class Capacity:
     memory_gb: float
     object_store_gb: float
     nodes: int = 1
+    elastic: bool = False
+    """Machines may come and go while a stream runs."""
+
+    node_cpus: float | None = None
+    """CPUs of the smallest machine; None: all of them are of one."""
+
+    gpu_memory_gb: float | None = None
+    """Memory of the smallest GPU; None: not known."""
+
+    wanted: tuple[Mapping[str, float], ...] = ()
+    """Resources of every machine to ask an autoscaler for."""
 
 
 @contextmanager

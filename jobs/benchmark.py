@@ -22,8 +22,9 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError, PlanError
+from cluster.growth import planned_capacity
 from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.session import SessionConfig, local_capacity, ray_session
 from cluster.settings import Place
 from jobs.benchmarking.plain_script import Plain, measure_plain
 from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
@@ -96,7 +97,9 @@ def main(config: EncodeConfig) -> None:
     if capacity is not None:
         one_pass(plan_stream(models, capacity, config.workers))
     with ray_session(config.session):
-        plan = one_pass(plan_stream(models, capacity or cluster_capacity(), config.workers))
+        plan = one_pass(
+            plan_stream(models, capacity or planned_capacity(config.workers.nodes), config.workers)
+        )
         print("\n".join(plan.lines()), flush=True)
         work = replace(work, threads=plan.encode.threads_each)
         job = StreamJob(root=root, work=work, decoding=config.decoding, sink=FeatureSink())

@@ -28,8 +28,9 @@ import pyarrow.compute as pc
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.growth import planned_capacity, requested
 from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import Capacity, SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.session import Capacity, SessionConfig, local_capacity, ray_session
 from cluster.settings import Place
 from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
@@ -149,10 +150,11 @@ def main(config: Config) -> None:
     describe_tables(config, root, dataset, work)
     with recorded(config, root, dataset, work) as figures:
         with ray_session(config.session):
-            capacity = capacity or cluster_capacity()
+            capacity = capacity or planned_capacity(config.workers.nodes)
             plan = plan or plan_stream(models, capacity, config.workers)
             print("\n".join(plan.lines()), flush=True)
-            figures += run_passes(config, root, work, tasks, plan, capacity, before)
+            with requested(capacity):
+                figures += run_passes(config, root, work, tasks, plan, capacity, before)
         reasons = finish(config, root, work)
     conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
 

@@ -24,8 +24,9 @@ import tyro
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
+from cluster.growth import planned_capacity, requested
 from cluster.resources import WorkersConfig, plan_stream
-from cluster.session import SessionConfig, cluster_capacity, local_capacity, ray_session
+from cluster.session import SessionConfig, local_capacity, ray_session
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import local_paths
@@ -261,7 +262,7 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
     capacity = local_capacity(config.session)
     plan = None if capacity is None else plan_stream(models, capacity, config.workers)
     with ray_session(config.session):
-        capacity = capacity or cluster_capacity()
+        capacity = capacity or planned_capacity(config.workers.nodes)
         plan = plan or plan_stream(models, capacity, config.workers)
         if len(plan.passes) > 1:
             raise ConfigError(
@@ -269,16 +270,18 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
             )
         print("\n".join(plan.lines()), flush=True)
         tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in todo]
-        sized = autotuned(job, tasks, plan, capacity, config.workers, config.autotune)
-        job, plan = sized.job, sized.plan
         total = sum(ref.num_clips for ref in todo)
 
         def unpublished(silent: Sequence[UnitTask]) -> list[UnitTask]:
             done, reads = published(uri), reads_of(bundle)
             return [task for task in silent if task.ref.version(reads) not in done]
 
-        with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
-            run_units(job, tasks, plan, progress, unpublished)
+        with requested(capacity):
+            sized = autotuned(job, tasks, plan, capacity, config.workers, config.autotune)
+            with Progress(
+                total, label="score", max_failed_share=config.max_failed_share
+            ) as progress:
+                run_units(sized.job, tasks, sized.plan, progress, unpublished)
 
 
 def work_of(config: Config, bundle: Bundle) -> Work:

@@ -46,6 +46,8 @@ def stream(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Generator[U
     context.target_max_block_size = 1  # every unit row becomes a block of its own at once
     context.max_errored_blocks = -1  # a block may be a span: units without a report are what counts
     context.execution_no_progress_timeout_s = quiet_limit_s(job, tasks)
+    # A worker that waits for decoded units keeps its models.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
     context.wait_for_min_actors_s = 0 if plan.on_gpu else -1
     # Its errors are raised, or stand in the reports.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -90,13 +92,15 @@ def _pipeline(job: StreamJob, spans: Sequence[Sequence[UnitTask]], plan: Plan, t
     needs = (
         {"num_gpus": plan.encode.gpus_each} if plan.on_gpu else {"num_cpus": plan.encode.cpus_each}
     )
+    most = min(plan.encode.workers, sum(map(len, spans)))
     return decoded.map_batches(
         UnitEncoder,
         fn_constructor_kwargs={"job": job, "tries": tries},
         batch_size=1,  # a row is a unit: Ray can then neither cut nor mix it
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
-            size=min(plan.encode.workers, sum(map(len, spans))),
+            min_size=1 if plan.elastic else most,
+            max_size=most,
             max_concurrent_calls_per_actor=plan.calls_per_actor,
             enable_true_multi_threading=plan.calls_per_actor > 1,
         ),

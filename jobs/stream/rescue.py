@@ -82,11 +82,13 @@ class _Ward:
     ) -> None:
         import ray
 
-        # No CPU: the workers of the stream may not have given theirs back yet. No restarts: whether a clip
-        # ends its worker is what is to be found out.
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
+        # No CPU on one machine: the workers of the stream may not have given theirs back yet. No restarts:
+        # whether a clip ends its worker is what is to be found out.
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
         if plan.on_gpu:
-            options["num_gpus"] = plan.encode.gpus_each
+            options |= {"num_cpus": 0, "num_gpus": plan.encode.gpus_each}
+        else:
+            options |= {"num_cpus": plan.encode.cpus_each}
         self.job = replace(job, trusting=True)
         self._remote = ray.remote(**options)(ClipEncoder)
         self._worker: Any = None

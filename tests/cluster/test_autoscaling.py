@@ -1,0 +1,31 @@
+"""A cluster of a head and no machine starts them for a job, and ends them after it."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location(
+    "private_host", Path(__file__).with_name("private_host.py")
+)
+private_host = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(private_host)
+
+CLIPS = 60
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not private_host.is_possible(), reason="needs root for namespaces"),
+]
+
+
+def test_from_no_machine_to_three_and_back_with_every_clip_encoded_and_scored(tmp_path):
+    said = private_host.run("growing.py", str(tmp_path), str(CLIPS), limit_s=850)
+    assert re.findall(r"(\w+) grew to (\d)", said) == [("encode", "3"), ("score", "3")], said
+    assert said.count(f": {CLIPS} ok") == 2, said  # of each encoder
+    assert f"scores/b: {CLIPS} clips" in said
+    assert "were lost" not in said
+    assert said.rstrip().endswith("ends with 0")
