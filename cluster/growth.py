@@ -17,7 +17,7 @@ import yaml
 
 from cluster.errors import ConfigError
 from cluster.nodes import GPU_GB, Nodes, nodes_of, parse_nodes
-from cluster.session import Capacity
+from cluster.session import Capacity, SessionConfig, local_capacity
 
 RENEW_S = 5.0
 """How often machines are asked for [s]: Ray Data's own requests take the place of ours in between."""
@@ -30,6 +30,21 @@ _FILE_FLAG = "--autoscaling-config="
 
 Shape = tuple[dict[str, float], int]
 """Resources of a kind of machine, and how many of them there may be."""
+
+
+def known_capacity(session: SessionConfig, asked: str | None) -> Capacity | None:
+    """What a local session has, known before anything starts; None where a cluster is joined.
+
+    Raises:
+        ConfigError: machines are asked for, and no cluster is joined that could have them.
+    """
+    capacity = local_capacity(session)
+    if capacity is not None and asked is not None:
+        raise ConfigError(
+            f"--workers.nodes {asked}: a session on this machine has no other; type: --session.address auto "
+            "on a cluster, or --dry-run --assume.nodes to plan for one"
+        )
+    return capacity
 
 
 def planned_capacity(asked: str | None) -> Capacity:

@@ -22,9 +22,9 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError, PlanError
-from cluster.growth import planned_capacity
+from cluster.growth import known_capacity, planned_capacity
 from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import SessionConfig, local_capacity, ray_session
+from cluster.session import SessionConfig, ray_session
 from cluster.settings import Place
 from jobs.benchmarking.plain_script import Plain, measure_plain
 from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
@@ -93,7 +93,7 @@ def main(config: EncodeConfig) -> None:
     work = chosen_work(root, config.encoders, config.transcriber, store)
     tasks = measured_tasks(units(root), work, config.clips)
     models = models_gb(work)
-    capacity = local_capacity(config.session)
+    capacity = known_capacity(config.session, config.workers.nodes)
     if capacity is not None:
         one_pass(plan_stream(models, capacity, config.workers))
     with ray_session(config.session):

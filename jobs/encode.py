@@ -28,9 +28,9 @@ import pyarrow.compute as pc
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
-from cluster.growth import planned_capacity, requested
+from cluster.growth import known_capacity, planned_capacity, requested
 from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import Capacity, SessionConfig, local_capacity, ray_session
+from cluster.session import Capacity, SessionConfig, ray_session
 from cluster.settings import Place
 from cluster.tracking import run_tracker
 from cluster.unit_tables import Version
@@ -42,6 +42,7 @@ from jobs.catalog.layout import features_uri, former_uri, transcripts_uri
 from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
 from jobs.stream.autotune import Autotune, autotuned
+from jobs.stream.forecast import Assumed, forecast
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.pending import (
     counted_before,
@@ -98,6 +99,12 @@ class Config:
     tracking: bool = True
     """Record the job in MLflow."""
 
+    dry_run: bool = False
+    """Print the plan, what it is made of and what the job would take, and stop before Ray starts."""
+
+    assume: Assumed = field(default_factory=Assumed)
+    """What a dry run plans for, where that is not what is there."""
+
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """Workers of the stream; what is left out is derived from the machine."""
 
@@ -118,6 +125,7 @@ class Config:
             raise ConfigError(f"stall_limit_s: expected more than 0, came {self.stall_limit_s:g}")
         if not 0 <= self.max_failed_share <= 1:
             raise ConfigError(f"max_failed_share: expected 0 to 1, came {self.max_failed_share}")
+        self.assume.check(dry_run=self.dry_run)
 
 
 def main(config: Config) -> None:
@@ -129,7 +137,11 @@ def main(config: Config) -> None:
     dataset = read_dataset(root)
     refs = units(root)
     store = chosen_store(config.store, root)
-    work = chosen_work(root, config.encoders, config.transcriber, store, views=config.views)
+    names, views, needed = (config.encoders, config.transcriber), config.views, not config.dry_run
+    work = chosen_work(root, *names, store, views=views, find_weights=needed)
+    if config.dry_run:
+        print("\n".join(foreseen(config, root, work, refs)))
+        return
     recall_former(root, work, refs)
     tasks = missing_tasks(root, work, refs)
     if config.retry_failed:
@@ -144,7 +156,7 @@ def main(config: Config) -> None:
     check_early(*before, config.max_failed_share)
     models = models_gb(work)
     plan = None
-    capacity = local_capacity(config.session)
+    capacity = known_capacity(config.session, config.workers.nodes)
     if capacity is not None:  # refuse before anything is started
         plan = plan_stream(models, capacity, config.workers)
     describe_tables(config, root, dataset, work)
@@ -157,6 +169,28 @@ def main(config: Config) -> None:
                 figures += run_passes(config, root, work, tasks, plan, capacity, before)
         reasons = finish(config, root, work)
     conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
+
+
+def foreseen(config: Config, root: str, work: Work, refs: Sequence[UnitRef]) -> list[str]:
+    """What is left to do would take so much; for another number of clips, all of it."""
+    tasks = missing_tasks(root, work, refs)
+    if config.assume.clips is not None:
+        tasks = [UnitTask(ref=ref, todo=work.everything) for ref in refs]
+    if not tasks:
+        return [f"nothing to do: all {_clips(refs)} clips are encoded"]
+    job = stream_job(config, root, work)
+    return forecast(job, tasks, config.session, config.workers, config.assume)
+
+
+def stream_job(config: Config, root: str, work: Work) -> StreamJob:
+    """The stream of some encoders."""
+    return StreamJob(
+        root=root,
+        work=work,
+        decoding=config.decoding,
+        sink=FeatureSink(),
+        stall_limit_s=config.stall_limit_s,
+    )
 
 
 def say_todo(refs: Sequence[UnitRef], tasks: Sequence[UnitTask], dataset: Dataset) -> None:
@@ -207,13 +241,7 @@ def run_passes(
             continue
         if len(plan.passes) > 1:
             print(f"pass {number} of {len(plan.passes)}: {', '.join(names)}")
-        job = StreamJob(
-            root=root,
-            work=part,
-            decoding=config.decoding,
-            sink=FeatureSink(),
-            stall_limit_s=config.stall_limit_s,
-        )
+        job = stream_job(config, root, part)
         sized = autotuned(job, part_tasks, plan, capacity, config.workers, config.autotune)
         done = run_stream(sized.job, part_tasks, sized.plan, config.max_failed_share, before)
         figures.append(done | sized.figures())

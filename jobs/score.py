@@ -24,9 +24,9 @@ import tyro
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
-from cluster.growth import planned_capacity, requested
-from cluster.resources import WorkersConfig, plan_stream
-from cluster.session import SessionConfig, local_capacity, ray_session
+from cluster.growth import known_capacity, planned_capacity, requested
+from cluster.resources import Plan, WorkersConfig, plan_stream
+from cluster.session import SessionConfig, ray_session
 from cluster.settings import NameOrPlace, Place
 from cluster.unit_tables import published
 from encoders.store import local_paths
@@ -47,6 +47,7 @@ from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
 from jobs.stream.autotune import Autotune, autotuned
+from jobs.stream.forecast import Assumed, forecast, planned_for
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.result_rows import failure_reasons
@@ -97,6 +98,12 @@ class Config:
     stall_limit_s: float = STALL_LIMIT_S
     """Time that a model may take for a clip beyond its usual pace [s]; after it the clip fails."""
 
+    dry_run: bool = False
+    """Print the plan, what it is made of and what the job would take, and stop before Ray starts."""
+
+    assume: Assumed = field(default_factory=Assumed)
+    """What a dry run plans for, where that is not what is there."""
+
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """Workers of the stream; what is left out is derived from the machine."""
 
@@ -119,6 +126,9 @@ class Config:
             )
         if self.source == "features" and self.clips:
             raise ConfigError("--source features: files have none; leave it away")
+        if self.dry_run and self.clips:
+            raise ConfigError("--dry-run plans a dataset; type first: affuse prepare, then --root")
+        self.assume.check(dry_run=self.dry_run)
 
 
 def main(config: Config) -> None:
@@ -129,6 +139,8 @@ def main(config: Config) -> None:
         print("face_expression: the 7 classes of an expression net trained on posed pictures")
     if config.clips:
         score_files(config, bundle)
+    elif config.dry_run:
+        print("\n".join(foreseen(config, as_needed(config.root, bundle))))
     else:
         score_dataset(config, bundle)
         table = read_scores(config.root, config.name or bundle.name)
@@ -249,25 +261,61 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     print(f"wrote {uri}: {total} clips")
 
 
-def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
-    """Decode, encode and predict in one stream."""
-    job = StreamJob(
+def foreseen(config: Config, bundle: Bundle) -> list[str]:
+    """What is left to score would take so much; for another number of clips, all of it."""
+    if from_features(config.root, bundle, config.source):
+        return ["source: stored features, because every clip has them; there is no stream to plan"]
+    uri = layout.scores_uri(config.root, config.name or bundle.name)
+    refs, done, reads = units(config.root), published(uri), reads_of(bundle)
+    if config.assume.clips is None:
+        refs = [ref for ref in refs if ref.version(reads) not in done]
+    if not refs:
+        return [f"nothing to do: all clips are scored in {uri}"]
+    job = stream_job(config, bundle, uri)
+    tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in refs]
+    check_one_pass(
+        plan_stream(
+            models_gb(job.work),
+            planned_for(config.session, config.workers, config.assume),
+            config.workers,
+        )
+    )
+    return forecast(job, tasks, config.session, config.workers, config.assume)
+
+
+def stream_job(config: Config, bundle: Bundle, uri: str) -> StreamJob:
+    """The stream of a bundle."""
+    return StreamJob(
         root=config.root,
         work=work_of(config, bundle),
         decoding=config.decoding,
         sink=ScoreSink(bundle=bundle, root=config.root, uri=uri),
         stall_limit_s=config.stall_limit_s,
     )
+
+
+def check_one_pass(plan: Plan) -> None:
+    """Refuse a plan of several passes.
+
+    Raises:
+        ConfigError: the encoders do not fit together.
+    """
+    if len(plan.passes) > 1:
+        raise ConfigError(
+            f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
+        )
+
+
+def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
+    """Decode, encode and predict in one stream."""
+    job = stream_job(config, bundle, uri)
     models = models_gb(job.work)
-    capacity = local_capacity(config.session)
+    capacity = known_capacity(config.session, config.workers.nodes)
     plan = None if capacity is None else plan_stream(models, capacity, config.workers)
     with ray_session(config.session):
         capacity = capacity or planned_capacity(config.workers.nodes)
         plan = plan or plan_stream(models, capacity, config.workers)
-        if len(plan.passes) > 1:
-            raise ConfigError(
-                f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
-            )
+        check_one_pass(plan)
         print("\n".join(plan.lines()), flush=True)
         tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in todo]
         total = sum(ref.num_clips for ref in todo)
@@ -287,7 +335,8 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
 def work_of(config: Config, bundle: Bundle) -> Work:
     """The encoders of the bundle; their weights are found before anything starts."""
     store = storage.absolute(store_of(config))
-    for item in (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else [])):
+    models = (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else []))
+    for item in () if config.dry_run else models:
         local_paths(item.weights, store)
     return Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store)
 

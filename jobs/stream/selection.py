@@ -48,7 +48,13 @@ def chosen_store(named: str | None, root: str) -> str:
 
 
 def chosen_work(
-    root: str, encoders: Sequence[str], transcriber: str | None, store: str, *, views: int = 0
+    root: str,
+    encoders: Sequence[str],
+    transcriber: str | None,
+    store: str,
+    *,
+    views: int = 0,
+    find_weights: bool = True,
 ) -> Work:
     """The encoders of a command, their weights found; a transcriber only where text is missing.
 
@@ -58,6 +64,7 @@ def chosen_work(
         transcriber: as it is typed.
         store: of the weights.
         views: augmented views of each clip.
+        find_weights: look for them; a plan does not need them.
 
     Raises:
         ConfigError: an unknown encoder or option, or one named twice.
@@ -85,7 +92,7 @@ def chosen_work(
     if len(set(folders)) < len(folders):
         raise ConfigError(f"--encoders {' '.join(encoders)}: one is named twice")
     store = storage.absolute(store)
-    for item in [*descriptors, *([recogniser] if recogniser else [])]:
+    for item in [*descriptors, *([recogniser] if recogniser else [])] if find_weights else ():
         local_paths(item.weights, store)
     descriptors += views_of(descriptors, views)
     return Work(descriptors=tuple(descriptors), transcriber=recogniser, store=store)
