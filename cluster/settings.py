@@ -5,7 +5,6 @@ that stands beside every output and reads it back from YAML or JSON.
 """
 
 import dataclasses
-import difflib
 import json
 import re
 import types
@@ -18,6 +17,7 @@ import yaml
 
 from cluster import storage
 from cluster.errors import ConfigError
+from cluster.nearest import nearest_of
 
 C = TypeVar("C")
 
@@ -28,7 +28,7 @@ Place = Annotated[str, PLACE]
 NameOrPlace = Annotated[str, NAME_OR_PLACE]
 """The same where it has a slash; else a name under the root."""
 
-FORMER_NAMES = {"calibration": "autotune", "passes": "accumulation_steps"}
+FORMER_NAMES = {"calibration": "autotune", "name": "bundle", "passes": "accumulation_steps"}
 """Earlier name of a field -> its name now, for who types the earlier one."""
 
 MADE = "made"
@@ -155,13 +155,10 @@ def partial(kind: type[C], values: Mapping[str, Any], *, absent: object, where: 
 
 def nearest(name: str, known: list[str]) -> str:
     """Hint for an unknown name: the nearest known one, or all of them."""
-    same = [each for each in known if each.casefold() == name.casefold()]
-    if same:
-        return f"did you mean {same[0]!r}?"
     if FORMER_NAMES.get(name) in known:
         return f"did you mean {FORMER_NAMES[name]!r}?"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    close = nearest_of(name, known)
+    return f"known: {', '.join(sorted(known))}" if close is None else f"did you mean {close!r}?"
 
 
 def _placed_fields(

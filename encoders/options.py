@@ -1,9 +1,9 @@
 """Reading the text of an encoder's options."""
 
-import difflib
 from collections.abc import Mapping
 
 from cluster.errors import ConfigError
+from cluster.nearest import nearest_of
 
 Option = str | int | float | bool
 
@@ -31,11 +31,9 @@ def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
 
 def hint(name: str, known: Mapping[str, object], noun: str) -> str:
     """That there is no such name, and the nearest one."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    known_names = ", ".join(sorted(known))
-    return f"there is no {noun} {name!r}; " + (
-        f"did you mean {close[0]!r}?" if close else f"known: {known_names}"
-    )
+    close = nearest_of(name, known)
+    said = f"known: {', '.join(sorted(known))}" if close is None else f"did you mean {close!r}?"
+    return f"there is no {noun} {name!r}; {said}"
 
 
 def cast(value: str, like: Option, where: str) -> Option:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from cluster import interrupt
 from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
+from cluster.nearest import nearest_of
 from cluster.redaction import redacted
 from jobs import JOBS
 
@@ -152,10 +153,8 @@ def _refused(error: BaseException) -> str | None:
 
 
 def _hint(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, JOBS, n=1)
-    return f"did you mean {close[0]!r}?" if close else "type: affuse --help"
+    close = nearest_of(name, JOBS)
+    return "type: affuse --help" if close is None else f"did you mean {close!r}?"
 
 
 def _version() -> str:

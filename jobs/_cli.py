@@ -5,12 +5,15 @@ or JSON (the resolved config that stands beside every output is accepted back); 
 A mapping is written `--net-options rank=8 dropout=0.3`.
 """
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import os
 import re
 import sys
 import textwrap
+import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -66,20 +69,40 @@ def parse_config(
         given: fields that were read elsewhere; they win over the file.
 
     Raises:
-        ConfigError: an unknown field or a bad value in the file.
+        ConfigError: an unknown field or a bad value in the file, or values that the config refuses.
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
     path, argv = take_config_flag(argv)
     _refuse_former_flags(kind, argv)
     values = {**({} if path is None else settings.read_mapping(path)), **(given or {})}
-    return tyro.cli(
-        kind,
-        args=argv,
-        prog=prog,
-        description=_manual(description),
-        default=settings.partial(kind, values, absent=tyro.MISSING, where=path or "config"),
-        registry=_registry(),
-    )
+    default = settings.partial(kind, values, absent=tyro.MISSING, where=path or "config")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=argv,
+                prog=prog,
+                description=_manual(description),
+                default=default,
+                registry=_registry(),
+            )
+    except SystemExit as stop:
+        if (refusal := _refusal(stop)) is not None:
+            raise ConfigError(refusal) from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
+
+
+def _refusal(stop: SystemExit) -> str | None:
+    """The message of a config that refused its values; tyro says it as an error of a class called Config."""
+    error = stop.__context__
+    while error is not None:
+        frames = traceback.walk_tb(error.__traceback__)
+        if any(frame.f_code.co_name == "__post_init__" for frame, _ in frames):
+            return str(error)
+        error = error.__context__
+    return None
 
 
 def _parse_command(

@@ -214,9 +214,9 @@ def stage_tune(config: Config) -> Stage:
 def stage_ensemble(config: Config) -> Stage:
     """Fuse them all, cross-fitted over the speaker folds."""
     job = ensemble.Config(
-        root=config.root, runs=tuple(NETS), name=BUNDLE, resamples=config.resamples
+        root=config.root, runs=tuple(NETS), bundle=BUNDLE, resamples=config.resamples
     )
-    text = f"ensemble --root {config.root} --name {BUNDLE} --runs {' '.join(NETS)}"
+    text = f"ensemble --root {config.root} --bundle {BUNDLE} --runs {' '.join(NETS)}"
     return text, lambda: ensemble.main(job), _facts(job)
 
 

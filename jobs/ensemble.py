@@ -2,7 +2,7 @@
 
 Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
         predictions made elsewhere
-Writes: <root>/bundles/<name>/  bundle.json, the nets, results.json, and cross-fitted predictions: of what
+Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, and cross-fitted predictions: of what
         ships (predictions.parquet) and of the fusion (fused.parquet)
 
 What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
@@ -55,7 +55,7 @@ class Config:
     runs: tuple[str, ...] = ()
     """Runs of `affuse train` or `affuse tune` that become members."""
 
-    name: str = "ensemble"
+    bundle: str = "ensemble"
     """Name of the bundle."""
 
     task: str | None = None
@@ -99,7 +99,7 @@ class Config:
     """Ray session, where there are trials."""
 
     def __post_init__(self) -> None:
-        check_names(name=self.name, runs=self.runs)
+        check_names(bundle=self.bundle, runs=self.runs)
         check_resamples(self.resamples)
         if self.num_folds < 2:
             raise ConfigError(f"--num-folds {self.num_folds}: expected 2 or more")
@@ -150,7 +150,7 @@ def main(config: Config) -> None:
             f"{decided.plain:.3f} without"
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
-    print(f"wrote {layout.bundle_uri(config.root, config.name)}: {shipped.candidate.title}")
+    print(f"wrote {layout.bundle_uri(config.root, config.bundle)}: {shipped.candidate.title}")
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
@@ -230,10 +230,10 @@ def publish_judged(
 ) -> None:
     """What the report needs: the cross-fitted predictions and the table."""
     for file, verdict in {layout.FUSED: fused, layout.PREDICTIONS: ships}.items():
-        table = fused_predictions(config.name, name, held, verdict)
-        storage.publish_table(table, layout.bundle_uri(config.root, config.name, file))
+        table = fused_predictions(config.bundle, name, held, verdict)
+        storage.publish_table(table, layout.bundle_uri(config.root, config.bundle, file))
     facts = results.facts()
-    storage.publish_json(facts, layout.bundle_uri(config.root, config.name, layout.RESULTS))
+    storage.publish_json(facts, layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
 
 
 def publish_bundle(
@@ -262,11 +262,11 @@ def publish_bundle(
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),
-        "members": [bundles.copy_run(config.root, config.name, run) for run in used],
+        "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],
         "imported": list(config.imported),
     }
-    publish_config(config, layout.bundle_uri(config.root, config.name))
-    bundles.publish(config.root, config.name, facts)
+    publish_config(config, layout.bundle_uri(config.root, config.bundle))
+    bundles.publish(config.root, config.bundle, facts)
 
 
 def fused_predictions(

@@ -346,4 +346,4 @@ def fuse(config: Config, base: TrainConfig, summary: Mapping[str, Any]) -> None:
 
     runs = tuple(member["run"] for member in summary["members"])
     task = config.tasks[0] if config.tasks else None
-    ensemble.main(ensemble.Config(root=base.root, runs=runs, name=str(base.run), task=task))
+    ensemble.main(ensemble.Config(root=base.root, runs=runs, bundle=str(base.run), task=task))

@@ -73,7 +73,7 @@ def chain(source: Path, root: Path) -> dict[str, list[str]]:
         "tune": ["tune", *here, *inputs, *short, "--run", "found", "--trials", "8",
                  "--space", str(source / "space.yaml"), "--no-prune", "--parallel", "1",
                  "--keep", "2", "--member-seeds", "0", *two],
-        "ensemble": ["ensemble", *here, "--runs", "one", "two", "--name", "both"],
+        "ensemble": ["ensemble", *here, "--runs", "one", "two", "--bundle", "both"],
         "score": ["score", *here, "--bundle", "both", "--source", "clips", *two],
     }  # fmt: skip
 

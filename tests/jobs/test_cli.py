@@ -254,6 +254,7 @@ class TestFlags:
             (("score", "--calibration=never"), "--calibration", "--autotune"),
             (("train", "--passes", "2"), "--passes", "--accumulation-steps"),
             (("tune", "--passes", "2"), "--passes", "--accumulation-steps"),
+            (("ensemble", "--runs", "a", "--name", "b"), "--name", "--bundle"),
         ],
     )
     def test_a_flag_by_its_former_name_names_the_one_it_has_now(self, words, former, now, capsys):
@@ -277,7 +278,36 @@ class TestFlags:
 
     def test_a_value_the_config_refuses_is_said_in_its_words(self, toy, capsys):
         assert exit_of(["toy", "--root", "r", "--share", "3"]) == 2
-        assert "share is 0 to 1; came 3" in capsys.readouterr().err
+        assert capsys.readouterr().err == "affuse toy: share is 0 to 1; came 3.0\n"
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("train --inputs a --share 3", "affuse train: --share 3.0: expected above 0"),
+            ("train --inputs a --lr 0", "affuse train: expected lr > 0"),
+            (
+                "train --inputs a --loss crossentropy",
+                "affuse train: there is no loss 'crossentropy'",
+            ),
+            ("tune --inputs a --trials 0", "affuse tune: --trials 0 --keep 8: expected 1 or more"),
+            ("encode", "affuse encode: which encoders? type: --encoders NAME"),
+            (
+                "encode --encoders a --workers.actors -1",
+                "affuse encode: workers.actors: expected 1",
+            ),
+            ("prepare folder --source s --folds 1", "affuse prepare: --folds 1: expected 0 (none)"),
+            ("report", "affuse report: nothing to report on: name --runs"),
+        ],
+    )
+    def test_what_a_config_refuses_is_one_line_of_the_job_that_was_typed(self, words, said, capsys):
+        assert exit_of([*words.split(), "--root", "r"]) == 2
+        found = capsys.readouterr().err
+        assert found.startswith(said)
+        assert found.count("\n") == 1
+
+    def test_a_word_that_is_no_value_is_answered_with_the_flags_own_help(self, toy, capsys):
+        assert exit_of(["toy", "--root", "r", "--share", "much"]) == 2
+        assert "A share [0..1]." in capsys.readouterr().err
 
     def test_prose_with_a_colon_is_no_list(self, toy, capsys):
         toy.__doc__ = (

@@ -85,7 +85,7 @@ def add_run(root: str, name: str, target: np.ndarray, scores: np.ndarray, *, rol
 
 def run(root, **options):
     ensemble.main(ensemble.Config(root=root, resamples=200, **options))
-    base = layout.bundle_uri(root, options.get("name", "ensemble"))
+    base = layout.bundle_uri(root, options.get("bundle", "ensemble"))
     return storage.read_json(storage.join(base, "results.json")), base
 
 
@@ -137,7 +137,7 @@ class TestWhatIsClaimed:
 
 class TestTheBundle:
     def test_it_holds_the_nets_and_the_rule_that_reproduces_the_fusion(self, root):
-        _, base = run(root, runs=("voice", "face"), name="both")
+        _, base = run(root, runs=("voice", "face"), bundle="both")
         bundle = bundles.read_bundle(root, "both")
         rule = rule_from_state(bundle["rule"])
         assert rule.names == ("voice", "face")
@@ -221,8 +221,8 @@ class TestTheBundle:
         torch.testing.assert_close(ours, cross_fitting.fit(held, candidate).combine(held.members))
 
     def test_labels_decided_for_a_metric_leave_probabilities_alone(self, root, capsys):
-        run(root, runs=("voice", "face"), name="plain")
-        run(root, runs=("voice", "face"), name="decided", decide="macro_f1")
+        run(root, runs=("voice", "face"), bundle="plain")
+        run(root, runs=("voice", "face"), bundle="decided", decide="macro_f1")
         assert "labels decided for macro_f1" in capsys.readouterr().out
         plain, decided = (bundles.read_bundle(root, name) for name in ("plain", "decided"))
         assert plain["calibration"] == decided["calibration"]
@@ -240,7 +240,7 @@ class TestTheBundle:
             run(root, runs=("voice", "face"))
 
     def test_an_unknown_bundle_is_answered_with_the_nearest(self, root):
-        run(root, runs=("voice", "face"), name="both")
+        run(root, runs=("voice", "face"), bundle="both")
         with pytest.raises(NotPreparedError, match="did you mean 'both'"):
             bundles.read_bundle(root, "bot")
 

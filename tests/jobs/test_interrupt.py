@@ -117,7 +117,7 @@ def listens(folder, process, said):
 
 
 TRAIN = "--root r --inputs voice --tasks emotion --folds speaker --no-tracking"
-ENSEMBLE = "ensemble --root r --runs voice face --task emotion --name e --resamples 500000"
+ENSEMBLE = "ensemble --root r --runs voice face --task emotion --bundle e --resamples 500000"
 EVALUATE = "evaluate --root r --bundle ensemble --resamples 500000"
 IMPORT = "features import --root r --file x.npz --name x --modality audio --array x"
 SESSION = "--session.num-cpus 2 --session.num-gpus 0"

@@ -41,7 +41,7 @@ NAMED = {
     ("train", "--folds"): ("--inputs", "voice"),
     ("tune", "--run"): ("--inputs", "voice"),
     ("tune", "--folds"): ("--inputs", "voice"),
-    ("ensemble", "--name"): ("--runs", "a"),
+    ("ensemble", "--bundle"): ("--runs", "a"),
     ("ensemble", "--runs"): (),
     ("evaluate", "--runs"): (),
     ("evaluate", "--bundle"): (),
