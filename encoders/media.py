@@ -39,6 +39,10 @@ START_LIMIT_S = 120.0
 """A child that has not said hello by then cannot start here at all."""
 
 
+TRACKS: tuple[Modality, ...] = ("audio", "video")
+"""What is read of files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
     """One row of a manifest, as the decoder needs it."""
@@ -158,16 +162,19 @@ class Decoder:
         read: dict[str, Any] = {}
         if request["audio"] or request["video"]:
             answer, child = self._ask(request, self._limit(source))
-            read["waveforms"] = {
-                rate: child.array(*place) for rate, place in answer.get("waveforms", ())
-            }
-            read["audio_start_s"] = answer.get("audio_start_s", 0.0)
-            read["frames"] = {
-                policy: Frames(*(child.array(*place) for place in places))
-                for policy, places in zip(policies, answer.get("frames", ()), strict=False)
-            }
+            if sound := answer.get("audio"):
+                read["waveforms"] = {
+                    rate: child.array(*place) for rate, place in sound["waveforms"]
+                }
+                read["audio_start_s"] = sound["start_s"]
+            if pictures := answer.get("video"):
+                read["frames"] = {
+                    policy: Frames(*(child.array(*place) for place in places))
+                    for policy, places in zip(policies, pictures["frames"], strict=True)
+                }
             child.release()
-        measured_s = max(answer.get("ends_s", ()), default=0.0)
+        tracks = {name: answer[name] for name in TRACKS if name in answer}
+        measured_s = max((track["end_s"] for track in tracks.values()), default=0.0)
         clip = Clip(
             clip_id=source.clip_id,
             duration_s=measured_s if source.duration_s is None else source.duration_s,
@@ -180,7 +187,8 @@ class Decoder:
             modality: MediaError(Fault(fault), detail)
             for modality, (fault, detail) in answer.get("faults", {}).items()
         }
-        return Decoded(clip=clip, faults=faults, partial=answer.get("partial", {}))
+        partial = {name: track["partial"] for name, track in tracks.items() if track["partial"]}
+        return Decoded(clip=clip, faults=faults, partial=partial)
 
     def probe(self, source: Source) -> Probe:
         """Read a file's headers in the child.

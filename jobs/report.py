@@ -89,6 +89,9 @@ def main(config: Config) -> str:
         resamples=config.resamples,
         seed=config.seed,
     )
+    if evidence.other_tasks and config.task is None:
+        others = ", ".join(evidence.other_tasks)
+        console.show(f"task {evidence.task_name}; type --task NAME for another one: {others}")
     options = Options(worst=config.worst, limit=config.limit)
     sections = [section for make in SECTIONS if (section := make(options, evidence)) is not None]
     where = publish(config, evidence, sections)
@@ -153,7 +156,8 @@ def page(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str
         "dataset": f"{evidence.dataset} ({evidence.licence or 'no licence given'})",
         "root": PurePosixPath(config.root).name,
         "manifest": evidence.manifest[:12],
-        "task": f"{evidence.task_name} ({evidence.task.kind})",
+        "task": f"{evidence.task_name} ({evidence.task.kind})"
+        + (f"; others: {', '.join(evidence.other_tasks)}" if evidence.other_tasks else ""),
         "protocol": evidence.protocol,
         "groups": str(evidence.groups.count),
     }

@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import av.logging
@@ -61,28 +61,26 @@ def serve(request: Mapping[str, Any], shared: "Shared", threads: int, max_bytes:
     }
     if request["kind"] == "probe":
         return {"probe": vars(inspect(next(iter(sources.values()))))}
-    answer: dict[str, Any] = {"faults": {}, "partial": {}, "ends_s": []}
     segment = (request["start_s"], request["end_s"])
-    readers = {
-        "audio": lambda source: _audio(
-            source, request["rates_hz"], segment, max_bytes, shared, answer
-        ),
+    readers: dict[str, Callable[[Source], dict[str, Any]]] = {
+        "audio": lambda source: _audio(source, request["rates_hz"], segment, max_bytes, shared),
         "video": lambda source: _video(
-            source, request["policies"], segment, max_bytes, threads, shared, answer
+            source, request["policies"], segment, max_bytes, threads, shared
         ),
     }
+    read, faults = {}, {}
     for modality, source in sources.items():
         try:
-            readers[modality](source)
+            read[modality] = readers[modality](source)
         except MediaError as error:
-            answer["faults"][modality] = [error.fault.value, error.detail]
+            faults[modality] = [error.fault.value, error.detail]
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 (the one place that isolates a broken file)
             detail = f"{source.uri}: {type(error).__name__}: {reason(error)}"
             fault = Fault.MACHINE if is_machines(error) else Fault.UNREADABLE
-            answer["faults"][modality] = [fault.value, detail]
-    return answer
+            faults[modality] = [fault.value, detail]
+    return {**read, "faults": faults}
 
 
 def _audio(
@@ -91,15 +89,15 @@ def _audio(
     segment: tuple[float | None, float | None],
     max_bytes: int,
     shared: "Shared",
-    answer: dict[str, Any],
-) -> None:
+) -> dict[str, Any]:
     with staged(source) as local:
         sound = read_sound(local, rates_hz, *segment, max_bytes)
-    answer["audio_start_s"] = sound.start_s
-    answer["waveforms"] = [[rate, shared.put(wave)] for rate, wave in sound.waveforms.items()]
-    answer["ends_s"].append(sound.end_s)
-    if sound.partial is not None:
-        answer["partial"]["audio"] = sound.partial
+    return {
+        "start_s": sound.start_s,
+        "waveforms": [[rate, shared.put(wave)] for rate, wave in sound.waveforms.items()],
+        "end_s": sound.end_s,
+        "partial": sound.partial,
+    }
 
 
 def _video(
@@ -109,18 +107,21 @@ def _video(
     max_bytes: int,
     threads: int,
     shared: "Shared",
-    answer: dict[str, Any],
-) -> None:
+) -> dict[str, Any]:
     wanted = [FramePolicy(**policy) for policy in policies]
     with staged(source) as local:
         pictures = read_frames(local, wanted, *segment, max_bytes, threads)
-    answer["frames"] = [
-        [shared.put(pictures.frames[policy].pixels), shared.put(pictures.frames[policy].times_s)]
-        for policy in wanted
-    ]
-    answer["ends_s"].append(pictures.end_s)
-    if pictures.partial is not None:
-        answer["partial"]["video"] = pictures.partial
+    return {
+        "frames": [
+            [
+                shared.put(pictures.frames[policy].pixels),
+                shared.put(pictures.frames[policy].times_s),
+            ]
+            for policy in wanted
+        ],
+        "end_s": pictures.end_s,
+        "partial": pictures.partial,
+    }
 
 
 class Shared:

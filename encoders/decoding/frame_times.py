@@ -2,23 +2,20 @@
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.decoding.display import Pixels
 from encoders.decoding.timeline import Timeline
 from encoders.spec import FramePolicy
 
 
-@dataclass
+@dataclass(frozen=True)
 class Choice:
     """Indices into the timeline that one policy wants, in order; repeats are allowed."""
 
     indices: list[int]
     partial: str | None = None
-    kept: dict[int, Pixels] = field(default_factory=dict)
-    """Index -> the picture that was on screen then, small."""
 
 
 def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:

@@ -5,6 +5,7 @@ jumps to the key frame before each wanted frame and leaves out the frames that n
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,76 +57,87 @@ def read_frames(
             policy: choose(policy, timeline, most_frames(policy, codec.width, codec.height, share))
             for policy in policies
         }
-        wanted = sorted({index for choice in choices.values() for index in choice.indices})
-        shown = _fetch(film, timeline, wanted, choices)
-    return _pictures(local, timeline, choices, shown)
+        fetched = _fetch(film, timeline, choices)
+    return _pictures(local, timeline, choices, fetched)
 
 
-def _fetch(
-    film: Film, timeline: Timeline, wanted: Sequence[int], choices: Mapping[FramePolicy, Choice]
-) -> dict[int, int]:
-    """Hand every wanted frame to the policies that want it; index -> tick of what was on screen."""
+@dataclass(frozen=True)
+class _Fetched:
+    """What was decoded of the wanted frames."""
+
+    pictures: Mapping[FramePolicy, Mapping[int, np.ndarray]]
+    """Policy -> index in the timeline -> the picture that was on screen then, small."""
+
+    shown: Mapping[int, int]
+    """Index -> tick of that picture."""
+
+    damage: str | None
+
+
+def _fetch(film: Film, timeline: Timeline, choices: Mapping[FramePolicy, Choice]) -> _Fetched:
+    """Decode every frame that a policy wants, once for all of them."""
+    wanted = sorted({index for choice in choices.values() for index in choice.indices})
     aspect = display.pixel_aspect(film.stream)
     matrix: display.Matrix | None = None
     shown: dict[int, int] = {}
+    kept: dict[FramePolicy, dict[int, np.ndarray]] = {policy: {} for policy in choices}
     with contextlib.closing(PictureReader(film, timeline, wanted)) as pictures:
         for index in wanted:
             found = pictures.at(index)
-            if found is not None:
-                shown[index] = found[0]
-                matrix = matrix or display.display_matrix(found[1])
-                _keep(index, *display.shown(found[1], aspect, matrix), choices)
-        timeline.damage = pictures.damage
-    return shown
+            if found is None:
+                continue
+            shown[index] = found[0]
+            matrix = matrix or display.display_matrix(found[1])
+            image, size = display.shown(found[1], aspect, matrix)
+            small = functools.cache(functools.partial(_small, image, size))
+            for policy, choice in choices.items():
+                if index in choice.indices:
+                    kept[policy][index] = small(policy.size)
+        return _Fetched(kept, shown, pictures.damage)
 
 
-def _keep(
-    index: int, image: Pixels, size: tuple[int, int], choices: Mapping[FramePolicy, Choice]
-) -> None:
-    by_size: dict[int, Pixels] = {}
-    for policy, choice in choices.items():
-        if index in choice.indices:
-            if policy.size not in by_size:
-                small = display.resized(image, policy.size, size)
-                by_size[policy.size] = np.ascontiguousarray(small)
-            choice.kept[index] = by_size[policy.size]
+def _small(image: Pixels, shown_px: tuple[int, int], size: int) -> np.ndarray:
+    return np.ascontiguousarray(display.resized(image, size, shown_px))
 
 
 def _pictures(
     local: Local,
     timeline: Timeline,
     choices: Mapping[FramePolicy, Choice],
-    shown: Mapping[int, int],
+    fetched: _Fetched,
 ) -> ReadFrames:
     frames = {}
-    partial = timeline.damage
+    partial = fetched.damage
     for policy, choice in choices.items():
-        if not choice.kept:
-            detail = timeline.damage or "no frame could be decoded"
+        kept = fetched.pictures[policy]
+        if not kept:
+            detail = fetched.damage or "no frame could be decoded"
             raise MediaError(Fault.UNREADABLE, f"{local.path}: {detail}")
-        indices, lost = _present(policy, choice)
+        indices, lost = _present(policy, choice, kept)
         if lost:
             partial = partial or f"{lost} of {len(choice.indices)} frames could not be decoded"
         partial = partial or choice.partial
-        pixels = np.stack([_same_shape(choice, index) for index in indices])
-        times = [timeline.seconds(shown[index]) for index in indices]
+        pixels = np.stack([_same_shape(kept, index) for index in indices])
+        times = [timeline.seconds(fetched.shown[index]) for index in indices]
         frames[policy] = Frames(pixels, np.maximum(np.asarray(times, np.float64), 0.0))
     return ReadFrames(frames, timeline.end_s, partial)
 
 
-def _present(policy: FramePolicy, choice: Choice) -> tuple[list[int], int]:
+def _present(
+    policy: FramePolicy, choice: Choice, kept: Mapping[int, np.ndarray]
+) -> tuple[list[int], int]:
     """Lost frames are left out; where a count is promised the nearest one takes their place."""
-    lost = sum(index not in choice.kept for index in choice.indices)
+    lost = sum(index not in kept for index in choice.indices)
     if policy.kind == "fps":
-        return [index for index in choice.indices if index in choice.kept], lost
-    kept = np.asarray(sorted(choice.kept))
-    return [int(kept[np.abs(kept - index).argmin()]) for index in choice.indices], lost
+        return [index for index in choice.indices if index in kept], lost
+    there = np.asarray(sorted(kept))
+    return [int(there[np.abs(there - index).argmin()]) for index in choice.indices], lost
 
 
-def _same_shape(choice: Choice, index: int) -> Pixels:
+def _same_shape(kept: Mapping[int, np.ndarray], index: int) -> np.ndarray:
     """A stream may change its size on the way; the first frame's size holds."""
-    image = choice.kept[index]
-    shape = next(iter(choice.kept.values())).shape
+    image = kept[index]
+    shape = next(iter(kept.values())).shape
     if image.shape == shape:
         return image
     frame = av.VideoFrame.from_ndarray(image, format="rgb24")

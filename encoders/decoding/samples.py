@@ -46,14 +46,21 @@ WITHOUT_LOSS = frozenset(
 class Samples:
     """Mono samples of a file or segment from a moment of its clock on."""
 
-    def __init__(self, rate_hz: int, first_s: float, full_scale: float) -> None:
-        self.rate_hz = rate_hz
+    def __init__(
+        self, track: "_Track", first_s: float, full_scale: float, blocks: Iterator[Mono]
+    ) -> None:
+        self._track = track
+        self.rate_hz = track.rate_hz
         self.first_s = first_s
         """Where the first sample lies, from the start of the file [s]."""
 
         self.full_scale = full_scale
-        self.blocks: Iterator[Mono] = iter(())
-        self.damage: str | None = None
+        self.blocks = blocks
+
+    @property
+    def damage(self) -> str | None:
+        """What was wrong with the track as far as its blocks have been read."""
+        return self._track.damage
 
 
 @contextlib.contextmanager
@@ -97,7 +104,7 @@ class _Track:
         self._stream = stream
         self._zero = tracks.zero_s(container)
         self._jumped = False
-        self._rate_hz = 0
+        self.rate_hz = 0
         self.damage: str | None = None
 
     def jump(self, to_s: float) -> None:
@@ -125,10 +132,10 @@ class _Track:
                     unclear = unclear and at_s is None
                     if unclear or not frame.samples or not frame.sample_rate:
                         continue
-                    self._rate_hz = self._rate_hz or frame.sample_rate
+                    self.rate_hz = self.rate_hz or frame.sample_rate
                     samples = self._at_first_rate(mono(frame), frame.sample_rate)
                     reached_s = reached_s if at_s is None else at_s
-                    reached_s += len(samples) / self._rate_hz
+                    reached_s += len(samples) / self.rate_hz
                     yield at_s, samples
         except MemoryError:
             raise
@@ -148,7 +155,7 @@ class _Track:
         margin_s: float,
     ) -> Samples:
         """The pieces on one clock; a segment starts at a whole second from the file's first sample."""
-        stream, rate = self._stream, self._rate_hz
+        stream, rate = self._stream, self.rate_hz
         at_s = first[0] or 0.0
         begin_s = at_s
         if self._jumped and stream.start_time is not None:
@@ -158,16 +165,15 @@ class _Track:
             first_s += max(0, math.floor(start_s - begin_s - margin_s))
         codec = stream.codec_context.name
         exact = codec.startswith("pcm_") or codec in WITHOUT_LOSS
-        found = Samples(rate, first_s, FULL_SCALE if exact else LOSSY_FULL_SCALE)
         last = math.inf if end_s is None else math.ceil((end_s - first_s + margin_s) * rate)
-        found.blocks = self._on_clock(first, pieces, found, last)
-        return found
+        blocks = self._on_clock(first, pieces, first_s, last)
+        return Samples(self, first_s, FULL_SCALE if exact else LOSSY_FULL_SCALE, blocks)
 
     def _on_clock(
-        self, first: Piece, pieces: Iterator[Piece], found: Samples, last: float
+        self, first: Piece, pieces: Iterator[Piece], zero: float, last: float
     ) -> Iterator[Mono]:
-        """Samples from `first_s` on: what lies before is cut, holes become silence, overlaps are cut."""
-        rate, zero = found.rate_hz, found.first_s
+        """Samples from `zero` [s] on: what lies before is cut, holes become silence, overlaps are cut."""
+        rate = self.rate_hz
         at = 0  # samples handed out
         shift = 0  # of the file's clock, where it started again [samples]
         leads: collections.deque[int] = collections.deque(maxlen=DRIFT_PIECES)
@@ -195,13 +201,12 @@ class _Track:
                 yield samples
                 at += len(samples)
             piece = next(pieces, None) if at < last else None
-        found.damage = self.damage
 
     def _at_first_rate(self, samples: Mono, rate_hz: int) -> Mono:
         """A track may change its rate on the way; the first one holds."""
-        if rate_hz == self._rate_hz:
+        if rate_hz == self.rate_hz:
             return samples
-        count = round(len(samples) * self._rate_hz / rate_hz)
+        count = round(len(samples) * self.rate_hz / rate_hz)
         places = np.linspace(0, len(samples) - 1, max(1, count))
         between: Mono = np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
         return between

@@ -64,6 +64,9 @@ class Evidence:
     manifest: str
     task_name: str
     task: Task
+    other_tasks: Sequence[str]
+    """Further tasks of the dataset, of which the report says nothing."""
+
     protocol: str
     """How the judged rows were held out, in words."""
 
@@ -157,6 +160,7 @@ def gather(
         manifest=dataset.manifest_hash,
         task_name=name,
         task=judging.task,
+        other_tasks=[each for each in dataset.tasks if each != name],
         protocol=_protocol(root, names, held, transductive=judged.transductive),
         clips=clips,
         groups=groups,

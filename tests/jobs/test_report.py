@@ -239,6 +239,21 @@ def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
     assert {"trials_hunt.png", "importance_hunt.png"} <= set(names)
 
 
+def test_which_of_several_tasks_is_shown_is_said_and_how_another_is_chosen(tmp_path, capsys):
+    root = str(tmp_path)
+    runs = two_runs(root)
+    facts = storage.read_json(f"{root}/dataset.json")
+    facts["tasks"]["valence"] = {"kind": "regression"}
+    storage.publish_json(facts, f"{root}/dataset.json")
+    said = "task mood; type --task NAME for another one: valence"
+    for task in (None, "mood"):
+        where = report.main(report.Config(root=root, runs=runs, task=task, resamples=100))
+        assert (said in capsys.readouterr().out) == (task is None)
+    assert (
+        "mood (classification); others: valence" in Page(storage.read_bytes(where).decode()).texts
+    )
+
+
 def test_few_groups_are_warned_about(tmp_path):
     runs = two_runs(str(tmp_path), people=4)
     where = report.main(report.Config(root=str(tmp_path), runs=runs, resamples=100))
