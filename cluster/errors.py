@@ -120,7 +120,7 @@ class MachineError(AffuseError):
 
 
 class StorageError(AffuseError, OSError):
-    """Writing fails until the user frees space or grants permission."""
+    """A storage fails until the user frees space, grants permission, or brings it back."""
 
 
 class TooManyFailuresError(AffuseError):

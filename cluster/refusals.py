@@ -1,10 +1,11 @@
-"""Errors of a disk or bucket that is full, read-only or forbidden, in one line."""
+"""Errors of a disk or bucket that is full, read-only, forbidden or silent, in one line."""
 
 import contextlib
 import errno
 from collections.abc import Iterator
 
 from cluster.errors import StorageError
+from cluster.redaction import redacted
 
 REFUSALS = {
     errno.EACCES: "no permission",
@@ -16,9 +17,15 @@ REFUSALS = {
 }
 """Errors that last until the user frees space or grants permission."""
 
+CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs")
+"""Packages that talk to object stores, whose own errors are no OSError; each has tried again by then."""
+
 
 def refusal(error: BaseException, uri: str | None = None) -> str | None:
-    """In one line, that a disk or bucket is full or closed; None for any other error."""
+    """In one line, that a disk or bucket is full, closed or silent; None for any other error."""
+    if type(error).__module__.partition(".")[0] in CLIENTS:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"the storage does not answer{f' at {uri}' if uri else ''}: {said}"
     if not isinstance(error, OSError):
         return None
     number = errno.EACCES if isinstance(error, PermissionError) else error.errno
@@ -29,15 +36,15 @@ def refusal(error: BaseException, uri: str | None = None) -> str | None:
 
 
 @contextlib.contextmanager
-def writing(uri: str) -> Iterator[None]:
-    """Writing of a file or object.
+def asking(uri: str) -> Iterator[None]:
+    """Reading or writing of a file or object.
 
     Raises:
-        StorageError: it is refused, and would be again.
+        StorageError: it is refused, or not answered, and would not be again.
     """
     try:
         yield
-    except OSError as error:
-        if (said := refusal(error, uri)) is None:
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) or (said := refusal(error, uri)) is None:
             raise
-        raise StorageError(said) from error
+        raise StorageError(redacted(said)) from error

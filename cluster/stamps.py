@@ -4,10 +4,10 @@ import contextlib
 import datetime
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cluster.storage import filesystem
+from cluster.storage import filesystem, is_local
 
 CHANGE_MARKS = (
     "mtime",
@@ -31,6 +31,9 @@ CHANGE_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified",
 
 SAMPLE_BYTES = 65536
 
+LISTED = 16
+"""Files of one folder from which on it is listed: a folder with many others costs a request a thousand."""
+
 
 def source_facts(uri: str) -> Mapping[str, object]:
     """Size and mark of the present version of a file, for the key of what is made of it.
@@ -45,6 +48,36 @@ def source_facts(uri: str) -> Mapping[str, object]:
     fs, path = filesystem(uri)
     info = fs.info(path)
     return _facts(info) or _sampled(fs, path, info)
+
+
+def listed_facts(uris: Iterable[str]) -> dict[str, Mapping[str, object]]:
+    """What `source_facts` says of files on object stores, by one request for a thousand of them.
+
+    Args:
+        uris: files; those on a disk, with few others in their folder, or without an ETag are left out.
+
+    Raises:
+        OSError: the storage did not answer.
+    """
+    folders: dict[str, list[str]] = {}
+    for uri in uris:
+        if not is_local(uri):
+            folders.setdefault(uri.rpartition("/")[0], []).append(uri)
+    found: dict[str, Mapping[str, object]] = {}
+    for folder, members in folders.items():
+        if len(members) < LISTED:
+            continue
+        fs, path = filesystem(folder)
+        try:
+            entries = {entry["name"]: entry for entry in fs.ls(path, detail=True, refresh=True)}
+        except (FileNotFoundError, TypeError):  # no folders there, or no such option
+            continue
+        for uri in members:
+            entry = entries.get(filesystem(uri)[1], {})
+            # A listing gives times with other digits than a single look; an ETag is the same in both.
+            if not entry.get("mtime") and (entry.get("ETag") or entry.get("etag")):
+                found[uri] = _facts(entry) or {}
+    return found
 
 
 class FileStamp(NamedTuple):

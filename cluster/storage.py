@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import AbsentError, ConfigError
 from cluster.redaction import redacted
-from cluster.refusals import writing
+from cluster.refusals import asking
 
 
 def absolute(root: str) -> str:
@@ -59,7 +59,8 @@ def is_local(uri: str) -> bool:
 def exists(uri: str) -> bool:
     """Whether something has been published under this name."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with asking(uri):
+        return bool(fs.exists(path))
 
 
 def names(folder: str, suffix: str = "") -> list[str]:
@@ -67,7 +68,8 @@ def names(folder: str, suffix: str = "") -> list[str]:
     fs, path = filesystem(folder)
     fs.invalidate_cache()
     try:
-        entries: Iterable[str] = fs.ls(path, detail=False)
+        with asking(folder):
+            entries: Iterable[str] = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
     found = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
@@ -99,7 +101,8 @@ def read_bytes(uri: str) -> bytes:
     """
     fs, path = filesystem(uri)
     try:
-        return bytes(fs.cat_file(path))
+        with asking(uri):
+            return bytes(fs.cat_file(path))
     except FileNotFoundError as error:
         raise AbsentError(f"{uri} is not there") from error
 
@@ -129,7 +132,7 @@ def publish_bytes(content: bytes, uri: str) -> None:
     Raises:
         StorageError: disk full, read-only, or no permission.
     """
-    with writing(uri):
+    with asking(uri):
         _publish_bytes(content, uri)
 
 
@@ -148,7 +151,7 @@ def publish_file(path: str, uri: str) -> None:
     Raises:
         StorageError: disk full, read-only, or no permission.
     """
-    with writing(uri):
+    with asking(uri):
         _publish_file(path, uri)
 
 
@@ -239,14 +242,16 @@ def open_parquet(uri: str, *, checked: bool = False) -> pq.ParquetFile:
     try:
         if is_local(uri):
             return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checked)
-        return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
+        with asking(uri):
+            return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
     except FileNotFoundError as error:
         raise AbsentError(f"{uri} is not there") from error
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file whole."""
-    return open_parquet(uri).read(columns=columns)
+    with asking(uri):
+        return open_parquet(uri).read(columns=columns)
 
 
 PIECE_BYTES = 16_000_000

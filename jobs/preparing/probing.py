@@ -63,8 +63,13 @@ def stamps_of(uris: Iterable[str], workers: int) -> dict[str, Stamp]:
             and every feature of the file would be made anew.
     """
     unique = sorted(set(uris))
-    found = dict(_in_threads(lambda: nullcontext(_stamp), unique, workers))
-    return {uri: found[number] for number, uri in enumerate(unique)}
+    try:
+        listed: Mapping[str, Stamp] = stamps.listed_facts(unique)
+    except OSError:
+        listed = {}  # each is asked for, patiently
+    single = [uri for uri in unique if uri not in listed]
+    found = dict(_in_threads(lambda: nullcontext(_stamp), single, workers))
+    return {**listed, **{uri: found[number] for number, uri in enumerate(single)}}
 
 
 def _stamp(uri: str) -> Stamp:

@@ -86,3 +86,52 @@ def test_a_bug_still_shows_its_traceback(monkeypatch):
     monkeypatch.setattr("jobs._cli.parse", lambda *_: None)
     with pytest.raises(WrappedError):
         line.run(["models"])
+
+
+def client_error(package):
+    """An error of a store's client, which is no OSError."""
+    return type("Closed", (Exception,), {"__module__": f"{package}.exceptions"})("gone\nmore")
+
+
+class Silent:
+    """A store whose client gives up."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getattr__(self, name):
+        if name == "invalidate_cache":
+            return lambda *_: None
+
+        def fail(*_, **__):
+            raise self.error
+
+        return fail
+
+
+@pytest.mark.parametrize("package", ["botocore", "aiobotocore", "aiohttp", "gcsfs", "azure"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda uri: storage.publish_bytes(b"x", uri),
+        storage.read_bytes,
+        storage.exists,
+        storage.names,
+        storage.read_table,
+        storage.read_json,
+    ],
+)
+def test_a_store_that_does_not_answer_is_one_line_whatever_is_asked(monkeypatch, package, ask):
+    fs = Silent(client_error(package))
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (fs, uri))
+    with pytest.raises(
+        StorageError, match=r"^the storage does not answer at s3://b/x: gone$"
+    ) as raised:
+        ask("s3://b/x")
+    assert line._refused(raised.value) is not None
+
+
+def test_errors_of_others_stay_what_they_are(monkeypatch):
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (Silent(KeyError("x")), uri))
+    with pytest.raises(KeyError):
+        storage.read_bytes("s3://b/x")

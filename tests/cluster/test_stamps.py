@@ -74,3 +74,50 @@ def test_a_file_that_takes_the_name_of_another_has_another_stamp(root):
     storage.remove(uri)
     assert stamps.stamp_of(uri) is None
     assert stamps.of_folder(storage.join(root, "nowhere")) == {}
+
+
+class Bucket:
+    """An object store that counts what it is asked; its listings lack what a single look has."""
+
+    def __init__(self, files, mark="ETag"):
+        self.files, self.mark, self.asked = files, mark, []
+
+    def ls(self, path, detail, refresh):
+        self.asked.append(path)
+        return [
+            {"name": name, "size": 3, "LastModified": "Mon", self.mark: f'"{name}"'}
+            for name in self.files
+            if name.rpartition("/")[0] == path
+        ]
+
+    def info(self, path):
+        return {"name": path, "size": 3, "LastModified": "Monday", self.mark: f'"{path}"', "V": 1}
+
+
+class TestListing:
+    @pytest.fixture
+    def bucket(self, monkeypatch):
+        bucket = Bucket([f"b/many/{number}.wav" for number in range(50)] + ["b/few/a.wav"])
+        monkeypatch.setattr(
+            stamps, "filesystem", lambda uri: (bucket, uri.removeprefix("s3://").rstrip("/"))
+        )
+        return bucket
+
+    def test_a_folder_of_many_is_asked_for_once_and_says_what_a_single_look_says(self, bucket):
+        uris = [f"s3://{name}" for name in bucket.files]
+        found = stamps.listed_facts(uris)
+        assert bucket.asked == ["b/many"]
+        assert set(found) == {uri for uri in uris if "/many/" in uri}
+        assert all(facts == stamps.source_facts(uri) for uri, facts in found.items())
+
+    def test_what_is_not_in_the_listing_is_left_to_a_single_look(self, bucket):
+        uris = [f"s3://b/many/{number}.wav" for number in range(40, 60)]
+        assert set(stamps.listed_facts(uris)) == set(uris[:10])
+
+    @pytest.mark.parametrize("mark", ["mtime", "updated", "created"])
+    def test_marks_that_a_listing_may_give_otherwise_are_not_trusted(self, bucket, mark):
+        bucket.mark = mark
+        assert stamps.listed_facts([f"s3://{name}" for name in bucket.files]) == {}
+
+    def test_disks_are_not_listed(self, tmp_path):
+        assert stamps.listed_facts([f"{tmp_path}/{number}.wav" for number in range(50)]) == {}
