@@ -35,11 +35,12 @@ from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
 from jobs.catalog.tasks import pick_task
-from jobs.evaluation import cross_fitting, decisions, results_table
+from jobs.evaluation import cross_fitting, decisions, promises, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
+from jobs.evaluation.promises import Promised
 from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
@@ -140,9 +141,11 @@ def main(config: Config) -> None:
     chosen = cross_fitting.choose(held, shipping.candidates, folds, judged.judgements)
     shipped = cross_fitting.fit(held, chosen)
     decided = decide(config, held, shipping.verdict, folds)
+    promised = promises.promised(shipping.verdict.scores, judging)
     publish_judged(config, name, held, fused, shipping.verdict, results)
-    publish_bundle(config, dataset, name, shipping, shipped, decided)
+    publish_bundle(config, dataset, name, shipping, shipped, decided, promised)
     results_table.show(results, task)
+    print(promised.said)
     say_normalised(config.root, config.runs)
     if decided is not None:
         print(
@@ -243,6 +246,7 @@ def publish_bundle(
     shipping: Shipping,
     shipped: cross_fitting.Fitted,
     decided: Decided | None,
+    promised: Promised,
 ) -> None:
     """Everything that scoring needs; bundle.json last, it is the commit."""
     task = dataset.tasks[name]
@@ -260,6 +264,7 @@ def publish_bundle(
         "member_calibration": {n: c.state() for n, c in shipped.members.items()},
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
+        "conformal": promised.conformal.state(),
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),
         "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],

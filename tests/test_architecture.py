@@ -19,7 +19,7 @@ from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jobs", "encoders", "fusion", "cluster")
-SHARED_FILES = {"members", "calibration"}  # of fusion.late: not rules
+SHARED_FILES = {"calibration", "conformal", "members"}  # of fusion.late: not rules
 
 
 def files(folder: str) -> list[str]:

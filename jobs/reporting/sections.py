@@ -13,6 +13,7 @@ from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
 from jobs.reporting.number_format import as_p, bounds, title, with_interval
 from jobs.reporting.page import Options, Section
+from jobs.reporting.sections_coverage import coverage
 from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
 from jobs.reporting.sections_robustness import data, leaks, normalised
 
@@ -220,7 +221,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, normalised, tested, leaks, classes, labels, values, calibration, weights, memory, training, data,
-    search, errors,
+    results, normalised, tested, leaks, classes, labels, values, calibration, coverage, weights, memory,
+    training, data, search, errors,
 )  # fmt: skip
 """In the order of the page."""
