@@ -223,7 +223,7 @@ PREDICTIONS = Table(
 
 SCORES = Table(
     name="SCORES",
-    version=1,
+    version=2,
     key=("clip_id", "task"),
     schema=pa.schema(
         [
@@ -234,6 +234,10 @@ SCORES = Table(
             ("confidence", pa.float64()),
             ("probabilities", pa.map_(pa.string(), pa.float64())),
             ("value", pa.float64()),
+            ("possible", pa.list_(pa.string())),
+            ("certain", pa.list_(pa.string())),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
             ("modalities", pa.list_(pa.string())),
             ("status", pa.string()),
             ("error", pa.string()),

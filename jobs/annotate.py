@@ -125,7 +125,7 @@ def read_scores(uri: str) -> pa.Table:
     parts = []
     for file in files:
         parquet = storage.open_parquet(file)
-        SCORES.check(parquet.schema_arrow, where=file)
+        SCORES.check(parquet.schema_arrow, where=file, renew="affuse score")
         parts.append(parquet.read())
     return pa.concat_tables(parts)
 

@@ -80,6 +80,10 @@ class Config:
     overwrite: bool = False
     """Replace an --out that no earlier run made; an input is never replaced."""
 
+    coverage: float | None = None
+    """Give each clip the classes that cannot be excluded (each value an interval), so that they hold the
+    truth for this share of a new person's clips [0.5..0.99], e.g. 0.9."""
+
     source: Literal["auto", "clips", "features"] = "auto"
     """What a dataset is scored from: clips, or stored features; auto takes features where all are there."""
 
@@ -135,6 +139,7 @@ def main(config: Config) -> None:
     """Score files, or the dataset."""
     config = replace(config, root=storage.absolute(config.root) if config.root else "")
     bundle = open_bundle(config.bundle, config.root, config.transcriber)
+    bundle = bundle.promising(config.coverage)
     if bundle.uri is None:
         print("face_expression: the 7 classes of an expression net trained on posed pictures")
     if config.clips:

@@ -17,9 +17,7 @@ def coverage(_: Options, evidence: Evidence) -> Section:
     kind, scores = evidence.task.kind, evidence.focus.scores
     code = evidence.groups.code.numpy()
     fitted = Conformal.fit(kind, scores, evidence.target, code)
-    covered, size = (
-        each.numpy() for each in left_out(kind, scores, evidence.target, code, USUAL)
-    )
+    covered, size = (each.numpy() for each in left_out(kind, scores, evidence.target, code, USUAL))
     if not np.isfinite(fitted.allowed(USUAL).numpy()).all():
         text = (
             f"From {fitted.groups} groups a coverage of {USUAL:g} can be promised by nothing less than "

@@ -9,6 +9,7 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders.spec import Descriptor
+from fusion.late.conformal import Conformal
 from jobs.catalog.features import current_rows
 from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import read_manifest
@@ -36,6 +37,9 @@ class Bundle:
     clips_of_speaker: int = 0
     """Clips that must be there of each speaker, where a net was trained on clips normalised by them."""
 
+    coverage: float | None = None
+    """Share of new people's clips for which sets or intervals are to hold the truth; None: none are made."""
+
     @property
     def folders(self) -> tuple[str, ...]:
         """The feature tables that its nets read."""
@@ -59,6 +63,27 @@ class Bundle:
                 "clips; import it for these clips too: affuse features import --root ROOT --file FILE, "
                 "then: affuse score --root ROOT --source features"
             )
+
+    def promising(self, coverage: float | None) -> "Bundle":
+        """The bundle, making sets or intervals of a coverage.
+
+        Raises:
+            ConfigError: it has no thresholds, or none for that coverage.
+        """
+        if coverage is None:
+            return self
+        if "conformal" not in self.facts:
+            how = (
+                "it was not fitted on anybody's labels; use a bundle of `affuse ensemble`"
+                if self.uri is None
+                else "it was made before there were any; type affuse ensemble again"
+            )
+            raise ConfigError(f"--coverage {coverage:g}: {self.name} has no thresholds: {how}")
+        try:
+            Conformal.from_state(self.facts["conformal"]).allowed(coverage)
+        except ValueError as error:
+            raise ConfigError(f"--{error}") from None
+        return replace(self, coverage=coverage)
 
 
 def as_needed(root: str, bundle: Bundle) -> Bundle:

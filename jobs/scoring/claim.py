@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.tables import SCORES
 from jobs.catalog import layout
 from jobs.scoring.bundle import Bundle
 from jobs.stream.job import DecodingConfig
@@ -24,6 +25,8 @@ def claim_of(bundle: Bundle, source: str, decoding: DecodingConfig) -> dict[str,
         "facts": dict(bundle.facts) or None,
         "transcriber": None if bundle.transcriber is None else bundle.transcriber.folder,
         "source": source,
+        "coverage": bundle.coverage,
+        "schema": SCORES.tag,
         "decoding": policy,
     }
 

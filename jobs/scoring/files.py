@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,9 +128,13 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
         buffer.write("".join(json.dumps(row) + "\n" for row in rows).encode())
     else:
         classes = sorted({c for row in rows for c in row["probabilities"] or ()})
+        promised = any(
+            row[name] is not None for row in rows for name in ("possible", "low", "high")
+        )
         flat = [
             {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
             | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
+            | (_promise(row) if promised else {})
             | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
             for row in rows
         ]
@@ -139,12 +143,20 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
     return buffer.getvalue()
 
 
+def _promise(row: Mapping[str, Any]) -> dict[str, Any]:
+    sets = {name: "+".join(row[name] or ()) for name in ("possible", "certain")}
+    return sets | {name: row[name] for name in ("low", "high")}
+
+
 def show(table: pa.Table) -> None:
     """Print the scores of a few clips."""
     grid = Table()
-    for column in ("clip", "verdict", "confidence", "next", "from", "remark"):
+    rows = table.to_pylist()
+    promised = any(_possible(row) for row in rows)
+    other = "possible" if promised else "next"
+    for column in ("clip", "verdict", "confidence", other, "from", "remark"):
         grid.add_column(column)
-    for row in table.to_pylist():
+    for row in rows:
         shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
         verdict = "+".join(row["label"] or ()) or (
             "-" if row["value"] is None else f"{row['value']:.2f}"
@@ -153,8 +165,20 @@ def show(table: pa.Table) -> None:
             row["name"],
             verdict,
             "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
-            ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),
+            _possible(row)
+            if promised
+            else ", ".join(f"{name} {share:.0%}" for name, share in shares[1:3]),
             ", ".join(row["modalities"]),
             row["error"] or ("" if row["status"] == "ok" else row["status"]),
         )
     console.show(grid)
+
+
+def _possible(row: Mapping[str, Any]) -> str:
+    """The set or interval of a clip."""
+    if row["possible"] is not None:
+        return ", ".join(row["possible"])
+    if row["low"] is None and row["high"] is None:
+        return ""
+    low, high = ("?" if end is None else f"{end:.2f}" for end in (row["low"], row["high"]))
+    return f"{low} to {high}"

@@ -17,6 +17,7 @@ from cluster import storage
 from fusion import predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
+from fusion.late.conformal import Conformal
 from fusion.late.members import Members, mean_of_seeds
 from fusion.nets import net_axis
 from fusion.predictor import Card, Predictor
@@ -89,11 +90,14 @@ class Fusion:
     decision: Decision
     """From scores to labels: plain, or fitted for a metric."""
 
+    conformal: Conformal | None
+    """From scores to sets and intervals; bundles of old have none."""
+
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
         """The fusion that a `predictor.json` describes."""
         task = Task.from_json(facts)
-        decided = facts.get("decision")
+        decided, promised = facts.get("decision"), facts.get("conformal")
         each = facts.get("member_calibration", {})
         return cls(
             task=facts["task"],
@@ -104,6 +108,7 @@ class Fusion:
             decision=(
                 Decision.from_state(decided) if decided else Decision.plain(task.kind, task.outputs)
             ),
+            conformal=Conformal.from_state(promised) if promised else None,
         )
 
     def combine(self, members: Members) -> Tensor:

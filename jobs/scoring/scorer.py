@@ -5,6 +5,7 @@ registered ones, with the transcriber that the text encoders read. `face_express
 no training: the mean of the expression net's own 7 probabilities over the frames with a face.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,10 @@ class Scorer:
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
             fused = self.fusion.combine(self._members(facts, tables_, task, kind))
-        verdicts = [_verdict(row, kind, decision) for row in fused.double()]
+        verdicts = [
+            _verdict(row, kind, decision) | self._promise(row, kind, decision)
+            for row in fused.double()
+        ]
         states = self._states(tables_, len(facts))
         rows = [
             {"clip_id": fact["clip_id"], "name": fact["name"], "task": task, **verdict, **state}
@@ -78,6 +82,35 @@ class Scorer:
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
+
+    def _promise(self, scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
+        """What cannot be excluded, where a coverage was asked for; empty where no member was present."""
+        coverage, fusion = self.bundle.coverage, self.fusion
+        if bool(scores.isnan().any()):
+            return {}
+        if coverage is None or fusion is None or fusion.conformal is None:
+            return dict.fromkeys(("possible", "certain", "low", "high"))
+        row = scores.unsqueeze(0)
+        if task.kind == "regression":
+            ends = fusion.conformal.interval(row, coverage)
+            low, high = _within(ends[0].item(), ends[1].item(), task.range)
+            return {"possible": None, "certain": None, "low": low, "high": high}
+        there = fusion.conformal.possible(row, coverage)[0]
+        sure = fusion.conformal.certain(row, coverage)[0]
+        decided = decision.decide(row)[0]
+        if (
+            task.kind == "classification"
+        ):  # what is answered is possible, whatever it was decided for
+            there[int(decided)] = True
+            sure = sure & (there.sum() == 1)
+        else:
+            there, sure = there | decided, sure & decided
+        named = (
+            [c for c, so in zip(task.classes, one.tolist(), strict=True) if so]
+            for one in (there, sure)
+        )
+        possible, certain = named
+        return {"possible": possible, "certain": certain, "low": None, "high": None}
 
     def _members(
         self,
@@ -137,6 +170,10 @@ def _nothing(fact: Mapping[str, Any], task: str, state: Mapping[str, Any]) -> di
         "confidence": None,
         "probabilities": None,
         "value": None,
+        "possible": None,
+        "certain": None,
+        "low": None,
+        "high": None,
         "modalities": [],
         "status": "failed" if failed else "missing",
         "error": state["error"] or "nothing in it that the bundle reads (no face, no speech)",
@@ -160,6 +197,16 @@ def _verdict(scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
         confidence = float(torch.where(decided.bool(), shares, 1 - shares).min())
     pairs = list(zip(task.classes, shares.tolist(), strict=True))
     return {"label": label, "confidence": confidence, "probabilities": pairs, "value": None}
+
+
+def _within(
+    low: float, high: float, bounds: tuple[float, float] | None
+) -> tuple[float | None, float | None]:
+    """An interval within the bounds of its task; an open end is None."""
+    least, most = bounds or (-math.inf, math.inf)
+    ends = (min(max(low, least), most), max(min(high, most), least))
+    low, high = ends
+    return (None if math.isinf(low) else low), (None if math.isinf(high) else high)
 
 
 def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:

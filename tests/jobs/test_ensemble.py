@@ -1,6 +1,7 @@
 """Ensembles: judged on rows nobody trained on, shipped with everything that scoring needs."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import torch
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, SchemaError, TableError, TestSplitError
 from fusion.late import rule_from_state
+from fusion.late.conformal import Conformal, left_out
 from jobs import ensemble
 from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import predictions_uri, write_predictions
@@ -100,6 +102,24 @@ class TestWhatIsClaimed:
     def test_a_member_with_itself_shows_no_gain(self, root):
         results, _ = run(root, runs=("voice", "noise"))
         assert results["verdict"].startswith("no gain shown")
+
+    def test_a_bundle_says_how_often_its_sets_hold_the_truth_for_people_left_out(
+        self, root, capsys
+    ):
+        _, base = run(root, runs=("voice", "face"))
+        state = storage.read_json(storage.join(base, "bundle.json"))["conformal"]
+        fitted = Conformal.from_state(state)
+        assert (fitted.kind, fitted.groups) == ("classification", PEOPLE)
+        assert 0 < float(fitted.allowed(0.9)[0]) < 1
+        table = storage.read_table(storage.join(base, "predictions.parquet"))
+        scores = torch.tensor(table["scores"].to_pylist())
+        truth = torch.tensor(table["target"].to_pylist())[:, 0].long()
+        people = [clip // EACH for clip in table["clip_id"].to_pylist()]
+        again = Conformal.fit("classification", scores, truth, people)
+        assert again.thresholds[0] == pytest.approx(fitted.thresholds[0])
+        (line,) = re.findall(r"coverage 0\.9: (0\.\d+) measured", capsys.readouterr().out)
+        covered, _ = left_out("classification", scores, truth, people, 0.9)
+        assert float(line) == pytest.approx(float(covered.mean()), abs=6e-4)
 
     def test_every_baseline_stands_in_the_table(self, root):
         results, _ = run(root, runs=("voice", "face"))

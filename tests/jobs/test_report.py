@@ -190,6 +190,17 @@ class TestThePage:
     def test_ece_stands_beside_what_a_perfect_model_would_show(self, made):
         assert re.search(r"perfectly calibrated model would show 0\.\d{3} on average", made[1])
 
+    def test_coverage_stands_by_class_and_by_person_as_people_left_out_would_meet_it(self, made):
+        share = float(re.search(r"on the others: (\d+\.\d)% of the clips", made[1])[1]) / 100
+        _, *classes = read_csv(f"{made[0]}/coverage_by_class.csv")
+        counts, shares = np.array([[float(row[1]), float(row[2])] for row in classes]).T
+        assert counts.sum() == COUNT
+        assert counts @ shares / COUNT == pytest.approx(share, abs=1e-3)
+        _, covered, sizes = read_csv(f"{made[0]}/coverage_by_person.csv")
+        for row in (covered, sizes):
+            spread = [float(cell) for cell in row[1:]]
+            assert spread == sorted(spread)
+
     def test_per_class_figures_agree_with_the_confusion_matrix(self, made):
         _, *counts = read_csv(f"{made[0]}/confusion.csv")
         _, *each = read_csv(f"{made[0]}/per_class.csv")
@@ -207,6 +218,7 @@ def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
     text = storage.read_bytes(where).decode()
     assert {"regression": "<h2>Values</h2>", "multilabel": "<h2>Labels</h2>"}[kind] in text
     assert "<h2>Classes</h2>" not in text
+    assert "<h2>Coverage</h2>" in text
 
 
 def test_the_test_split_stands_in_the_report_once_it_was_evaluated(tmp_path):
@@ -257,7 +269,9 @@ def test_which_of_several_tasks_is_shown_is_said_and_how_another_is_chosen(tmp_p
 def test_few_groups_are_warned_about(tmp_path):
     runs = two_runs(str(tmp_path), people=4)
     where = report.main(report.Config(root=str(tmp_path), runs=runs, resamples=100))
-    assert "only 4 groups: the intervals say little" in storage.read_bytes(where).decode()
+    text = storage.read_bytes(where).decode()
+    assert "only 4 groups: the intervals say little" in text
+    assert "coverage of 0.9 can be promised by nothing less than every answer" in text
 
 
 def test_a_report_on_nothing_is_refused():

@@ -1,0 +1,190 @@
+"""`score --coverage`: the classes that cannot be excluded, beside the label; and who is refused."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cluster import storage
+from cluster.errors import ConfigError
+from fusion.late.calibration import Decision
+from fusion.late.conformal import COVERAGES, Conformal
+from fusion.tasks import Task
+from jobs import score
+from jobs.catalog import layout
+from jobs.scoring.bundle import Bundle
+from jobs.scoring.files import file_bytes, show
+from jobs.scoring.scorer import Scorer
+
+
+def promise(root, allowed=0.6, kind="classification", parts=1):
+    """Thresholds for the toy bundle, the same for every coverage."""
+    where = layout.bundle_uri(str(root), "b", layout.BUNDLE)
+    state = {
+        "kind": kind,
+        "groups": 24,
+        "thresholds": [[allowed] * len(COVERAGES)] * parts,
+    }
+    storage.publish_json({**storage.read_json(where), "conformal": state}, where)
+
+
+@pytest.fixture
+def root(toys, tmp_path):
+    toys.corpus.write_corpus(tmp_path, 6)
+    toys.bundle.write_bundle(tmp_path)
+    return tmp_path
+
+
+def files(root):
+    return tuple(str(root / "media" / f"{i}.wav") for i in range(6))
+
+
+def scored(root, out, **options):
+    score.main(score.Config(clips=files(root), root=str(root), bundle="b", out=str(out), **options))
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+class TestSets:
+    def test_a_class_is_possible_where_its_probability_is_not_too_small(self, root, tmp_path):
+        promise(root, allowed=0.6)
+        rows = scored(root, tmp_path / "s.jsonl", coverage=0.9)
+        for row in rows:
+            enough = {name for name, p in row["probabilities"].items() if 1 - p <= 0.6}
+            assert set(row["possible"]) == enough | set(row["label"])
+            assert row["certain"] == (row["possible"] if len(row["possible"]) == 1 else [])
+            assert row["low"] is row["high"] is None
+
+    def test_labels_and_probabilities_are_those_of_a_score_without(self, root, tmp_path):
+        promise(root)
+        plain = scored(root, tmp_path / "a.jsonl")
+        for mine, theirs in zip(
+            scored(root, tmp_path / "b.jsonl", coverage=0.9), plain, strict=True
+        ):
+            assert mine["probabilities"] == theirs["probabilities"]
+            assert mine["label"] == theirs["label"]
+            assert theirs["possible"] is theirs["certain"] is None
+
+    def test_where_nothing_can_be_promised_every_class_is_possible(self, root, tmp_path):
+        promise(root, allowed=None)
+        rows = scored(root, tmp_path / "s.jsonl", coverage=0.9)
+        assert all(len(row["possible"]) == len(row["probabilities"]) for row in rows)
+        assert all(row["certain"] == [] for row in rows)
+
+    def test_the_printed_table_and_the_csv_show_them(self, root, tmp_path, capsys):
+        promise(root, allowed=0.9)
+        score.main(
+            score.Config(
+                clips=files(root),
+                root=str(root),
+                bundle="b",
+                out=str(tmp_path / "s.csv"),
+                coverage=0.8,
+            )
+        )
+        assert "possible" in capsys.readouterr().out
+        header = (tmp_path / "s.csv").read_text().splitlines()[0]
+        assert {"possible", "certain", "low", "high"} <= set(header.replace('"', "").split(","))
+
+    def test_without_a_coverage_the_csv_has_no_such_columns(self, root, tmp_path):
+        out = tmp_path / "s.csv"
+        score.main(score.Config(clips=files(root), root=str(root), bundle="b", out=str(out)))
+        assert "possible" not in out.read_text().splitlines()[0]
+
+
+class TestOtherKinds:
+    def scorer(self, coverage=0.9):
+        scorer = object.__new__(Scorer)
+        scorer.bundle = Bundle(name="b", uri=None, encoders=(), transcriber=None, coverage=coverage)
+        return scorer
+
+    def answer(self, conformal, task, scores):
+        scorer = self.scorer()
+        scorer.fusion = type("Fusion", (), {"conformal": conformal})()
+        decision = None if task.kind == "regression" else Decision.plain(task.kind, task.outputs)
+        return scorer._promise(torch.tensor(scores, dtype=torch.float64), task, decision)
+
+    def conformal(self, kind, *allowed):
+        rows = tuple((one,) * len(COVERAGES) for one in allowed)
+        return Conformal(kind=kind, groups=24, thresholds=rows)
+
+    def test_an_interval_stays_within_the_bounds_of_its_task(self):
+        task = Task(kind="regression", range=(1.0, 7.0))
+        said = self.answer(self.conformal("regression", 2.0), task, [6.0])
+        assert (said["low"], said["high"]) == (4.0, 7.0)
+
+    @pytest.mark.parametrize("bounds", [None, (1.0, 7.0)])
+    def test_an_interval_that_nothing_is_known_of_has_no_ends_but_those_of_the_task(self, bounds):
+        task = Task(kind="regression", range=bounds)
+        said = self.answer(self.conformal("regression", math.inf), task, [6.0])
+        assert (said["low"], said["high"]) == (bounds or (None, None))
+
+    def test_a_label_is_certain_possible_or_excluded(self):
+        task = Task(kind="multilabel", classes=("joy", "fear", "anger"))
+        logits = [4.0, 0.2, -4.0]
+        said = self.answer(self.conformal("multilabel", 0.6, 0.6, 0.6), task, logits)
+        assert said["possible"] == ["joy", "fear"]
+        assert said["certain"] == ["joy"]
+
+    def test_a_label_decided_for_a_metrics_sake_is_never_excluded(self):
+        task = Task(kind="classification", classes=("joy", "fear"))
+        scorer = self.scorer()
+        scorer.fusion = type("Fusion", (), {"conformal": self.conformal("classification", 0.5)})()
+        decision = Decision(kind="classification", metric="macro_f1", offsets=(0.0, 3.0))
+        scores = torch.tensor([0.8, 0.2], dtype=torch.float64).log()
+        said = scorer._promise(scores, task, decision)
+        assert said["possible"] == ["joy", "fear"]
+        assert said["certain"] == []
+
+    def test_a_clip_that_no_member_answers_has_no_set(self):
+        task = Task(kind="classification", classes=("joy", "fear"))
+        assert self.answer(self.conformal("classification", 0.5), task, [np.nan, np.nan]) == {}
+
+    def test_an_interval_is_shown_and_written(self, capsys):
+        row = {
+            "clip_id": 1, "name": "a", "task": "pain", "label": None, "confidence": None,
+            "probabilities": None, "value": 2.0, "possible": None, "certain": None, "low": 1.0,
+            "high": None, "modalities": ["audio"], "status": "ok", "error": None,
+        }  # fmt: skip
+        table = pa.Table.from_pylist([row])
+        show(table)
+        assert "1.00 to ?" in capsys.readouterr().out
+        assert b'"low"' in file_bytes(table, "x.csv").splitlines()[0]
+
+
+class TestRefusals:
+    def test_a_bundle_without_thresholds_is_refused_by_name(self, root, tmp_path):
+        with pytest.raises(
+            ConfigError, match=r"--coverage 0\.9: b has no thresholds: it was made bef"
+        ):
+            scored(root, tmp_path / "s.jsonl", coverage=0.9)
+
+    def test_what_was_not_fitted_on_labels_promises_nothing(self, root):
+        with pytest.raises(
+            ConfigError, match="face_expression has no thresholds: it was not fitted"
+        ):
+            score.main(score.Config(clips=files(root)[:1], coverage=0.9))
+
+    @pytest.mark.parametrize("coverage", [0.0, 0.3, 1.0, 90.0, math.nan])
+    def test_a_coverage_out_of_range_is_refused(self, root, tmp_path, coverage):
+        promise(root)
+        with pytest.raises(ConfigError, match=r"--coverage .*: expected 0\.5 to 0\.99"):
+            scored(root, tmp_path / "s.jsonl", coverage=coverage)
+
+    def test_scores_of_one_name_have_one_coverage(self, root, toys):
+        promise(root)
+        config = score.Config(root=str(root), bundle="b")
+        from jobs.scoring.claim import claim, claim_of
+        from jobs.scoring.opening import open_bundle
+
+        uri = layout.scores_uri(str(root), "b")
+        for coverage, refused in ((0.9, False), (0.9, False), (0.8, True), (None, True)):
+            bundle = open_bundle("b", str(root)).promising(coverage)
+            made_with = claim_of(bundle, "auto", config.decoding)
+            if refused:
+                with pytest.raises(ConfigError, match=r"coverage 0\.9, now"):
+                    claim(uri, made_with, "affuse score")
+            else:
+                claim(uri, made_with, "affuse score")
