@@ -23,6 +23,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import ConfigError, PlanError
 from cluster.growth import known_capacity, planned_capacity
+from cluster.health import watched
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, ray_session
 from cluster.settings import Place
@@ -103,16 +104,10 @@ def main(config: EncodeConfig) -> None:
         print("\n".join(plan.lines()), flush=True)
         work = replace(work, threads=plan.encode.threads_each)
         job = StreamJob(root=root, work=work, decoding=config.decoding, sink=FeatureSink())
-        alone, whole = [measure_alone(job, tasks, plan)], []
-        for number in range(1, config.rounds + 1):
-            whole.append(measure_whole(job, tasks, plan))
-            alone.append(measure_alone(job, tasks, plan))
-            print(
-                f"round {number}: alone {ideals_around(alone, plan)[-1]:.2f}, "
-                f"whole job {whole[-1].steady:.2f} clips/s",
-                flush=True,
-            )
+        with watched() as watch:
+            alone, whole = measured_rounds(job, tasks, plan, config.rounds)
     figures = summary(dataset.name, tasks, plan, alone, whole)
+    figures["health"] = vars(watch.health) | {"complaints": watch.health.complaints}
     figures["plain"] = beside(figures, measure_plain(job, tasks, plan))
     print(figures_table(figures))
     if out is not None:
@@ -125,6 +120,22 @@ def measured_tasks(refs: Sequence[UnitRef], work: Work, clips: int) -> list[Unit
     total = sum(ref.num_clips for ref in refs)
     share = max(1, round(total / clips))
     return [UnitTask(ref=ref, todo=work.everything) for ref in refs[::share]]
+
+
+def measured_rounds(
+    job: StreamJob, tasks: Sequence[UnitTask], plan: Plan, rounds: int
+) -> tuple[list[Alone], list[Whole]]:
+    """The whole job once a round, and its parts alone before and after each."""
+    alone, whole = [measure_alone(job, tasks, plan)], []
+    for number in range(1, rounds + 1):
+        whole.append(measure_whole(job, tasks, plan))
+        alone.append(measure_alone(job, tasks, plan))
+        print(
+            f"round {number}: alone {ideals_around(alone, plan)[-1]:.2f}, "
+            f"whole job {whole[-1].steady:.2f} clips/s",
+            flush=True,
+        )
+    return alone, whole
 
 
 def one_pass(plan: Plan) -> Plan:
@@ -237,13 +248,21 @@ def figures_table(figures: Mapping[str, Any]) -> str:
             for stage, held in figures["private_mb"].items()
         ),
         ("limit", figures["limit"]),
+        ("health", _health_text(figures["health"])),
     ]
     if figures["steady_per_gpu"] is not None:
-        rows.insert(-2, ("per GPU", f"{figures['steady_per_gpu']:.2f} clips/s"))
+        rows.insert(-3, ("per GPU", f"{figures['steady_per_gpu']:.2f} clips/s"))
     rows += _plain_rows(figures["plain"])
     width = max(len(name) for name, _ in rows)
     head = f"{figures['dataset']}: {figures['clips']} clips, median of {figures['rounds']} rounds"
     return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+
+def _health_text(health: Mapping[str, Any]) -> str:
+    """What Ray counted of troubles: rates with any of them are those of a sick cluster."""
+    if health["complaints"]:
+        return f"NOT SOUND: {', '.join(health['complaints'])}"
+    return f"sound: nothing evicted, died or spilled; object store up to {health['store_peak_gb']:.2f} GB"
 
 
 def _plain_rows(plain: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ import ray
 import toy_bundle
 import toy_corpus
 
+from cluster.health import health_now
+
 COMMANDS = (
     "initialization_commands",
     "setup_commands",
@@ -118,7 +120,7 @@ def main(folder: Path, clips: int) -> None:
     while machines():
         assert time.monotonic() < deadline, "machines stay"
         time.sleep(0.5)
-    print("ends with", machines())
+    print("ends with", machines(), "and", health_now().complaints)
     head.kill()
 
 

@@ -28,4 +28,4 @@ def test_from_no_machine_to_three_and_back_with_every_clip_encoded_and_scored(tm
     assert said.count(f": {CLIPS} ok") == 2, said  # of each encoder
     assert f"scores/b: {CLIPS} clips" in said
     assert "were lost" not in said
-    assert said.rstrip().endswith("ends with 0")
+    assert said.rstrip().endswith("ends with 0 and []"), said

@@ -3,11 +3,14 @@
 import importlib
 import importlib.util
 import sys
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from cluster.health import Health, watched
 from encoders import ENCODERS, TRANSCRIBERS
 
 TOYS = str(Path(__file__).parent / "toys")
@@ -35,6 +38,21 @@ def write_views():
 def root(tmp_path) -> str:
     """A small prepared dataset."""
     return small_root.write_root(str(tmp_path / "small"))
+
+
+@pytest.fixture(scope="session")
+def sound():
+    """Fails where Ray counts a death, an eviction, a lost machine or a spill that nobody asked for."""
+
+    @contextmanager
+    def check(**expected):
+        with watched() as watch:
+            yield
+        found = asdict(watch.health)
+        assert found | expected == found, watch.health.complaints
+        assert set(watch.health.complaints) <= set(Health(**expected).complaints)
+
+    return check
 
 
 @pytest.fixture(scope="module")

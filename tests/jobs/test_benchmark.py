@@ -56,6 +56,7 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
     monkeypatch.syspath_prepend(TOYS)
     monkeypatch.setenv("PYTHONPATH", TOYS)
     monkeypatch.setitem(ENCODERS, "toy_audio", "toy_audio")
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
     import toy_corpus
 
     toy_corpus.write_corpus(tmp_path, 48, unit_size=4)
@@ -78,6 +79,9 @@ def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch,
         assert 0 < held["quarter"] <= held["peak"]
     table = capsys.readouterr().out
     assert f"{figures['efficiency']:.3f}" in table
+    assert figures["health"]["complaints"] == []
+    assert 0 < figures["health"]["store_peak_gb"] < 0.1
+    assert "sound: nothing evicted" in table
     plain = figures["plain"]
     assert (plain["clips"], plain["failed"]) == (48, 0)
     assert plain["ratios"].keys() == {"whole", "decode", *figures["model_only"]}

@@ -29,6 +29,7 @@ def films(tmp_path_factory):
     """The toys and a Ray whose decoding children crash, hang or leak where a file's name says so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TOYS)
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
         patch.setenv("PYTHONPATH", os.pathsep.join([TOYS, FAULTY_CHILD]))
         patch.setenv("FAULTS_BY_NAME", json.dumps(FAULTS))
         patch.setitem(ENCODERS, "toy_video", "toy_video")
@@ -75,8 +76,11 @@ def alone(films, media, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def beside(films, media, tmp_path_factory):
-    """All files, mixed; names in the order of their ids, and the rows."""
+def beside(films, media, tmp_path_factory, sound):
+    """All files, mixed; names in the order of their ids, and the rows.
+
+    Decoder children crash, hang and leak; of Ray's own workers none dies, and nothing goes to disk.
+    """
     healthy, faulty, damaged = (list(files.items()) for files in media)
     mixed = []
     while healthy or faulty or damaged:
@@ -84,7 +88,8 @@ def beside(films, media, tmp_path_factory):
             mixed += files[:count]
             del files[:count]
     root = films.write_root(tmp_path_factory.mktemp("beside"), dict(mixed))
-    return [name for name, _ in mixed], encoded(root)
+    with sound():
+        return [name for name, _ in mixed], encoded(root)
 
 
 def test_every_format_is_read(media, alone):

@@ -19,8 +19,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def corpus(toys):
     """A Ray whose workers know the toys."""
-    with ray_session(SessionConfig(num_cpus=2, num_gpus=0)):
-        yield toys.corpus
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        with ray_session(SessionConfig(num_cpus=2, num_gpus=0)):
+            yield toys.corpus
 
 
 def encode(root, *flags):
@@ -96,9 +98,10 @@ class TestClipsThatDoMoreThanFail:
 
 
 class TestSlowClips:
-    def test_units_of_them_are_not_taken_for_a_hang(self, corpus, tmp_path, capsys):
+    def test_units_of_them_are_not_taken_for_a_hang(self, corpus, tmp_path, capsys, sound):
         corpus.write_corpus(tmp_path, 16, texts=["SLEEP 2.0"] * 16, unit_size=8)
-        assert encode(tmp_path, "--stall-limit-s", "5") == 0
+        with sound():
+            assert encode(tmp_path, "--stall-limit-s", "5") == 0
         assert set(states(tmp_path)) == {"ok"}
         assert "clip by clip" not in capsys.readouterr().out
 
