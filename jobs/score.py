@@ -15,6 +15,7 @@ Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out sc
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
@@ -42,6 +43,7 @@ from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.opening import open_bundle
+from jobs.scoring.outcome import rate_line, show_outcome
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
@@ -147,8 +149,13 @@ def main(config: Config) -> None:
     elif config.dry_run:
         print("\n".join(foreseen(config, as_needed(config.root, bundle))))
     else:
-        score_dataset(config, bundle)
+        begun = time.monotonic()
+        scored = score_dataset(config, bundle)
+        seconds = time.monotonic() - begun
         table = read_scores(config.root, config.name or bundle.name)
+        show_outcome(table)
+        if scored:
+            print(rate_line(scored, seconds))
         conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
 
 
@@ -222,12 +229,16 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         work_folder.put_away(root)
         print(f"nothing left to do: another command has written {out}")
         return
+    show_outcome(table)
     write_out(config, files, table)
     work_folder.put_away(root)
 
 
-def score_dataset(config: Config, bundle: Bundle) -> None:
+def score_dataset(config: Config, bundle: Bundle) -> int:
     """Score the units of a dataset that have no scores yet.
+
+    Returns:
+        How many clips were scored.
 
     Raises:
         ConfigError: scores of that name were made otherwise, or the bundle needs features.
@@ -247,7 +258,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
     total = sum(ref.num_clips for ref in refs)
     if not todo:
         print(f"nothing to do: all {total} clips are scored in {uri}")
-        return
+        return 0
     left = sum(ref.num_clips for ref in todo)
     print(f"{left} of {total} clips to score with {bundle.name}")
     if from_features(config.root, bundle, config.source):
@@ -264,6 +275,7 @@ def score_dataset(config: Config, bundle: Bundle) -> None:
         score_clips(config, bundle, todo, uri)
     compact(uri, lambda: [*versions_of(config.root, bundle, units(config.root)).values()])
     print(f"wrote {uri}: {total} clips")
+    return left
 
 
 def foreseen(config: Config, bundle: Bundle) -> list[str]:

@@ -1,0 +1,68 @@
+"""What scores say all together: clips by label with their mean confidence, or the spread of the values."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster import console
+from cluster.console import Table
+from jobs.stream.progress import clock
+
+MOST_LABELS = 30
+"""Lines of a table."""
+
+
+def show_outcome(scores: pa.Table) -> None:
+    """Print a table a task.
+
+    Args:
+        scores: rows of SCORES.
+    """
+    for name in pc.unique(scores["task"]).to_pylist():
+        of_task = scores.filter(pc.equal(scores["task"], name))
+        lines = by_value if of_task["value"].null_count < len(of_task) else by_label
+        header, *rows = lines(of_task)
+        table = Table(title=str(name))
+        for place, title in enumerate(header):
+            table.add_column(title, justify="right" if place else "left")
+        shown = rows if len(rows) <= MOST_LABELS else [*rows[: MOST_LABELS - 1], *rows[-1:]]
+        for row in shown:
+            table.add_row(*row)
+        console.show(table)
+        if len(shown) < len(rows):
+            console.show(f"and {len(rows) - len(shown)} rarer labels")
+
+
+def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
+    """Header, labels by frequency, and clips without one."""
+    yield "label", "clips", "share", "mean confidence"
+    said = scores.filter(pc.is_valid(scores["label"]))
+    row = pc.list_parent_indices(said["label"])
+    flat = pa.table(
+        {"label": pc.list_flatten(said["label"]), "confidence": said["confidence"].take(row)}
+    )
+    groups = flat.group_by("label").aggregate([("label", "count"), ("confidence", "mean")])
+    order = [("label_count", "descending"), ("label", "ascending")]
+    for group in groups.sort_by(order).to_pylist():
+        count = group["label_count"]
+        share = f"{count / len(scores):.1%}"
+        yield str(group["label"]), f"{count:,}", share, f"{group['confidence_mean']:.2f}"
+    if silent := len(scores) - len(said):
+        yield "no label", f"{silent:,}", f"{silent / len(scores):.1%}", "-"
+
+
+def by_value(scores: pa.Table) -> Iterator[tuple[str, ...]]:
+    """Header, and where the values lie."""
+    yield "value", "clips", "mean", "sd", "least", "most"
+    value = scores["value"].drop_null()
+    spread = pc.min_max(value)
+    figures = (pc.mean(value), pc.stddev(value), spread["min"], spread["max"])
+    yield "all", f"{len(value):,}", *(f"{figure.as_py():.3f}" for figure in figures)
+    if silent := len(scores) - len(value):
+        yield "no value", f"{silent:,}", *["-"] * 4
+
+
+def rate_line(clips: int, seconds: float) -> str:
+    """How fast a command was, its start included."""
+    return f"{clips:,} clips scored in {clock(seconds)}, {clips / max(seconds, 1e-9):.1f} clips/s"
