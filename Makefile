@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 # One thread a process: two cores are shared by Ray's workers and by pytest.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench chaos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# Storms over encode: make chaos SEEDS=50
+SEEDS ?= 10
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos/storm.py --seeds $(SEEDS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
