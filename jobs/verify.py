@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from cluster import console, storage
 from cluster.errors import ConfigError, UnsoundError
+from cluster.redaction import redacted
 from cluster.settings import Place
 from jobs.catalog import layout
 from jobs.catalog.manifest import Dataset, read_dataset
@@ -135,39 +136,53 @@ def unit_tables(root: str, manifest: Manifest, dataset: Dataset) -> Iterator[Fin
 
 def show(found: Findings) -> None:
     """One line a table, and one a kind of fault."""
-    state = "sound" if not found.faults else f"{len(found.faults)} kinds of fault"
+    kinds = "1 kind of fault" if len(found.faults) == 1 else f"{len(found.faults)} kinds of fault"
+    files = "1 file" if found.files == 1 else f"{found.files:,} files"
     size = f"{found.size / 1e6:,.1f} MB"
-    print(
-        console.readable(
-            f"{found.table}: {found.rows:,} rows, {found.files} files, {size}: {state}"
-        )
+    say(
+        f"{found.table}: {found.rows:,} rows, {files}, {size}: {kinds if found.faults else 'sound'}"
     )
     for fault in found.faults:
-        print(console.readable(f"  {fault.line()}"))
+        say(f"  {fault.line()}")
     for note in found.notes:
-        print(console.readable(f"  note: {note}"))
+        say(f"  note: {note}")
 
 
 def clear(left: Sequence[Leftover], config: Config) -> None:
     """Say what was left behind; with --gc remove what is old enough."""
-    kinds = {each.what: [e for e in left if e.what == each.what] for each in left}
-    for what, all_of in kinds.items():
-        old = [e for e in all_of if e.age_s is not None and e.age_s >= config.older_than_s]
-        size = sum(each.size for each in (old if config.gc else all_of))
+    for what in dict.fromkeys(each.what for each in left):
+        all_of = [each for each in left if each.what == what]
         if not config.gc:
-            print(
-                f"note: {len(all_of)} {what}, {size / 1e6:,.1f} MB; once no job is at them, type: affuse "
-                f"verify --root {config.root} --gc"
+            size = sum(each.size for each in all_of) / 1e6
+            say(
+                f"note: {len(all_of)} {what}, {size:,.1f} MB; once no job is at them, type: affuse verify "
+                f"--root {config.root} --gc"
             )
             continue
-        done = "would be removed" if config.dry_run else "removed"
-        for each in old:
-            print(console.readable(f"{done}: {each.uri}, {each.size:,} bytes"))
-            if not config.dry_run:
-                remove(each)
-        kept = len(all_of) - len(old)
+        gone = [each for each in all_of if goes(each, config)]
+        size, kept = sum(each.size for each in gone), len(all_of) - len(gone)
         young = f"; {kept} younger than {config.older_than_s:g} s stay" if kept else ""
-        print(f"{what}: {len(old)} {done}, {size:,} bytes{young}")
+        say(f"{what}: {len(gone)} {removed(config)}, {size:,} bytes{young}")
+
+
+def goes(leftover: Leftover, config: Config) -> bool:
+    """Remove what is old enough, or say that it would be; whether it is."""
+    if leftover.age_s is None or leftover.age_s < config.older_than_s:
+        return False
+    if not config.dry_run and not remove(leftover, config.older_than_s):
+        return False
+    say(f"{removed(config)}: {leftover.uri}, {leftover.size:,} bytes")
+    return True
+
+
+def removed(config: Config) -> str:
+    """What is said of what goes."""
+    return "would be removed" if config.dry_run else "removed"
+
+
+def say(text: str) -> None:
+    """Print a line; names are shown letter by letter, URIs without their secrets."""
+    print(console.readable(redacted(text)))
 
 
 def write_json(config: Config, found: Sequence[Findings], left: Sequence[Leftover]) -> None:
@@ -181,7 +196,7 @@ def write_json(config: Config, found: Sequence[Findings], left: Sequence[Leftove
         "kinds": KINDS,
     }
     publish_outputs(config, {out: storage.json_bytes(facts)}, record_of(out))
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def conclude(root: str, found: Sequence[Findings], seconds: float) -> None:

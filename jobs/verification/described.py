@@ -56,7 +56,7 @@ def stream_table(root: str, kind: str, folder: str, refs: Sequence[UnitRef]) -> 
         wanted=[ref.version(reads) for ref in refs],
         check=transcript_rows if kind == "transcripts" else feature_rows(side),
         command=command,
-        # A view shares its encoder's commands; an import that another took the name of is kept as it was.
+        # An import that another took the name of is kept as it was, for the runs that were trained on it.
         covers="superseded" not in facts,
     )
 

@@ -70,9 +70,16 @@ def leftovers(root: str, *, former: bool = False) -> Iterator[Leftover]:
         yield _folder(uri, what)
 
 
-def remove(leftover: Leftover) -> None:
-    """Remove it."""
-    (storage.remove_tree if leftover.is_folder else storage.remove)(leftover.uri)
+def remove(leftover: Leftover, older_than_s: float) -> bool:
+    """Remove it; whether it is gone, which a folder is not that somebody writes to by now."""
+    if not leftover.is_folder:
+        storage.remove(leftover.uri)
+        return True
+    again = _folder(leftover.uri, leftover.what)
+    if again.age_s is None or again.age_s < older_than_s:
+        return False
+    storage.remove_tree(leftover.uri)
+    return True
 
 
 def _folder(uri: str, what: str) -> Leftover:

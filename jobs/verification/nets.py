@@ -22,13 +22,15 @@ from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import folds_and_seeds
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
-from jobs.verification.rows import RowCheck, prediction_rows
+from jobs.verification.rows import RowCheck, among, prediction_rows
 from jobs.verification.unit_files import contract_holds, read_pieces
 
 UNLOADABLE = (AffuseError, RuntimeError, AttributeError, *UNREADABLE)
 """What building a net from a card and weights raises that are not a net's."""
 
 HELD_OUT = ("train", "valid", "oof")
+KEY = ["clip_id", "task"]
+"""What identifies a row of the predictions of one part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +59,20 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
     else:
         said = "runs without a summary: they were stopped, or go on"
         found.add("unfinished", said, examples=[run], mend=output.lacking)
-    cards = _check_parts(root, run, output, clips)
+    judged = _Judged(clips)
+    cards = _check_parts(root, run, output, judged)
+    judged.check(output)
     inputs = {name: facts for card in cards for name, facts in card.inputs.items()}
     made_from = {str(card.facts["manifest"]) for card in cards if "manifest" in card.facts}
+    if made_from == {manifest}:
+        said = "rows of clips that are not in the manifest"
+        some = [f"clip {clip}" for clip in judged.strangers]
+        found.add("left", said, count=judged.num_strangers, examples=some, mend=broken)
     found.notes += stale(root, inputs, made_from, manifest)
     return found
 
 
-def _check_parts(root: str, run: str, output: Output, clips: Clips) -> list[Card]:
+def _check_parts(root: str, run: str, output: Output, judged: "_Judged") -> list[Card]:
     """Every net and its predictions; the cards that could be read."""
     parts: list[tuple[int | None, int]] = [*folds_and_seeds(root, run)]
     refits = storage.names(layout.run_uri(root, run, layout.REFIT))
@@ -72,53 +80,51 @@ def _check_parts(root: str, run: str, output: Output, clips: Clips) -> list[Card
     folders = {part: layout.part_uri(root, run, *part) for part in parts}
     cards = {part: check_net(output, folder) for part, folder in folders.items()}
     tasks = {name: task for card in cards.values() if card for name, task in card.tasks.items()}
-    judged = _Judged()
     for (fold, seed), folder in folders.items():
         if fold is not None:
             check = prediction_rows(run, fold, seed, tasks or None, HELD_OUT)
             uri = storage.join(folder, layout.PREDICTIONS)
             for piece in check_predictions(output, uri, check):
-                judged.add(piece)
-    judged.check(output, clips)
+                judged.add(piece, fold, seed)
     return [card for card in cards.values() if card is not None]
 
 
 class _Judged:
     """Which clips the folds of a run hold out: each clip in one of them, for each seed and task."""
 
-    def __init__(self) -> None:
-        self._rows: list[pa.Table] = []
+    def __init__(self, clips: Clips) -> None:
+        self.clips = clips
+        self._said: dict[tuple[int, str], np.ndarray] = {}  # whether a clip has any row [clip]
+        self._held_out: dict[tuple[int, str], np.ndarray] = {}  # how often it is held out [clip]
+        self._folds: set[int] = set()
+        self.strangers: list[int] = []
+        self.num_strangers = 0
 
-    def add(self, piece: pa.Table) -> None:
-        """Keep what is compared of some rows."""
-        columns = piece.select(["clip_id", "fold", "seed", "task", "role"])
-        for name in ("task", "role"):
-            at = columns.column_names.index(name)
-            columns = columns.set_column(at, name, columns[name].dictionary_encode())
-        self._rows.append(columns)
+    def add(self, piece: pa.Table, fold: int, seed: int) -> None:
+        """Count some rows of a fold."""
+        self._folds.add(fold)
+        at, known = self.clips.find(piece["clip_id"].to_numpy())
+        self.num_strangers += int((~known).sum())
+        self.strangers += piece["clip_id"].filter(pa.array(~known)).slice(0, EXAMPLES).to_pylist()
+        for task in pc.unique(piece["task"]).to_pylist():
+            mine, count = (seed, task), len(self.clips.clip_id)
+            rows = known & among(piece["task"], task)
+            self._said.setdefault(mine, np.zeros(count, bool))[at[rows]] = True
+            out = rows & among(piece["role"], "oof")
+            np.add.at(self._held_out.setdefault(mine, np.zeros(count, np.uint8)), at[out], 1)
 
-    def check(self, output: Output, clips: Clips) -> None:
+    def check(self, output: Output) -> None:
         """Count clips that are held out twice or, where all folds are there, by none of them."""
-        if not self._rows:
-            return
         complete = not any(fault.kind == "unfinished" for fault in output.found.faults)
-        rows = pa.concat_tables(self._rows).unify_dictionaries()
-        for seed in pc.unique(rows["seed"]).to_pylist():
-            for task in pc.unique(rows["task"]).to_pylist():
-                chosen = pc.and_(pc.equal(rows["seed"], seed), pc.equal(rows["task"], task))
-                part = rows.filter(chosen)
-                out = part.filter(pc.equal(part["role"], "oof"))["clip_id"].to_numpy()
-                unique, counts = np.unique(out, return_counts=True)
-                said = "clips that are held out twice"
-                self._count(output, clips, "twice", said, unique[counts > 1])
-                if complete and len(out) and len(pc.unique(part["fold"])) > 1:
-                    lost = np.setdiff1d(part["clip_id"].to_numpy(), unique)
-                    said = "clips that are trained on and held out by no fold"
-                    self._count(output, clips, "missing", said, lost)
+        for mine, out in self._held_out.items():
+            self._count(output, "twice", "clips that are held out twice", out > 1)
+            if complete and out.any() and len(self._folds) > 1:
+                said = "clips that are trained on and held out by no fold"
+                self._count(output, "missing", said, self._said[mine] & (out == 0))
 
-    @staticmethod
-    def _count(output: Output, clips: Clips, kind: str, said: str, ids: np.ndarray) -> None:
-        some = clips.named(ids[:EXAMPLES]) if len(ids) else []
+    def _count(self, output: Output, kind: str, said: str, odd: np.ndarray) -> None:
+        ids = self.clips.clip_id[odd]
+        some = self.clips.named(ids) if len(ids) else []
         output.found.add(kind, said, count=len(ids), examples=some, mend=output.broken)
 
 
@@ -140,10 +146,11 @@ def check_predictions(output: Output, uri: str, check: RowCheck) -> Iterator[pa.
             for kind, said, odd in check(piece):
                 some = _clips_in(name, piece["clip_id"].filter(pa.array(odd)))
                 found.add(kind, said, count=int(odd.sum()), examples=some, mend=mend)
-            keys.append(piece.select(["clip_id", "task"]))
+            # A name of a task on each of very many rows would take more than all the rest.
+            keys.append(pa.table([piece["clip_id"], piece["task"].dictionary_encode()], KEY))
             yield piece
         if keys:
-            rows = pa.concat_tables(keys).group_by(["clip_id", "task"])
+            rows = pa.concat_tables(keys).unify_dictionaries().group_by(KEY)
             counts = rows.aggregate([([], "count_all")])
             twice = counts.filter(pc.greater(counts["count_all"], 1))["clip_id"]
             some, said = _clips_in(name, twice), "clips that stand there twice"

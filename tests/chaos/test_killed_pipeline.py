@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from cluster import storage
+from jobs.__main__ import run as typed
 from jobs.catalog.features import feature_folders, read_features
 from jobs.catalog.predictions import read_predictions
 
@@ -134,7 +135,8 @@ def stormy(source: Path, root: Path, seconds: dict[str, float], kills: int, seed
 
 
 def outcome(root: Path) -> dict[str, object]:
-    """All that a user reads of a root: rows by clip, figures by name."""
+    """All that a user reads of a root, which is whole: rows by clip, figures by name."""
+    assert typed(["verify", "--root", str(root)]) == 0
     found: dict[str, object] = {}
     manifest = storage.read_json(str(root / "dataset.json"))["manifest"]
     found["manifest"] = manifest

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 
 from cluster import storage, tables
 from cluster.unit_tables import UNITS_KEY, publish_unit
+from jobs import verify
 from jobs.__main__ import run
 from jobs.catalog.compaction import compact
 from jobs.catalog.layout import former_uri, transcripts_uri
 from jobs.catalog.manifest import read_unit, units
+from jobs.verification import leftovers
 from jobs.verification.findings import KINDS
 from jobs.verification.rows import not_finite
 
@@ -324,6 +326,10 @@ FAULTS = {
     "a clip that no fold held out": (
         "runs/one", {"missing"},
         lambda r: rewrite(only(r, PREDICTIONS), lambda t: t.filter(pc.not_equal(t["role"], "oof")))),
+    "predictions of clips that left": (
+        "runs/one", {"left"},
+        lambda r: column(only(r, PREDICTIONS), "clip_id", lambda ids: [ids[0] + 1, *ids[1:]]),
+    ),
     "half a file of predictions": (
         "runs/one", {"unreadable", "missing"}, lambda r: truncated(only(r, PREDICTIONS))),
     "half a net": ("runs/one", {"weights"}, lambda r: truncated(only(r, f"{PART}/model.safetensors"))),
@@ -499,6 +505,20 @@ def test_a_bucket_is_verified_and_cleared(root, monkeypatch, capsys):
 
 
 class TestLeftovers:
+    def test_a_folder_that_somebody_has_begun_to_fill_meanwhile_stays(
+        self, root, left, monkeypatch
+    ):
+        plain = leftovers.leftovers
+
+        def found(*arguments, **options):
+            yield from list(plain(*arguments, **options))
+            (root / "runs" / "begun" / "config.json").write_text("{}")
+
+        monkeypatch.setattr(verify, "leftovers", found)
+        assert run(["verify", "--root", str(root), "--gc"]) == 0
+        assert left[3].exists()
+        assert not left[2].exists()
+
     @pytest.fixture
     def left(self, root):
         """Of every kind one, two days old."""
