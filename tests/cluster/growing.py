@@ -46,7 +46,7 @@ def autoscaler() -> dict:
         "cluster_name": "fake",
         "max_workers": 8,
         "upscaling_speed": 100.0,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 0.3,  # less, and a busy machine lets go of what it has just started
         "auth": {},
         "head_node_type": "head",
         "provider": {
@@ -78,7 +78,7 @@ def start_head(folder: Path) -> subprocess.Popen:
     file.write_text(json.dumps(autoscaler()))
     host, port = ADDRESS.split(":")
     words = ["--head", "--block", f"--port={port}", f"--node-ip-address={host}", "--num-cpus=0"]
-    words += ["--num-gpus=0", f"--autoscaling-config={file}", f"--temp-dir={folder / 'ray'}"]
+    words += ["--num-gpus=0", f"--autoscaling-config={file}", "--temp-dir=/tmp/ray"]
     words += ["--object-store-memory=150000000", "--include-dashboard=false"]
     log = (folder / "head.log").open("w")
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
