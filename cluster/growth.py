@@ -1,10 +1,12 @@
 """What a cluster may become: the bounds of its autoscaler, or what the user says; and asking for it.
 
-Ray's autoscaler keeps its bounds in the file that the head was started with. A cluster whose bounds cannot be
-read (Kubernetes keeps them in its own objects) is told by `--workers.nodes`. While a stream runs, the
-machines are asked for at once: Ray Data by itself doubles a cluster every ten seconds, from what is there.
+Ray's autoscaler keeps its bounds in the file that the head was started with. Kubernetes keeps them in its own
+objects: our file for it tells the head by a variable, any other is told by `--workers.nodes`. While a stream
+runs, the machines are asked for at once: Ray Data by itself doubles a cluster every ten seconds, from what is
+there.
 """
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,9 @@ from cluster.session import Capacity, SessionConfig, local_capacity
 
 RENEW_S = 5.0
 """How often machines are asked for [s]: Ray Data's own requests take the place of ours in between."""
+
+NODES_VARIABLE = "AFFUSE_NODES"
+"""Set on the head of a cluster: the machines that it may start, in the words of `cluster.nodes`."""
 
 ANSWER_S = 60.0
 """How long the head may take to say its bounds [s]."""
@@ -118,6 +123,8 @@ def autoscaler_bounds() -> list[Nodes]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if words := os.environ.get(NODES_VARIABLE):
+        return parse_nodes(words)
     there = nodes_now()
     heads = [
         node["NodeID"]

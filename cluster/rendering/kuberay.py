@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.growth import NODES_VARIABLE
 from cluster.health import HEALTH_CHECK
 from cluster.rendering.deployment import RAY, Deployment
 from cluster.rendering.documents import Inline, Note, document
@@ -139,7 +140,7 @@ def _head(deployment: Deployment, env: Mapping[str, str]) -> Mapping[str, Any]:
     memory = f"{HEAD_MEMORY_GB}Gi"
     container = {
         **_container("ray-head", deployment),
-        **_environment(deployment, {**HEALTH_CHECK, **env}),
+        **_environment(deployment, {**HEALTH_CHECK, NODES_VARIABLE: _machines(deployment), **env}),
         "ports": [
             Inline({"containerPort": 6379, "name": "gcs-server"}),
             Inline({"containerPort": 8265, "name": "dashboard"}),
@@ -151,6 +152,15 @@ def _head(deployment: Deployment, env: Mapping[str, str]) -> Mapping[str, Any]:
         **_mounts(),
     }
     return {**_pod(deployment), "containers": [container], **_volumes(HEAD_MEMORY_GB)}
+
+
+def _machines(deployment: Deployment) -> str:
+    """What the autoscaler may start, for the plan of a stream: Ray itself is not told by KubeRay."""
+    kind = (deployment.gpu_kind or "").upper().removeprefix("NVIDIA-").partition("-")[0]
+    named = kind.isalnum() and kind[0].isalpha()
+    gpus = [f"{deployment.gpus}{'x' + kind if named else 'gpu'}"]
+    size = [f"{deployment.cpus or CPUS}cpu", f"{deployment.memory_gb or MEMORY_GB}gb"]
+    return f"{deployment.nodes}x{':'.join([*(gpus if deployment.gpus else []), *size])}"
 
 
 def _worker(deployment: Deployment, env: Mapping[str, str]) -> Mapping[str, Any]:

@@ -91,6 +91,11 @@ class TestWhatItMayBecome:
 
 
 class TestBounds:
+    def test_a_variable_of_the_head_says_them_where_ray_does_not_know(self, monkeypatch):
+        monkeypatch.setenv(growth.NODES_VARIABLE, "8x2xL4:14cpu:56gb")
+        (nodes,) = growth.autoscaler_bounds()
+        assert (nodes.count, nodes.gpus, nodes.cpus) == (8, 2, 14)
+
     def test_they_are_read_from_the_file_of_the_cluster_launcher(self, tmp_path):
         file = tmp_path / "cluster.yaml"
         file.write_text(yaml.safe_dump(AWS))

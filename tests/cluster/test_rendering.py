@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
+from cluster.nodes import parse_nodes
 from cluster.rendering import EXAMPLE, Deployment, remarks, render
 from cluster.rendering.aws import INSTANCES
 from cluster.rendering.deployment import ONLY
@@ -174,6 +175,21 @@ class TestKubeRay:
                 {"secretRef": {"name": "s3-keys"}},
                 {"secretRef": {"name": "hub.token"}},
             ]
+
+    @given(
+        nodes=st.integers(1, 999),
+        cpus=st.none() | st.integers(1, 256),
+        gpus=st.integers(0, 16),
+        kind=st.sampled_from([None, "NVIDIA-L4", "NVIDIA-A100-SXM4-80GB", "Tesla.T4", "100"]),
+    )
+    def test_the_head_knows_for_the_plan_what_may_be_started(self, nodes, cpus, gpus, kind):
+        deployment = Deployment(nodes=nodes, cpus=cpus, gpus=gpus, gpu_kind=kind if gpus else None)
+        cluster = next(yaml.safe_load_all(render("kuberay", deployment)))["spec"]["rayClusterSpec"]
+        head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+        told = {each["name"]: each["value"] for each in head["env"]}["AFFUSE_NODES"]
+        (machines,) = parse_nodes(told)
+        assert (machines.count, machines.gpus) == (nodes, gpus)
+        assert cpus in (None, machines.cpus)
 
     def test_machines_without_gpus_ask_for_none(self):
         text = render("kuberay", Deployment(gpus=0))
