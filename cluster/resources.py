@@ -70,8 +70,8 @@ class WorkersConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"workers.{name}: expected 1 or more, came {value}")
-        if self.nodes is not None and not self.nodes.isdecimal():
-            parse_nodes(self.nodes)
+        if self.nodes is not None:  # a number is checked as so many of any kind
+            parse_nodes(f"{self.nodes}x1cpu" if self.nodes.isdecimal() else self.nodes)
         if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor <= 1:
             raise ValueError(f"workers.gpus_per_actor: expected 0 to 1, came {self.gpus_per_actor}")
 

@@ -8,7 +8,9 @@ which outlives every worker, a line for each unit in hand.
 
 import json
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 from jobs.stream.faults import Kind, WorkerFaultError
 
@@ -28,10 +30,8 @@ class Tries:
         A worker that died with its machine was not killed by the unit.
         """
         import ray
-        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-        key = f"{self.stream}{stage}/{unit}"
-        left = _internal_kv_get(key)
+        left = self._read(stage, unit)
         died_on: list[str] = [] if left is None else json.loads(left)
         if died_on:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -39,14 +39,16 @@ class Tries:
         if len(died_on) >= MOST_DEATHS:
             return WorkerFaultError(Kind.CRASH, f"{stage} killed its process {len(died_on)} times")
         here = ray.get_runtime_context().get_node_id()
-        _internal_kv_put(key, json.dumps([*died_on, here]).encode())
+        self._write(stage, unit, json.dumps([*died_on, here]).encode())
         return None
 
     def end(self, stage: str, unit: str) -> None:
         """The worker lives, whatever became of the unit."""
+        from ray.exceptions import RayError
         from ray.experimental.internal_kv import _internal_kv_del
 
-        _internal_kv_del(f"{self.stream}{stage}/{unit}")
+        with suppress(RayError):
+            _internal_kv_del(self._key(stage, unit))
 
     def forget(self) -> None:
         """Leave nothing of the stream in the cluster's store."""
@@ -54,4 +56,23 @@ class Tries:
         from ray.experimental.internal_kv import _internal_kv_del
 
         if ray.is_initialized():
-            _internal_kv_del(self.stream, del_by_prefix=True)
+            with suppress(ray.exceptions.RayError):
+                _internal_kv_del(self.stream, del_by_prefix=True)
+
+    def _read(self, stage: str, unit: str) -> bytes | None:
+        from ray.exceptions import RayError
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        with suppress(RayError):  # who cannot be counted is begun
+            return cast(bytes | None, _internal_kv_get(self._key(stage, unit)))
+        return None
+
+    def _write(self, stage: str, unit: str, line: bytes) -> None:
+        from ray.exceptions import RayError
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        with suppress(RayError):
+            _internal_kv_put(self._key(stage, unit), line)
+
+    def _key(self, stage: str, unit: str) -> str:
+        return f"{self.stream}{stage}/{unit}"

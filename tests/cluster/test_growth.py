@@ -88,6 +88,9 @@ class TestWhatItMayBecome:
     def test_the_words_are_checked_before_anything_starts(self):
         with pytest.raises(ConfigError, match="does not say its CPUs"):
             WorkersConfig(nodes="8xL4")
+        for nodes in ("0", "1000000000"):
+            with pytest.raises(ConfigError, match=f"{nodes} machines; expected 1 to 100000"):
+                WorkersConfig(nodes=nodes)
 
 
 class TestBounds:

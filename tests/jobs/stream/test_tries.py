@@ -67,3 +67,15 @@ def test_a_line_in_the_store_is_small_and_names_only_machines(store):
     died(Tries(), 2)
     (line,) = store[0].values()
     assert json.loads(line) == ["here", "here"]
+
+
+def test_a_store_that_does_not_answer_holds_nothing_up(store, monkeypatch):
+    def away(*_, **__):
+        raise ray.exceptions.RpcError("away", 14)
+
+    for name in ("get", "put", "del"):
+        monkeypatch.setattr(internal_kv, f"_internal_kv_{name}", away)
+    tries = Tries()
+    assert died(tries, 2 * MOST_DEATHS) == [None] * (2 * MOST_DEATHS)
+    tries.end("encoding", "u1")
+    tries.forget()
