@@ -39,9 +39,12 @@ from jobs.evaluation import cross_fitting, decisions, promises, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.judging import Judging, check_resamples
+from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.promises import Promised
+from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
+from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 
@@ -135,9 +138,11 @@ def main(config: Config) -> None:
         held, candidates, fused, folds, judging, named=config.rule not in (None, "auto")
     )
     known = metadata_out_of_fold(config.root, held, folds, name, task)
-    results = results_table.judge(
-        held, fused, shipping, folds, judging, metadata=None if known is None else known.scores
-    )
+    linear = linear_on(config.root, run_configs(config.root), config.runs, held, name, task)
+    others: Baselines = {
+        "metadata": None if known is None else known.scores, "linear": linear.scores,
+    }  # fmt: skip
+    results = results_table.judge(held, fused, shipping, folds, judging, others=others)
     chosen = cross_fitting.choose(held, shipping.candidates, folds, judged.judgements)
     shipped = cross_fitting.fit(held, chosen)
     decided = decide(config, held, shipping.verdict, folds)
@@ -146,6 +151,7 @@ def main(config: Config) -> None:
     publish_bundle(config, dataset, name, shipping, shipped, decided, promised)
     results_table.show(results, task)
     print(promised.said)
+    linear.show()
     say_normalised(config.root, config.runs)
     if decided is not None:
         print(

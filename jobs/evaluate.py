@@ -14,6 +14,7 @@ Cluster:  affuse submit --address URL -- evaluate --root s3://bucket/mosei --bun
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,15 @@ from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
+from jobs.evaluation.linear_baseline import (
+    LinearBaseline,
+    linear_command,
+    linear_run,
+    on_rows,
+)
 from jobs.evaluation.metadata_baseline import metadata_of_test
+from jobs.evaluation.results_table import Baselines
+from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
@@ -96,9 +105,11 @@ def main(config: Config) -> None:
     judging = Judging(
         task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
     )
-    results = results_table.judge_test(
-        held, guess, scores, judging, metadata=None if known is None else known.scores
-    )
+    linear = linear_on_test(config.root, [member.name for member in members], held, name, task)
+    others: Baselines = {
+        "metadata": None if known is None else known.scores, "linear": linear.scores,
+    }  # fmt: skip
+    results = results_table.judge_test(held, guess, scores, judging, others=others)
     record_look(config, results)
     base = layout.evaluation_uri(config.root, config.name)
     publish_config(config, base)
@@ -117,6 +128,7 @@ def main(config: Config) -> None:
         storage.join(base, layout.RESULTS),
     )
     results_table.show(results, task)
+    linear.show()
     say_normalised(config.root, [member.name for member in members])
     for folder, report in leaks.items():
         if report.leaks:
@@ -165,20 +177,41 @@ def task_of(config: Config) -> tuple[str, Task]:
 
 def test_rows(root: str, members: Sequence[MemberNets], name: str, task: Task) -> HeldOut:
     """Predictions of every member for the test rows with a known target."""
-    rows = {}
-    for member in members:
-        feed = load_test(root, member.card, name).feed
-        scores, present = predict_member(member, feed, name, task)
-        known, target = feed.clips.known[name], feed.clips.targets[name].double()
-        target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
-        kept = present & is_known(known)
-        rows[member.name] = MemberRows(
-            clip_id=feed.clips.clip_id[kept],
-            fold=np.zeros(int(kept.sum()), np.int64),
-            target=target.numpy()[kept],
-            scores=scores[kept],
-        )
-    return align(rows, task)
+    return align(
+        {member.name: rows_of_member(root, member, name, task) for member in members}, task
+    )
+
+
+def rows_of_member(root: str, member: MemberNets, name: str, task: Task) -> MemberRows:
+    """Predictions of one member for the test rows with a known target that have one of its inputs."""
+    feed = load_test(root, member.card, name).feed
+    scores, present = predict_member(member, feed, name, task)
+    known, target = feed.clips.known[name], feed.clips.targets[name].double()
+    target = torch.where(known, target, torch.nan).reshape(len(scores), -1)
+    kept = present & is_known(known)
+    return MemberRows(
+        clip_id=feed.clips.clip_id[kept],
+        fold=np.zeros(int(kept.sum()), np.int64),
+        target=target.numpy()[kept],
+        scores=scores[kept],
+    )
+
+
+def linear_on_test(
+    root: str, runs: Sequence[str], held: HeldOut, name: str, task: Task
+) -> LinearBaseline:
+    """The linear run that reads what the members read, on the test rows; the command where there is none."""
+    configs = run_configs(root)
+    run = linear_run(root, configs, runs)
+    scores = None
+    if run is not None and run not in runs:
+        with suppress(NotPreparedError):  # it has folds and no net of all rows
+            member = load_member(run, bundles.nets_of_run(root, run))
+            scores = on_rows(rows_of_member(root, member, name, task), held, task)
+    if scores is not None:
+        return LinearBaseline(source=f"run {run}", scores=scores, command="")
+    command = linear_command(root, configs, runs)
+    return LinearBaseline(source="", scores=None, command=command)
 
 
 def fused(config: Config, held: HeldOut) -> Tensor | None:

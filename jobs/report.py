@@ -111,6 +111,7 @@ def show(evidence: Evidence) -> None:
         shown = with_interval(line.figures[first])
         table.add_row(line.name, str(line.n), shown, *cells, gain, style=style)
     console.show(table)
+    evidence.judged.linear.show()
     if any(line.n < len(evidence.clips) for line in evidence.lines):
         console.show(f"{len(evidence.clips)} clips; {SILENT}")
 

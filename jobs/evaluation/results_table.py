@@ -3,13 +3,15 @@
 Rows of one person are not independent, so intervals and paired differences resample groups, not rows. Every
 line of a table is judged on the same rows: where one has nothing to say (a member whose input is missing) the
 prior answers for it, and `n` says how many rows it answers of itself. The baselines are the majority (class
-priors of the other folds), what the manifest gives away without a look at the clip, each single member, the
-mean of probabilities, plain and calibrated, and the pool that looked at no row. What ships has a line of its
-own below the ensemble: the ensemble itself, or the simplest answer where nothing was gained over it.
+priors of the other folds), what the manifest gives away without a look at the clip, a linear model of the
+same features, each single member, the mean of probabilities, plain and calibrated, and the pool that looked
+at no row. What ships has a line of its own below the ensemble: the ensemble itself, or the simplest answer
+where nothing was gained over it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +30,13 @@ from jobs.evaluation.cross_fitting import priors
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.shipping import Gate, Shipping, difference
 
-Role = Literal["majority", "metadata", "member", "mean", "pool", "ensemble", "shipped"]
+Role = Literal["majority", "metadata", "linear", "member", "mean", "pool", "ensemble", "shipped"]
+
+TITLES: Mapping[Role, str] = {"metadata": "metadata only", "linear": "linear on the same features"}
+"""Names of the lines of baselines."""
+
+Baselines = Mapping[Role, Tensor | None]
+"""Role -> scores [row outputs] of a model that sees no content, or of a linear one; None: there is none."""
 
 SILENT = "every line is judged on all of them: beyond its own n the prior answers for it"
 """What the caption of a table says where a line does not answer every row."""
@@ -101,7 +109,7 @@ def judge(
     folds: np.ndarray,
     judging: Judging,
     *,
-    metadata: Tensor | None = None,
+    others: Baselines = MappingProxyType({}),
 ) -> Results:
     """Compare a cross-fitted fusion, and what ships, with their baselines.
 
@@ -111,7 +119,7 @@ def judge(
         shipping: what ships, cross-fitted on the same folds.
         folds: fold of each row.
         judging: the rows.
-        metadata: out-of-fold scores of the model that sees no content, where there is one.
+        others: out-of-fold scores of further baselines.
     """
     baseline = {
         "plain mean": cross_fitting.PLAIN_MEAN,
@@ -126,7 +134,7 @@ def judge(
     }
     guess = priors(held, folds)
     lines = [
-        *baselines(guess, metadata),
+        *baselines(guess, others),
         *member_lines(held),
         *(Line(name, "pool" if "pool" in name else "mean", each) for name, each in said.items()),
         Line("ensemble", "ensemble", fused.scores),
@@ -141,7 +149,7 @@ def judge_test(
     verdict: Tensor | None,
     judging: Judging,
     *,
-    metadata: Tensor | None = None,
+    others: Baselines = MappingProxyType({}),
 ) -> Results:
     """Compare members, and their fusion if there is one, on test rows.
 
@@ -150,10 +158,10 @@ def judge_test(
         guess: scores [outputs] of the majority, from the other splits.
         verdict: scores of the bundle, which are those of what ships.
         judging: the test rows.
-        metadata: scores of the model that sees no content, where there is one.
+        others: scores of further baselines.
     """
     guess = guess.expand(len(held.clip_id), -1)
-    lines = [*baselines(guess, metadata), *member_lines(held)]
+    lines = [*baselines(guess, others), *member_lines(held)]
     if verdict is not None:
         # Neither rule looks at a target: "fitting" them here uses no test label.
         mean, pool = rule_class("mean"), rule_class("log_pool")
@@ -173,9 +181,9 @@ class Line(NamedTuple):
     scores: Tensor
 
 
-def baselines(guess: Tensor, metadata: Tensor | None) -> list[Line]:
-    """What knows the labels of the training part alone, and what knows the manifest beside content too."""
-    known = [] if metadata is None else [Line("metadata only", "metadata", metadata)]
+def baselines(guess: Tensor, others: Baselines) -> list[Line]:
+    """What knows the labels of the training part alone, then the further ones that there are."""
+    known = [Line(TITLES[role], role, said) for role, said in others.items() if said is not None]
     return [Line("majority", "majority", guess), *known]
 
 

@@ -32,7 +32,7 @@ def siblings(root: str, configs: Configs, run: str, field: str, default: Any) ->
     found = {configs[run].get(field, default): run}
     for name, config in configs.items():
         value = config.get(field, default)
-        if value not in found and _shape(config, field) == own and _is_complete(root, name):
+        if value not in found and _shape(config, field) == own and is_complete(root, name):
             found[value] = name
     return found
 
@@ -42,5 +42,6 @@ def _shape(config: Mapping[str, Any], field: str) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in (*ELSEWHERE, field)}
 
 
-def _is_complete(root: str, run: str) -> bool:
+def is_complete(root: str, run: str) -> bool:
+    """Whether a run has ended."""
     return storage.exists(layout.run_uri(root, run, layout.SUMMARY))

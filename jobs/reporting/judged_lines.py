@@ -12,9 +12,10 @@ from jobs.catalog.predictions import HeldOut
 from jobs.evaluation import cross_fitting
 from jobs.evaluation.cross_fitting import priors
 from jobs.evaluation.judging import Judging
+from jobs.evaluation.linear_baseline import LinearBaseline, linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
-from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.results_table import (
+    Baselines,
     Role,
     baselines,
     best_member,
@@ -22,6 +23,7 @@ from jobs.evaluation.results_table import (
     num_answered,
     with_answers,
 )
+from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.sibling_runs import Configs
 from jobs.evaluation.speaker_normalised import NormalisedRun, compare_normalised, normalised_runs
 
@@ -57,6 +59,9 @@ class Judged:
     metadata: Sequence[str]
     """What the baseline that sees no content knows of a clip; empty where there is none."""
 
+    linear: LinearBaseline
+    """Where the linear model of the same features is from."""
+
 
 def judged_lines(
     root: str,
@@ -84,7 +89,11 @@ def judged_lines(
     folds = held.fold if len(np.unique(held.fold)) > 1 else judging.groups % 5
     known = metadata_out_of_fold(root, held, folds, name, judging.task)
     comparable = {} if raw and fused_own else fused
-    metadata = None if known is None else known.scores
+    shown = held.only(raw) if raw else held
+    linear = linear_on(root, configs, shown.members.names, held, name, judging.task)
+    others: Baselines = {
+        "metadata": None if known is None else known.scores, "linear": linear.scores,
+    }  # fmt: skip
     normalised: list[NormalisedRun] = []
     if raw:
         guess = priors(held, folds)
@@ -92,23 +101,24 @@ def judged_lines(
         if fused_own:
             normalised += _fused_normalised(guess, fused, fused_own, judging)
     return Judged(
-        lines=_lines(held.only(raw) if raw else held, metadata, comparable, folds, judging),
+        lines=_lines(shown, others, comparable, folds, judging),
         normalised=normalised,
         transductive=not raw,
         metadata=() if known is None else known.facts,
+        linear=linear,
     )
 
 
 def _lines(
     held: HeldOut,
-    metadata: Tensor | None,
+    others: Baselines,
     fused: Mapping[Role, Tensor],
     folds: np.ndarray,
     judging: Judging,
 ) -> list[Line]:
     """Baselines, each member, the plain mean of several, the fusion and what ships; on the same rows."""
     guess = priors(held, folds)
-    named = [*baselines(guess, metadata), *member_lines(held)]
+    named = [*baselines(guess, others), *member_lines(held)]
     if len(held.members.names) > 1:
         mean = cross_fitting.cross_fitted(held, [cross_fitting.PLAIN_MEAN], folds)
         named.append(Scored("plain mean", "mean", mean.scores))

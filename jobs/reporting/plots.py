@@ -34,7 +34,7 @@ Shown = Sequence[tuple[str, str, float, float, float]]
 """(name, role, value, low, high)."""
 
 ROLE_COLOURS = {
-    "majority": MUTED, "metadata": MUTED, "member": BLUE, "mean": YELLOW, "pool": YELLOW,
+    "majority": MUTED, "metadata": MUTED, "linear": MUTED, "member": BLUE, "mean": YELLOW, "pool": YELLOW,
     "ensemble": ORANGE, "shipped": ORANGE,
 }  # fmt: skip
 

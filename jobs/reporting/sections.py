@@ -54,6 +54,7 @@ def results(options: Options, evidence: Evidence) -> Section:
                 None,
                 [
                     _claim(evidence),
+                    _linear(evidence),
                     _hopeful(evidence),
                     _leaking(evidence),
                     TRANSDUCTIVE if evidence.judged.transductive else "",
@@ -123,6 +124,12 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
     text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
     picture = plots.intervals(shown, title(names[0]))
     return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
+
+
+def _linear(evidence: Evidence) -> str:
+    """Where the linear model of the same features is from, or how it is made."""
+    said = evidence.judged.linear.said
+    return said and f"{said[0].upper()}{said[1:]}."
 
 
 def _hopeful(evidence: Evidence) -> str:

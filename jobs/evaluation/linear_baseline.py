@@ -1,0 +1,165 @@
+"""The linear baseline: what a linear model says that reads the same features as the members of a table.
+
+It is a run of the net `linear`, or a trial of the search that the members came from: every search tries it
+first on each set of inputs. Where neither is there, the command is named that makes one.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster import console, storage
+from fusion.tasks import Task
+from jobs.catalog import layout
+from jobs.catalog.predictions import HeldOut, MemberRows, held_out_rows, seeds_averaged
+from jobs.evaluation.results_table import TITLES
+from jobs.evaluation.sibling_runs import Configs, is_complete
+
+LINEAR = "linear"
+"""Key of fusion.nets.NETS."""
+
+TITLE = TITLES["linear"]
+
+SAME: Mapping[str, Any] = {"folds": None, "normalise": "none", "share": 1.0}
+"""Fields of a run's config that are alike where figures are comparable, with their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearBaseline:
+    """A linear model beside the members of a table."""
+
+    source: str
+    """The run or trial, in words; empty where there is none."""
+
+    scores: Tensor | None
+    """[row outputs] on the rows of the table, NaN where it says nothing."""
+
+    command: str
+    """What makes a run of it; empty where one stands in the table already."""
+
+    @property
+    def said(self) -> str:
+        """A sentence below the table; empty where nothing is to be said."""
+        if self.source:
+            return f"{TITLE}: {self.source}"
+        return f"no {TITLE} is there; type: {self.command}" if self.command else ""
+
+    def show(self) -> None:
+        """Print the sentence."""
+        if self.said:
+            print(console.readable(self.said))  # in one line, so that the command can be copied
+
+
+def linear_on(
+    root: str, configs: Configs, runs: Sequence[str], held: HeldOut, name: str, task: Task
+) -> LinearBaseline:
+    """The linear baseline on held-out rows.
+
+    Args:
+        root: of the dataset.
+        configs: of all runs.
+        runs: those that stand in the table.
+        held: their predictions, or those of some of them.
+        name: of the task.
+        task: the task.
+    """
+    for source, rows in _candidates(root, configs, runs, name, task):
+        if (scores := on_rows(rows, held, task)) is not None:
+            return LinearBaseline(source=source, scores=scores, command="")
+    return LinearBaseline(source="", scores=None, command=linear_command(root, configs, runs))
+
+
+def on_rows(rows: MemberRows, held: HeldOut, task: Task) -> Tensor | None:
+    """Scores on the rows of a table; None where it says nothing there, or was held out by other folds."""
+    shared, at, there = np.intersect1d(held.clip_id, rows.clip_id, return_indices=True)
+    if not len(shared) or (held.fold[at] != rows.fold[there]).any():
+        return None
+    scores = torch.full((len(held.clip_id), task.outputs), torch.nan, dtype=torch.float64)
+    scores[torch.from_numpy(at)] = torch.from_numpy(rows.scores[there])
+    return scores
+
+
+def linear_run(root: str, configs: Configs, runs: Sequence[str]) -> str | None:
+    """The complete run of a linear net that reads what some runs read together, on the same folds."""
+    like = _common(configs, runs)
+    found = [
+        run
+        for run, config in configs.items()
+        if like is not None
+        and config.get("net") == LINEAR
+        and _common(configs, [run]) == like
+        and is_complete(root, run)
+    ]
+    return min(found, default=None)
+
+
+def linear_command(root: str, configs: Configs, runs: Sequence[str]) -> str:
+    """The command that trains it; empty where one of the runs is it, or they have nothing in common."""
+    like = _common(configs, runs)
+    if like is None or any(
+        configs[run].get("net") == LINEAR and _common(configs, [run]) == like
+        for run in runs
+        if run in configs
+    ):
+        return ""
+    inputs, shape = like
+    words = ["affuse", "train", "--root", root, "--net", LINEAR, "--inputs", *sorted(inputs)]
+    for field, value in shape.items():
+        words += [f"--{field}", str(value)] if value != SAME[field] else []
+    return shlex.join(words)
+
+
+def _common(
+    configs: Configs, runs: Sequence[str]
+) -> tuple[frozenset[str], Mapping[str, Any]] | None:
+    """What some runs read together, and how their rows are cut; None where they differ in that."""
+    known = [configs[run] for run in runs if "inputs" in configs.get(run, {})]
+    shapes = [{key: config.get(key, default) for key, default in SAME.items()} for config in known]
+    if not known or any(shape != shapes[0] for shape in shapes):
+        return None
+    return frozenset(name for config in known for name in config["inputs"]), shapes[0]
+
+
+def _candidates(
+    root: str, configs: Configs, runs: Sequence[str], name: str, task: Task
+) -> Iterator[tuple[str, MemberRows]]:
+    """(in words, predictions) of linear models of the same features, the preferred ones first."""
+    like = _common(configs, runs)
+    run = linear_run(root, configs, runs)
+    if like is None or run in runs:
+        return
+    if run is not None:
+        yield f"run {run}", seeds_averaged(held_out_rows(root, run, name), task)
+    for search in dict.fromkeys(run.rpartition("-")[0] for run in runs):
+        for number in _trials(root, configs, search, like[0]):
+            table = storage.read_table(layout.trials_uri(root, search, f"{number:05d}.parquet"))
+            kept = [value == name for value in table["task"].to_pylist()]
+            yield f"trial {number} of {search}", seeds_averaged(table.filter(kept), task)
+
+
+def _trials(root: str, configs: Configs, search: str, inputs: frozenset[str]) -> list[int]:
+    """Finished trials of a search with the linear net on some inputs."""
+    uri = layout.run_uri(root, search, layout.TRIALS)
+    if not search or not storage.exists(uri):
+        return []
+    fixed = configs.get(search, {})
+
+    def value(row: Mapping[str, Any], key: str) -> Any:
+        found = row.get(f"value/{key}")
+        return fixed.get(key) if found is None else found
+
+    def read(row: Mapping[str, Any]) -> frozenset[str]:
+        found = value(row, "inputs") or ()
+        return frozenset(json.loads(found) if isinstance(found, str) else found)
+
+    return [
+        row["number"]
+        for row in storage.read_table(uri).to_pylist()
+        if row["state"] == "finished" and value(row, "net") == LINEAR and read(row) == inputs
+    ]

@@ -1,0 +1,129 @@
+"""A linear model of the same features stands beside every table of results, or the command that makes it."""
+
+import re
+import shlex
+
+import pyarrow as pa
+import pytest
+
+from cluster import storage
+from jobs import train
+from jobs.__main__ import run
+from jobs.catalog.manifest import read_dataset
+from jobs.catalog.predictions import held_out, read_predictions
+from jobs.evaluation.linear_baseline import TITLE, linear_command, linear_on, linear_run
+from jobs.evaluation.sibling_runs import run_configs
+
+RUNS = ("hunt-00003", "hunt-00004")
+
+
+def config(root, run, *inputs, **changes):
+    plain = {
+        "tasks": ("emotion",), "net_options": {"hidden": 4}, "epochs": 1, "pool": "mean",
+        "folds": "speaker", "tracking": False, "workers": 0,
+    }  # fmt: skip
+    return train.Config(root=root, run=run, inputs=inputs, **{**plain, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(write_root, tmp_path_factory):
+    """A root with two runs."""
+    root = write_root(str(tmp_path_factory.mktemp("linear") / "small"))
+    for run_, name in zip(RUNS, ("voice", "face"), strict=True):
+        train.main(config(root, run_, name))
+    return root
+
+
+def baseline(root, *runs):
+    task = read_dataset(root).tasks["emotion"]
+    held = held_out(root, runs, "emotion", task)
+    return linear_on(root, run_configs(root), runs, held, "emotion", task)
+
+
+def said(capsys, root, job, *runs):
+    words = [job, "--root", root, "--runs", *runs, "--task", "emotion", "--resamples", "100"]
+    assert run(words) == 0
+    return capsys.readouterr().out
+
+
+def test_of_a_search_it_is_the_trial_on_all_features_of_the_members(made):
+    assert baseline(made, *RUNS).scores is None
+    table = read_predictions(made, RUNS[0], roles=("oof",))
+    storage.publish_table(table, f"{made}/runs/hunt/trials/00002.parquet")
+    trials = {
+        "number": [0, 2, 5], "state": ["finished", "finished", "pruned"],
+        "value/net": ["linear", "linear", "lmf"],
+        "value/inputs": ['["voice"]', '["voice", "face"]', '["voice", "face"]'],
+    }  # fmt: skip
+    storage.publish_table(pa.table(trials), f"{made}/runs/hunt/trials.parquet")
+    found = baseline(made, *RUNS)
+    assert found.said == f"{TITLE}: trial 2 of hunt"
+    assert int(found.scores.isfinite().all(1).sum()) == table.num_rows
+    storage.remove(f"{made}/runs/hunt/trials.parquet")
+
+
+def test_every_table_says_the_command_that_makes_it_and_then_has_its_line(
+    made, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    commands = set()
+    for job, runs in {"ensemble": RUNS, "evaluate": RUNS[:1]}.items():
+        found = re.search(
+            rf"no {TITLE} is there; type: affuse (.*)", said(capsys, made, job, *runs)
+        )
+        commands.add(found[1])
+    assert baseline(made, *RUNS).command.removeprefix("affuse ") in commands
+    for command in commands:
+        assert run([*shlex.split(command), "--no-tracking"]) == 0
+    for job, runs in {"ensemble": RUNS, "evaluate": RUNS[:1], "report": RUNS}.items():
+        out = said(capsys, made, job, *runs)
+        line = next(line for line in out.splitlines() if TITLE in line and "│" in line)
+        assert len(re.findall(r"\d\.\d", line)) > 2
+        assert re.search(rf"{TITLE}: run linear-\w+", out)
+    folder = f"{made}/reports/{'-'.join(RUNS)}"
+    page = storage.read_bytes(f"{folder}/report.html").decode()
+    assert "Linear on the same features: run linear-" in page
+    assert storage.read_bytes(f"{folder}/results.csv").count(TITLE.encode()) == 1
+
+
+def test_where_it_stands_among_the_members_nothing_is_said(made):
+    linear = [name for name, its in run_configs(made).items() if its.get("net") == "linear"]
+    assert baseline(made, *RUNS, *linear).said == ""
+
+
+SHAPE = {"net": "lmf", "inputs": ["a", "b"], "folds": "f", "normalise": "none", "share": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"inputs": ["b", "a"]}, True),
+        ({"net": "lmf"}, False),
+        ({"inputs": ["a"]}, False),
+        ({"inputs": ["a", "b", "c"]}, False),
+        ({"folds": "g"}, False),
+        ({"folds": None}, False),
+        ({"normalise": "speaker"}, False),
+        ({"share": 0.5}, False),
+    ],
+)
+def test_only_a_run_of_the_same_features_and_folds_is_taken(tmp_path, changes, fits):
+    root = str(tmp_path)
+    configs = {"one": SHAPE, "other": {**SHAPE, "net": "linear", **changes}}
+    assert linear_run(root, configs, ["one"]) is None  # it has not ended
+    storage.publish_json({}, f"{root}/runs/other/summary.json")
+    assert linear_run(root, configs, ["one"]) == ("other" if fits else None)
+
+
+def test_the_command_says_what_the_members_share():
+    configs = {
+        "a": {**SHAPE, "inputs": ["my voice"], "normalise": "speaker"},
+        "b": {**SHAPE, "inputs": ["face"], "normalise": "speaker"},
+        "c": {**SHAPE, "folds": None},
+    }
+    assert linear_command("r", configs, ["a", "b"]) == (
+        "affuse train --root r --net linear --inputs face 'my voice' --folds f --normalise speaker"
+    )
+    assert linear_command("r", configs, ["a", "c"]) == ""  # they were held out by other folds
+    assert linear_command("r", configs, ["elsewhere"]) == ""
