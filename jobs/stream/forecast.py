@@ -253,8 +253,8 @@ def _data(work: Work, survey: Survey, clips: float) -> str:
     files = max(tables, math.ceil(size_gb / COMPACTED_GB))
     return (
         f"plan: files: {clips:,.0f} clips in {units:,} units, a file each in {tables} "
-        f"table{'s' if tables > 1 else ''} while it runs; in the end about {files:,} files, "
-        f"{_size(size_gb)}"
+        f"table{'s' if tables > 1 else ''} while it runs; in the end about {files:,} "
+        f"file{'s' if files > 1 else ''} of {_size(size_gb)} in all"
     )
 
 
@@ -296,10 +296,12 @@ def _price(hours: float, capacity: Capacity, assumed: Assumed) -> list[str]:
 def _hours(hours: float) -> str:
     if hours >= 48:
         return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.2g} seconds"
 
 
 def _size(size_gb: float) -> str:
     if size_gb >= 1000:
         return f"{size_gb / 1000:.1f} TB"
-    return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.1f} MB"
+    return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.2g} MB"

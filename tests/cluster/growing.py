@@ -116,7 +116,7 @@ def main(folder: Path, clips: int) -> None:
     print("encode grew to", run(*encode, "--no-tracking"), flush=True)
     score = ["score", "--root", str(root), "--bundle", "b", "--source", "clips"]
     print("score grew to", run(*score), flush=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while machines():
         assert time.monotonic() < deadline, "machines stay"
         time.sleep(0.5)

@@ -36,7 +36,7 @@ def started(root: Path, address: str, sleep_s: float) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=700)
     assert process.returncode == 0, output
     return output
 

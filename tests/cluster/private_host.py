@@ -1,6 +1,7 @@
 """A host of its own for tests that start Ray on its default ports: Linux namespaces that end with it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ ENTER = "ip link set lo up; mount -t tmpfs -o size=4g shm /dev/shm; mount -t tmp
 @cache
 def is_possible() -> bool:
     """Whether this user may have one."""
+    if shutil.which("unshare") is None:
+        return False
     return subprocess.run(command(["true"]), capture_output=True).returncode == 0
 
 
