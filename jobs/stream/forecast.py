@@ -302,6 +302,7 @@ def _hours(hours: float) -> str:
 
 
 def _size(size_gb: float) -> str:
-    if size_gb >= 1000:
-        return f"{size_gb / 1000:.1f} TB"
-    return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.2g} MB"
+    for unit, of_one in (("TB", 1e3), ("GB", 1.0), ("MB", 1e-3)):
+        if size_gb >= of_one:
+            return f"{size_gb / of_one:.1f} {unit}"
+    return f"{size_gb * 1e6:.1f} kB"
