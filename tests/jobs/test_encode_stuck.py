@@ -1,17 +1,25 @@
 """A clip that hangs an encoder or spoils its device costs itself; what the machine does costs no clip."""
 
+import importlib
 import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cluster import storage
+from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
+from cluster.tables import MANIFEST
 from jobs.__main__ import run
 from jobs.catalog.features import read_features, resolve_features
 from jobs.catalog.layout import features_uri
+from jobs.encode import Config, main
 from jobs.score import read_scores
 from jobs.stream import pipeline
+from jobs.stream.job import DecodingConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -113,6 +121,31 @@ class TestSlowClips:
         assert encode(tmp_path) == 0
         assert set(states(tmp_path)) == {"ok"}
         assert "no worker moved for 8 s" in capsys.readouterr().out
+
+
+class TestDecodeTasksThatDie:
+    def test_a_unit_that_kills_its_decode_task_each_time_is_done_clip_by_clip(
+        self, corpus, tmp_path, capsys
+    ):
+        poison = importlib.import_module("toy_poison")
+        corpus.write_corpus(tmp_path, 24)
+        (file,) = tmp_path.glob("manifest/*/*.parquet")
+        rows = pq.read_table(file).to_pylist()
+        rows[9]["duration_s"] = poison.LENGTH_S
+        table = MANIFEST.conform(pa.Table.from_pylist(rows, MANIFEST.schema))
+        storage.publish_table(table, str(file), row_group_size=corpus.UNIT)
+        config = Config(
+            root=str(tmp_path),
+            encoders=("toy_text",),
+            tracking=False,
+            workers=WorkersConfig(gpus_per_actor=0),
+            decoding=DecodingConfig(time_limit_per_s=poison.Deadly(4.0)),
+            session=SessionConfig(num_cpus=2, num_gpus=0),
+        )
+        main(config)
+        assert set(states(tmp_path)) == {"ok"}
+        said = capsys.readouterr().out
+        assert "1 units were lost with their workers (decoding killed its process 3 times)" in said
 
 
 class TestMachinesThatFail:
