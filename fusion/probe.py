@@ -100,7 +100,8 @@ def leak_probe(
                 seed=seed + place,
             )
         )
-    low, high = percentile_interval(draws[0] - draws[1], LEVEL)
+    fewest = min(train.groups.count, other.groups.count)
+    low, high = percentile_interval(draws[0] - draws[1], LEVEL, fewest)
     return LeakReport(
         metric=name,
         inside_train=figures[0],

@@ -83,7 +83,10 @@ class Results:
         if gain is None:
             return f"best single: {self.best_single}"
         said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
-        return f"gain shown: {said}" if gain.shown else f"no gain shown: {said}"
+        if gain.shown:
+            return f"gain shown: {said}"
+        seen = f"with {gain.groups} groups one under {gain.least_visible:.3f} is hardly ever seen"
+        return f"no gain shown: {said}" + (f"; {seen}" if gain.least_visible > 0 else "")
 
     @property
     def claims(self) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 import fusion.statistics
 from fusion.metrics import metric
@@ -20,7 +21,10 @@ from fusion.statistics import (
     ece_bound,
     holm,
     paired,
+    percentile_interval,
+    resampled,
     sign_flip,
+    student_t,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +78,27 @@ class TestBootstrap:
             found = bootstrap("accuracy", *people(25, 10, seed=seed), resamples=400)
             inside += found.low <= 0.70 <= found.high
         assert 50 <= inside <= 60
+
+    @pytest.mark.parametrize(("groups", "low", "high"), [(6, 0.90, 0.97), (12, 0.92, 0.975)])
+    def test_holds_the_truth_of_few_people_oftener_than_its_percentiles_would(
+        self, groups, low, high
+    ):
+        hits, plain = 0, 0
+        for seed in range(400):
+            prediction, target, who = people(groups, seed=seed)
+            found = bootstrap("accuracy", prediction, target, who, resamples=400, seed=seed)
+            draws = resampled("accuracy", prediction, target, who, resamples=400, seed=seed)
+            hits += found.low <= 0.7 <= found.high
+            first, last = percentile_interval(draws, 0.95, 10**6)
+            assert found.low <= first <= last <= found.high
+            plain += first <= 0.7 <= last
+        assert low <= hits / 400 <= high
+        assert plain < hits
+
+    @pytest.mark.parametrize("freedom", range(1, 20))
+    @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+    def test_its_students_t_is_that_of_scipy(self, freedom, level):
+        assert student_t(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom))
 
     def test_seeds_are_averaged_first(self):
         one, target, groups = people(seed=1)

@@ -35,13 +35,8 @@ def config(root, **changes):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, request):
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("small_root", request.path.with_name("small_root.py"))
-    small = module_from_spec(spec)
-    spec.loader.exec_module(small)
-    root = small.write_root(str(tmp_path_factory.mktemp("shares") / "root"))
+def made(tmp_path_factory, write_root):
+    root = write_root(str(tmp_path_factory.mktemp("shares") / "root"))
     for share in SHARES:
         train.main(config(root, run=f"net-{share}", share=share, seeds=(0, 1)))
     train.main(config(root, run="other", share=0.5, seeds=(0, 1), lr=0.1))
