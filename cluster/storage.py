@@ -264,7 +264,6 @@ def table_pieces(
     columns: Sequence[str] | None = None,
     *,
     lean: bool = False,
-    checked: bool = False,
 ) -> Iterator[pa.Table]:
     """Rows of one Parquet file, some MB at a time.
 
@@ -273,12 +272,11 @@ def table_pieces(
         ranges: first and number of the rows that are wanted, ascending; by default all.
         columns: only these columns; by default all.
         lean: read through a small buffer: of a row group larger than memory no more than a piece is held.
-        checked: compare what is read with its checksums.
 
     Raises:
         AbsentError: there is no such file.
     """
-    parquet = _open_lean(uri) if lean else open_parquet(uri, checked=checked)
+    parquet = _open_lean(uri) if lean else open_parquet(uri)
     wanted = [(0, parquet.metadata.num_rows)] if ranges is None else ranges
     groups, at = [], []
     begin = 0

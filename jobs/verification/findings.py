@@ -153,6 +153,8 @@ class Clips:
 
     def named(self, clip_id: np.ndarray) -> list[str]:
         """The names of the first of some clips; the number of one that the manifest does not know."""
+        if not len(clip_id):
+            return []
         wanted = pa.array(clip_id[:EXAMPLES], pa.int64())
         known: dict[int, str] = {}
         for file in self.files:

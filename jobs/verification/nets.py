@@ -124,7 +124,7 @@ class _Judged:
 
     def _count(self, output: Output, kind: str, said: str, odd: np.ndarray) -> None:
         ids = self.clips.clip_id[odd]
-        some = self.clips.named(ids) if len(ids) else []
+        some = self.clips.named(ids)
         output.found.add(kind, said, count=len(ids), examples=some, mend=output.broken)
 
 

@@ -197,7 +197,11 @@ def contract_holds(
 
 def read_pieces(uri: str, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
     """First row and rows of a file, some MB at a time, compared with their checksums."""
+    parquet = storage.open_parquet(uri, checked=True)
+    groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
+    size = sum(group.total_byte_size for group in groups)
+    rows = max(1, storage.PIECE_BYTES * parquet.metadata.num_rows // max(size, 1))
     begin = 0
-    for piece in storage.table_pieces(uri, columns=columns, checked=True):
-        yield begin, piece
-        begin += len(piece)
+    for batch in parquet.iter_batches(rows, columns=columns):
+        yield begin, pa.Table.from_batches([batch]).replace_schema_metadata(None)
+        begin += len(batch)
