@@ -100,7 +100,7 @@ TOKEN = """\
 # Other users reach these nodes: without a token they could run code as you. The file is readable by you
 # alone, lies where every node sees it, and goes with the job.
 token="$(mktemp "$HOME/.affuse-token-XXXXXXXX")"
-trap 'rm -f "$token"' EXIT
+trap 'rm -f "$token" "$token.status"' EXIT
 python -c 'import secrets; print(secrets.token_hex(32))' > "$token"
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="$token"
@@ -117,10 +117,13 @@ RUN = """\
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 
 hosts="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
-head="${hosts%%$'\n'*}"
+head="${hosts%%$'\\n'*}"
 
 # The address is said: the job would otherwise start a Ray of its own beside the cluster. CPUs and GPUs are
 # said: Ray would otherwise take the whole node, whatever Slurm gave.
+# symmetric-run ends with status 1 whatever the job did, because it is still connected to the Ray that it has
+# stopped. That ends the tasks of the other nodes; the job's own status is kept beside the token.
+status=0
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \\
     ray symmetric-run \\
     --address "$head:6379" \\
@@ -129,5 +132,10 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \\
     --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \\
     --dashboard-host=127.0.0.1 \\
     --disable-usage-stats \\
-    -- env RAY_ADDRESS="$head:6379" affuse "$@"
+    -- env RAY_ADDRESS="$head:6379" \\
+    bash -c 'affuse "$@"; echo "$?" > "$RAY_AUTH_TOKEN_PATH.status"' affuse "$@" || status="$?"
+if [ -s "$token.status" ]; then
+    status="$(cat "$token.status")"
+fi
+exit "$status"
 """

@@ -232,10 +232,10 @@ class TestSlurm:
     def test_every_job_has_a_token_of_its_own_that_goes_with_it(self, slurm):
         assert "export RAY_AUTH_MODE=token" in slurm
         assert "mktemp" in slurm
-        assert "trap 'rm -f \"$token\"' EXIT" in slurm
+        assert 'trap \'rm -f "$token" "$token.status"\' EXIT' in slurm
 
     def test_the_job_is_told_the_cluster_and_starts_no_ray_of_its_own(self, slurm):
-        assert '-- env RAY_ADDRESS="$head:6379" affuse "$@"' in slurm
+        assert '-- env RAY_ADDRESS="$head:6379"' in slurm
 
     def test_ray_takes_what_slurm_gave_and_no_more(self, slurm):
         assert '--num-cpus="$SLURM_CPUS_PER_TASK"' in slurm

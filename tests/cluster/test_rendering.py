@@ -278,7 +278,11 @@ class TestSlurm:
             # More than a pipe holds: a script that stops reading would end it, and itself, by SIGPIPE.
             "scontrol": "seq --format=n%g 20000",
             "srun": 'printf "%s\\0" "$@" > "$OUT"; ls -l "$RAY_AUTH_TOKEN_PATH" >> "$OUT.token"\n'
-            'env -0 > "$OUT.env"; exit "${STATUS:-0}"',
+            'env -0 > "$OUT.env"\n'
+            # Only the job, as the first node runs it; then whatever symmetric-run ends with.
+            'while [ "$1" != -- ]; do shift; done; shift; [ -z "${LOST:-}" ] && "$@"\n'
+            'exit "${STATUS:-1}"',
+            "affuse": 'exit "${JOB:-0}"',
         }
         for name, body in shims.items():
             (bin_ / name).write_text(f"#!/bin/bash\n{body}\n")
@@ -328,16 +332,24 @@ class TestSlurm:
     def test_the_job_joins_the_cluster_that_was_started_for_it(self, run):
         _, asked, env, _ = run(render("slurm", Deployment()), "encode")
         job = asked.index("env")
-        assert asked[job - 1 : job + 3] == ["--", "env", "RAY_ADDRESS=n1:6379", "affuse"]
+        assert asked[job - 1 : job + 3] == ["--", "env", "RAY_ADDRESS=n1:6379", "bash"]
         assert asked[asked.index("--address") + 1] == "n1:6379"
         assert {"--num-cpus=16", "--num-gpus=4"} <= set(asked)
         assert env["RAY_AUTH_MODE"] == "token"
 
-    @pytest.mark.parametrize("status", [0, 3])
-    def test_the_token_goes_with_the_job_and_the_status_is_passed_on(self, run, status):
-        done, _, env, left = run(render("slurm", Deployment()), "encode", STATUS=str(status))
-        assert done.returncode == status
+    @pytest.mark.parametrize("job", [0, 3, 130])
+    @pytest.mark.parametrize("starter", [0, 1])
+    def test_the_token_goes_with_the_job_and_the_jobs_status_is_passed_on(self, run, job, starter):
+        """Ray's symmetric-run ends with 1 whatever the job did."""
+        text = render("slurm", Deployment())
+        done, _, env, left = run(text, "encode", JOB=str(job), STATUS=str(starter))
+        assert done.returncode == job
         assert env["RAY_AUTH_TOKEN_PATH"].rsplit("/", 1)[-1].startswith(".affuse-token-")
+        assert left == []
+
+    def test_a_cluster_that_never_came_up_fails(self, run):
+        done, _, _, left = run(render("slurm", Deployment()), "encode", LOST="1", STATUS="5")
+        assert done.returncode == 5
         assert left == []
 
     def test_secrets_have_to_stand_in_the_environment_of_sbatch_and_nowhere_else(self, run):

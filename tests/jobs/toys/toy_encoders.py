@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class ToyAudio:
         wave = clip.waveforms[8000]
         _misbehave(clip.text)
         time.sleep(float(os.environ.get("TOY_SLEEP_S", "0")))
+        if folder := os.environ.get("TOY_HOSTS"):
+            with Path(folder, platform.node()).open("a") as file:
+                file.write("one clip\n")
         steps = [wave[i : i + 800] for i in range(0, len(wave), 800)]
         values = np.array([[s.mean(), np.abs(s).max()] for s in steps], np.float32)
         return _encoded(values)
