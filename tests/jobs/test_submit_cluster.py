@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from cluster import storage
 from jobs.catalog.features import read_features, resolve_features
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,28 +224,40 @@ class TestJobs:
         assert stopped.stdout.split()[1] in ("STOPPED", "SUCCEEDED")
         assert submit(head, "--attach", "mine").stdout.rstrip().endswith(stopped.stdout.split()[1])
 
-    def test_sound_files_are_prepared_and_encoded_on_the_cluster(self, head, tmp_path):
+    def test_the_commands_of_the_readme_run_to_their_end_and_again_to_nothing(self, head, tmp_path):
         (tmp_path / "clips").mkdir()
         times = np.arange(16000) / 16000
         for name, pitch in (("low", 110), ("high", 330)):
             soundfile.write(tmp_path / "clips" / f"{name}.wav", np.sin(pitch * 6.28 * times), 16000)
         done = submit(
-            head, "--no-pip", "--", "prepare", "folder", "--source", "clips", "--root", "root",
+            head, "--no-pip", "--", "prepare", "folder", "--source", "clips", "--root", "mine",
             cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        done = submit(
-            head,
-            "--no-pip",
-            "--",
-            "encode",
-            "--root",
-            "root",
-            "--encoders",
-            "egemaps",
-            cwd=tmp_path,
-        )
+        models, encode = of_the_readme(tmp_path)
+        done = submit(head, "--no-pip", *models)
         assert done.returncode == 0, done.stdout + done.stderr
-        root = storage.absolute(str(tmp_path / "root"))
+        done = submit(head, "--no-pip", *encode)
+        assert done.returncode == 0, done.stdout + done.stderr
+        root = str(tmp_path / "mine")
         rows = read_features(root, resolve_features(root, "egemaps")).to_pylist()
         assert [row["status"] for row in rows] == ["ok", "ok"]
+        again = submit(head, "--no-pip", *encode)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "nothing to do" in again.stdout
+        ids = [out.stdout.split(": accepted by")[0].splitlines()[-1] for out in (done, again)]
+        assert ids[0].removesuffix("-1") == ids[1].removesuffix("-2")
+
+
+def of_the_readme(folder):
+    """What the README submits before its search, with a folder for the bucket and a small encoder."""
+    section = (ROOT / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("$ affuse submit ")]
+    commands = []
+    for line in lines[:2]:
+        typed = line.removeprefix("$ affuse submit --token-path token ")
+        assert typed.startswith("-- ")
+        here = typed.replace("s3://bucket", f"file://{folder}")
+        commands.append(here.replace("wav2vec2_base bert_base clip_vit", "egemaps").split())
+        assert commands[-1] != typed.split()
+    return commands
