@@ -83,10 +83,10 @@ class Guard:
         )
 
 
-class Store:
+class Experiment:
     """One MLflow experiment; opened once a process. Its methods raise what MLflow raises."""
 
-    _open: dict[tuple[str, str], "Store"] = {}  # noqa: RUF012
+    _open: dict[tuple[str, str], "Experiment"] = {}  # noqa: RUF012
 
     def __init__(self, root: str, uri: str) -> None:
         from mlflow.tracking import MlflowClient
@@ -104,7 +104,7 @@ class Store:
             self.experiment = self.client.create_experiment(name, artifact_location=location)
 
     @classmethod
-    def shared(cls, root: str, uri: str) -> "Store":
+    def shared(cls, root: str, uri: str) -> "Experiment":
         """The store of a root."""
         if (root, uri) not in cls._open:
             cls._open[root, uri] = cls(root, uri)

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from cluster import storage
-from cluster.mlflow_store import Guard, Store, quiet_mlflow, tracking_uri
+from cluster.mlflow_store import Experiment, Guard, quiet_mlflow, tracking_uri
 from cluster.redaction import redacted
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Projection:
         quiet_mlflow()
         # It takes many seconds, which are not the server's.
         importlib.import_module("mlflow.tracking")
-        self.store = self.guard(lambda: Store.shared(root, uri))
+        self.store = self.guard(lambda: Experiment.shared(root, uri))
 
 
 class Tracker:
@@ -104,7 +104,7 @@ class Tracker:
         known = storage.read_json(uri) if storage.exists(uri) else {}
         before = known.get("run_id") if known.get("store") == place else None
 
-        def opened(store: Store) -> str:
+        def opened(store: Experiment) -> str:
             if before is not None and store.resume(before):
                 return str(before)
             run_id = store.create(name, facts)
@@ -164,7 +164,7 @@ class Tracker:
             return
         facts = {"affuse.folder": folder, "mlflow.parentRunId": parent, **(tags or {})}
 
-        def record(store: Store) -> None:
+        def record(store: Experiment) -> None:
             run_id = store.create(name, facts)
             store.write(run_id, params=flat(params), metrics=[{"step": 0, **metrics}])
             store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
@@ -182,7 +182,7 @@ class Tracker:
             if storage.exists(uri)
         }
 
-        def copy(store: Store) -> None:
+        def copy(store: Experiment) -> None:
             for name, text in texts.items():
                 store.client.log_text(run_id, text, name)
 
@@ -193,7 +193,7 @@ class Tracker:
         if (run_id := self.run_id) is not None:
             self._call(lambda store: store.client.set_terminated(run_id, status), within_s)
 
-    def _call(self, act: Callable[[Store], T], within_s: float | None = None) -> T | None:
+    def _call(self, act: Callable[[Experiment], T], within_s: float | None = None) -> T | None:
         if self._projection is None or (store := self._projection.store) is None:
             return None
         return self._projection.guard(lambda: act(store), within_s=within_s)

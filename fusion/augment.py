@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 
 
 def augment(
@@ -41,12 +41,12 @@ def augment(
         kept = _kept(batch, modality_dropout, generator)
         for column, name in enumerate(batch.modalities):
             mask = inputs[name].mask & kept[:, column, None]
-            inputs[name] = Sequence(inputs[name].values, mask)
+            inputs[name] = Steps(inputs[name].values, mask)
     if feature_noise:
         for name in batch.modalities:
             values, mask = inputs[name].values, inputs[name].mask
             noise = torch.empty_like(values).normal_(0.0, feature_noise, generator=generator)
-            inputs[name] = Sequence(values + noise * mask.unsqueeze(-1), mask)
+            inputs[name] = Steps(values + noise * mask.unsqueeze(-1), mask)
     return replace(batch, inputs=inputs)
 
 
@@ -94,7 +94,7 @@ def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> 
     inputs = {}
     for name, sequence in batch.inputs.items():
         values = sequence.values.masked_fill(~sequence.mask.unsqueeze(-1), 0.0)
-        inputs[name] = Sequence(
+        inputs[name] = Steps(
             share * values + (1 - share) * values[partner], sequence.mask | sequence.mask[partner]
         )
     own = replace(batch, inputs=inputs)

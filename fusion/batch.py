@@ -17,7 +17,7 @@ Axis = Literal["clip", "dialogue"]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Steps:
     """One modality: steps of features and which of them are real."""
 
     values: Float[Tensor, "batch time feature"]
@@ -50,7 +50,7 @@ class Batch:
     modality; `steps` marks the real utterances, and targets are [batch time] or [batch time label].
     """
 
-    inputs: Mapping[str, Sequence]
+    inputs: Mapping[str, Steps]
     axis: Axis = "clip"
     clip_id: Tensor | None = None
     """[batch], or [batch time] for dialogues (-1 on padding)."""
@@ -105,8 +105,8 @@ class Batch:
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, Sequence):
-                return Sequence(move(value.values), move(value.mask))
+            if isinstance(value, Steps):
+                return Steps(move(value.values), move(value.mask))
             if isinstance(value, Mapping):
                 return {name: move(item) for name, item in value.items()}
             return value

@@ -24,7 +24,7 @@ STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class ProbedSplit:
     """One split of the data."""
 
     features: Float[Tensor, "row feature"]
@@ -66,7 +66,13 @@ class LeakReport:
 
 
 def leak_probe(
-    kind: Kind, train: Split, other: Split, *, folds: int = 5, ridge: float = 1.0, seed: int = 0
+    kind: Kind,
+    train: ProbedSplit,
+    other: ProbedSplit,
+    *,
+    folds: int = 5,
+    ridge: float = 1.0,
+    seed: int = 0,
 ) -> LeakReport:
     """Compare the same probe inside two splits.
 
@@ -112,7 +118,7 @@ def leak_probe(
     )
 
 
-def _thinned(split: Split, rows: int, seed: int) -> Split:
+def _thinned(split: ProbedSplit, rows: int, seed: int) -> ProbedSplit:
     """Whole groups at random until there are as many rows as asked for."""
     if len(split.target) <= rows:
         return split
@@ -120,14 +126,14 @@ def _thinned(split: Split, rows: int, seed: int) -> Split:
     sizes = torch.bincount(split.groups.code, minlength=split.groups.count)[order]
     kept = order[: int((sizes.cumsum(0) < rows).sum()) + 1]
     at = torch.isin(split.groups.code, kept)
-    return Split(
+    return ProbedSplit(
         features=split.features[at],
         target=split.target[at],
         groups=Groups.of(split.groups.code[at]),
     )
 
 
-def _held_out(kind: Kind, split: Split, folds: int, ridge: float, seed: int) -> Tensor:
+def _held_out(kind: Kind, split: ProbedSplit, folds: int, ridge: float, seed: int) -> Tensor:
     """Predictions of each row by the probe of the other folds."""
     if split.groups.count < folds:
         raise ValueError(f"{split.groups.count} groups cannot make {folds} folds")

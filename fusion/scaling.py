@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 
 PCA_ROWS = 20_000
 """Steps that the principal directions are computed from; further ones are not looked at."""
@@ -90,7 +90,7 @@ class Scaler(nn.Module):
         inputs = {}
         for name, part in self.inputs.items():
             sequence = batch.inputs[name]
-            inputs[name] = Sequence(part(sequence.values), sequence.mask)
+            inputs[name] = Steps(part(sequence.values), sequence.mask)
         return replace(batch, inputs=inputs)
 
 

@@ -31,7 +31,7 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
-from jobs.evaluation.comparison import Side, bundles_of, common, runs_of
+from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
 from jobs.evaluation.judging import check_resamples
 from jobs.reporting.grid import Grid
 
@@ -85,7 +85,7 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedRow:
     """One line of the comparison."""
 
     name: str
@@ -129,8 +129,8 @@ def metrics_of(config: Config, task: Task) -> tuple[str, ...]:
 
 
 def compared(
-    config: Config, sides: Sequence[Side], names: Sequence[str], groups: Groups
-) -> list[Row]:
+    config: Config, sides: Sequence[ComparedSide], names: Sequence[str], groups: Groups
+) -> list[ComparedRow]:
     """Figures of every side, and its gain over the first one."""
     facts: dict[str, Any] = {
         "resamples": config.resamples,
@@ -147,7 +147,7 @@ def compared(
     for side in sides:
         each = [metric(names[0])(seed, side.target) for seed in side.seeds]
         rows.append(
-            Row(
+            ComparedRow(
                 name=side.name,
                 protocol=side.protocol,
                 n=side.n,
@@ -163,9 +163,9 @@ def compared(
 
 def grid_of(
     config: Config,
-    rows: Sequence[Row],
+    rows: Sequence[ComparedRow],
     names: Sequence[str],
-    side: Side,
+    side: ComparedSide,
     groups: Groups,
     task: str,
 ) -> Grid:
@@ -202,7 +202,9 @@ def grid_of(
     )
 
 
-def publish(config: Config, rows: Sequence[Row], grid: Grid, side: Side, groups: Groups) -> None:
+def publish(
+    config: Config, rows: Sequence[ComparedRow], grid: Grid, side: ComparedSide, groups: Groups
+) -> None:
     """The table twice, and all numbers."""
     base = comparison_uri(config)
     publish_config(config, base)
@@ -222,7 +224,7 @@ def comparison_uri(config: Config) -> str:
     return layout.comparison_uri(config.root, config.title)
 
 
-def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups) -> None:
+def show(rows: Sequence[ComparedRow], names: Sequence[str], caption: str, groups: Groups) -> None:
     """Print what fits a terminal: intervals of the first figure and of the gain."""
     table = Table("name", "n", *names, "gain", "p (Holm)")
     for row in rows:
@@ -237,7 +239,7 @@ def show(rows: Sequence[Row], names: Sequence[str], caption: str, groups: Groups
         console.show(groups.caution)
 
 
-def _better(name: str, row: Row) -> float:
+def _better(name: str, row: ComparedRow) -> float:
     value = row.figures[name].value
     return -np.inf if np.isnan(value) else -metric(name).loss(value)
 

@@ -30,7 +30,7 @@ from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
-from jobs.interop.export_features import Selection, mmsa_bytes, npz_bytes, select
+from jobs.interop.export_features import ExportedClips, mmsa_bytes, npz_bytes, select
 from jobs.interop.import_features import Layout, Ready, read_ready
 from jobs.interop.imported import fingerprint, supersede
 from jobs.interop.joining import check_named, match_names, source_of, without_labels
@@ -321,7 +321,7 @@ def export_features(config: Export) -> None:
     print(f"wrote {out}")
 
 
-def summary(selection: Selection) -> str:
+def summary(selection: ExportedClips) -> str:
     """One line about the written table."""
     widths = ", ".join(
         f"{modality} {array.shape[1]} x {array.shape[2]}"

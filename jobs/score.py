@@ -35,12 +35,12 @@ from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import UnitRef, units
 from jobs.catalog.names import check_names
-from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
+from jobs.catalog.outputs import publish_config
 from jobs.preparing.builder import build
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, from_features
 from jobs.scoring.claim import claim, claim_of, command_of
-from jobs.scoring.files import Files, file_bytes, found_files, in_order, show
+from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.outcome import rate_line, show_outcome
@@ -167,7 +167,7 @@ def score_files(config: Config, bundle: Bundle) -> None:
         check_speakers(pa.chunked_array([[None] * len(files)]), bundle.clips_of_speaker)
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
-    check_out(config, files)
+    check_out(config.out, files, overwrite=config.overwrite)
     if len(files) > FEW:
         score_many(config, bundle, files)
         return
@@ -175,22 +175,7 @@ def score_files(config: Config, bundle: Bundle) -> None:
     table = in_order(score_here(files, encoder, Scorer(bundle, config.root)))
     show(table)
     if config.out is not None:
-        write_out(config, files, table)
-
-
-def check_out(config: Config, files: Sequence[str]) -> None:
-    """Refuse an --out that is one of the files, or was not made by an earlier run."""
-    if config.out is not None:
-        out = storage.absolute(config.out)
-        check_outputs([out], record_of(out), sources=files, overwrite=config.overwrite)
-
-
-def write_out(config: Config, files: Sequence[str], table: pa.Table) -> None:
-    """Write the scores to --out, and their config beside it."""
-    check_out(config, files)
-    out = storage.absolute(str(config.out))
-    publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
-    print(f"wrote {out}: {table.num_rows} clips")
+        write_out(config, config.out, files, table)
 
 
 def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
@@ -230,7 +215,7 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         print(f"nothing left to do: another command has written {out}")
         return
     show_outcome(table)
-    write_out(config, files, table)
+    write_out(config, out, files, table)
     work_folder.put_away(root)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from cluster.settings import from_mapping
 from encoders.spec import Clip, Descriptor, Encoder
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.late import LATE
 from fusion.late.members import Members
 from jobs.tuning import late_fusion
@@ -71,7 +71,7 @@ def test_the_net_gives_logits_and_takes_an_absent_modality(example):
     net = example("fusion.nets.additive").AdditiveFusion
     net = net(net.Config(), dims={"audio": 3, "text": 5}, outputs={"mood": 4}).eval()
     mask = torch.tensor([[True, True], [False, False]])
-    inputs = {name: Sequence(torch.ones(2, 2, dim), mask) for name, dim in net.dims.items()}
+    inputs = {name: Steps(torch.ones(2, 2, dim), mask) for name, dim in net.dims.items()}
     logits = net(Batch(inputs=inputs)).logits["mood"]
     assert logits.shape == (2, 4)
     assert logits[1].eq(0).all()

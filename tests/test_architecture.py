@@ -1,6 +1,7 @@
 """The house stands as design says: registries equal files, floors hold, imports are light."""
 
 import ast
+import collections
 import graphlib
 import importlib
 import re
@@ -154,6 +155,26 @@ def test_tests_of_jobs_are_named_by_a_job_or_lie_in_the_room_that_they_test():
     assert {name.removeprefix("test_") for name in flat if not jobs.fullmatch(name)} == COMMAND_LINE
     rooms = {path.parent.name for path in tests.glob("*/test_*.py")}
     assert rooms <= {path.parent.name for path in (ROOT / "jobs").glob("*/__init__.py")}
+
+
+MEANT_ALIKE = {"Config", "Rule"}
+"""What every job, net, encoder or rule has one of."""
+
+TWO_MEANINGS = {"Clips", "Fault", "Measured", "Output", "Table", "UnitTable"}
+"""Class names to be cut: none may join them."""
+
+
+def test_a_name_of_a_class_means_one_thing_in_the_whole_project():
+    found = collections.Counter(
+        node.name
+        for path in sources().values()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    twice = {name for name, count in found.items() if count > 1}
+    assert len(found) > 200
+    assert twice - MEANT_ALIKE <= TWO_MEANINGS
+    assert twice >= TWO_MEANINGS, "it means one thing now: take it off TWO_MEANINGS"
 
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 7

@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fusion.batch import Sequence
+from fusion.batch import Steps
 from fusion.nets._layers import last_step
 from fusion.nets.kernels.recurrent import without_holes
 
 Align = Literal["area", "shared", "neighbour", "strided"]
 
 
-def align(sequences: Mapping[str, Sequence], how: Align, timeline: str) -> dict[str, Sequence]:
+def align(sequences: Mapping[str, Steps], how: Align, timeline: str) -> dict[str, Steps]:
     """The same modalities with one length; rows keep what they had, whatever their neighbours are.
 
     Args:
@@ -53,7 +53,7 @@ def align(sequences: Mapping[str, Sequence], how: Align, timeline: str) -> dict[
     return _compact(aligned)
 
 
-def any_real(sequences: Mapping[str, Sequence]) -> Bool[Tensor, "batch time"]:
+def any_real(sequences: Mapping[str, Steps]) -> Bool[Tensor, "batch time"]:
     """Steps at which at least one modality is real."""
     return torch.stack([sequence.mask for sequence in sequences.values()]).any(0)
 
@@ -88,17 +88,15 @@ def pool_weights(
     return weights * (i < t) * (j < n)
 
 
-def _resampled(
-    sequence: Sequence, source: Tensor, target: Tensor, steps: int, how: Align
-) -> Sequence:
+def _resampled(sequence: Steps, source: Tensor, target: Tensor, steps: int, how: Align) -> Steps:
     weights = pool_weights(source, target, sequence.mask.shape[1], steps, how)
     weights = weights * sequence.mask.unsqueeze(1)
     total = weights.sum(-1, keepdim=True)
     weights = (weights / total.clamp(min=1e-9)).to(sequence.values.dtype)
-    return Sequence(weights @ sequence.values, total.squeeze(-1) > 0)
+    return Steps(weights @ sequence.values, total.squeeze(-1) > 0)
 
 
-def _compact(sequences: dict[str, Sequence]) -> dict[str, Sequence]:
+def _compact(sequences: dict[str, Steps]) -> dict[str, Steps]:
     """Cut out the steps at which no modality is real, and what is behind the last of the longest row."""
     real = any_real(sequences)
     longest = max(1, int(real.sum(1).max()))
@@ -111,14 +109,14 @@ def _compact(sequences: dict[str, Sequence]) -> dict[str, Sequence]:
         if order is not None:
             values = values.take_along_dim(order.unsqueeze(-1), 1)
             mask = mask.take_along_dim(order, 1)
-        compact[name] = Sequence(values[:, :longest], mask[:, :longest])
+        compact[name] = Steps(values[:, :longest], mask[:, :longest])
     return compact
 
 
-def _padded(sequence: Sequence, steps: int) -> Sequence:
+def _padded(sequence: Steps, steps: int) -> Steps:
     values, mask = sequence.values[:, :steps], sequence.mask[:, :steps]
     more = steps - mask.shape[1]
     if more <= 0:
-        return Sequence(values, mask)
+        return Steps(values, mask)
     pad = torch.nn.functional.pad
-    return Sequence(pad(values, (0, 0, 0, more)), pad(mask, (0, more)))
+    return Steps(pad(values, (0, 0, 0, more)), pad(mask, (0, more)))

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fusion.batch import Axis, Batch, Output, Sequence
+from fusion.batch import Axis, Batch, Output, Steps
 
 Widths = int | Mapping[str, int]
 """One width for every modality, or one a name, with ``*`` for all that are not named."""
@@ -77,7 +77,7 @@ class Net(nn.Module):
         """Logits of every task, and in training the auxiliary losses of the paper."""
         raise NotImplementedError
 
-    def read(self, batch: Batch) -> dict[str, Sequence]:
+    def read(self, batch: Batch) -> dict[str, Steps]:
         """The net's modalities in sorted order; what is masked is zero, whatever it held.
 
         Raises:
@@ -101,7 +101,7 @@ class Net(nn.Module):
                 )
             if not bool(mask.all()):
                 values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
-            sequences[name] = Sequence(values.to(dtype), mask)
+            sequences[name] = Steps(values.to(dtype), mask)
         return sequences
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class Net(nn.Module):
         full = self(batch).logits
         changes = {}
         for name in self.dims:
-            hidden = Sequence(batch.inputs[name].values, torch.zeros_like(batch.inputs[name].mask))
+            hidden = Steps(batch.inputs[name].values, torch.zeros_like(batch.inputs[name].mask))
             logits = self(replace(batch, inputs={**batch.inputs, name: hidden})).logits
             for task in self.outputs:
                 changes[f"without/{name}/{task}"] = full[task] - logits[task]
@@ -165,12 +165,12 @@ def last_step(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
     return torch.where(mask, steps, 0).amax(1)
 
 
-def last_real(sequence: Sequence) -> Float[Tensor, "batch feature"]:
+def last_real(sequence: Steps) -> Float[Tensor, "batch feature"]:
     """Values of the last real step; zero where there is none."""
     return step_at(sequence.values, last_step(sequence.mask)) * sequence.present.unsqueeze(-1)
 
 
-def first_real(sequence: Sequence) -> Float[Tensor, "batch feature"]:
+def first_real(sequence: Steps) -> Float[Tensor, "batch feature"]:
     """Values of the first real step; zero where there is none."""
     first = sequence.mask.int().argmax(1)
     return step_at(sequence.values, first) * sequence.present.unsqueeze(-1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fusion.batch import Sequence
+from fusion.batch import Steps
 from fusion.nets.kernels.recurrent import Recurrent
 
 
@@ -41,7 +41,7 @@ class Subnet(nn.Module):
                 nn.Linear(dim if layer == 0 else hidden, hidden) for layer in range(3)
             )
 
-    def forward(self, sequence: Sequence) -> Float[Tensor, "batch hidden"]:
+    def forward(self, sequence: Steps) -> Float[Tensor, "batch hidden"]:
         if self.lstm is not None:
             z: Tensor = self.linear(self.dropout(self.lstm.ends(self.lstm(sequence))))
         else:

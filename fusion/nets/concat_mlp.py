@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._layers import Heads, Net, Range, module_dict
 
 ACTIVATIONS = {"gelu": nn.GELU, "leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
@@ -81,12 +81,12 @@ class ConcatMLP(Net):
         return Output(self.heads(self.layers(torch.cat(parts, -1))))
 
 
-def pooled(sequence: Sequence, how: Literal["mean", "mean_std"]) -> Tensor:
+def pooled(sequence: Steps, how: Literal["mean", "mean_std"]) -> Tensor:
     """One vector of the real steps: mean, or mean and standard deviation side by side."""
     mean = sequence.mean()
     if how == "mean":
         return mean
-    squares = Sequence((sequence.values - mean.unsqueeze(1)).square(), sequence.mask).mean()
+    squares = Steps((sequence.values - mean.unsqueeze(1)).square(), sequence.mask).mean()
     # The gradient of a square root at zero is infinite: one step, or a constant feature.
     return torch.cat([mean, (squares + 1e-8).sqrt()], -1)
 

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._attention import Attention, allowed_keys, heads_for
 from fusion.nets._layers import Heads, Net, Range, module_dict
 from fusion.nets._profile import ProfileEmbedding
@@ -97,15 +97,17 @@ class DialogueProfile(Net):
         self.role = nn.Embedding(config.speakers + 1, role)
         self.norm = module_dict({n: nn.LayerNorm(dim) for n, dim in self.dims.items()})
         if config.form == "early":
-            self.fuse = DialogueEncoder(sum(self.dims.values()) + role, config)
+            self.fuse = ProfiledDialogueEncoder(sum(self.dims.values()) + role, config)
         else:
-            streams = {n: DialogueEncoder(dim + role, config) for n, dim in self.dims.items()}
+            streams = {
+                n: ProfiledDialogueEncoder(dim + role, config) for n, dim in self.dims.items()
+            }
             self.stream = module_dict(streams)
             others = [name for name in self.dims if name != self.anchor]
             heads = heads_for(wide, config.heads)
             self.cross = module_dict({n: Attention(wide, heads, config.dropout) for n in others})
             parts = (len(self.dims) + len(others)) * wide + self.profile.width
-            self.fuse = DialogueEncoder(parts, config)
+            self.fuse = ProfiledDialogueEncoder(parts, config)
         self.head = nn.Sequential(
             nn.Linear(wide + self.profile.width, config.head),
             nn.LayerNorm(config.head),
@@ -127,7 +129,7 @@ class DialogueProfile(Net):
         look = self.fuse.weights(joined, batch.causal)
         return {"attention": look, **super().explain(batch)}
 
-    def _joined(self, batch: Batch, sequences: Mapping[str, Sequence], profile: Tensor) -> Sequence:
+    def _joined(self, batch: Batch, sequences: Mapping[str, Steps], profile: Tensor) -> Steps:
         """What the last encoder reads at every utterance."""
         assert batch.steps is not None
         codes = batch.steps.long()
@@ -139,10 +141,10 @@ class DialogueProfile(Net):
             for n, s in sequences.items()
         }
         if self.config.form == "early":
-            return Sequence(torch.cat([*x.values(), role], -1), batch.steps)
+            return Steps(torch.cat([*x.values(), role], -1), batch.steps)
         masks = {n: batch.inputs[n].mask for n in x}
         streams = {
-            n: self.stream[n](Sequence(torch.cat([v, role], -1), masks[n]), batch.causal)
+            n: self.stream[n](Steps(torch.cat([v, role], -1), masks[n]), batch.causal)
             for n, v in x.items()
         }
         text = streams[self.anchor]
@@ -150,10 +152,10 @@ class DialogueProfile(Net):
             attention(text, streams[n], streams[n], allowed_keys(masks[n], causal=batch.causal))
             for n, attention in self.cross.items()
         ]
-        return Sequence(torch.cat([*streams.values(), *crossed, profile], -1), batch.steps)
+        return Steps(torch.cat([*streams.values(), *crossed, profile], -1), batch.steps)
 
 
-class DialogueEncoder(nn.Module):
+class ProfiledDialogueEncoder(nn.Module):
     """BiLSTM over the utterances, then self-attention with a residual."""
 
     def __init__(self, width: int, config: DialogueProfile.Config) -> None:
@@ -169,13 +171,13 @@ class DialogueEncoder(nn.Module):
         self.attention = Attention(wide, heads_for(wide, config.heads), config.dropout)
         self.norm = nn.LayerNorm(wide)
 
-    def forward(self, sequence: Sequence, causal: bool) -> Tensor:
+    def forward(self, sequence: Steps, causal: bool) -> Tensor:
         h = self.lstm(sequence, causal=causal).values
         mixed = self.attention(h, h, h, allowed_keys(sequence.mask, causal=causal))
         after: Tensor = self.norm(h + mixed)
         return after.masked_fill(~sequence.mask.unsqueeze(-1), 0.0)
 
-    def weights(self, sequence: Sequence, causal: bool) -> Tensor:
+    def weights(self, sequence: Steps, causal: bool) -> Tensor:
         h = self.lstm(sequence, causal=causal).values
         return self.attention.weights(h, h, allowed_keys(sequence.mask, causal=causal))
 

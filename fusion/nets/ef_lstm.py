@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._align import Align, align, any_real
 from fusion.nets._layers import Heads, Net, Range, TimeNorm, module_dict
 from fusion.nets.kernels.recurrent import Readout, RecurrentTrunk
@@ -80,7 +80,7 @@ class EarlyFusionLSTM(Net):
             ],
             -1,
         )
-        joined = Sequence(self.time_norm(values), any_real(aligned))
+        joined = Steps(self.time_norm(values), any_real(aligned))
         return Output(self.heads(self.trunk(joined)))
 
 

@@ -27,7 +27,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._align import Align, align, any_real
 from fusion.nets._efficacy_graph import EfficacyGraph
 from fusion.nets._gated_memory import GatedMemory
@@ -157,12 +157,12 @@ class GraphMemoryFusion(Net):
         shown = {"tau": seen.transpose(0, 1), "efficacies": efficacies.transpose(0, 1)}
         return {**shown, **super().explain(batch)}
 
-    def _states(self, aligned: Mapping[str, Sequence]) -> dict[str, Tensor]:
+    def _states(self, aligned: Mapping[str, Steps]) -> dict[str, Tensor]:
         """Hidden states of each modality [1 + time batch hidden], from the zeros before the first step on."""
         lstms = [cast(Recurrent, self.lstm[name]) for name in aligned]
         return dict(zip(aligned, states_beside(lstms, aligned.values()), strict=True))
 
-    def _memory_of(self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]) -> Tensor:
+    def _memory_of(self, states: Mapping[str, Tensor], aligned: Mapping[str, Steps]) -> Tensor:
         """What the head reads beside the states [time batch _]: the memory, or tau itself."""
         watched, look = self._watched(states, aligned), self._looker(aligned)
         if self.config.memory == "last":
@@ -173,19 +173,17 @@ class GraphMemoryFusion(Net):
         )
         return memory
 
-    def _watched(
-        self, states: Mapping[str, Tensor], aligned: Mapping[str, Sequence]
-    ) -> list[Tensor]:
+    def _watched(self, states: Mapping[str, Tensor], aligned: Mapping[str, Steps]) -> list[Tensor]:
         """What vertices are made of [1 + time batch hidden], from zero on.
 
         The mean over the clip is the only step if `window` is static.
         """
         if self.config.window != "static":
             return list(states.values())
-        steps = (Sequence(h[1:].transpose(0, 1), aligned[n].mask) for n, h in states.items())
+        steps = (Steps(h[1:].transpose(0, 1), aligned[n].mask) for n, h in states.items())
         return [torch.stack([torch.zeros_like(mean), mean]) for mean in (s.mean() for s in steps)]
 
-    def _looker(self, aligned: Mapping[str, Sequence]) -> Looker:
+    def _looker(self, aligned: Mapping[str, Steps]) -> Looker:
         """From states before and now to what the memory sees [time batch node], and the efficacies."""
         present = [s.present.unsqueeze(-1) for s in aligned.values()]
         everyone = all(bool(here.all()) for here in present)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from torch import nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._layers import Heads, Net, Range, TimeNorm
 from fusion.nets.kernels.recurrent import Readout, RecurrentTrunk
 
@@ -70,7 +70,7 @@ class UnimodalLSTM(Net):
 
     def forward(self, batch: Batch) -> Output:
         sequence = self.read(batch)[self.name]
-        normed = Sequence(self.norm(sequence.values), sequence.mask)
+        normed = Steps(self.norm(sequence.values), sequence.mask)
         return Output(self.heads(self.trunk(normed)))
 
 

@@ -24,7 +24,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._align import Align, align, any_real
 from fusion.nets._gated_memory import GatedMemory
 from fusion.nets._layers import (
@@ -128,7 +128,7 @@ class MemoryFusion(Net):
             **super().explain(batch),
         }
 
-    def _states(self, aligned: Mapping[str, Sequence]) -> list[tuple[Tensor, Tensor]]:
+    def _states(self, aligned: Mapping[str, Steps]) -> list[tuple[Tensor, Tensor]]:
         """For each modality: its last hidden state, and its cell states from the initial zeros on."""
         lstms = [cast(CellLSTM, self.lstm[name]) for name in aligned]
         layers = [lstm.layer(s) for lstm, s in zip(lstms, aligned.values(), strict=True)]
@@ -161,7 +161,7 @@ class CellLSTM(nn.Module):
             parameter = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
             self.register_parameter(name, parameter)
 
-    def layer(self, sequence: Sequence) -> Layer:
+    def layer(self, sequence: Steps) -> Layer:
         """What computes its states after each real step, then states that have no meaning."""
         bias = self.bias_ih + self.bias_hh
         return Layer(real_first(sequence), self.weight_ih, self.weight_hh, bias)

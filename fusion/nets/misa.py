@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._attention import TransformerLayer
 from fusion.nets._codes import moment_distance, orthogonality, reversed_gradient
 from fusion.nets._layers import Heads, Net, Range, module_dict, names_of
@@ -174,10 +174,10 @@ class TwoLSTMs(nn.Module):
         self.norm = nn.LayerNorm(2 * dim)
         self.second = Recurrent(2 * dim, dim, bidirectional=True)
 
-    def forward(self, sequence: Sequence) -> Tensor:
+    def forward(self, sequence: Steps) -> Tensor:
         states = self.first(sequence)
         normed = self.norm(states.values).masked_fill(~states.mask.unsqueeze(-1), 0.0)
-        deeper = self.second(Sequence(normed, states.mask))
+        deeper = self.second(Steps(normed, states.mask))
         one, two = self.first.ends(states), self.second.ends(deeper)
         half = one.shape[1] // 2
         # Forward states of both, then backward states of both.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._align import extent
 from fusion.nets._attention import Attention, heads_for, sinusoids
 from fusion.nets._layers import Heads, Net, Range, Widths, last_real, module_dict, width_of
@@ -68,7 +68,7 @@ class MulT(Net):
         names = list(self.dims)
         self.cross = module_dict(
             {
-                f"{m}<-{n}": Encoder(width, config.layers, config)
+                f"{m}<-{n}": CrossmodalEncoder(width, config.layers, config)
                 for m in names
                 for n in names
                 if m != n
@@ -76,7 +76,7 @@ class MulT(Net):
         )
         wide = width * max(1, len(names) - 1)
         self.memory = module_dict(
-            {name: Encoder(wide, config.memory_layers, config) for name in names}
+            {name: CrossmodalEncoder(wide, config.memory_layers, config) for name in names}
         )
         total = wide * len(names)
         self.linear1, self.linear2 = nn.Linear(total, total), nn.Linear(total, total)
@@ -88,7 +88,7 @@ class MulT(Net):
         z = z + self.linear2(self.dropout(torch.relu(self.linear1(z))))
         return Output(self.heads(z))
 
-    def projected(self, batch: Batch) -> dict[str, Sequence]:
+    def projected(self, batch: Batch) -> dict[str, Steps]:
         """Every modality in the common width."""
         out = {}
         for name, sequence in self.read(batch).items():
@@ -105,29 +105,29 @@ class MulT(Net):
                 steps = x.shape[2] - more
                 mask = torch.arange(steps, device=mask.device)[None] < ends[:, None]
             y = conv(x).transpose(1, 2) * mask.unsqueeze(-1)
-            out[name] = Sequence(y, mask)
+            out[name] = Steps(y, mask)
         return out
 
-    def crossed(self, projected: Mapping[str, Sequence]) -> dict[str, Sequence]:
+    def crossed(self, projected: Mapping[str, Steps]) -> dict[str, Steps]:
         """What each modality made of each other one, under ``target<-source``."""
         return {
-            pair: Sequence(encoder(projected[target], projected[source]), projected[target].mask)
+            pair: Steps(encoder(projected[target], projected[source]), projected[target].mask)
             for pair, encoder in self.cross.items()
             for target, source in [pair.split("<-")]
         }
 
-    def memories(self, projected: Mapping[str, Sequence]) -> dict[str, Sequence]:
+    def memories(self, projected: Mapping[str, Steps]) -> dict[str, Steps]:
         """Every modality after its self-attention layers."""
         crossed = self.crossed(projected)
         out = {}
         for name, sequence in projected.items():
             parts = [crossed[f"{name}<-{n}"].values for n in projected if n != name]
-            joined = Sequence(torch.cat(parts, -1) if parts else sequence.values, sequence.mask)
-            out[name] = Sequence(self.memory[name](joined, None), sequence.mask)
+            joined = Steps(torch.cat(parts, -1) if parts else sequence.values, sequence.mask)
+            out[name] = Steps(self.memory[name](joined, None), sequence.mask)
         return out
 
 
-class Encoder(nn.Module):
+class CrossmodalEncoder(nn.Module):
     """Pre-norm layers that read a fixed source, or themselves."""
 
     def __init__(self, width: int, layers: int, config: MulT.Config) -> None:
@@ -136,7 +136,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(CrossLayer(width, config) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, query: Sequence, source: Sequence | None) -> Tensor:
+    def forward(self, query: Steps, source: Steps | None) -> Tensor:
         x = self._embed(query)
         keys = query if source is None else source
         fixed = None if source is None else self._embed(source)
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         y: Tensor = self.norm(x)
         return y
 
-    def _embed(self, sequence: Sequence) -> Tensor:
+    def _embed(self, sequence: Steps) -> Tensor:
         x = self.scale * sequence.values
         if self.config.positions:
             x = x + sinusoids(x.shape[1], x.shape[2], x)

@@ -23,7 +23,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._auxiliary import side_loss
 from fusion.nets._label_table import FUSION, LabelTable
 from fusion.nets._layers import Heads, Net, Widths, module_dict, names_of, width_of
@@ -109,7 +109,7 @@ class SelfMM(Net):
         alone = {f"alone/{n}/{t}": v for n in self.dims for t, v in logits[n].items()}
         return {**alone, **super().explain(batch)}
 
-    def _vector(self, name: str, sequence: Sequence) -> Tensor:
+    def _vector(self, name: str, sequence: Steps) -> Tensor:
         if name in self.lstm:
             lstm = cast(Recurrent, self.lstm[name])
             vector: Tensor = self.project[name](self.dropout(lstm.ends(lstm(sequence))))

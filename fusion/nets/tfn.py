@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets._layers import Heads, Net, Range, Widths, module_dict, names_of, width_of
 from fusion.nets._subnet import Subnet
 
@@ -73,7 +73,7 @@ class TensorFusion(Net):
         self.dropout = nn.Dropout(config.dropout)
         self.heads = Heads(config.post_fusion, outputs, squash=config.squash)
 
-    def vectors(self, sequences: Mapping[str, Sequence]) -> list[Float[Tensor, "batch hidden"]]:
+    def vectors(self, sequences: Mapping[str, Steps]) -> list[Float[Tensor, "batch hidden"]]:
         """One vector a modality, before the constant."""
         return [self.subnet[name](sequence) for name, sequence in sequences.items()]
 

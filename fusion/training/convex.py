@@ -20,7 +20,7 @@ from fusion.nets.linear import Linear
 from fusion.predictor import Predictor
 from fusion.tasks import Kind, Task
 from fusion.training.objective import balanced_weights
-from fusion.training.outcome import Fitted
+from fusion.training.outcome import FittedNet
 from fusion.training.penalised import (
     Rotated,
     held_out_error,
@@ -57,7 +57,7 @@ def fit_convex(
     train: Tensor,
     groups: Int[Tensor, " row"],
     recipe: Recipe,
-) -> Fitted:
+) -> FittedNet:
     """Solve a net of the zoo that is convex.
 
     Of the recipe it uses `class_weights` and `balanced` (the same weights, for the first task only).
@@ -98,7 +98,7 @@ def fit_convex(
             head.weight.copy_(answer.weight.T)
             head.bias.copy_(answer.bias)
         record[f"{name}/penalty"], record[f"{name}/inner_loss"] = answer.penalty, answer.loss
-    return Fitted(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
+    return FittedNet(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
 
 
 def folds_of(groups: Int[Tensor, " row"], most: int) -> Int[Tensor, " row"]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fusion.predictor import Predictor
 from fusion.tasks import Task
-from fusion.training.outcome import Fitted, NotFiniteError
+from fusion.training.outcome import FittedNet, NotFiniteError
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed, RowSplit, ViewFeed
 from fusion.training.trainer import Trainer
@@ -23,7 +23,7 @@ from fusion.workers import Group
 __all__ = [
     "Course",
     "Feed",
-    "Fitted",
+    "FittedNet",
     "Group",
     "NotFiniteError",
     "OnEpoch",
@@ -62,7 +62,7 @@ def fit(
     tasks: Mapping[str, Task],
     group: Group | None = None,
     course: Course | None = None,
-) -> Fitted:
+) -> FittedNet:
     """Train until `epochs` or until `monitor` stops getting better.
 
     Args:

@@ -6,7 +6,7 @@ from fusion.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedNet:
     """What came of it."""
 
     predictor: Predictor

@@ -20,7 +20,7 @@ from fusion.tasks import Task
 from fusion.training.objective import Objective, balanced_weights
 from fusion.training.optimiser import optimiser_of, schedule_of, schedule_state
 from fusion.training.ordering import epoch_steps, generator_of, seed_of, share_of
-from fusion.training.outcome import Fitted, NotFiniteError
+from fusion.training.outcome import FittedNet, NotFiniteError
 from fusion.training.predicting import figures, joined, predict
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed, RowSplit, ViewFeed
@@ -255,7 +255,7 @@ class Trainer:
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
         self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
 
-    def finish(self, *, stopped: bool) -> Fitted:
+    def finish(self, *, stopped: bool) -> FittedNet:
         """The weights of the best epoch.
 
         Raises:
@@ -273,7 +273,7 @@ class Trainer:
                 some = self.feed.batch(self.train[:PROBED]).to(self.group.device)
                 said = self.predictor.eval()(some).logits
             self._check_finite("a prediction", said.values())
-        return Fitted(
+        return FittedNet(
             predictor=self.predictor.eval(),
             best_epoch=self.best_epoch,
             history=self.history,

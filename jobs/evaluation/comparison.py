@@ -19,7 +19,7 @@ from jobs.catalog.predictions import as_target, held_out_rows, matrix, nothing_h
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class ComparedSide:
     """One run or bundle on some clips."""
 
     name: str
@@ -35,7 +35,7 @@ class Side:
     """Predictions as metrics take them, one tensor a seed."""
 
 
-def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]:
+def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[ComparedSide]:
     """The runs' rows that no net trained on.
 
     Raises:
@@ -61,7 +61,7 @@ def runs_of(root: str, runs: Sequence[str], name: str, task: Task) -> list[Side]
     return sides
 
 
-def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list[Side]:
+def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list[ComparedSide]:
     """The bundles' cross-fitted rows.
 
     Raises:
@@ -82,7 +82,7 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
     return sides
 
 
-def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
+def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> ComparedSide:
     """Predictions by seed, on the clips that every seed has.
 
     Raises:
@@ -108,7 +108,7 @@ def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
         shared = np.intersect1d(shared, clip_id)
     where = {seed: np.searchsorted(clip_id, shared) for seed, (clip_id, _, _) in parts.items()}
     first = min(parts)
-    return Side(
+    return ComparedSide(
         name=name,
         protocol=protocol,
         n=len(shared),
@@ -118,7 +118,7 @@ def side_of(name: str, protocol: str, table: pa.Table, task: Task) -> Side:
     )
 
 
-def common(sides: Sequence[Side]) -> list[Side]:
+def common(sides: Sequence[ComparedSide]) -> list[ComparedSide]:
     """All sides on the clips that every one of them has.
 
     Raises:
@@ -135,7 +135,7 @@ def common(sides: Sequence[Side]) -> list[Side]:
     for side in sides:
         at = torch.from_numpy(np.searchsorted(side.clip_id, shared))
         found.append(
-            Side(
+            ComparedSide(
                 name=side.name,
                 protocol=side.protocol,
                 n=side.n,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from cluster import storage
-from fusion.probe import LeakReport, Split, leak_probe
+from fusion.probe import LeakReport, ProbedSplit, leak_probe
 from fusion.statistics import Groups
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -144,7 +144,9 @@ def drawn_clips(root: str, name: str, part: str) -> frozenset[int]:
     return frozenset(clip_id[chosen].tolist())
 
 
-def pooled_split(root: str, folder: str, name: str, clips: frozenset[int], *, test: bool) -> Split:
+def pooled_split(
+    root: str, folder: str, name: str, clips: frozenset[int], *, test: bool
+) -> ProbedSplit:
     """Mean features, known targets and groups of some clips that have the input."""
     request = Request(
         root=root, inputs=(folder,), tasks=(name,), pool="mean", test=test, clips=clips
@@ -155,7 +157,7 @@ def pooled_split(root: str, folder: str, name: str, clips: frozenset[int], *, te
     rows = torch.from_numpy(np.flatnonzero(kept))
     groups = group_names(data.clips.group[kept], data.clips.clip_id[kept]).tolist()
     target = data.clips.targets[name][rows]
-    return Split(
+    return ProbedSplit(
         features=store.gather(rows).values[:, 0],
         target=target.reshape(-1),
         groups=Groups.of(groups),

@@ -43,7 +43,7 @@ SILENT = "every line is judged on all of them: beyond its own n the prior answer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ResultsRow:
     """One line of the results table."""
 
     name: str
@@ -63,7 +63,7 @@ class Results:
     """Rows that every line is judged on."""
 
     num_groups: int
-    rows: tuple[Row, ...]
+    rows: tuple[ResultsRow, ...]
     best_single: str
     """The best member by the first metric, in hindsight."""
 
@@ -94,7 +94,7 @@ class Results:
         return [self.verdict, *([] if self.gate is None else [self.gate.said])]
 
     @property
-    def strong(self) -> tuple[Row, ...]:
+    def strong(self) -> tuple[ResultsRow, ...]:
         """The line that a table stresses: what ships, or the fusion of what was shipped before."""
         found = [row for row in self.rows if row.role in ("ensemble", "shipped")]
         return tuple(found[-1:])
@@ -139,9 +139,12 @@ def judge(
     lines = [
         *baselines(guess, others),
         *member_lines(held),
-        *(Line(name, "pool" if "pool" in name else "mean", each) for name, each in said.items()),
-        Line("ensemble", "ensemble", fused.scores),
-        Line("shipped", "shipped", shipping.verdict.scores),
+        *(
+            NamedScores(name, "pool" if "pool" in name else "mean", each)
+            for name, each in said.items()
+        ),
+        NamedScores("ensemble", "ensemble", fused.scores),
+        NamedScores("shipped", "shipped", shipping.verdict.scores),
     ]
     return tabulate(lines, guess, judging, shipping.gate)
 
@@ -170,13 +173,13 @@ def judge_test(
         mean, pool = rule_class("mean"), rule_class("log_pool")
         plain = mean.fit(mean.Config(), held.members, held.target)
         unfitted = pool.fit(pool.Config(fitted=False), held.members, held.target)
-        lines.append(Line("plain mean", "mean", plain.combine(held.members)))
-        lines.append(Line("unfitted log pool", "pool", unfitted.combine(held.members)))
-        lines.append(Line("shipped", "ensemble", verdict))
+        lines.append(NamedScores("plain mean", "mean", plain.combine(held.members)))
+        lines.append(NamedScores("unfitted log pool", "pool", unfitted.combine(held.members)))
+        lines.append(NamedScores("shipped", "ensemble", verdict))
     return tabulate(lines, guess, judging)
 
 
-class Line(NamedTuple):
+class NamedScores(NamedTuple):
     """One candidate for the table: scores [row outputs], NaN where it says nothing."""
 
     name: str
@@ -184,16 +187,20 @@ class Line(NamedTuple):
     scores: Tensor
 
 
-def baselines(guess: Tensor, others: Baselines) -> list[Line]:
+def baselines(guess: Tensor, others: Baselines) -> list[NamedScores]:
     """What knows the labels of the training part alone, then the further ones that there are."""
-    known = [Line(TITLES[role], role, said) for role, said in others.items() if said is not None]
-    return [Line("majority", "majority", guess), *known]
+    known = [
+        NamedScores(TITLES[role], role, said) for role, said in others.items() if said is not None
+    ]
+    return [NamedScores("majority", "majority", guess), *known]
 
 
-def member_lines(held: HeldOut) -> list[Line]:
+def member_lines(held: HeldOut) -> list[NamedScores]:
     """Each member by itself; it says nothing of rows where it is not present."""
     names = held.members.names
-    return [Line(name, "member", held.members.alone(index)) for index, name in enumerate(names)]
+    return [
+        NamedScores(name, "member", held.members.alone(index)) for index, name in enumerate(names)
+    ]
 
 
 def num_answered(scores: Tensor) -> int:
@@ -201,19 +208,19 @@ def num_answered(scores: Tensor) -> int:
     return int((~scores.isnan().any(1)).sum())
 
 
-def with_answers(lines: Sequence[Line], guess: Tensor) -> list[Line]:
+def with_answers(lines: Sequence[NamedScores], guess: Tensor) -> list[NamedScores]:
     """The lines with an answer in every row: where one says nothing, the prior [row outputs]."""
     return [line._replace(scores=answered(line.scores, guess)) for line in lines]
 
 
 def tabulate(
-    lines: Sequence[Line], guess: Tensor, judging: Judging, gate: Gate | None = None
+    lines: Sequence[NamedScores], guess: Tensor, judging: Judging, gate: Gate | None = None
 ) -> Results:
     """Figures of every line on all rows, and the gains of the ensemble if there is one."""
     own = [num_answered(line.scores) for line in lines]
     lines = with_answers(lines, guess)
     rows = tuple(
-        Row(name=line.name, role=line.role, n=n, figures=judging.figures(line.scores))
+        ResultsRow(name=line.name, role=line.role, n=n, figures=judging.figures(line.scores))
         for line, n in zip(lines, own, strict=True)
     )
     of_role = {line.role: line.scores for line in lines}
@@ -231,7 +238,7 @@ def tabulate(
     )
 
 
-def best_member(lines: Sequence[Line], judging: Judging) -> Line:
+def best_member(lines: Sequence[NamedScores], judging: Judging) -> NamedScores:
     """The best single member in hindsight, by the main figure."""
     return min(
         (line for line in lines if line.role == "member"),
@@ -246,7 +253,7 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
         return {key: float("nan") if x is None else x for key, x in value.items()}
 
     rows = [
-        Row(
+        ResultsRow(
             name=row["name"],
             role=row["role"],
             n=row.get("n", facts["num_rows"]),

@@ -17,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class ExportedClips:
     """Clips in the order of the manifest, padded to the longest."""
 
     names: tuple[str, ...]
@@ -35,7 +35,9 @@ class Selection:
     """Modality -> int64, real steps a clip."""
 
 
-def select(root: str, inputs: Mapping[str, str], task: str | None, *, max_steps: int) -> Selection:
+def select(
+    root: str, inputs: Mapping[str, str], task: str | None, *, max_steps: int
+) -> ExportedClips:
     """Read the tables of some inputs and one task of a dataset.
 
     Args:
@@ -55,7 +57,7 @@ def select(root: str, inputs: Mapping[str, str], task: str | None, *, max_steps:
     values, lengths = {}, {}
     for modality, table in sorted(inputs.items()):
         values[modality], lengths[modality] = padded(root, table, clip_ids, max_steps)
-    return Selection(
+    return ExportedClips(
         names=tuple(manifest["name"].to_pylist()),
         texts=tuple(text or "" for text in manifest["text"].to_pylist()),
         splits=tuple(split or "train" for split in manifest["split"].to_pylist()),
@@ -92,7 +94,7 @@ def padded(
     return out, lengths
 
 
-def mmsa_bytes(selection: Selection) -> bytes:
+def mmsa_bytes(selection: ExportedClips) -> bytes:
     """A pickle of the layout that MMSA and its family read: a dict by split.
 
     The keys of a split: `id`, `raw_text`, one array a modality (`text`, `audio`, `vision`), its
@@ -120,7 +122,7 @@ def mmsa_bytes(selection: Selection) -> bytes:
     return pickle.dumps(content, protocol=4)
 
 
-def npz_bytes(selection: Selection) -> bytes:
+def npz_bytes(selection: ExportedClips) -> bytes:
     """Arrays `name`, `split`, `text`, `label`, and a modality's values and lengths; no pickles inside."""
     arrays: dict[str, np.ndarray] = {
         "name": np.array(selection.names),

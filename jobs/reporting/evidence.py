@@ -31,7 +31,7 @@ from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import marked, normalised_runs
 from jobs.interop.import_predictions import add_members
 from jobs.reporting.judged_lines import Judged, Line, judged_lines
-from jobs.reporting.run_history import Curve, Search, curves, evaluated, role_figures, searches
+from jobs.reporting.run_history import Curve, PastSearch, curves, evaluated, role_figures, searches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class History:
     shares: Mapping[str, Sequence[Point]]
     """Run -> the figure over the share of training groups, where runs of other shares are there."""
 
-    searches: Mapping[str, Search]
+    searches: Mapping[str, PastSearch]
     """Searches that runs of this report came from."""
 
 

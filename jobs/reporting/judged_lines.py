@@ -16,6 +16,7 @@ from jobs.evaluation.linear_baseline import LinearBaseline, linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.results_table import (
     Baselines,
+    NamedScores,
     Role,
     baselines,
     best_member,
@@ -23,7 +24,6 @@ from jobs.evaluation.results_table import (
     num_answered,
     with_answers,
 )
-from jobs.evaluation.results_table import Line as Scored
 from jobs.evaluation.sibling_runs import Configs
 from jobs.evaluation.speaker_normalised import NormalisedRun, compare_normalised, normalised_runs
 
@@ -121,8 +121,8 @@ def _lines(
     named = [*baselines(guess, others), *member_lines(held)]
     if len(held.members.names) > 1:
         mean = cross_fitting.cross_fitted(held, [cross_fitting.PLAIN_MEAN], folds)
-        named.append(Scored("plain mean", "mean", mean.scores))
-    named += [Scored(role, role, scores) for role, scores in fused.items()]
+        named.append(NamedScores("plain mean", "mean", mean.scores))
+    named += [NamedScores(role, role, scores) for role, scores in fused.items()]
     judged = with_answers(named, guess)
     best = best_member(judged, judging)
     return [

@@ -33,7 +33,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class PastSearch:
     """The trials of a search that were finished."""
 
     columns: Mapping[str, Sequence[Any]]
@@ -50,7 +50,7 @@ def evaluated(root: str, name: str) -> Results | None:
     return from_facts(storage.read_json(uri)) if storage.exists(uri) else None
 
 
-def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
+def searches(root: str, runs: Sequence[str]) -> dict[str, PastSearch]:
     """The searches of `affuse tune` whose trials became some of the runs, by name."""
     found = {}
     for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
@@ -61,7 +61,7 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, Search]:
     return found
 
 
-def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
+def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> PastSearch:
     done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
     columns = {
         key.removeprefix("value/"): [_listed(row[key]) for row in done]
@@ -69,7 +69,7 @@ def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> Search:
         if key.startswith("value/")
     }
     summary = storage.read_json(storage.join(folder, layout.SUMMARY))
-    return Search(
+    return PastSearch(
         columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
         score=[row["score"] for row in done],
         metric="score (lower is better)",

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
+from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.interop.cells import is_text
 from jobs.interop.spreadsheet import harmless
 from jobs.preparing.adapter import (
@@ -112,6 +113,21 @@ def in_order(table: pa.Table) -> pa.Table:
     keyed = table.append_column("key", pc.replace_substring(key, "/", "\x01"))
     order = pc.sort_indices(keyed, [(name, "ascending") for name in ("key", "name", "task")])
     return table.take(order)
+
+
+def check_out(out: str | None, files: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse an --out that is one of the files, or was not made by an earlier run."""
+    if out is not None:
+        out = storage.absolute(out)
+        check_outputs([out], record_of(out), sources=files, overwrite=overwrite)
+
+
+def write_out(config: Any, out: str, files: Sequence[str], table: pa.Table) -> None:
+    """Write the scores of files to --out, and the config of the job beside them."""
+    check_out(out, files, overwrite=config.overwrite)
+    out = storage.absolute(out)
+    publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
+    print(f"wrote {out}: {table.num_rows} clips")
 
 
 def file_bytes(table: pa.Table, out: str) -> bytes:

@@ -5,8 +5,7 @@ from it by index. A row of a feed is a clip (`time` runs inside it) or a dialogu
 """
 
 import warnings
-from collections import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,10 +16,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cluster.errors import ConfigError
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.predictor import Pool
 from jobs.catalog.groups import group_names
-from jobs.training.mapped import Steps
+from jobs.training.mapped import StepArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +62,11 @@ class Store:
     offsets: Tensor
     """int64 [clip + 1]: where a clip's steps begin."""
 
-    steps: Steps | None = None
+    steps: StepArray | None = None
     """The array of the values, where it keeps track of what is read."""
 
     @classmethod
-    def of_steps(cls, steps: Steps, valid: np.ndarray, offsets: np.ndarray) -> "Store":
+    def of_steps(cls, steps: StepArray, valid: np.ndarray, offsets: np.ndarray) -> "Store":
         """A store over a filled array."""
         values, marks, at = (torch.from_numpy(item) for item in (steps.array, valid, offsets))
         return cls(values, marks, at, steps if steps.is_mapped else None)
@@ -88,7 +87,7 @@ class Store:
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), self.valid.long().cumsum(0)])
         return ends[self.offsets[1:]] > ends[self.offsets[:-1]]
 
-    def gather(self, clips: Tensor) -> Sequence:
+    def gather(self, clips: Tensor) -> Steps:
         """Padded steps of some clips, float32; -1 and a clip without steps give a mask of zeros."""
         there = clips.clamp(min=0)
         start = self.offsets[there]
@@ -98,21 +97,21 @@ class Store:
         step = torch.arange(longest)
         mask = step < length.unsqueeze(1)
         if not len(self.values):
-            return Sequence(torch.zeros(len(clips), longest, self.dim), mask)
+            return Steps(torch.zeros(len(clips), longest, self.dim), mask)
         at = torch.where(mask, start.unsqueeze(1) + step, 0)
         flat = at.reshape(-1)
         values = self.values[flat].float().reshape(len(clips), longest, self.dim)
         mask = mask & self.valid[at]
         if self.steps is not None:
             self.steps.touched(flat.numel() * self.dim * self.values.element_size(), len(clips))
-        return Sequence(values.masked_fill(~mask.unsqueeze(-1), 0), mask)
+        return Steps(values.masked_fill(~mask.unsqueeze(-1), 0), mask)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As arrays they lie in Ray's shared memory once for all workers of a machine.
         return (_store_of, (self.values.numpy(), self.valid.numpy(), self.offsets.numpy()))
 
 
-def gather_views(stores: abc.Sequence[Store], clips: Tensor, views: Tensor) -> Sequence:
+def gather_views(stores: Sequence[Store], clips: Tensor, views: Tensor) -> Steps:
     """Padded steps of some clips, each out of one of several stores of the same input.
 
     Args:
@@ -134,7 +133,7 @@ def gather_views(stores: abc.Sequence[Store], clips: Tensor, views: Tensor) -> S
     for number, part in enumerate(parts):
         rows, width = chosen == number, part.mask.shape[1]
         values[rows, :width], mask[rows, :width] = part.values[rows], part.mask[rows]
-    return Sequence(values, mask)
+    return Steps(values, mask)
 
 
 def _num_views(views: Mapping[str, tuple[Store, ...]]) -> int:
@@ -180,7 +179,7 @@ class ClipFeed:
         }
         return self._of(rows, inputs)
 
-    def _of(self, rows: Tensor, inputs: Mapping[str, Sequence]) -> Batch:
+    def _of(self, rows: Tensor, inputs: Mapping[str, Steps]) -> Batch:
         targets, known = self.targets(rows)
         return Batch(
             inputs=inputs,
@@ -259,7 +258,7 @@ class DialogueFeed:
         }
         return self._of(rows, inputs)
 
-    def _of(self, rows: Tensor, one_step: Mapping[str, Sequence]) -> Batch:
+    def _of(self, rows: Tensor, one_step: Mapping[str, Steps]) -> Batch:
         members = self._members(rows)
         steps = members >= 0
         clip_id = torch.from_numpy(self.clips.clip_id)[members.clamp(min=0)]
@@ -267,7 +266,7 @@ class DialogueFeed:
         inputs = {}
         for name, one in one_step.items():
             values = one.values[:, 0].reshape(*members.shape, -1)
-            inputs[name] = Sequence(values, one.mask[:, 0].reshape(members.shape))
+            inputs[name] = Steps(values, one.mask[:, 0].reshape(members.shape))
         return Batch(
             inputs=inputs,
             axis="dialogue",
@@ -322,6 +321,6 @@ def pooled(values: np.ndarray, valid: np.ndarray, pool: Pool) -> tuple[np.ndarra
     return np.concatenate(parts)[None], np.array([True])
 
 
-def _padded(rows: abc.Sequence[abc.Sequence[int]]) -> Tensor:
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """int64 [row item] with -1 behind the end of a row."""
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)

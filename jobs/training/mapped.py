@@ -25,7 +25,7 @@ FAULT_BYTES = 2**21
 """What Linux maps around a page that is touched: 64 kB, or the large page that the file lies in by then."""
 
 
-class Steps(Protocol):
+class StepArray(Protocol):
     """An array [step feature] that is written once and read by index."""
 
     array: np.ndarray
@@ -96,7 +96,7 @@ class MemoryBudget:
     def __init__(self, size: float, folder: str) -> None:
         self._left, self._folder = size, folder
 
-    def __call__(self, shape: tuple[int, int], kind: Any) -> Steps:
+    def __call__(self, shape: tuple[int, int], kind: Any) -> StepArray:
         """An array for one input."""
         size = math.prod(shape) * np.dtype(kind).itemsize
         if size <= self._left:
@@ -106,7 +106,7 @@ class MemoryBudget:
         return Mapped(self._folder, shape, kind)
 
 
-def in_memory(shape: tuple[int, int], kind: Any) -> Steps:
+def in_memory(shape: tuple[int, int], kind: Any) -> StepArray:
     """An array in memory, whatever its size."""
     return InMemory(shape, kind)
 

@@ -16,7 +16,7 @@ from cluster.errors import NotPreparedError, SchemaError
 from fusion.predictor import Pool
 from jobs.catalog.features import FeatureReader
 from jobs.training.feeds import Store, pooled
-from jobs.training.mapped import Steps, in_memory
+from jobs.training.mapped import StepArray, in_memory
 
 
 class FeatureTable(Protocol):
@@ -87,7 +87,7 @@ class HeldTable:
         yield self.table.select(columns)
 
 
-Allocate = Callable[[tuple[int, int], Any], Steps]
+Allocate = Callable[[tuple[int, int], Any], StepArray]
 """(shape, type) -> where the steps of an input are written."""
 
 
@@ -158,7 +158,7 @@ class _Filling:
     """
 
     def __init__(
-        self, name: str, clip_ids: np.ndarray, offsets: np.ndarray, pool: Pool, steps: Steps
+        self, name: str, clip_ids: np.ndarray, offsets: np.ndarray, pool: Pool, steps: StepArray
     ) -> None:
         self.name, self.clip_ids, self.offsets = name, clip_ids, offsets
         self.pool, self.steps = pool, steps

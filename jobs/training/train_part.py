@@ -25,7 +25,7 @@ from fusion.nets import NETS, is_convex, net_config
 from fusion.predictor import Card, Predictor
 from fusion.scaling import Scaler
 from fusion.training.convex import fit_convex
-from fusion.training.loop import Course, Fitted, Group, NotFiniteError, RowSplit, fit
+from fusion.training.loop import Course, FittedNet, Group, NotFiniteError, RowSplit, fit
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
@@ -97,7 +97,7 @@ class Trained:
     """A trained part before it is published."""
 
     part: Part
-    fitted: Fitted
+    fitted: FittedNet
     roles: Mapping[str, Predicted]
     """Role -> predictions; empty for a refit."""
 
@@ -158,7 +158,9 @@ def train_part(
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
 
 
-def solved(predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group) -> Fitted:
+def solved(
+    predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group
+) -> FittedNet:
     """The one solution of a convex net; each worker of a group finds it by itself."""
     codes = torch.from_numpy(
         np.unique(group_names(data.clips.group, data.clips.clip_id), return_inverse=True)[1]

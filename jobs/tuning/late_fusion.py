@@ -53,7 +53,7 @@ CALIBRATIONS: tuple[Method, ...] = ("temperature", "bias", "vector")
 MEMBER_CALIBRATIONS: tuple[Method, ...] = ("none", "temperature", "vector")
 
 
-class Trial(tune.Trainable):  # type: ignore[misc]
+class CandidateTrial(tune.Trainable):  # type: ignore[misc]
     """Judges one candidate after the other in the same process."""
 
     def setup(
@@ -174,7 +174,7 @@ def searched(
 def run(held: HeldOut, todo: Sequence[Candidate], folds: np.ndarray, folder: str) -> None:
     """Hand the candidates to Ray Tune."""
     quiet_tune()
-    trainable = tune.with_parameters(Trial, held=held, folds=folds, folder=folder)
+    trainable = tune.with_parameters(CandidateTrial, held=held, folds=folds, folder=folder)
     space = {"candidate": tune.grid_search([_plain(candidate) for candidate in todo])}
     with tempfile.TemporaryDirectory(prefix="af-late-") as local:
         tuner = tune.Tuner(

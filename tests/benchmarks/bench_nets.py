@@ -23,7 +23,7 @@ import torch
 from plain_nets import plain_forms, plain_output, prepare
 from torch.utils.flop_counter import FlopCounterMode
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import NETS, net_class, net_config
 
 SIZES = {
@@ -59,7 +59,7 @@ def build(name: str, steps: int, preset: str | None) -> tuple[torch.nn.Module, B
     config = dataclasses.replace(config, **dict.fromkeys(off, 0.0))
     net = prepare(net_class(name)(config, dims=dims, outputs={"y": 1}))
     mask = torch.ones(rows, steps, dtype=torch.bool)
-    inputs = {n: Sequence(torch.randn(rows, steps, dim), mask) for n, dim in dims.items()}
+    inputs = {n: Steps(torch.randn(rows, steps, dim), mask) for n, dim in dims.items()}
     axis = net_class(name).axis
     speaker = torch.zeros(rows, steps, dtype=torch.long)
     extra = {"steps": mask, "speaker": speaker} if axis == "dialogue" else {}

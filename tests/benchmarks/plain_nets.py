@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from fusion.batch import Batch, Output, Sequence
+from fusion.batch import Batch, Output, Steps
 from fusion.nets import _attention, graph_mfn, lmf, mfn, tfn
 from fusion.nets.kernels import recurrent
 
@@ -49,7 +49,7 @@ def plain_recurrent(self, sequence, *, causal=False):
             back = lstm_loop(x, layer, "_reverse")
             ways.append(torch.zeros_like(back) if causal else back)
         x = torch.cat(ways, -1)
-    return Sequence(x, sequence.mask)
+    return Steps(x, sequence.mask)
 
 
 def plain_outer(self, left, right):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusion.augment import augment, mixup
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 
 
 def batch(rows=64):
@@ -13,7 +13,7 @@ def batch(rows=64):
     mask[:, 3:] = False
     return Batch(
         inputs={
-            name: Sequence(torch.randn(rows, 5, dim, generator=g), mask.clone())
+            name: Steps(torch.randn(rows, 5, dim, generator=g), mask.clone())
             for name, dim in (("audio", 3), ("text", 4), ("video", 2))
         },
         targets={"y": torch.arange(rows)},

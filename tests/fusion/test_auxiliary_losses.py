@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
 from fusion.nets._codes import moment_distance, orthogonality
 from fusion.nets._label_table import LabelTable
@@ -24,7 +24,7 @@ def clips(targets, rows=8, index=None):
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(rows, 3, dtype=torch.bool)
     inputs = {
-        n: Sequence(torch.randn(rows, 3, d, generator=generator), mask.clone())
+        n: Steps(torch.randn(rows, 3, d, generator=generator), mask.clone())
         for n, d in DIMS.items()
     }
     return Batch(inputs=inputs, targets=targets, index=index)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.predictor import Card, build, from_bytes, to_bytes
 from fusion.tasks import Task
 
@@ -23,7 +23,7 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     return Batch(
         inputs={
-            name: Sequence(torch.randn(3, 2, dim, generator=generator), torch.ones(3, 2) > 0)
+            name: Steps(torch.randn(3, 2, dim, generator=generator), torch.ones(3, 2) > 0)
             for name, dim in CARD.dims.items()
         }
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.predictor import Card, build
 from fusion.scaling import Scaler
 from fusion.tasks import Task
@@ -35,7 +35,7 @@ class Pooled:
         every = torch.ones(len(self.lengths), dtype=torch.bool)
         return Batch(
             inputs={
-                name: Sequence(
+                name: Steps(
                     values[rows].float().unsqueeze(1), self.present.get(name, every)[rows, None]
                 )
                 for name, values in self.inputs.items()

@@ -5,7 +5,7 @@ from itertools import product
 
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
 from fusion.nets.kernels.lstm import lstm_states
 
@@ -23,7 +23,7 @@ def test_lmf_is_the_contraction_of_its_whole_weight_tensor():
     net = net_class("lmf")(config, dims=dims, outputs={"y": 2}).double().eval()
     batch = Batch(
         inputs={
-            name: Sequence(drawn(2, 4, dim), torch.ones(2, 4, dtype=torch.bool))
+            name: Steps(drawn(2, 4, dim), torch.ones(2, 4, dtype=torch.bool))
             for name, dim in dims.items()
         }
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import NETS, net_axis, net_class, net_config
 
 DIMS = {"audio": 5, "text": 8, "video": 4}
@@ -21,9 +21,7 @@ def build(name, **options):
 
 def dialogues(seed=0, **changes):
     generator = torch.Generator().manual_seed(seed)
-    inputs = {
-        n: Sequence(torch.randn(2, 6, d, generator=generator), STEPS) for n, d in DIMS.items()
-    }
+    inputs = {n: Steps(torch.randn(2, 6, d, generator=generator), STEPS) for n, d in DIMS.items()}
     speaker = (torch.arange(6) % 2).expand(2, -1).masked_fill(~STEPS, -1)
     return Batch(inputs=inputs, axis="dialogue", steps=STEPS, speaker=speaker, **changes)
 
@@ -37,7 +35,7 @@ def with_other_future(batch, after):
         values[:, after + 1 :] = other.inputs[name].values[:, after + 1 :]
         if name == "video":
             mask[:, after + 1 :] = False
-        inputs[name] = Sequence(values, mask)
+        inputs[name] = Steps(values, mask)
     speaker = batch.speaker.clone()
     speaker[:, after + 1 :] = 0
     return replace(batch, inputs=inputs, speaker=speaker.masked_fill(~STEPS, -1))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import NETS, net_class, net_config
 
 DIMS = {"audio": 5, "egemaps": 7, "text": 12, "video": 6}
@@ -65,7 +65,7 @@ def clip_batch(dims):
         if name == "video":
             mask[1, 3] = False
         values = draw((*mask.shape, dims[name]), number).masked_fill(~mask[..., None], torch.nan)
-        inputs[name] = Sequence(values, mask)
+        inputs[name] = Steps(values, mask)
     return Batch(inputs=inputs, axis="clip", index=torch.arange(4), **labels((4,)))
 
 
@@ -78,7 +78,7 @@ def dialogue_batch(dims):
         if name == "video":
             mask[0, 1] = False
         values = draw((*mask.shape, dims[name]), number).masked_fill(~mask[..., None], torch.nan)
-        inputs[name] = Sequence(values, mask)
+        inputs[name] = Steps(values, mask)
     speaker = (torch.arange(max(DIALOGUE)) % 2).expand(4, -1).masked_fill(~steps, -1)
     rows = tuple(steps.shape)
     return Batch(inputs=inputs, axis="dialogue", steps=steps, speaker=speaker, **labels(rows))
@@ -106,8 +106,8 @@ def rows_of(batch, keep):
     def take(value):
         if isinstance(value, torch.Tensor):
             return value[keep]
-        if isinstance(value, Sequence):
-            return Sequence(value.values[keep], value.mask[keep])
+        if isinstance(value, Steps):
+            return Steps(value.values[keep], value.mask[keep])
         if isinstance(value, dict):
             return {name: take(item) for name, item in value.items()}
         return value
@@ -121,7 +121,7 @@ def padded(batch, more):
     def longer(sequence):
         b, _, f = sequence.values.shape
         rubbish = torch.full((b, more, f), 1e4)
-        return Sequence(
+        return Steps(
             torch.cat([sequence.values, rubbish], 1),
             torch.cat([sequence.mask, torch.zeros(b, more, dtype=torch.bool)], 1),
         )
@@ -140,7 +140,7 @@ def without(batch, name, rows=slice(None)):
     sequence = batch.inputs[name]
     mask = sequence.mask.clone()
     mask[rows] = False
-    return replace(batch, inputs={**batch.inputs, name: Sequence(sequence.values, mask)})
+    return replace(batch, inputs={**batch.inputs, name: Steps(sequence.values, mask)})
 
 
 def same(left, right, steps=None, atol=1e-5):
@@ -221,7 +221,7 @@ class TestEveryNet:
     def test_a_batch_of_one_with_one_step_trains(self, name):
         net = build(name).train()
         batch = rows_of(batch_for(net), [3])
-        short = {n: Sequence(s.values[:, :1], s.mask[:, :1]) for n, s in batch.inputs.items()}
+        short = {n: Steps(s.values[:, :1], s.mask[:, :1]) for n, s in batch.inputs.items()}
         changes = {"inputs": short}
         if batch.axis == "dialogue":
             changes |= {"steps": batch.steps[:, :1], "speaker": batch.speaker[:, :1]}
@@ -240,7 +240,7 @@ class TestEveryNet:
             hidden = without(batch, modality)
             output = net(hidden)
             assert all(v.isfinite().all() for v in output.logits.values())
-            other = Sequence(
+            other = Steps(
                 torch.full_like(batch.inputs[modality].values, 7.0), hidden.inputs[modality].mask
             )
             same(output, net(replace(hidden, inputs={**hidden.inputs, modality: other})), atol=0)
@@ -308,7 +308,7 @@ class TestEveryNet:
         net = build(name)
         batch = batch_for(net)
         first = next(iter(net.dims))
-        wide = Sequence(
+        wide = Steps(
             torch.zeros(4, batch.inputs[first].mask.shape[1], 99), batch.inputs[first].mask
         )
         with pytest.raises(ValueError, match="99 features"):
@@ -333,7 +333,7 @@ def signs_task(net_name, interaction, rows=96):
         steps = (rows, 3) if axis == "clip" else shape
         noise = 0.2 * torch.randn(*steps, dim, generator=generator)
         values = sign.unsqueeze(-1) * direction + noise
-        inputs[name] = Sequence(values, torch.ones(steps, dtype=torch.bool))
+        inputs[name] = Steps(values, torch.ones(steps, dtype=torch.bool))
     target = (signs.prod(0) + 1) // 2 if interaction else (signs.sum(0) + 2) // 2
     classes = 2 if interaction else 3
     if axis == "clip":

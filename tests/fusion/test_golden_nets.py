@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
 from fusion.nets._align import align
 from fusion.nets._codes import moment_distance, orthogonality
@@ -112,7 +112,7 @@ class Golden:
             mask = torch.ones(values.shape[:2], dtype=torch.bool)
             if masks and theirs in masks:
                 mask = masks[theirs]
-            inputs[ours] = Sequence(values, mask)
+            inputs[ours] = Steps(values, mask)
         return Batch(inputs=inputs)
 
     def dims(self, names):

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.nets import NETS, net_class, net_config
 from fusion.nets._align import align, pool_weights
 from fusion.nets._attention import Attention
@@ -27,7 +27,7 @@ def full_batch(axis, dims, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(3, 6, dtype=torch.bool)
     inputs = {
-        n: Sequence(torch.randn(3, 6, d, generator=generator, dtype=dtype), mask)
+        n: Steps(torch.randn(3, 6, d, generator=generator, dtype=dtype), mask)
         for n, d in dims.items()
     }
     steps = mask if axis == "dialogue" else None
@@ -182,7 +182,7 @@ class TestMaskedRecurrence:
         x = torch.randn(3, 7, 4, dtype=torch.float64)
         mask = torch.rand(3, 7) < 0.6
         mask[2] = False
-        states = net(Sequence(x * mask.unsqueeze(-1), mask))
+        states = net(Steps(x * mask.unsqueeze(-1), mask))
         ends = net.ends(states)
         for row in range(2):
             y = x[row, mask[row]][None]
@@ -209,7 +209,7 @@ class TestMaskedRecurrence:
         mask[2] = False
         masks = {"audio": mask, "text": mask.flip(1), "video": torch.ones_like(mask)}
         inputs = {
-            name: Sequence(torch.randn(3, 7, width, dtype=torch.float64), masks[name])
+            name: Steps(torch.randn(3, 7, width, dtype=torch.float64), masks[name])
             for name, (width, _) in widths.items()
         }
         beside = states_beside(lstms.values(), inputs.values())
@@ -250,22 +250,20 @@ class TestAlignment:
     def test_equal_lengths_are_left_alone_bit_for_bit(self):
         values = torch.randn(2, 4, 3)
         mask = torch.tensor([[True] * 4, [True, True, False, False]])
-        sequences = {"a": Sequence(values, mask), "text": Sequence(values, mask)}
+        sequences = {"a": Steps(values, mask), "text": Steps(values, mask)}
         aligned = align(sequences, "area", "text")
         assert (aligned["a"].values[mask] == values[mask]).all()
 
     def test_missing_source_steps_do_not_dilute_the_mean(self):
         values = torch.tensor([[[1.0], [100.0], [3.0], [5.0]]])
         mask = torch.tensor([[True, False, True, True]])
-        text = Sequence(torch.zeros(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
-        out = align(
-            {"a": Sequence(values * mask.unsqueeze(-1), mask), "text": text}, "area", "text"
-        )
+        text = Steps(torch.zeros(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
+        out = align({"a": Steps(values * mask.unsqueeze(-1), mask), "text": text}, "area", "text")
         assert out["a"].values.flatten().tolist() == [1.0, 4.0]
 
     def test_a_row_without_the_timeline_follows_its_shortest_modality(self):
         sequences = {
-            n: Sequence(torch.ones(1, t, 1), torch.full((1, t), n != "text"))
+            n: Steps(torch.ones(1, t, 1), torch.full((1, t), n != "text"))
             for n, t in (("a", 6), ("text", 4), ("v", 3))
         }
         assert align(sequences, "area", "text")["a"].mask.sum() == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.scaling import Scaler, principal_directions
 
 
@@ -13,7 +13,7 @@ def batches(seed: int = 0, count: int = 6, dim: int = 5):
     for _ in range(count):
         values = torch.randn(7, 4, dim, generator=generator) * 3 + 100
         mask = torch.rand(7, 4, generator=generator) > 0.3
-        yield Batch(inputs={"audio": Sequence(values, mask)})
+        yield Batch(inputs={"audio": Steps(values, mask)})
 
 
 def real_steps(items):
@@ -32,23 +32,19 @@ class TestScaling:
         for batch in batches():
             sequence = batch.inputs["audio"]
             values = torch.where(sequence.mask.unsqueeze(-1), sequence.values, 1e9)
-            loud.append(Batch(inputs={"audio": Sequence(values, sequence.mask)}))
+            loud.append(Batch(inputs={"audio": Steps(values, sequence.mask)}))
         ours, theirs = Scaler.fitted(batches(), {"audio": 5}), Scaler.fitted(loud, {"audio": 5})
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name])
 
     def test_a_feature_that_never_varies_comes_out_as_zero(self):
-        constant = Batch(
-            inputs={"audio": Sequence(torch.full((3, 2, 1), 7.0), torch.ones(3, 2) > 0)}
-        )
+        constant = Batch(inputs={"audio": Steps(torch.full((3, 2, 1), 7.0), torch.ones(3, 2) > 0)})
         scaler = Scaler.fitted([constant], {"audio": 1})
-        strange = Batch(
-            inputs={"audio": Sequence(torch.full((1, 1, 1), 9.0), torch.ones(1, 1) > 0)}
-        )
+        strange = Batch(inputs={"audio": Steps(torch.full((1, 1, 1), 9.0), torch.ones(1, 1) > 0)})
         assert scaler(strange).inputs["audio"].values.item() == 0
 
     def test_an_input_nobody_has_is_left_finite(self):
-        empty = Batch(inputs={"audio": Sequence(torch.ones(2, 2, 3), torch.zeros(2, 2) > 0)})
+        empty = Batch(inputs={"audio": Steps(torch.ones(2, 2, 3), torch.zeros(2, 2) > 0)})
         scaler = Scaler.fitted([empty], {"audio": 3})
         assert scaler(empty).inputs["audio"].values.isfinite().all()
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 import fusion.statistics
 from fusion.metrics import metric
-from fusion.probe import Split, leak_probe
+from fusion.probe import ProbedSplit, leak_probe
 from fusion.statistics import (
     Groups,
     bootstrap,
@@ -184,7 +184,7 @@ class TestTheLeakProbe:
         target = torch.randint(2, (groups * 20,), generator=random)
         x = torch.randn(len(target), 30, generator=random)
         x[:, 0] += (1.0 + leak) * (2 * target - 1)
-        return Split(
+        return ProbedSplit(
             features=x,
             target=target if kind == "classification" else target + x[:, 1],
             groups=person,
@@ -232,7 +232,7 @@ class TestTheLeakProbe:
         for name in ("train", "test"):
             at = data["split_bclstm"] == name
             splits.append(
-                Split(
+                ProbedSplit(
                     features=torch.from_numpy(data[modality][at]),
                     target=torch.from_numpy(data["label_binary"][at].astype(np.int64)),
                     groups=Groups.of(data["video_id"][at]),

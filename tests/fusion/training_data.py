@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fusion.batch import Batch, Sequence
+from fusion.batch import Batch, Steps
 from fusion.predictor import Card, Predictor, build
 from fusion.scaling import Scaler
 from fusion.tasks import Task
@@ -35,7 +35,7 @@ class MadeUp:
         mask = torch.arange(longest) < self.lengths[rows].unsqueeze(1)
         targets, known = self.targets(rows)
         return Batch(
-            inputs={n: Sequence(v[rows, :longest], mask) for n, v in self.values.items()},
+            inputs={n: Steps(v[rows, :longest], mask) for n, v in self.values.items()},
             clip_id=rows,
             index=rows,
             targets=targets,

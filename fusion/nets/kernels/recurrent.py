@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fusion.batch import Sequence
+from fusion.batch import Steps
 from fusion.nets._layers import first_real, last_real
 from fusion.nets.kernels.compiled import steps_for
 from fusion.nets.kernels.lstm import Layer, lstm_states, states_of_all
@@ -35,7 +35,7 @@ def without_holes(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]
     return torch.argsort(mask.int(), dim=1, descending=True, stable=True)
 
 
-def real_first(sequence: Sequence) -> Float[Tensor, "time batch feature"]:
+def real_first(sequence: Steps) -> Float[Tensor, "time batch feature"]:
     """The real steps of each row in front, what has no meaning behind them."""
     x, order = sequence.values, without_holes(sequence.mask)
     if order is not None:
@@ -82,7 +82,7 @@ class Recurrent(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, sequence: Sequence, *, causal: bool = False) -> Sequence:
+    def forward(self, sequence: Steps, *, causal: bool = False) -> Steps:
         """States at the real steps, zero elsewhere; `causal` silences the backward direction."""
         x, mask = sequence.values, sequence.mask
         lengths = mask.sum(1)
@@ -101,14 +101,14 @@ class Recurrent(nn.Module):
             if causal and self.bidirectional:
                 x = torch.cat([x[..., : self.hidden], torch.zeros_like(x[..., self.hidden :])], -1)
         if bool(mask.all()):
-            return Sequence(x, mask)
+            return Steps(x, mask)
         if longest < mask.shape[1]:
             x = nn.functional.pad(x, (0, 0, 0, mask.shape[1] - longest))
         if order is not None:
             x = x.take_along_dim(torch.argsort(order, dim=1).unsqueeze(-1), 1)
-        return Sequence(x.masked_fill(~mask.unsqueeze(-1), 0.0), mask)
+        return Steps(x.masked_fill(~mask.unsqueeze(-1), 0.0), mask)
 
-    def ends(self, states: Sequence) -> Float[Tensor, "batch hidden"]:
+    def ends(self, states: Steps) -> Float[Tensor, "batch hidden"]:
         """State after the whole sequence: forward at the last real step, backward at the first."""
         forward = last_real(states)
         if not self.bidirectional:
@@ -147,7 +147,7 @@ class Recurrent(nn.Module):
 
 
 def states_beside(
-    lstms: Iterable[Recurrent], sequences: Iterable[Sequence]
+    lstms: Iterable[Recurrent], sequences: Iterable[Steps]
 ) -> list[Float[Tensor, "state batch hidden"]]:
     """States, from the zeros before the first step on, of LSTMs of one layer that read one time axis.
 
@@ -203,7 +203,7 @@ class RecurrentTrunk(nn.Module):
         self.linear = nn.Linear(hidden if readout == "last_entry" else self.lstm.width, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, sequence: Sequence) -> Float[Tensor, "batch hidden"]:
+    def forward(self, sequence: Steps) -> Float[Tensor, "batch hidden"]:
         states = self.lstm(sequence)
         z = states.mean() if self.readout == "mean" else self.lstm.ends(states)
         if self.readout == "last_entry":
