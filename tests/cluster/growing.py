@@ -18,6 +18,7 @@ os.environ |= {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_FAKE_CLUSTER": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_prestart_worker_first_driver": "0",  # on every machine, and all of them are this one
     "TOY_SLEEP_S": "0.1",
     # Sources are not sent: machines that share one disk would share, and clear away, one copy of them.
     "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}",

@@ -14,13 +14,13 @@ spec.loader.exec_module(private_host)
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1600),
     pytest.mark.skipif(not private_host.is_possible(), reason="needs root for namespaces"),
 ]
 
 
 def test_no_unit_is_lost_with_a_machine_and_every_row_is_that_of_a_calm_run(tmp_path):
-    said = private_host.run("losing_a_node.py", str(tmp_path), "160", limit_s=850)
+    said = private_host.run("losing_a_node.py", str(tmp_path), "160", limit_s=1500)
     _, killed, after = said.partition("killed")
     assert killed
     assert "were lost" not in after, said
