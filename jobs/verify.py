@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cluster import console, storage
-from cluster.errors import ConfigError, UnsoundError
+from cluster.errors import AffuseError, ConfigError, UnsoundError
 from cluster.redaction import redacted
 from cluster.settings import Place
 from jobs.catalog import layout
@@ -30,7 +30,7 @@ from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.catalog.run_names import holds_results
 from jobs.verification.described import NotATableError, score_table, stream_table
-from jobs.verification.findings import KINDS, Findings
+from jobs.verification.findings import KINDS, UNREADABLE, Findings
 from jobs.verification.leftovers import Leftover, leftovers, remove
 from jobs.verification.nets import check_bundle, check_run
 from jobs.verification.root_tables import Manifest, check_folds, check_manifest
@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     """
     start = time.monotonic()
     root = storage.absolute(config.root)
-    dataset = read_dataset(root)
+    dataset = dataset_of(root)
     if config.json is not None:
         out = storage.absolute(config.json)
         check_outputs([out], record_of(out), overwrite=config.overwrite)
@@ -97,6 +97,25 @@ def main(config: Config) -> None:
     if config.json is not None:
         write_json(config, found, left)
     conclude(root, found, time.monotonic() - start)
+
+
+def dataset_of(root: str) -> Dataset:
+    """The facts of the root.
+
+    Raises:
+        UnsoundError: they cannot be read.
+    """
+    try:
+        return read_dataset(root)
+    except UNREADABLE as error:
+        if isinstance(error, AffuseError):
+            raise
+        where = layout.dataset_uri(root)
+        why = str(error) or type(error).__name__
+        raise UnsoundError(
+            f"{where} is broken ({why}); remove it, then type: affuse prepare DATASET --source ... "
+            f"--root {root}"
+        ) from error
 
 
 def verified(root: str, dataset: Dataset) -> Iterator[Findings]:

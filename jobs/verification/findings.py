@@ -33,7 +33,7 @@ KINDS = {
 }
 """Every kind of fault."""
 
-UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)
+UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError)
 """What reading a file raises that is cut off, overwritten or not what it should be."""
 
 

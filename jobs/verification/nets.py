@@ -5,6 +5,7 @@ Rows of the test split stand in files that `evaluate` alone opens: `test.parquet
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +21,15 @@ from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
-from jobs.catalog.predictions import folds_and_seeds
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
-from jobs.verification.rows import RowCheck, among, prediction_rows
+from jobs.verification.rows import RowCheck, among, ids_of, prediction_rows
 from jobs.verification.unit_files import contract_holds, read_pieces
 
-UNLOADABLE = (AffuseError, RuntimeError, AttributeError, *UNREADABLE)
+UNLOADABLE = (AffuseError, RuntimeError, *UNREADABLE)
 """What building a net from a card and weights raises that are not a net's."""
 
 HELD_OUT = ("train", "valid", "oof")
+FOLD, SEED = re.compile(r"fold=(\d+)"), re.compile(r"seed=(\d+)")
 KEY = ["clip_id", "task"]
 """What identifies a row of the predictions of one part."""
 
@@ -74,10 +75,7 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
 
 def _check_parts(root: str, run: str, output: Output, judged: "_Judged") -> list[Card]:
     """Every net and its predictions; the cards that could be read."""
-    parts: list[tuple[int | None, int]] = [*folds_and_seeds(root, run)]
-    refits = storage.names(layout.run_uri(root, run, layout.REFIT))
-    parts += [(None, int(name.removeprefix("seed="))) for name in refits]
-    folders = {part: layout.part_uri(root, run, *part) for part in parts}
+    folders = {part: layout.part_uri(root, run, *part) for part in _parts(root, run)}
     cards = {part: check_net(output, folder) for part, folder in folders.items()}
     tasks = {name: task for card in cards.values() if card for name, task in card.tasks.items()}
     for (fold, seed), folder in folders.items():
@@ -87,6 +85,18 @@ def _check_parts(root: str, run: str, output: Output, judged: "_Judged") -> list
             for piece in check_predictions(output, uri, check):
                 judged.add(piece, fold, seed)
     return [card for card in cards.values() if card is not None]
+
+
+def _parts(root: str, run: str) -> Iterator[tuple[int | None, int]]:
+    """Fold (None: the refit) and seed of every part; folders that are none of ours are passed over."""
+    base = layout.run_uri(root, run)
+    for name in storage.names(base):
+        fold = FOLD.fullmatch(name)
+        if fold is None and name != layout.REFIT:
+            continue
+        for inside in storage.names(storage.join(base, name)):
+            if seed := SEED.fullmatch(inside):
+                yield (None if fold is None else int(fold[1])), int(seed[1])
 
 
 class _Judged:
@@ -103,7 +113,7 @@ class _Judged:
     def add(self, piece: pa.Table, fold: int, seed: int) -> None:
         """Count some rows of a fold."""
         self._folds.add(fold)
-        at, known = self.clips.find(piece["clip_id"].to_numpy())
+        at, known = self.clips.find(ids_of(piece))
         self.num_strangers += int((~known).sum())
         self.strangers += piece["clip_id"].filter(pa.array(~known)).slice(0, EXAMPLES).to_pylist()
         for task in pc.unique(piece["task"]).to_pylist():

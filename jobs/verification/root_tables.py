@@ -13,7 +13,7 @@ from cluster.tables import FOLDS, MANIFEST, footer_of
 from jobs.catalog import layout
 from jobs.catalog.manifest import Dataset, UnitRef, units
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, anew, typing
-from jobs.verification.rows import label_rows
+from jobs.verification.rows import ids_of, label_rows
 from jobs.verification.unit_files import contract_holds, read_pieces
 
 
@@ -54,7 +54,10 @@ def check_manifest(root: str, dataset: Dataset) -> Manifest:
                     found.add(kind, said, count=int(odd.sum()), examples=some, mend=mend)
         except UNREADABLE as error:
             found.unreadable(uri, error, mend)
-    if found.faults and {fault.kind for fault in found.faults} & {"unreadable", "schema"}:
+    if {fault.kind for fault in found.faults} & {"unreadable", "schema"}:
+        return Manifest(found=found)
+    if not pieces:
+        found.add("absent", "manifests without a clip", examples=[folder], mend=mend)
         return Manifest(found=found)
     return _units_and_clips(root, found, pa.concat_tables(pieces), files, mend)
 
@@ -76,8 +79,9 @@ def _units_and_clips(
     unit = pc.fill_null(pc.index_in(rows["unit"], value_set=names), -1).to_numpy()
     group = rows["group"].combine_chunks().dictionary_encode()
     code = pc.fill_null(group.indices, -1).to_numpy(zero_copy_only=False)
-    order = np.argsort(rows["clip_id"].to_numpy(), kind="stable")
-    clip_id = rows["clip_id"].to_numpy()[order]
+    clip_id = ids_of(rows)
+    order = np.argsort(clip_id, kind="stable")
+    clip_id = clip_id[order]
     clips = Clips(
         root=root,
         clip_id=clip_id,
@@ -109,7 +113,7 @@ def check_folds(root: str, name: str, dataset: Dataset, clips: Clips) -> Finding
     except UNREADABLE as error:
         found.unreadable(uri, error, anew(command))
         return found
-    clip_id, fold = (table[column].to_numpy() for column in ("clip_id", "fold"))
+    clip_id, fold = ids_of(table), pc.fill_null(table["fold"], -1).to_numpy()
     stamp = stamps.stamp_of(uri)
     found.rows, found.size = len(clip_id), 0 if stamp is None else stamp.size
     at, known = clips.find(clip_id)

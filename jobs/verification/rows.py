@@ -194,6 +194,11 @@ def among(column: pa.ChunkedArray, *values: str) -> np.ndarray:
     return np.asarray(pc.is_in(column, value_set=pa.array(values, pa.string())).to_numpy())
 
 
+def ids_of(rows: pa.Table) -> np.ndarray:
+    """The clip of each row [row]; -1, which no clip has, where none is named."""
+    return np.asarray(pc.fill_null(rows["clip_id"], -1).to_numpy())
+
+
 def lengths(column: pa.ChunkedArray) -> np.ndarray:
     """Of each list of a column [row]; -1 for null."""
     return np.asarray(pc.fill_null(pc.list_value_length(column), -1).to_numpy())

@@ -23,7 +23,7 @@ from cluster.unit_tables import (
     unmoved,
 )
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, anew, typing
-from jobs.verification.rows import RowCheck, among
+from jobs.verification.rows import RowCheck, among, ids_of
 
 LEFT = ("left", "rows of units that are not in the manifest as they were")
 STRAY = ("misplaced", "rows of clips that their unit does not hold")
@@ -117,7 +117,8 @@ class _Reading:
     def _names_its_units(self, name: str, inside: Mapping[Version, UnitRows], rows: int) -> bool:
         """Whether a file holds what its footer and its name say."""
         mend = anew(self.table.command)
-        if inside and sum(at.count for at in inside.values()) != rows:
+        counts = [at.count for at in inside.values()]
+        if inside and (sum(counts) != rows or min(counts) < 0):
             said = "footers with other numbers of rows than there are"
             self.found.add("footer", said, examples=[name], mend=mend)
             return False
@@ -138,7 +139,7 @@ class _Reading:
             unit: place of the unit that each is of by the footer, -1 for one that is not current; None: the
                 file lists no units.
         """
-        clip_id = piece["clip_id"].to_numpy()
+        clip_id = ids_of(piece)
         at, known = self.clips.find(clip_id)
         current = known if unit is None else unit >= 0
         kept = current & known

@@ -245,6 +245,12 @@ FAULTS = {
     "a column of another type": (
         "features", {"schema", "missing"},
         lambda r: column(only(r, AU), "status", lambda v: [1] * len(v), pa.int64())),
+    "a row of no clip": (
+        "features", {"misplaced", "missing"}, lambda r: column(only(r, AU), "clip_id", at(0, None))),
+    "a footer with fewer rows than none": (
+        "features", {"footer", "missing"},
+        lambda r: units_listed(only(r, AU), lambda u: [
+            [*u[0][:2], -1, 0], [*u[1][:2], u[0][2] + u[1][2] + 1, 0], *u[2:]])),
     "features that are not finite": (
         "features", {"values"}, lambda r: column(only(r, AU), "values", at(2, nan_step))),
     "fewer flags than steps": (
@@ -405,6 +411,45 @@ def test_several_faults_are_all_found_and_at_most_five_examples_named(root, tmp_
     assert fault["count"] == COUNT
     assert len(fault["examples"]) == 5
     assert ", ...)" in capsys.readouterr().out
+
+
+DOCUMENTS = [
+    "",
+    "{",
+    "[]",
+    "{}",
+    "null",
+    '{"tasks": 5, "manifest": "x", "reads": 1, "members": [1]}',
+]
+
+
+def test_whatever_a_document_holds_there_is_an_answer_and_no_traceback(root, tmp_path):
+    for number, path in enumerate(sorted(root.rglob("*.json"))):
+        kept, content = path.read_bytes(), DOCUMENTS[number % len(DOCUMENTS)]
+        path.write_text(content)
+        assert run(["verify", "--root", str(root)]) in (0, 1, 2), (path, content)
+        path.write_bytes(kept)
+    assert found_in(root, tmp_path) == (0, {})
+
+
+def test_whatever_bytes_change_in_a_table_there_is_an_answer_and_no_traceback(root, tmp_path):
+    draws = np.random.default_rng(0)
+    for path in sorted(root.rglob("*.parquet")):
+        kept = path.read_bytes()
+        content = bytearray(kept)
+        for place in draws.integers(len(kept), size=draws.integers(1, 20)):
+            content[place] = draws.integers(256)
+        path.write_bytes(content)
+        assert run(["verify", "--root", str(root)]) in (0, 1), path
+        path.write_bytes(kept)
+    assert found_in(root, tmp_path) == (0, {})
+
+
+@pytest.mark.parametrize("name", ["fold=x", "fold=0/seed=x", "refit/seed=x", "trials/1.json"])
+def test_a_folder_of_a_run_that_is_none_of_ours_is_no_traceback(name, root, capsys):
+    (root / "runs" / "one" / name).mkdir(parents=True)
+    assert run(["verify", "--root", str(root)]) in (0, 1)
+    assert "runs/one: 54 rows" in capsys.readouterr().out
 
 
 # ---- what is no fault
