@@ -34,7 +34,8 @@ from jobs.preparing.adapter import (
     media,
     passed_over,
 )
-from jobs.preparing.label_rows import COLUMNS, File, LabelOptions, Reading
+from jobs.preparing.label_parts import COLUMNS, LabelOptions
+from jobs.preparing.label_rows import File, Reading
 from jobs.preparing.shards import inside_parquet, inside_tar
 
 
@@ -110,8 +111,9 @@ class Config(Preparation):
             name=dataset,
             licence=self.licence,
             tasks=reading.tasks,
-            rows=reading.rows,
-            folds={"table": reading.folds} if reading.folds else {},
+            tables=reading.tables,
+            profile=self.profile,
+            folds={name: {} for name in reading.folds},
             faults=reading.faults,
             notes=[*reading.notes, *passed_over(others)],
         )

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -104,22 +104,56 @@ def words(column: Column, keep: Sequence[str] = ()) -> tuple[list[str | None], i
     return [None if cell in nothing else cell for cell in cells], count
 
 
-def numbers(column: Column, *, commas: bool = False) -> Numbers:
+@dataclass(frozen=True)
+class CommaStyle:
+    """What commas in a column of numbers mean."""
+
+    fractions: bool = False
+    """Fractions stand behind commas."""
+
+    doubtful: bool = False
+    """Every comma may as well part thousands."""
+
+
+def comma_style(parts: Iterable[Column], *, commas: bool = False) -> CommaStyle:
+    """What commas mean in a column that is read part by part.
+
+    Args:
+        parts: all cells of the column.
+        commas: whether the table is known to have its fractions behind commas.
+    """
+    odd = with_comma = plainly = False
+    fits = True
+    for part in parts:
+        column = _as_arrow(part)
+        if not _is_text(column.type):
+            continue
+        cells = _trimmed(column)
+        right, nothing = _right(cells), _missing(cells) | _not_finite(cells)
+        behind = np.asarray(pc.match_substring_regex(cells, COMMA))
+        thousands = np.asarray(pc.match_substring_regex(cells, THOUSANDS))
+        odd |= not (right | nothing).all()
+        fits &= bool((behind | nothing).all())
+        with_comma |= bool((behind & ~right).any())
+        plainly |= bool((behind & ~right & ~thousands).any())
+    if not (odd and with_comma and fits):
+        return CommaStyle()
+    doubtful = not commas and not plainly
+    return CommaStyle(fractions=not doubtful, doubtful=doubtful)
+
+
+def numbers(column: Column, *, commas: bool = False, style: CommaStyle | None = None) -> Numbers:
     """Every cell as a number.
 
     Args:
         column: the cells.
         commas: whether the table is known to have its fractions behind commas.
+        style: what commas mean, where the cells are a part of a column; by default they are all of it.
     """
-    if isinstance(column, list):
-        column = pa.chunked_array(
-            [pa.array([_number_text(cell) for cell in column], pa.large_string())]
-        )
+    column = _as_arrow(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _from_text(column.combine_chunks(), commas=commas)
+    if _is_text(kind):
+        return _from_text(column, style or comma_style([column], commas=commas))
     plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     missing = np.asarray(column.is_null(nan_is_null=True))
     if not any(fits(kind) for fits in plain):
@@ -145,21 +179,41 @@ def _number_text(cell: Any) -> str | None:
     return text_of(cell)
 
 
-def _from_text(cells: pa.Array, *, commas: bool) -> Numbers:
-    cells = pc.utf8_trim_whitespace(cells).fill_null("")
-    missing = np.asarray(pc.is_in(cells, pa.array(["", *NOTHING], cells.type)))
-    not_finite = np.asarray(pc.is_in(cells, pa.array(NOT_A_NUMBER, cells.type)))
-    right = np.asarray(pc.match_substring_regex(cells, NUMBER))
-    found = doubtful = False
-    if not (right | missing | not_finite).all():
-        behind = np.asarray(pc.match_substring_regex(cells, COMMA))
-        with_comma = behind & ~right
-        if with_comma.any() and (behind | missing | not_finite).all():
-            thousands = np.asarray(pc.match_substring_regex(cells, THOUSANDS))
-            doubtful = not commas and not (with_comma & ~thousands).any()
-            found = not doubtful
-        if found:
-            cells, right = pc.replace_substring(cells, ",", "."), behind
+def _as_arrow(column: Column) -> pa.ChunkedArray:
+    """The column as Arrow, its words written out."""
+    if isinstance(column, list):
+        cells = [_number_text(cell) for cell in column]
+        return pa.chunked_array([pa.array(cells, pa.large_string())])
+    kind = column.type
+    return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.Array:
+    return pc.utf8_trim_whitespace(column.combine_chunks()).fill_null("")
+
+
+def _missing(cells: pa.Array) -> np.ndarray:
+    return np.asarray(pc.is_in(cells, pa.array(["", *NOTHING], cells.type)))
+
+
+def _not_finite(cells: pa.Array) -> np.ndarray:
+    return np.asarray(pc.is_in(cells, pa.array(NOT_A_NUMBER, cells.type)))
+
+
+def _right(cells: pa.Array) -> np.ndarray:
+    return np.asarray(pc.match_substring_regex(cells, NUMBER))
+
+
+def _from_text(column: pa.ChunkedArray, style: CommaStyle) -> Numbers:
+    cells = _trimmed(column)
+    missing, not_finite, right = _missing(cells), _not_finite(cells), _right(cells)
+    if style.fractions:
+        right = np.asarray(pc.match_substring_regex(cells, COMMA))
+        cells = pc.replace_substring(cells, ",", ".")
     values = np.full(len(cells), np.nan)
     chosen = np.flatnonzero(right)
     values[chosen] = np.asarray(cells.take(pa.array(chosen)).cast(pa.float64()))
@@ -167,6 +221,6 @@ def _from_text(cells: pa.Array, *, commas: bool) -> Numbers:
         values=values,
         missing=missing,
         wrong=~(right | missing | not_finite),
-        commas=found,
-        doubtful=doubtful,
+        commas=style.fractions,
+        doubtful=style.doubtful,
     )

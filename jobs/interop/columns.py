@@ -80,9 +80,12 @@ def unread_note(names: Sequence[str]) -> str | None:
     return f"not read: {some}{more}"
 
 
-def spelt_differently(column: str, values: Iterable[str | None]) -> list[str]:
-    """A fault for words of one column that differ by a typing error alone."""
-    counts = Counter(value for value in values if value is not None)
+def spelt_differently(column: str, values: Iterable[str | None] | Counter[str]) -> list[str]:
+    """A fault for words of one column, or their counts, that differ by a typing error alone."""
+    if isinstance(values, Counter):
+        counts = values
+    else:
+        counts = Counter(value for value in values if value is not None)
     families: dict[str, list[str]] = defaultdict(list)
     for word in counts:
         families[alike(word)].append(word)

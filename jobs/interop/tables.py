@@ -7,7 +7,7 @@ numbers or words. Faults are gathered beside the rows that can be read, so that 
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,8 +33,35 @@ TEXT_OVERHEAD = 8
 CELL = 64
 """Bytes that a cell takes at least when it is an object of Python."""
 
+PART_ROWS = 16_384
+"""Rows of a part of a table."""
+
 MOST_LISTED = 1000
 """Faults beyond this many are counted, not listed."""
+
+
+class Faults(list[str]):
+    """A list of faults that keeps the first of them, and counts all."""
+
+    def __init__(self, faults: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.total = 0
+        self.extend(faults)
+
+    def append(self, fault: str) -> None:
+        """Count a fault; keep it if it is among the first."""
+        self.total += 1
+        if len(self) < MOST_LISTED:
+            super().append(fault)
+
+    def extend(self, faults: Iterable[str]) -> None:
+        """Count several."""
+        for fault in faults:
+            self.append(fault)
+
+    def __iadd__(self, faults: Iterable[str]) -> "Faults":  # type: ignore[misc,override]
+        self.extend(faults)
+        return self
 
 
 @dataclass(kw_only=True)
@@ -80,6 +107,22 @@ class Table:
             self.notes.append(f"{name}: decimal commas")
         return found
 
+    def parts(self, names: Sequence[str]) -> Iterator["Table"]:
+        """Some columns, a part of the rows at a time; `notes` and `faults` stay with the whole."""
+        unique = list(dict.fromkeys(names))
+        if isinstance(self.columns, _ParquetColumns):
+            slices = self.columns.slices(unique)
+        else:
+            slices = (
+                {name: self.columns[name][start : start + PART_ROWS] for name in unique}
+                for start in range(0, self.num_rows, PART_ROWS)
+            )
+        start = 0
+        for columns in slices:
+            count = min(PART_ROWS, self.num_rows - start)
+            start += count
+            yield Table(where=self.where, columns=columns, num_rows=count, commas=self.commas)
+
     @property
     def note(self) -> str | None:
         """All notes in one line."""
@@ -119,11 +162,12 @@ def raise_faults(faults: Sequence[str], what: str, kind: type[TableError] = Tabl
     """Raise them all as one error, if there are any."""
     if not faults:
         return
-    noun = "fault" if len(faults) == 1 else "faults"
+    total = faults.total if isinstance(faults, Faults) else len(faults)
+    noun = "fault" if total == 1 else "faults"
     lines = [*faults[:MOST_LISTED]]
-    if len(faults) > MOST_LISTED:
-        lines.append(f"and {len(faults) - MOST_LISTED:,} more")
-    raise kind(f"{len(faults)} {noun} in {what}; nothing was written:\n  " + "\n  ".join(lines))
+    if total > MOST_LISTED:
+        lines.append(f"and {total - MOST_LISTED:,} more")
+    raise kind(f"{total} {noun} in {what}; nothing was written:\n  " + "\n  ".join(lines))
 
 
 def twins(header: Sequence[str]) -> list[str]:
@@ -255,6 +299,24 @@ class _ParquetColumns(Mapping[str, Column]):
             return self._parquet.read(columns=[plain])[plain]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise TableError(f"{self._uri}: column {name!r} is not readable: {error}") from error
+
+    def slices(self, names: Sequence[str]) -> Iterator[dict[str, Column]]:
+        """Some columns, `PART_ROWS` rows at a time."""
+        plain = [self._parquet.schema_arrow.names[self._places[name]] for name in names]
+        if not plain:
+            count = -(-self._parquet.metadata.num_rows // PART_ROWS)
+            yield from ({} for _ in range(count))
+            return
+        held: list[pa.Table] = []
+        for batch in self._parquet.iter_batches(PART_ROWS, columns=plain):
+            held.append(pa.Table.from_batches([batch]))
+            table = pa.concat_tables(held)
+            while table.num_rows >= PART_ROWS:
+                part, table = table.slice(0, PART_ROWS), table.slice(PART_ROWS)
+                yield {name: part[of] for name, of in zip(names, plain, strict=True)}
+            held = [table] if table.num_rows else []
+        if held:
+            yield {name: held[0][of] for name, of in zip(names, plain, strict=True)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -6,10 +6,12 @@ An adapter is a file with one class `Config(Preparation)`: its fields are the co
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+
+import pyarrow as pa
 
 from cluster import storage
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
@@ -19,7 +21,7 @@ from encoders.media import Source
 from encoders.spec import Word
 from fusion.tasks import Task
 from jobs.interop.encoding import decode_text
-from jobs.interop.tables import raise_faults, read_table
+from jobs.interop.tables import Faults, raise_faults, read_table
 
 _SOUNDS = (
     "3ga aac ac3 adts aif aifc aiff amr ape au awb caf dff dsf dts eac3 flac gsm m4a m4b m4r mka "
@@ -72,9 +74,17 @@ class Collected:
     name: str
     licence: str
     tasks: Mapping[str, Task]
-    rows: Sequence[Row]
+    rows: Sequence[Row] = ()
+
+    tables: Callable[[Faults], Iterator[pa.Table]] | None = None
+    """In place of `rows` where they are too many to be objects of Python: gives them as Arrow tables of some
+    thousand (`jobs.preparing.row_tables.Shape`), and adds the faults that are in them."""
+
+    profile: Sequence[str] = ()
+    """Names of the facts about speakers in `tables`; those in `rows` are found."""
+
     folds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Folds that the dataset brings itself: name -> (clip's name -> fold)."""
+    """Folds that the dataset brings itself: name -> (clip's name -> fold); of `tables` the names count."""
 
     faults: Sequence[str] = ()
     """Faults of the label table that the adapter saw; `prepare` adds its own and lists all."""

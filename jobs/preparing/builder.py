@@ -1,155 +1,126 @@
-"""From an adapter to a manifest: `affuse prepare`, and files that are scored without a dataset."""
+"""From an adapter to a manifest: `affuse prepare`, and files that are scored without a dataset.
 
-import hashlib
-import io
-import json
+Clips are rows of tables in a workplace from beginning to end (`jobs.preparing.workplace`); what follows from
+many of them (twins, groups, splits, units) is asked of the database, what follows from one is made of some
+thousand at a time.
+"""
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.console import readable
 from jobs.catalog import layout
-from jobs.catalog.manifest import manifest_files, read_folds
+from jobs.catalog.manifest import manifest_files
 from jobs.catalog.names import checked_name
 from jobs.catalog.outputs import publish_config
-from jobs.preparing import lengths, probing, units
-from jobs.preparing.adapter import Collected, Preparation
-from jobs.preparing.keys import keyed
-from jobs.preparing.packing import packed
-from jobs.preparing.rows import (
-    checked,
-    clips_of,
-    grouped,
-    manifest_table,
-    measure,
-    profile_fields,
-    sources_of,
-)
-from jobs.preparing.splitting import Folds, cut_folds, cut_splits, publish_folds
+from jobs.preparing import probing, units
+from jobs.preparing.adapter import Preparation
+from jobs.preparing.clips import make_clips
+from jobs.preparing.packing import pack
+from jobs.preparing.publishing import facts_of, publish_parts, write_manifest
+from jobs.preparing.row_tables import of_part
+from jobs.preparing.splitting import cut_folds, cut_splits, publish_folds, same_folds, split_column
+from jobs.preparing.staging import sources_of, stage
 from jobs.preparing.summary import show_summary
+from jobs.preparing.workplace import Workplace, workplace
 
-UNITS_PER_FILE = 2048
+BEFORE = pa.schema(
+    [
+        ("n", pa.int64()),
+        ("clip_id", pa.int64()),
+        ("unit", pa.string()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+    ]
+)
 
 
 def build(config: Preparation) -> None:
     """Collect, check, probe, split, cut into units, publish under the config's root."""
+    with workplace() as place:
+        _build(config, place)
+
+
+def _build(config: Preparation, place: Workplace) -> None:
     root = storage.absolute(config.root)
-    collected, grouping = grouped(_part(config.collect(), config.part), config)
+    collected = of_part(config.collect(), config.part)
     for note in collected.notes:
         print(readable(note))
     for name in (*collected.tasks, *collected.folds):
         checked_name(name, "the task or fold")
-    rows = checked(collected)
-    before = _before(root)
-    stamps = probing.stamps_of((source.uri for source in sources_of(rows)), config.workers)
+    shape, grouping = stage(place, collected, config)
+    facts_before, config_before = _before(root, place)
+    stamps = probing.stamps_of((source.uri for source in sources_of(place)), config.workers)
     if config.pack:
-        rows = packed(rows, stamps, root, config.shard_mb)
-        collected = replace(collected, rows=rows)
-        stamps |= probing.stamps_of((s.uri for s in sources_of(rows)), config.workers)
-    sources = sources_of(rows)
+        pack(place, stamps, root, config.shard_mb)
+        stamps |= probing.stamps_of((source.uri for source in sources_of(place)), config.workers)
     known = probing.read_probes(root)
-    probes = probing.probe_all(sources, stamps, known, config.workers, root)
+    probes = probing.probe_all(sources_of(place), stamps, known, config.workers, root)
     probing.gather_probes(probes, known, root)
-    clips = clips_of(collected, stamps, probes, config.max_clip_s)
-    clips = cut_splits(clips, config, grouping, before.config, before.splits)
-    clips = units.cut(
-        clips, before.units.values(), most_clips=config.unit_clips, most_s=config.unit_s
-    )
-    clips = keyed(clips, stamps)
-    folds = cut_folds(clips, collected, config, grouping, root)
-    table = manifest_table(clips, collected)
-    facts = _facts(table, collected, config)
-    show_summary(clips, collected, probes, grouping)
-    for note in lengths.notes(measure(collected, stamps, probes), config.max_clip_s):
+    notes = make_clips(place, shape, stamps, probes, config.max_clip_s)
+    cut_splits(place, config, grouping, config_before)
+    units.cut(place, most_clips=config.unit_clips, most_s=config.unit_s)
+    plan(place)
+    folds = cut_folds(place, shape.folds, config, grouping, root)
+    manifest, parts = write_manifest(place, shape, stamps)
+    show_summary(place, collected, shape, probes, grouping)
+    for note in notes:
         print(readable(note))
-    if facts == before.facts and all(_same_folds(root, *pair) for pair in folds.items()):
-        print(f"nothing to do: {root} holds these {len(clips):,} clips already")
+    source = str(getattr(config, "source", ""))
+    facts = facts_of(collected.name, collected.licence, manifest, shape, source)
+    if facts == facts_before and same_folds(place, root, folds):
+        count = place.one("select count(*) from planned")
+        print(f"nothing to do: {root} holds these {count:,} clips already")
         return
-    _publish(root, table, folds, facts, config)
+    _publish(place, config, facts, parts, folds)
 
 
-def _part(collected: Collected, part: str) -> Collected:
-    if not part:
-        return collected
-    rows = [replace(row, split=None) for row in collected.rows if row.split == part]
-    return replace(collected, rows=rows)
+def plan(place: Workplace) -> None:
+    """Make `planned`: the clips with their units and final splits; its column `place` is their order."""
+    split, dealt = split_column(place)
+    place.run(
+        f"""
+        create view planned as
+        select clips.* exclude (split), {split} as split, placed.place, placed.unit
+        from clips join placed using (seq) {dealt}
+        """
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Before:
-    """Results of an earlier run at this root."""
-
-    facts: Mapping[str, Any]
-    config: Mapping[str, Any]
-    units: Mapping[str, Sequence[int]]
-    splits: Mapping[str, str]
-    """Group -> split."""
-
-
-def _before(root: str) -> _Before:
+def _before(root: str, place: Workplace) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Facts and config of an earlier run at this root; its clips go into `before`."""
+    place.add("before", BEFORE.empty_table())
     uri = layout.dataset_uri(root)
     if not storage.exists(uri):
-        return _Before(facts={}, config={}, units={}, splits={})
+        return {}, {}
     facts = storage.read_json(uri)
     config = storage.read_json(layout.manifest_uri(root, facts["manifest"], layout.CONFIG))
-    members: dict[str, list[int]] = {}
-    splits: dict[str, str] = {}
+    count = 0
     for file in manifest_files(root):
-        table = storage.read_table(file, ["clip_id", "unit", "group", "split"])
-        for row in table.to_pylist():
-            members.setdefault(row["unit"], []).append(row["clip_id"])
-            if row["split"] is not None:
-                splits[row["group"]] = row["split"]
-    return _Before(facts=facts, config=config, units=members, splits=splits)
-
-
-def _facts(table: pa.Table, collected: Collected, config: Preparation) -> dict[str, Any]:
-    """The content of dataset.json; the manifest's hash is over all rows."""
-    digest = hashlib.sha256()
-    for row in table.to_pylist():
-        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return {
-        "name": collected.name,
-        "licence": collected.licence,
-        "manifest": digest.hexdigest()[:12],
-        "tasks": {name: task.to_json() for name, task in collected.tasks.items()},
-        "profile": profile_fields(collected),
-        "source": str(getattr(config, "source", "")),
-    }
-
-
-def _same_folds(root: str, name: str, fold_of: Mapping[int, int]) -> bool:
-    uri = layout.folds_uri(root, name)
-    return storage.exists(uri) and read_folds(root, name) == dict(fold_of)
+        for piece in storage.table_pieces(file, columns=BEFORE.names[1:]):
+            numbers = pa.array(range(count, count + piece.num_rows), pa.int64())
+            place.add("before", piece.append_column("n", numbers))
+            count += piece.num_rows
+    return facts, config
 
 
 def _publish(
-    root: str, table: pa.Table, folds: Folds, facts: Mapping[str, Any], config: Preparation
+    place: Workplace,
+    config: Preparation,
+    facts: Mapping[str, Any],
+    parts: Sequence[str],
+    folds: Sequence[str],
 ) -> None:
-    """Write everything, and dataset.json last: it names the manifest that holds."""
+    """Publish everything, and dataset.json last: it names the manifest that holds."""
+    root = storage.absolute(config.root)
     folder = layout.manifest_uri(root, facts["manifest"])
-    groups = _unit_slices(table)
-    for number, first in enumerate(range(0, len(groups), UNITS_PER_FILE)):
-        buffer = io.BytesIO()
-        with pq.ParquetWriter(
-            buffer, table.schema, **storage.parquet_options(table.schema)
-        ) as writer:
-            for start, length in groups[first : first + UNITS_PER_FILE]:
-                writer.write_table(table.slice(start, length), row_group_size=length)
-        storage.publish_bytes(buffer.getvalue(), storage.join(folder, f"part-{number:05d}.parquet"))
+    publish_parts(parts, folder)
     name = type(config).__module__.rsplit(".", 1)[-1]
     publish_config(config, folder, dataset=name)
-    publish_folds(root, folds, facts["manifest"], config.seed)
+    publish_folds(place, root, folds, footer={"manifest": facts["manifest"], "seed": config.seed})
     storage.publish_json(facts, layout.dataset_uri(root))
-    print(f"wrote {folder}: {table.num_rows:,} clips in {len(groups):,} units")
-
-
-def _unit_slices(table: pa.Table) -> list[tuple[int, int]]:
-    starts: dict[str, list[int]] = {}
-    for row, unit in enumerate(table["unit"].to_pylist()):
-        starts.setdefault(unit, []).append(row)
-    return [(rows[0], len(rows)) for rows in starts.values()]
+    clips, cut = place.run("select count(*), count(distinct unit) from placed")[0]
+    print(f"wrote {folder}: {clips:,} clips in {cut:,} units")

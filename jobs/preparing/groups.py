@@ -4,12 +4,12 @@ A clip's group is its `group`, else its `speaker`, else its `dialogue`, else the
 others (segments of one film show the same people in the same room), else the clip itself.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from encoders.media import Source
-from jobs.preparing.adapter import Row
+import pyarrow as pa
+
+from jobs.preparing.workplace import Workplace, quoted
 
 NAMED = ("group", "speaker", "dialogue")
 """Columns that name the group of a row, in this order."""
@@ -48,32 +48,82 @@ class Grouping:
         )
 
 
-def group_rows(rows: Sequence[Row], source: str = "") -> tuple[list[Row], Grouping]:
-    """The rows with their groups, and where the groups come from.
+def group_rows(place: Workplace, source: str = "") -> Grouping:
+    """Fill `grouped` (seq, grp) with the group of each of `rows`, and say where the groups come from.
 
     Args:
-        rows: as an adapter collected them.
+        place: with `rows`.
         source: folder of the media; a file below it is named by its path from there.
     """
-    shared = _shared_files(rows, source)
-    basis_of: dict[str, str] = {}
-    grouped = []
-    for index, row in enumerate(rows):
-        basis = next((each for each in NAMED if getattr(row, each)), None)
-        group = getattr(row, basis) if basis else shared.get(index)
-        basis = basis or ("file" if group else "clip")
-        group = group or row.name
-        basis_of.setdefault(group, basis)
-        grouped.append(replace(row, group=group))
-    return grouped, Grouping(groups=Counter(basis_of.values()), clips=len(rows))
+    _shared_files(place, source)
+    named = ", ".join(f"""nullif("{column}", '')""" for column in NAMED)
+    first = " ".join(f"""when "{column}" <> '' then '{column}'""" for column in NAMED)
+    place.run(
+        f"""
+        create table grouped as
+        select seq, coalesce({named}, file, name) as grp,
+            case {first} when file is not null then 'file' else 'clip' end as basis
+        from rows left join shared using (seq) order by seq
+        """
+    )
+    counts = place.run(
+        """
+        select basis, count(*) from (
+            select arg_min(basis, seq) as basis, min(seq) as seq from grouped group by grp
+        ) group by basis order by min(seq)
+        """
+    )
+    return Grouping(groups=dict(counts), clips=place.one("select count(*) from rows"))
 
 
-def _shared_files(rows: Sequence[Row], source: str) -> dict[int, str]:
-    """Row -> the file that it shares with other rows, or of which it is a segment.
+def _shared_files(place: Workplace, source: str) -> None:
+    """Fill `shared` (seq, file): the file that a row shares with other rows, or of which it is a segment.
 
     A film and a sound recorded beside it may each be shared with other rows: whatever hangs together so is
-    one group, called by the first of its files.
+    one group, called by the first of its files. Members of one shard are files of their own.
     """
+    named = " or ".join(f""""{column}" <> ''""" for column in NAMED)
+    unnamed = place.one(
+        f"select count(*) from rows where not coalesce({named}, false) "
+        "and (video is not null or audio is not null)"
+    )
+    if not unnamed:
+        place.run("create table shared (seq bigint, file varchar)")
+        return
+    file = """case when {0}."offset" is null then {0}.uri else {0}.uri || '@' || {0}."offset" end"""
+    place.run(
+        f"""
+        create table files as
+        select *, coalesce(film, sound) as one, coalesce(sound, film) as other from (
+            select seq, start_s is not null or end_s is not null as segment,
+                {file.format("video")} as film, {file.format("audio")} as sound
+            from rows where video is not null or audio is not null)
+        """
+    )
+    place.run(
+        """
+        create table uses as select file, count(*) as n from (
+            select one as file from files
+            union all select other from files where other <> one
+        ) group by file having count(*) > 1
+        """
+    )
+    _join_files(place)
+    below = f"{source.rstrip('/')}/"
+    cut = f"substr(file, {len(below) + 1})"
+    short = f"case when starts_with(file, {quoted(below)}) then {cut} else file end"
+    place.run(
+        f"""
+        create table shared as select seq, {short if source else "file"} as file from (
+            select seq, coalesce(together.first, least(one, other)) as file
+            from files left join together on together.file = files.one
+            where segment or one in (select file from uses) or other in (select file from uses))
+        """
+    )
+
+
+def _join_files(place: Workplace) -> None:
+    """Fill `together` (file, first): files that hang together through several rows, by the first of them."""
     parent: dict[str, str] = {}
 
     def root(file: str) -> str:
@@ -82,30 +132,16 @@ def _shared_files(rows: Sequence[Row], source: str) -> dict[int, str]:
             file = parent[file]
         return file
 
-    uses: Counter[str] = Counter()
-    files_of = [_files(row) for row in rows]
-    for files in files_of:
-        uses.update(files)
-        for file in files:
-            parent.setdefault(file, file)
-        for file in files[1:]:
-            first, other = sorted((root(files[0]), root(file)))
+    pairs = """
+        select distinct one, other from files where one <> other
+            and (one in (select file from uses) or other in (select file from uses))
+    """
+    for batch in place.stream(pairs):
+        for pair in zip(batch["one"].to_pylist(), batch["other"].to_pylist(), strict=True):
+            for file in pair:
+                parent.setdefault(file, file)
+            first, other = sorted(map(root, pair))
             parent[other] = first
-    found = {}
-    for index, (row, files) in enumerate(zip(rows, files_of, strict=True)):
-        segment = row.start_s is not None or row.end_s is not None
-        if files and (segment or any(uses[file] > 1 for file in files)):
-            name = root(files[0])
-            below = f"{source.rstrip('/')}/"
-            found[index] = name.removeprefix(below) if source else name
-    return found
-
-
-def _files(row: Row) -> list[str]:
-    """The files that a row reads, each once: members of one shard are files of their own."""
-    sources: Iterable[Source] = (item for item in (row.video, row.audio) if item is not None)
-    return list(
-        dict.fromkeys(
-            item.uri if item.offset is None else f"{item.uri}@{item.offset}" for item in sources
-        )
-    )
+    columns = {"file": list(parent), "first": [root(file) for file in parent]}
+    schema = pa.schema([("file", pa.string()), ("first", pa.string())])
+    place.add("together", pa.table(columns, schema))

@@ -1,92 +1,102 @@
 """The rows of `folder`: a table of labels read strictly, every fault gathered."""
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
 from cluster.errors import ConfigError
-from cluster.settings import nearest
 from encoders.media import Source
 from fusion.tasks import Task
-from jobs.interop.arrays import SPLIT_KEYS
-from jobs.interop.cells import is_whole, name_of
+from jobs.interop.cells import (
+    Column,
+    CommaStyle,
+    comma_style,
+    name_of,
+    numbers,
+    texts,
+    words,
+)
 from jobs.interop.columns import (
-    alike,
     asked_back,
     meant,
     near_roles,
     spelt_differently,
     unread_note,
 )
-from jobs.interop.tables import Table
-from jobs.preparing.adapter import Label, Row, is_media, media
+from jobs.interop.tables import Faults, Table
+from jobs.preparing.adapter import is_media, media
+from jobs.preparing.label_parts import (
+    COLUMNS,
+    NUMBERS,
+    PEOPLE,
+    LabelOptions,
+    PartRows,
+    given_classes,
+    parts_of,
+)
+from jobs.preparing.row_tables import Shape
 
 File = tuple[str, Source]
 """Name below the source (or inside its shard), and where the bytes lie."""
 
-PEOPLE = ("dialogue", "group", "speaker")
-NUMBERS = ("end_s", "fold", "start_s", "turn")
-COLUMNS = ("name", "video", "audio", "text", *NUMBERS, *PEOPLE, "split")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelOptions:
-    """Options of the table; the fields are those of `jobs.datasets.folder.Config`."""
-
-    columns: Mapping[str, str]
-    tasks: Mapping[str, str]
-    classes: Mapping[str, str]
-    ranges: Mapping[str, str]
-    profile: tuple[str, ...]
-    as_is: tuple[str, ...]
-
 
 class Reading:
-    """One pass over the table, gathering rows and every fault."""
+    """A table of clips, looked through once for what all rows decide, then read a part at a time."""
 
     def __init__(
         self, options: LabelOptions, table: Table, source: str, files: Sequence[File]
     ) -> None:
-        self.faults = list(table.faults)
-        self.rows: list[Row] = []
-        self.folds: dict[str, int] = {}
+        self.faults = Faults(table.faults)
         self.tasks: dict[str, Task] = {}
         self.notes: list[str] = []
-        self._options, self._table, self._source = options, table, source
+        self.folds: tuple[str, ...] = ()
+        self.options, self._table, self._source = options, table, source
         self._files = _by_key(files)
-        if self._columns_are_there():
-            self._names = self._read_names()
+        self._styles: dict[str, CommaStyle] = {}
+        self._readable = self._columns_are_there()
+        if self._readable:
+            self._say_how_clips_are_named()
             self._ask_for_media()
-            self._words = {role: self._read_words(role) for role in (*PEOPLE, "split")}
-            self._numbers = {role: self._read_numbers(role) for role in NUMBERS}
-            self._labels = {task: self._read_task(task) for task in options.tasks}
-            self._read_rows()
+            self._look_through()
         self.notes += filter(None, [table.note])
+
+    def tables(self, faults: Faults) -> Iterator[pa.Table]:
+        """The rows, some thousand at a time; those without a name are faults, as all is that is not right."""
+        shape = Shape(
+            tasks=self.tasks, profile=tuple(sorted(self.options.profile)), folds=self.folds
+        )
+        columns = [
+            *filter(None, map(self.column, COLUMNS)),
+            *self.options.tasks,
+            *self.options.profile,
+        ]
+        start = 0
+        for part in self._table.parts(columns) if self._readable else ():
+            rows = PartRows(self, part, start, faults)
+            start += part.num_rows
+            yield rows.table(shape)
 
     # ---- columns
 
-    def _column(self, role: str) -> str | None:
+    def column(self, role: str) -> str | None:
         """The column that has a role, if there is one."""
-        name = self._options.columns.get(role, role)
+        name = self.options.columns.get(role, role)
         return name if name in self._table.columns else None
 
     def _columns_are_there(self) -> bool:
         """Whether the rows can be read; absent columns and probable typing errors are listed all at once."""
-        options, header = self._options, list(self._table.columns)
+        options, header = self.options, list(self._table.columns)
         wanted = dict.fromkeys([*options.columns.values(), *options.tasks, *options.profile])
         absent = [name for name in [*wanted, *options.as_is] if name not in header]
         self.faults += [f"no column {name!r}; {meant(name, header)}" for name in absent]
-        used = {*wanted, *filter(None, map(self._column, COLUMNS))}
+        used = {*wanted, *filter(None, map(self.column, COLUMNS))}
         unread = [name for name in header if name not in used]
         self.notes += filter(None, [unread_note(unread)])
-        named = any(self._column(role) for role in ("name", "video", "audio"))
+        named = any(self.column(role) for role in ("name", "video", "audio"))
         free = [
-            role for role in COLUMNS if self._column(role) is None and role not in options.columns
+            role for role in COLUMNS if self.column(role) is None and role not in options.columns
         ]
         near = near_roles([name for name in unread if name not in options.as_is], free)
         for_name = near.pop("name", [])
@@ -101,159 +111,119 @@ class Reading:
 
     def _ask_for_media(self) -> None:
         """Ask back columns that hold media files, where none has that role and names find no file."""
-        named = self._column("video") or self._column("audio")
-        if named or all(name in self._files for name in self._names if name is not None):
+        named = self.column("video") or self.column("audio")
+        if named or not self._lacks_files():
             return
         for column in self._unread:
-            cells = [cell for cell in self._table.texts(column) if cell is not None]
-            if cells and all(map(is_media, cells)):
-                sound = all("video" not in media(cell) for cell in cells)
-                self.faults += asked_back({"audio" if sound else "video": [column]})
+            kinds = set()
+            for part in self._parts(column):
+                cells = [cell for cell in texts(part) if cell is not None]
+                kinds |= {_kind_of(cell) for cell in cells}
+                if None in kinds:
+                    break
+            if kinds and None not in kinds:
+                self.faults += asked_back({"audio" if kinds == {"audio"} else "video": [column]})
 
-    def _cells(self, role: str) -> list[str | None]:
-        column = self._column(role)
-        return self._table.texts(column) if column else [None] * self._table.num_rows
+    def _lacks_files(self) -> bool:
+        """Whether some name finds no file."""
+        column = self.column("name")
+        assert column is not None, "clips that are not named by a column are named by their files"
+        names = (name_of(cell) for part in self._parts(column) for cell in texts(part))
+        return any(name is not None and name not in self._files for name in names)
 
-    def _read_names(self) -> list[str | None]:
-        """The clips' names; where no column says so, the file's stem and where the segment begins."""
-        if self._column("name"):
-            return [name_of(cell) for cell in self._cells("name")]
-        self.notes.append("clips are named by their files, segments also by their start")
-        names = []
-        cells = zip(*map(self._cells, ("video", "audio", "start_s")), strict=True)
-        for video, audio, start in cells:
-            path = (video or audio or "").replace("\\", "/")
-            stem = name_of(PurePosixPath(path).stem)
-            names.append(f"{stem}@{start}" if stem and start else stem)
-        return names
+    def _say_how_clips_are_named(self) -> None:
+        if not self.column("name"):
+            self.notes.append("clips are named by their files, segments also by their start")
 
-    def _read_words(self, role: str) -> list[str | None]:
-        column = self._column(role)
-        if column is None:
-            return [None] * self._table.num_rows
-        words = self._table.words(column)
-        if role in PEOPLE and column not in self._options.as_is:
-            self.faults += spelt_differently(column, words)
-        return words
+    def _parts(self, name: str) -> Iterator[Column]:
+        """One column, a part at a time."""
+        for part in self._table.parts([name]):
+            yield part.columns[name]
 
-    def _read_numbers(self, role: str) -> list[float | None]:
-        column = self._column(role)
-        if column is None:
-            return [None] * self._table.num_rows
-        return self._finite(column, role, whole=role in ("turn", "fold"))
+    # ---- what all rows decide
 
-    def _finite(self, column: str, role: str, *, whole: bool = False) -> list[float | None]:
-        """A column of numbers; everything else that stands there is a fault."""
-        found = self._table.numbers(column)
-        wrong = ~found.missing & ~np.isfinite(found.values)
-        if whole:
-            wrong |= ~found.missing & ~is_whole(found.values)
-        expected = (
-            f"expected a {'whole number' if whole else 'number'}, or nothing where none is known"
-        )
-        if found.doubtful:
-            expected += "; write thousands without commas, or fractions behind points"
-        cells = self._table.texts(column) if wrong.any() else []
-        for index in np.flatnonzero(wrong).tolist():
-            self.faults.append(f"{self._where(index)}: {role} {cells[index]!r}; {expected}")
-        nothing = wrong | found.missing
-        return [None if no else float(v) for v, no in zip(found.values, nothing, strict=True)]
+    def _look_through(self) -> None:
+        """Words that are spelt differently, classes, and what commas mean; a column after another."""
+        for role in (*PEOPLE, "split"):
+            if column := self.column(role):
+                found = self._count_words(column)
+                if role in PEOPLE and column not in self.options.as_is:
+                    self.faults += spelt_differently(column, found)
+        for role in NUMBERS:
+            if column := self.column(role):
+                self._find_style(column)
+        if (column := self.column("fold")) and self._is_known(column):
+            self.folds = ("table",)
+        for name, kind in self.options.tasks.items():
+            self.tasks[name] = self._task(name, kind)
+        for name in self.options.profile:
+            self._count_words(name)
 
-    # ---- labels
+    def _count_words(self, column: str, keep: Sequence[str] = ()) -> Counter[str]:
+        """The words of a column; cells such as NaN are none, which is noted."""
+        found: Counter[str] = Counter()
+        nothing = 0
+        for part in self._parts(column):
+            cells, none = words(part, keep)
+            found.update(cell for cell in cells if cell is not None)
+            nothing += none
+        if nothing:
+            self._table.notes.append(f"{column}: {nothing} cells such as NaN or NA say nothing")
+        return found
 
-    def _read_task(self, name: str) -> list[Label]:
-        """The labels of a task; the task itself goes into `tasks`."""
-        options, kind = self._options, self._options.tasks[name]
+    def style(self, column: str) -> CommaStyle:
+        """What commas mean in a column of numbers."""
+        return self._styles[column]
+
+    def _find_style(self, column: str) -> None:
+        style = comma_style(self._parts(column), commas=self._table.commas)
+        if style.fractions:
+            self._table.notes.append(f"{column}: decimal commas")
+        self._styles[column] = style
+
+    def _is_known(self, column: str) -> bool:
+        style = self._styles[column]
+        return any(not numbers(part, style=style).missing.all() for part in self._parts(column))
+
+    def _task(self, name: str, kind: str) -> Task:
+        options = self.options
         if kind == "regression":
+            self._find_style(name)
             bounds = options.ranges.get(name)
-            self.tasks[name] = Task(
-                kind="regression", range=None if bounds is None else _bounds(name, bounds)
-            )
-            numbers: list[Label] = list(self._finite(name, name))
-            return numbers
-        given = tuple(filter(None, map(str.strip, options.classes.get(name, "").split(","))))
-        words = self._table.words(name, keep=given)
-        parts = [None if word is None else _parts(word) for word in words]
-        if kind == "classification":
-            parts = [None if word is None else [word] for word in words]
-        found = [part for cell in parts for part in cell or ()]
+            return Task(kind="regression", range=None if bounds is None else _bounds(name, bounds))
+        given = given_classes(options, name)
+        found = self._count_words(name, given)
+        if kind == "multilabel":
+            found = _counted_parts(found)
         if not given and name not in options.as_is:
             self.faults += spelt_differently(name, found)
-        classes = given or tuple(sorted(set(found)))
+        classes = given or tuple(sorted(found))
         if kind == "classification":
-            self.tasks[name] = Task(kind="classification", classes=classes)
-            return list(words)
-        self.tasks[name] = Task(kind="multilabel", classes=classes)
-        for index, cell in enumerate(parts):
-            self.faults += [
-                f"{self._where(index)}: {name} {part!r}; {nearest(part, list(classes))}"
-                for part in cell or ()
-                if part not in classes
-            ]
-        return [
-            None if cell is None else [float(each in cell) for each in classes] for cell in parts
-        ]
-
-    # ---- rows
-
-    def _where(self, index: int) -> str:
-        name = self._names[index]
-        return f"row {index + 1}" + (f" ({name})" if name else "")
-
-    def _read_rows(self) -> None:
-        profiles = {name: self._table.words(name) for name in self._options.profile}
-        texts, *media_cells = map(self._cells, ("text", "video", "audio"))
-        for index, name in enumerate(self._names):
-            where = self._where(index)
-            if name is None:
-                self.faults.append(f"{where}: has no name")
-                continue
-            words: dict[str, Any] = {role: cells[index] for role, cells in self._words.items()}
-            numbers: dict[str, Any] = {role: cells[index] for role, cells in self._numbers.items()}
-            split = words.pop("split")
-            if split is not None and split not in SPLIT_KEYS:
-                self.faults.append(f"{where}: split {split!r}; {_split_meant(split)}")
-            if (fold := numbers.pop("fold")) is not None:
-                self.folds[name] = int(fold)
-            self._check_times(numbers, where)
-            turn = numbers.pop("turn")
-            video, audio = (cells[index] for cells in media_cells)
-            self.rows.append(
-                Row(
-                    name=name,
-                    **self._media(name, video, audio, where),
-                    text=texts[index],
-                    turn=None if turn is None else int(turn),
-                    split=SPLIT_KEYS.get(split or ""),
-                    labels={task: labels[index] for task, labels in self._labels.items()},
-                    profile={column: cells[index] for column, cells in profiles.items()},
-                    **words,
-                    **numbers,
-                )
-            )
-
-    def _check_times(self, numbers: Mapping[str, float | None], where: str) -> None:
-        start_s, end_s = numbers["start_s"], numbers["end_s"]
-        if start_s is not None and start_s < 0:
-            self.faults.append(f"{where}: start_s {start_s:g} is below 0")
-        elif end_s is not None and end_s <= (start_s or 0.0):
-            self.faults.append(f"{where}: end_s {end_s:g} is not after start_s {start_s or 0.0:g}")
+            return Task(kind="classification", classes=classes)
+        return Task(kind="multilabel", classes=classes)
 
     # ---- media
 
-    def _media(self, name: str, video: str | None, audio: str | None, where: str) -> dict[str, Any]:
-        if self._column("video") is None and self._column("audio") is None:
+    @property
+    def names_media(self) -> bool:
+        """Whether rows have files: by columns, or because there are files that names may find."""
+        return bool(self._files or self.column("video") or self.column("audio"))
+
+    def media(
+        self, name: str, video: str | None, audio: str | None
+    ) -> tuple[dict[str, Source | None], str | None]:
+        """The files of a clip, and what is wrong with them."""
+        if self.column("video") is None and self.column("audio") is None:
             found = self._files.get(name, [])
-            if len(found) > 1:
-                self.faults.append(f"{where}: several files go by this name: {_names(found)}")
+            fault = f"several files go by this name: {_names(found)}" if len(found) > 1 else None
             if not found and not self._files:
-                return {}  # a folder without media: a corpus of texts
-            return media(*found[0]) if found else media(self._below(name))
+                return {}, None  # a folder without media: a corpus of texts
+            return media(*found[0]) if found else media(self._below(name)), fault
         film = None if video is None else self._source_of(video)
         sound = None if audio is None else self._source_of(audio)
-        if sound is None and self._column("audio") is None:
+        if sound is None and self.column("audio") is None:
             sound = film  # the film's own sound
-        return {"video": film, "audio": sound}
+        return {"video": film, "audio": sound}, None
 
     def _source_of(self, path: str) -> Source:
         """A file by its path; below the source also where its name is spelt in the other normal form."""
@@ -268,6 +238,15 @@ class Reading:
         return f"{self._source.rstrip('/')}/{path.strip('/')}"
 
 
+def _counted_parts(found: Counter[str]) -> Counter[str]:
+    """The labels in cells that hold several."""
+    counts: Counter[str] = Counter()
+    for cell, count in found.items():
+        for part in parts_of(cell):
+            counts[part] += count
+    return counts
+
+
 def _by_key(files: Sequence[File]) -> dict[str, list[File]]:
     """Files by path and by name, each with and without its suffix."""
     found: dict[str, list[File]] = defaultdict(list)
@@ -278,19 +257,17 @@ def _by_key(files: Sequence[File]) -> dict[str, list[File]]:
     return found
 
 
-def _split_meant(split: str) -> str:
-    same = [known for known in SPLIT_KEYS if alike(known) == alike(split)]
-    return f"did you mean {same[0]!r}?" if same else nearest(split, list(SPLIT_KEYS))
+def _kind_of(cell: str) -> str | None:
+    """Whether a cell names a sound or a film; None: neither."""
+    if not is_media(cell):
+        return None
+    return "video" if "video" in media(cell) else "audio"
 
 
 def _names(files: Sequence[File]) -> str:
     return ", ".join(
         name if place.offset is None else f"{place.uri}::{name}" for name, place in files
     )
-
-
-def _parts(cell: str) -> list[str]:
-    return [part.strip() for part in re.split(r"[|;,]", cell) if part.strip()]
 
 
 def _bounds(task: str, text: str) -> tuple[float, float]:

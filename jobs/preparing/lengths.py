@@ -67,36 +67,57 @@ def pieces(clip: Measured, max_clip_s: float | None) -> list[Row]:
     ]
 
 
-def notes(clips: Sequence[Measured], max_clip_s: float | None) -> list[str]:
-    """Notes on lengths: segments beyond the ends of their files, and long clips that were cut."""
-    segments = [
-        clip for clip in clips if clip.row.start_s is not None or clip.row.end_s is not None
-    ]
-    beyond = [clip for clip in segments if clip.is_beyond]
-    cut = [clip for clip in segments if clip.is_cut]
-    long = [clip for clip in clips if clip.is_longer(max_clip_s)]
-    wordless = [clip for clip in long if clip.row.text is not None and clip.row.words is None]
-    found = []
-    if beyond:
-        doubt = "; are start_s and end_s in seconds?" if 2 * len(beyond) > len(segments) else ""
-        found.append(
-            f"{len(beyond):,} of {len(segments):,} segments begin beyond the end of their file and "
-            f"will have error rows: {_listed(beyond)}{doubt}"
-        )
-    if cut:
-        found.append(
-            f"{len(cut):,} of {len(segments):,} segments end beyond the end of their file and are "
-            f"shorter than the table says: {_listed(cut)}"
-        )
-    if long:
-        count = sum(len(pieces(clip, max_clip_s)) for clip in long)
-        found.append(f"{len(long):,} clips longer than {max_clip_s:g} s became {count:,} pieces")
-    if wordless:
-        found.append(
-            f"the texts of {len(wordless):,} of them have no word times: their pieces have no text; "
-            "affuse encode --transcriber NAME gives each piece the words that are heard in it"
-        )
-    return found
+class Notes:
+    """What is to be said of lengths: segments beyond the ends of their files, long clips that were cut.
+
+    Args:
+        max_clip_s: length of the pieces that longer clips are cut into [s].
+    """
+
+    def __init__(self, max_clip_s: float | None) -> None:
+        self.max_clip_s = max_clip_s
+        self._segments = self._long = self._pieces = self._wordless = 0
+        self._beyond, self._cut = _Listed(), _Listed()
+
+    def add(self, clip: Measured) -> None:
+        """Count a clip."""
+        row = clip.row
+        if row.start_s is not None or row.end_s is not None:
+            self._segments += 1
+            if clip.is_beyond:
+                self._beyond.add(clip)
+            if clip.is_cut:
+                self._cut.add(clip)
+        if clip.is_longer(self.max_clip_s):
+            self._long += 1
+            self._pieces += len(pieces(clip, self.max_clip_s))
+            self._wordless += row.text is not None and row.words is None
+
+    def lines(self) -> list[str]:
+        """All that was found."""
+        found = []
+        if self._beyond.count:
+            many = 2 * self._beyond.count > self._segments
+            doubt = "; are start_s and end_s in seconds?" if many else ""
+            found.append(
+                f"{self._beyond.count:,} of {self._segments:,} segments begin beyond the end of their file "
+                f"and will have error rows: {self._beyond}{doubt}"
+            )
+        if self._cut.count:
+            found.append(
+                f"{self._cut.count:,} of {self._segments:,} segments end beyond the end of their file and "
+                f"are shorter than the table says: {self._cut}"
+            )
+        if self._long:
+            found.append(
+                f"{self._long:,} clips longer than {self.max_clip_s:g} s became {self._pieces:,} pieces"
+            )
+        if self._wordless:
+            found.append(
+                f"the texts of {self._wordless:,} of them have no word times: their pieces have no text; "
+                "affuse encode --transcriber NAME gives each piece the words that are heard in it"
+            )
+        return found
 
 
 def _piece(row: Row, start: float, end: float, said: Sequence[Word]) -> Row:
@@ -116,11 +137,23 @@ def _piece(row: Row, start: float, end: float, said: Sequence[Word]) -> Row:
     )
 
 
-def _listed(clips: Sequence[Measured]) -> str:
-    shown = [
-        f"{clip.row.name} ({clip.row.start_s or 0.0:g} to "
-        f"{'the end' if clip.row.end_s is None else f'{clip.row.end_s:g} s'} of {clip.whole_s:.2f} s)"
-        for clip in clips[:MOST_SHOWN]
-    ]
-    more = f" and {len(clips) - MOST_SHOWN:,} more" if len(clips) > MOST_SHOWN else ""
-    return ", ".join(shown) + more
+class _Listed:
+    """Clips that are counted, the first of them by name."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._shown: list[str] = []
+
+    def add(self, clip: Measured) -> None:
+        """Count a segment."""
+        self.count += 1
+        if self.count <= MOST_SHOWN:
+            row = clip.row
+            end = "the end" if row.end_s is None else f"{row.end_s:g} s"
+            self._shown.append(
+                f"{row.name} ({row.start_s or 0.0:g} to {end} of {clip.whole_s:.2f} s)"
+            )
+
+    def __str__(self) -> str:
+        more = self.count - len(self._shown)
+        return ", ".join(self._shown) + (f" and {more:,} more" if more else "")

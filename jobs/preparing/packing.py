@@ -9,16 +9,15 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from cluster import storage
 from encoders.media import Source
 from jobs.catalog import layout
-from jobs.preparing.adapter import Row
 from jobs.preparing.probing import Stamp
+from jobs.preparing.workplace import Workplace
 
 INDEX = pa.schema(
     [
@@ -34,29 +33,32 @@ Places = dict[tuple[str, str], Source]
 """(URI, stamp) of a loose file -> where it was packed."""
 
 
-def packed(
-    rows: Sequence[Row], stamps: Mapping[str, Stamp], root: str, shard_mb: float
-) -> list[Row]:
-    """The same rows with every loose file replaced by its place in a shard.
+def pack(place: Workplace, stamps: Mapping[str, Stamp], root: str, shard_mb: float) -> None:
+    """Replace every loose file of `rows` by its place in a shard.
 
     Args:
-        rows: in the order in which they should lie in the shards.
+        place: with `rows`, in the order in which their files should lie in the shards.
         stamps: size and time of change of every source; None where there is no such file.
         root: shards go below it.
         shard_mb: a shard is closed when it holds this many megabytes.
     """
     places = _read_index(root)
-    latest = {uri: place for (uri, _), place in places.items()}
+    latest = {uri: at for (uri, _), at in places.items()}
     known = len(places)
-    todo: dict[str, str] = {}
-    for row in rows:
-        for source in (row.video, row.audio):
-            if source is None or source.offset is not None or stamps.get(source.uri) is None:
-                continue
-            if (source.uri, _text(stamps[source.uri])) not in places:
-                todo.setdefault(source.uri, row.name)
+    kinds = (
+        f"""select {kind}.uri as uri, 2 * seq + {k} as n, name from rows where {kind}."offset" is null"""
+        for k, kind in enumerate(("video", "audio"))
+    )
+    place.run(
+        f"""
+        create table loose as select uri, arg_min(name, n) as name, min(n) as n
+        from ({" union all ".join(kinds)}) where uri is not null group by uri
+        """
+    )
     batch: list[tuple[str, str, bytes]] = []
-    for uri, name in todo.items():
+    for uri, name in _loose(place):
+        if stamps.get(uri) is None or (uri, _text(stamps[uri])) in places:
+            continue
         batch.append((uri, name, storage.read_bytes(uri)))
         if sum(len(content) for _, _, content in batch) >= shard_mb * 1e6:
             _write_shard(batch, stamps, root, places)
@@ -65,16 +67,26 @@ def packed(
         _write_shard(batch, stamps, root, places)
     if len(places) > known:
         _publish_index(places, root)
+    for uri, _ in _loose(place):
+        stamp = stamps.get(uri)
+        at = latest.get(uri) if stamp is None else places.get((uri, _text(stamp)))
+        if at is not None:
+            moved = {"loose": uri, "uri": at.uri, "offset": at.offset, "size": at.size}
+            place.add("moved", pa.Table.from_pylist([moved]))
+    if place.has("moved"):
+        for kind in ("video", "audio"):
+            place.run(
+                f"""
+                update rows set {kind} = {{'uri': moved.uri, 'offset': moved."offset", 'size': moved."size"}}
+                from moved where {kind}."offset" is null and {kind}.uri = moved.loose
+                """
+            )
 
-    def place(source: Source | None) -> Source | None:
-        if source is None or source.offset is not None:
-            return source
-        stamp = stamps.get(source.uri)
-        if stamp is None:
-            return latest.get(source.uri, source)
-        return places.get((source.uri, _text(stamp)), source)
 
-    return [replace(row, video=place(row.video), audio=place(row.audio)) for row in rows]
+def _loose(place: Workplace) -> Iterator[tuple[str, str]]:
+    """Every loose file once, and the name of the first clip that names it."""
+    for batch in place.stream("select uri, name from loose order by n"):
+        yield from zip(batch["uri"].to_pylist(), batch["name"].to_pylist(), strict=True)
 
 
 def _write_shard(

@@ -1,23 +1,31 @@
 """The printed summary of `prepare`: clips and hours per split, labels per task, files with faults."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cluster.console import Table, show
 from cluster.errors import MediaError
 from cluster.tables import SPLITS
 from encoders.media import Probe
 from fusion.tasks import Task
-from jobs.preparing import probing, units
+from jobs.preparing import probing
 from jobs.preparing.adapter import Collected
 from jobs.preparing.groups import Grouping
+from jobs.preparing.row_tables import Shape
+from jobs.preparing.workplace import Workplace
 
 MOST_FAULTS_SHOWN = 5
 
+COUNTS = """
+    count(*), coalesce(sum(duration_s), 0) / 3600, count(distinct "group"), count(video), count(audio),
+    count(text), count(distinct unit)
+"""
+
 
 def show_summary(
-    clips: Sequence[units.Clip],
+    place: Workplace,
     collected: Collected,
+    shape: Shape,
     probes: Mapping[str, probing.Outcome],
     grouping: Grouping,
 ) -> None:
@@ -25,16 +33,24 @@ def show_summary(
     grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
     for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
         grid.add_column(column, justify="left" if column == "split" else "right")
-    parts = {split: [c for c in clips if c["split"] == split] for split in (*SPLITS, None)}
-    for split, part in {**parts, "all": list(clips)}.items():
-        if part and not (split is None and len(part) == len(clips)):
-            grid.add_row(split or "(none)", *_counts(part))
+    parts = {
+        row[0]: row[1:] for row in place.run(f"select split, {COUNTS} from planned group by split")
+    }
+    for split in (*SPLITS, None):
+        if split in parts and not (split is None and len(parts) == 1):
+            grid.add_row(split or "(none)", *_cells(parts[split]))
+    grid.add_row("all", *_cells(place.run(f"select {COUNTS} from planned")[0]))
     show(grid)
     print(grouping)
-    if grouping.warning and collected.tasks:
+    if grouping.warning and shape.tasks:
         print(grouping.warning)
-    for name, task in collected.tasks.items():
-        show(f"{name} ({task.kind}): {_labels(clips, name, task)}")
+    for k, (name, task) in enumerate(shape.tasks.items()):
+        show(f"{name} ({task.kind}): {_labels(place, f'label{k}', task)}")
+    show_files(probes)
+
+
+def show_files(probes: Mapping[str, probing.Outcome]) -> None:
+    """Print which kinds of files there are, and which cannot be opened."""
     kinds = Counter(_kind(probe) for probe in probes.values() if not isinstance(probe, MediaError))
     for kind, count in kinds.most_common(MOST_FAULTS_SHOWN):
         show(f"{count:,} files: {kind}")
@@ -57,24 +73,24 @@ def _kind(probe: Probe) -> str:
     return "; ".join(parts)
 
 
-def _counts(part: Sequence[units.Clip]) -> list[str]:
-    hours = sum(clip["duration_s"] or 0.0 for clip in part) / 3600
-    kinds = [sum(clip[kind] is not None for clip in part) for kind in ("video", "audio", "text")]
-    groups, cuts = (len({clip[key] for clip in part}) for key in ("group", "unit"))
-    return [f"{len(part):,}", f"{hours:.2f}", *(f"{n:,}" for n in (groups, *kinds, cuts))]
+def _cells(counts: tuple[float, ...]) -> list[str]:
+    clips, hours, *others = counts
+    return [f"{clips:,}", f"{hours:.2f}", *(f"{n:,}" for n in others)]
 
 
-def _labels(clips: Sequence[units.Clip], name: str, task: Task) -> str:
-    values = [clip["labels"].get(name) for clip in clips]
-    known = [value for value in values if value is not None]
-    missing = f"; {len(values) - len(known):,} without" if len(known) < len(values) else ""
+def _labels(place: Workplace, column: str, task: Task) -> str:
+    known, missing = place.run(f"select count({column}), count(*) - count({column}) from planned")[
+        0
+    ]
+    without = f"; {missing:,} without" if missing else ""
     if task.kind == "classification":
-        counts = Counter(known)
-        return ", ".join(f"{label} {counts[label]:,}" for label in task.classes) + missing
+        counts = dict(place.run(f"select {column}, count(*) from planned group by all"))
+        return ", ".join(f"{label} {counts.get(label, 0):,}" for label in task.classes) + without
     if task.kind == "multilabel":
-        sums = [int(sum(row[k] for row in known)) for k in range(len(task.classes))]
-        pairs = zip(task.classes, sums, strict=True)
-        return ", ".join(f"{label} {count:,}" for label, count in pairs) + missing
-    mean = sum(known) / len(known) if known else float("nan")
-    low, high = (min(known), max(known)) if known else (mean, mean)
-    return f"{len(known):,} values, {low:g} to {high:g}, mean {mean:.3g}" + missing
+        sums = (f"coalesce(sum({column}[{k + 1}]), 0)" for k in range(len(task.classes)))
+        found = place.run(f"select {', '.join(sums)} from planned")[0]
+        pairs = zip(task.classes, found, strict=True)
+        return ", ".join(f"{label} {int(count):,}" for label, count in pairs) + without
+    facts = place.run(f"select min({column}), max({column}), avg({column}) from planned")[0]
+    low, high, mean = (float("nan") if fact is None else fact for fact in facts)
+    return f"{known:,} values, {low:g} to {high:g}, mean {mean:.3g}" + without

@@ -1,11 +1,13 @@
 """Cut clips into units of work; a unit stays as it is when clips are added."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from jobs.preparing.keys import by_turn
+import pyarrow as pa
+
+from jobs.preparing.keys import turn_rank
+from jobs.preparing.workplace import BATCH_ROWS, Workplace
 
 UNKNOWN_CLIP_S = 5.0
 """Length assumed where a file could not be probed, to fill units."""
@@ -18,7 +20,7 @@ PICTURE_COST = 0.02
 LONGEST = 8
 """A dialogue of so many times the clips or seconds of a unit is still one unit; a longer one is cut."""
 
-Clip = dict[str, Any]
+Clip = Mapping[str, Any]
 
 
 def unit_id(clip_ids: Iterable[int]) -> str:
@@ -27,49 +29,127 @@ def unit_id(clip_ids: Iterable[int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cut(
-    clips: Sequence[Clip],
-    present: Iterable[Sequence[int]],
-    *,
-    most_clips: int,
-    most_s: float,
-) -> list[Clip]:
-    """Give every clip its unit, and put them in the order of their units.
+class Piece(NamedTuple):
+    """What a clip counts in a unit."""
+
+    seq: int
+    clip_id: int
+    dialogue: str | None
+    turn: int | None
+    name: str
+    media_s: float
+    shards: tuple[str | None, ...]
+    """The files that its video and audio share with many others; None for a file of its own."""
+
+
+def cut(place: Workplace, *, most_clips: int, most_s: float) -> None:
+    """Give every clip its unit and its place: fills `placed` (seq, place, unit).
 
     A unit that is there already stays while its clips are there and its dialogues whole; what is left over
     is cut anew, along the shards. No unit holds a part of a dialogue, but for dialogues that are longer than
     `LONGEST` units: these are cut between turns.
 
     Args:
-        clips: manifest rows.
-        present: the clip ids, in order, of each unit of the manifest before.
+        place: with `clips`, and `before`: clips and units of the manifest before, numbered by `n`.
         most_clips: clips a unit may hold.
         most_s: media it may hold [s]; a single longer clip, or dialogue, is a unit by itself.
     """
-    by_id = {clip["clip_id"]: clip for clip in clips}
-    turns = Counter(clip["dialogue"] for clip in clips)
-    kept: list[list[Clip]] = []
-    for ids in present:
-        members = [by_id[key] for key in ids if key in by_id]
-        if len(members) == len(ids) and _stays(members, turns):
-            kept.append(members)
-    settled = {clip["clip_id"] for members in kept for clip in members}
-    rest = [clip for clip in clips if clip["clip_id"] not in settled]
-    kept += _filled(_blocks(rest), most_clips, most_s)
-    return [
-        {**clip, "unit": unit}
-        for members in kept
-        for unit in [unit_id(clip["clip_id"] for clip in members)]
-        for clip in members
-    ]
+    _keep(place)
+    count = int(place.one("select count(*) from placed"))
+    for batch in _batches(_filled(_blocks(place), most_clips, most_s)):
+        seq = pa.array([piece.seq for _, unit in batch for piece in unit], pa.int64())
+        names = [name for name, unit in batch for _ in unit]
+        places = pa.array(range(count, count + len(seq)), pa.int64())
+        place.add("placed", pa.table({"seq": seq, "place": places, "unit": names}))
+        count += len(seq)
 
 
-def _stays(members: Sequence[Clip], turns: Mapping[str, int]) -> bool:
-    """Whether a unit holds whole dialogues, and of one shard where it holds several."""
-    inside = Counter(clip["dialogue"] for clip in members if clip["dialogue"] is not None)
-    whole = all(count == turns[name] for name, count in inside.items())
-    one = len(inside) == 1 and len(members) == sum(inside.values())
-    return whole and (one or len({_shards(clip) for clip in members}) == 1)
+def _batches(units: Iterable[list[Piece]]) -> Iterator[list[tuple[str, list[Piece]]]]:
+    """The units with their ids, some thousand clips at a time."""
+    batch: list[tuple[str, list[Piece]]] = []
+    clips = 0
+    for unit in units:
+        batch.append((unit_id(piece.clip_id for piece in unit), unit))
+        clips += len(unit)
+        if clips >= BATCH_ROWS:
+            yield batch
+            batch, clips = [], 0
+    if batch:
+        yield batch
+
+
+SHARD = """case when {0}."offset" is not null then {0}.uri end"""
+
+
+def _keep(place: Workplace) -> None:
+    """Fill `placed` with the units that stay: of clips that are there, whole dialogues, of one shard."""
+    place.run(
+        f"""
+        create table placed as
+        with member as (
+            select n, unit, clip_id, clips.seq, dialogue,
+                row({SHARD.format("video")}, {SHARD.format("audio")}) as shards
+            from before left join clips using (clip_id)
+        ), of_dialogue as (
+            select unit, dialogue, count(*) as here from member where dialogue is not null group by all
+        ), dialogues as (
+            select dialogue, count(*) as turns from clips where dialogue is not null group by all
+        ), whole as (
+            select unit, bool_and(here = turns) as ok, count(*) as talks, sum(here) as said
+            from of_dialogue join dialogues using (dialogue) group by unit
+        ), of_unit as (
+            select unit, count(*) as clips, count(seq) as found, min(n) as first,
+                count(distinct shards) as shards
+            from member group by unit
+        ), kept as (
+            select unit, first from of_unit left join whole using (unit)
+            where clips = found and coalesce(ok, true) and (shards = 1 or (talks = 1 and said = clips))
+        )
+        select seq, row_number() over (order by first, n) - 1 as place, unit
+        from member join kept using (unit) order by place
+        """
+    )
+
+
+def _blocks(place: Workplace) -> Iterator[list[Piece]]:
+    """Blocks that are never cut (dialogues, single clips): shard by shard, and in each by offset.
+
+    Loose files come as they are given, the clips of a dialogue with the first of them.
+    """
+    inside = " ".join(
+        f"""when {kind}."offset" is not null then row({kind}.uri, {kind}."offset", seq)"""
+        for kind in ("video", "audio")
+    )
+    place.run(
+        f"""
+        create table rest as
+        select seq, clip_id, dialogue, turn, name, {SHARD.format("video")} as video_shard,
+            {SHARD.format("audio")} as audio_shard,
+            case when video is null and audio is null then 0.0
+                when coalesce(duration_s, 0.0) = 0.0 then {UNKNOWN_CLIP_S} else duration_s end as media_s,
+            case {inside} else row('', 0, seq) end as lies
+        from clips anti join placed using (seq)
+        """
+    )
+    block: list[Piece] = []
+    for batch in place.stream(
+        """
+        with talks as (
+            select dialogue, min(lies) as first from rest where dialogue is not null group by dialogue
+        )
+        select seq, clip_id, dialogue, turn, name, media_s, video_shard, audio_shard
+        from rest left join talks using (dialogue) order by coalesce(first, lies), lies
+        """
+    ):
+        columns = [batch[name].to_pylist() for name in batch.column_names]
+        for seq, clip_id, dialogue, turn, name, length_s, *shards in zip(*columns, strict=True):
+            piece = Piece(seq, clip_id, dialogue, turn, name, length_s, tuple(shards))
+            if block and (piece.dialogue is None or piece.dialogue != block[-1].dialogue):
+                yield block
+                block = []
+            block.append(piece)
+    if block:
+        yield block
 
 
 def media_s(clip: Clip) -> float:
@@ -87,59 +167,24 @@ def cost(clip: Clip, pixels: int) -> float:
     return round(BASE_COST_S + sound + picture, 6)
 
 
-def parted(
-    sizes: Mapping[str, int], shares: Sequence[float], seed: int, fixed: Mapping[str, int]
-) -> dict[str, int]:
-    """Deal groups out to parts so that each gets its share of the clips.
-
-    The largest groups first, equal ones in an order drawn from the seed, each to the part that lacks most;
-    the last ones to parts that would stay empty.
-
-    Args:
-        sizes: group -> number of its clips.
-        shares: of each part; they sum to 1.
-        seed: of the order.
-        fixed: groups that have their part already.
-    """
-    total = sum(sizes.values())
-    part_of = {group: part for group, part in fixed.items() if group in sizes}
-    lacks = [share * total for share in shares]
-    for group, part in part_of.items():
-        lacks[part] -= sizes[group]
-    rest = [group for group in sizes if group not in part_of]
-    for index, group in enumerate(sorted(rest, key=lambda g: (-sizes[g], _draw(seed, g)))):
-        left = len(rest) - index
-        choices: Sequence[int] = range(len(shares))
-        if left <= len(shares):
-            empty = set(choices) - set(part_of.values())
-            wanting = [part for part in empty if shares[part] > 0]
-            choices = wanting if left <= len(wanting) else choices
-        part = max(choices, key=lambda k: lacks[k])
-        part_of[group] = part
-        lacks[part] -= sizes[group]
-    return part_of
-
-
-def _draw(seed: int, group: str) -> str:
-    return hashlib.sha256(f"{seed}/{group}".encode()).hexdigest()
-
-
 def _filled(
-    blocks: Iterable[Sequence[Clip]], most_clips: int, most_s: float
-) -> Iterator[list[Clip]]:
+    blocks: Iterable[Sequence[Piece]], most_clips: int, most_s: float
+) -> Iterator[list[Piece]]:
     """Units of whole blocks; a block that is too long even by itself is cut between its clips."""
-    unit: list[Clip] = []
-    length_s, border = 0.0, None
+    unit: list[Piece] = []
+    length_s = 0.0
+    border: set[tuple[str | None, ...]] | None = None
     for block in blocks:
-        block_s = sum(map(media_s, block))
+        block_s = sum(piece.media_s for piece in block)
         too_long = len(block) > LONGEST * most_clips or block_s > LONGEST * most_s
         if len(block) > 1 and too_long:
             if unit:
                 yield unit
             unit, length_s, border = [], 0.0, None
-            yield from _filled(([clip] for clip in by_turn(block)), most_clips, most_s)
+            turns = sorted(block, key=lambda piece: turn_rank(piece.turn, piece.name))
+            yield from _filled(([piece] for piece in turns), most_clips, most_s)
             continue
-        here = {_shards(clip) for clip in block}
+        here = {piece.shards for piece in block}
         full = len(unit) + len(block) > most_clips or length_s + block_s > most_s
         if unit and (full or here != border or len(here) > 1):
             yield unit
@@ -149,33 +194,3 @@ def _filled(
         length_s += block_s
     if unit:
         yield unit
-
-
-def _blocks(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """Blocks that are never cut (dialogues, single clips): shard by shard, and in each by offset.
-
-    Loose files come as they are given, the clips of a dialogue with the first of them.
-    """
-    blocks: dict[object, list[tuple[tuple[str, int, int], Clip]]] = {}
-    for index, clip in enumerate(clips):
-        block = blocks.setdefault(index if clip["dialogue"] is None else clip["dialogue"], [])
-        block.append(((*_place(clip), index), clip))
-    for block in blocks.values():
-        block.sort(key=lambda item: item[0])
-    in_order = sorted(blocks.values(), key=lambda block: block[0][0])
-    return [[clip for _, clip in block] for block in in_order]
-
-
-def _place(clip: Clip) -> tuple[str, int]:
-    for source in (clip["video"], clip["audio"]):
-        if source is not None and source["offset"] is not None:
-            return source["uri"], source["offset"]
-    return "", 0
-
-
-def _shards(clip: Clip) -> tuple[str | None, ...]:
-    """The files that a clip's video and audio share with many others; None for a file of its own."""
-    return tuple(
-        source["uri"] if source is not None and source["offset"] is not None else None
-        for source in (clip["video"], clip["audio"])
-    )

@@ -26,9 +26,9 @@ from jobs.catalog.compaction import compact, recall
 from jobs.catalog.features import read_features
 from jobs.catalog.layout import former_uri
 from jobs.catalog.manifest import read_manifest, read_unit, units
-from jobs.preparing.keys import by_turn, keyed
-from jobs.preparing.units import cut
+from jobs.preparing.keys import by_turn
 from jobs.stream.decode import with_context
+from tests.jobs.preparing.clip_rows import in_units
 
 READS = {"sound": ("sound",), "context": ("text", "past"), "view": ("sound", "split")}
 NAMES = [f"c{i}" for i in range(7)]
@@ -79,7 +79,7 @@ class Commit(RuleBasedStateMachine):
             for row in read_manifest(self.root, ["unit", "clip_id"]).to_pylist():
                 before.setdefault(row["unit"], []).append(row["clip_id"])
         stamps = {n: {"size": 1, "mtime": str(c["sound"])} for n, c in self.clips.items()}
-        clips = keyed(cut(rows, before.values(), most_clips=3, most_s=1e9), stamps)
+        clips = in_units(rows, before.values(), stamps, most_clips=3)
         digest = hashlib.sha256(json.dumps(clips).encode()).hexdigest()[:12]
         uri = f"{self.root}/manifest/{digest}/part-0.parquet"
         self.sounds[uri] = {int(n[1:]): c["sound"] for n, c in self.clips.items()}

@@ -12,7 +12,7 @@ from cluster.settings import from_mapping
 from jobs import prepare
 from jobs.catalog import manifest
 from jobs.datasets import avamerg, cremad, iemocap, meld, mosi, ravdess
-from jobs.preparing.rows import checked
+from tests.jobs.preparing.clip_rows import checked
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 

@@ -20,7 +20,7 @@ from jobs import prepare
 from jobs.catalog import manifest
 from jobs.datasets.folder import Config
 
-EXAMPLES = 3000
+EXAMPLES = 1000
 NOTHING = {"", "NA", "N/A", "null", "None", "NULL", "#N/A", "<NA>"}
 NAN = {"nan", "NaN", "-nan"}
 FORMATS = (",", ";", "\t", "|", "jsonl", "json", "parquet")

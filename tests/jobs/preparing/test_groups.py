@@ -10,8 +10,8 @@ from encoders.media import Source
 from jobs.__main__ import run
 from jobs.catalog import manifest
 from jobs.preparing.adapter import Row
-from jobs.preparing.groups import group_rows
-from jobs.preparing.units import parted
+from jobs.preparing.splitting import deal
+from tests.jobs.preparing.clip_rows import groups_of
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ class TestWhatAGroupIs:
             Row(name="d", audio=Source("/m/g.wav")),
             Row(name="e", audio=Source("/m/h.wav")),
         ]
-        found, grouping = group_rows(rows, "/m")
-        assert [row.group for row in found] == ["ann", "f.mp4", "f.mp4", "f.mp4", "e"]
+        found, grouping = groups_of(rows, "/m")
+        assert found == ["ann", "f.mp4", "f.mp4", "f.mp4", "e"]
         assert grouping.groups == {"speaker": 1, "file": 1, "clip": 1}
 
     def test_members_of_one_shard_are_files_of_their_own(self):
         rows = [Row(name=str(k), audio=Source("/m/s.tar", 512 * k, 9)) for k in range(3)]
-        assert [row.group for row in group_rows(rows)[0]] == ["0", "1", "2"]
+        assert groups_of(rows)[0] == ["0", "1", "2"]
 
 
 class TestTooFew:
@@ -136,11 +136,12 @@ class TestDealing:
     @given(
         sizes=st.dictionaries(st.text("abcdef", min_size=1), st.integers(1, 500), min_size=3),
         shares=st.lists(st.integers(0, 95), min_size=2, max_size=3).filter(any),
-        seed=st.integers(0, 9),
     )
-    def test_every_part_that_has_a_share_gets_a_group(self, sizes, shares, seed):
+    def test_every_part_that_has_a_share_gets_a_group(self, sizes, shares):
         total = sum(shares)
-        part_of = parted(sizes, [share / total for share in shares], seed, {})
+        ordered = sorted(sizes.items(), key=lambda pair: -pair[1])
+        parts = [share / total for share in shares]
+        part_of = dict(deal(ordered, parts, [], rest=len(sizes), total=sum(sizes.values())))
         assert set(part_of) == set(sizes)
         assert {k for k, share in enumerate(shares) if share} <= set(part_of.values())
 

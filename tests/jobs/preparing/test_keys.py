@@ -18,8 +18,8 @@ from jobs.__main__ import run
 from jobs.catalog.manifest import read_manifest, read_unit
 from jobs.catalog.manifest import units as unit_refs
 from jobs.preparing import probing, units
-from jobs.preparing.keys import keyed
 from jobs.stream.decode import with_context
+from tests.jobs.preparing.clip_rows import in_units
 
 FILMS = ("f0", "f1", "f2", "f3")
 
@@ -211,7 +211,7 @@ class TestUnitsAndDialogues:
         whole = {row["clip_id"]: row["context"] for row in with_context(clips)}
         present = data.draw(st.lists(st.permutations(range(len(clips))), max_size=1))
         old = [list(ids[k : k + 3]) for ids in present for k in range(0, len(ids), 3)]
-        done = keyed(units.cut(clips, old, most_clips=most, most_s=1e9), {})
+        done = in_units(clips, old, {}, most_clips=most)
         assert sorted(row["clip_id"] for row in done) == list(range(len(clips)))
         by_unit = {}
         for row in done:
@@ -221,8 +221,8 @@ class TestUnitsAndDialogues:
         for name in {row["dialogue"] for row in clips} - {None}:
             turns = [row for row in done if row["dialogue"] == name]
             assert len(turns) > units.LONGEST * most or len({row["unit"] for row in turns}) == 1
-        again = keyed(units.cut(clips[::-1], [[r["clip_id"] for r in u] for u in by_unit.values()],
-                                most_clips=most, most_s=1e9), {})  # fmt: skip
+        present = [[row["clip_id"] for row in rows] for rows in by_unit.values()]
+        again = in_units(clips[::-1], present, {}, most_clips=most)
         keys = {row["clip_id"]: (row["unit"], row["keys"]) for row in done}
         assert {row["clip_id"]: (row["unit"], row["keys"]) for row in again} == keys
 

@@ -1,0 +1,87 @@
+"""A database on local disk in which `prepare` plans: no number of clips has to fit into memory.
+
+What goes in and out are Arrow tables of some thousand rows. Its memory is bounded; above that it sorts, joins
+and groups on disk.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+MEMORY = "800MB"
+"""Of the database; Python and the tables that go in and out come on top."""
+
+MOST_THREADS = 4
+BATCH_ROWS = 16_384
+"""Rows of a table that goes in or out, and that are text in Python at one time."""
+
+
+class Workplace:
+    """Tables by name; see `workplace`.
+
+    Args:
+        connection: to the database.
+        folder: on local disk, gone with the workplace.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+        self._connection, self.folder = connection, folder
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement, and fetch all of its few rows."""
+        return self._connection.execute(sql, list(values)).fetchall()
+
+    def one(self, sql: str, values: Sequence[object] = ()) -> Any:
+        """The single value that a query gives."""
+        return self.run(sql, values)[0][0]
+
+    def add(self, name: str, rows: pa.Table) -> None:
+        """Append rows to a table, which is made of the first ones."""
+        self._connection.register("incoming", rows)
+        try:
+            if self.has(name):
+                self._connection.execute(f"insert into {name} by name select * from incoming")
+            else:
+                self._connection.execute(f"create table {name} as select * from incoming")
+        finally:
+            self._connection.unregister("incoming")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a table."""
+        sql = "select count(*) from information_schema.tables where table_name = ?"
+        return bool(self.one(sql, [name]))
+
+    def stream(self, sql: str, *, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+        """The rows of a query, some at a time; others may be executed meanwhile."""
+        with self._connection.cursor() as cursor:
+            for batch in cursor.sql(sql).to_arrow_reader(rows):
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def workplace() -> Iterator[Workplace]:
+    """A new one, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="affuse-prepare-") as folder:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "temp_directory": os.path.join(folder, "spilled"),
+            "threads": min(MOST_THREADS, os.cpu_count() or 1),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            # Ids and hashes follow from the order of rows: never faster without it.
+            "preserve_insertion_order": True,
+        }
+        # In memory, it waits for no disk at every statement; what is too large is put on disk all the same.
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield Workplace(connection, folder)
+
+
+def quoted(text: str) -> str:
+    """Text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
