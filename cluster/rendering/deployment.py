@@ -8,6 +8,7 @@ from typing import Literal
 
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
+from cluster.session_token import SETTINGS as TOKEN_SETTINGS
 
 Target = Literal["slurm", "kuberay", "aws"]
 
@@ -35,6 +36,9 @@ NAMES: Mapping[Target, tuple[str, int]] = {
 }
 """Pattern and longest length of a cluster's or job's name; KubeRay appends to it."""
 
+MOST = 100_000
+"""Beyond it a number is a slip, and for some clusters no number."""
+
 SCHEDULED_NAME = 36
 """Longest name of a job on a schedule, of which each run gets a longer one."""
 
@@ -46,6 +50,9 @@ PROFILE = r"arn:aws[a-z-]*:iam::(\d{12}|ACCOUNT):instance-profile/[\w+=,.@/-]+"
 REGION = r"[a-z]{2}(-[a-z]+)+-\d"
 INSTANCE = r"[a-z][a-z0-9-]*\.[a-z0-9-]+"
 IMAGE = r"[A-Za-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?"
+RESERVED = frozenset({*TOKEN_SETTINGS, "RAY_ADDRESS", "head", "hosts", "status"})
+"""Variables that the files set themselves: the token above all."""
+
 SECRET_NAME = re.compile(r"secret|token|passw|credential|(api|access|private)_?key", re.IGNORECASE)
 
 
@@ -102,14 +109,14 @@ class Deployment:
     """AWS: machines that may be taken away; one that is costs the unit it works on."""
 
     def __post_init__(self) -> None:
-        if self.nodes < 1 or not 0 <= self.min_nodes <= self.nodes:
+        if not 1 <= self.nodes <= MOST or not 0 <= self.min_nodes <= self.nodes:
             raise ConfigError(
                 f"--cluster.nodes {self.nodes} --cluster.min-nodes {self.min_nodes}: expected 1 or more "
                 "machines, and at most as many that stay"
             )
         for name in ("cpus", "memory_gb", "time_limit_h"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ConfigError(f"{_flag(name)} {value}: expected more than 0")
+            if (value := getattr(self, name)) is not None and not 0 < value <= MOST:
+                raise ConfigError(f"{_flag(name)} {value}: expected more than 0, at most {MOST}")
         if self.gpus < 0:
             raise ConfigError(f"--cluster.gpus {self.gpus}: expected 0 or more")
         if self.gpu_kind is not None and not self.gpus:
@@ -151,6 +158,8 @@ def check_environment(env: Mapping[str, str]) -> None:
     for name, value in env.items():
         if not re.fullmatch(VARIABLE, name) or not value.isprintable():
             raise ConfigError(f"--env {name}: expected NAME=VALUE, a name and one line of text")
+        if name in RESERVED:
+            raise ConfigError(f"--env {name} is set by the file itself; leave it out")
         if SECRET_NAME.search(name) or redacted(value) != value:
             raise ConfigError(
                 f"--env {name} holds a secret, which would stand in the file; leave it out, and name by "

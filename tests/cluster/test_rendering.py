@@ -88,6 +88,9 @@ class TestFields:
             ({"gpus": -1}, "--cluster.gpus -1"),
             ({"gpus": 0, "gpu_kind": "L4"}, "the machines have no GPU"),
             ({"time_limit_h": 0}, "--cluster.time-limit-h 0"),
+            ({"time_limit_h": float("nan")}, "--cluster.time-limit-h nan"),
+            ({"time_limit_h": float("inf")}, "--cluster.time-limit-h inf"),
+            ({"nodes": 10**9}, "--cluster.nodes 1000000000"),
         ],
     )
     def test_numbers_that_make_no_sense_are_refused(self, fields, expected):
@@ -133,6 +136,13 @@ class TestSecrets:
     def test_a_variable_that_is_named_like_one_does_not_get_into_a_file(self, target, name):
         with pytest.raises(ConfigError, match=f"--env {name} holds a secret"):
             render(target, Deployment(), env={name: "hunter2"})
+
+    @pytest.mark.parametrize(
+        "name", ["RAY_AUTH_MODE", "RAY_ENABLE_K8S_TOKEN_AUTH", "RAY_ADDRESS", "head"]
+    )
+    def test_what_the_file_sets_itself_cannot_be_switched_off(self, target, name):
+        with pytest.raises(ConfigError, match=f"--env {name} is set by the file itself"):
+            render(target, Deployment(), env={name: "disabled"})
 
     def test_nor_does_one_inside_a_uri(self, target):
         with pytest.raises(ConfigError, match="--env URI holds a secret") as refused:
