@@ -1,12 +1,14 @@
 """A head without CPUs whose autoscaler may start three machines: encode and score, then nothing is left.
 
+The machines are those of the rendered AWS file, the commands the entry points of rendered KubeRay jobs.
 Run by test_autoscaling on a host of its own: prints the output of the commands, the most machines that were
-there, and on how many of them units were encoded.
+there, and whether all of them left.
 """
 
 import json
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -27,8 +29,10 @@ os.environ |= {
 import ray
 import toy_bundle
 import toy_corpus
+import yaml
 
 from cluster.health import health_now
+from cluster.rendering import Deployment, render
 
 COMMANDS = (
     "initialization_commands",
@@ -43,13 +47,20 @@ MOST = 3
 
 
 def autoscaler() -> dict:
+    """The file of the AWS cluster with small machines, which another provider starts here."""
+    file = yaml.safe_load(render("aws", Deployment(nodes=MOST, gpus=0, cpus=2)))
+    types = {
+        name: {**kind, "node_config": {}} for name, kind in file["available_node_types"].items()
+    }
+    types["worker"]["resources"]["object_store_memory"] = 100_000_000
+    types["head"]["max_workers"] = 0
+    kept = ("cluster_name", "upscaling_speed", "head_node_type")
     return {
-        "cluster_name": "fake",
-        "max_workers": 8,
-        "upscaling_speed": 100.0,
+        **{name: file[name] for name in kept},
+        "available_node_types": types,
+        "max_workers": 8,  # those of one command leave while those of the next come
         "idle_timeout_minutes": 0.3,  # less, and a busy machine lets go of what it has just started
         "auth": {},
-        "head_node_type": "head",
         "provider": {
             "type": "fake_multinode",
             "gcs_address": ADDRESS,
@@ -57,15 +68,6 @@ def autoscaler() -> dict:
             "disable_launch_config_check": True,
             "use_node_id_as_ip": True,
             "launch_multiple": True,
-        },
-        "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-            "worker": {
-                "resources": {"CPU": 2, "object_store_memory": 100_000_000},
-                "node_config": {},
-                "min_workers": 0,
-                "max_workers": MOST,
-            },
         },
         "file_mounts": {},
         "cluster_synced_files": [],
@@ -88,6 +90,14 @@ def start_head(folder: Path) -> subprocess.Popen:
         assert process.poll() is None, (folder / "head.log").read_text()
         time.sleep(0.2)
     return process
+
+
+def entrypoint(*words: str) -> list[str]:
+    """The words that KubeRay gives to a shell on the head, as the shell reads them."""
+    job = next(yaml.safe_load_all(render("kuberay", Deployment(), words)))
+    affuse, *read = shlex.split(job["spec"]["entrypoint"])
+    assert affuse == "affuse"
+    return read
 
 
 def machines() -> int:
@@ -114,9 +124,9 @@ def main(folder: Path, clips: int) -> None:
     ray.init(address=ADDRESS, log_to_driver=False)
     assert machines() == 0
     encode = ["encode", "--root", str(root), "--encoders", "toy_text", "toy_audio"]
-    print("encode grew to", run(*encode, "--no-tracking"), flush=True)
+    print("encode grew to", run(*entrypoint(*encode, "--no-tracking")), flush=True)
     score = ["score", "--root", str(root), "--bundle", "b", "--source", "clips"]
-    print("score grew to", run(*score), flush=True)
+    print("score grew to", run(*entrypoint(*score)), flush=True)
     deadline = time.monotonic() + 300
     while machines():
         assert time.monotonic() < deadline, "machines stay"
