@@ -250,12 +250,7 @@ def score_dataset(config: Config, bundle: Bundle) -> int:
         print("source: stored features, because every clip has them")
         score_stored(config.root, bundle, Scorer(bundle, config.root), refs, uri)
     else:
-        if bundle.linked:
-            names = " ".join(item.spec.name for item in bundle.encoders)
-            raise ConfigError(
-                "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
-                f"affuse encode --root {config.root} --encoders {names}"
-            )
+        check_unlinked(config, bundle)
         print("source: raw clips; no features are stored")
         score_clips(config, bundle, todo, uri)
     compact(uri, lambda: [*versions_of(config.root, bundle, units(config.root)).values()])
@@ -263,10 +258,21 @@ def score_dataset(config: Config, bundle: Bundle) -> int:
     return left
 
 
+def check_unlinked(config: Config, bundle: Bundle) -> None:
+    """Refuse a stream to a bundle that has to see several clips together."""
+    if bundle.linked:
+        names = " ".join(item.spec.name for item in bundle.encoders)
+        raise ConfigError(
+            "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
+            f"affuse encode --root {config.root} --encoders {names}"
+        )
+
+
 def foreseen(config: Config, bundle: Bundle) -> list[str]:
     """What is left to score would take so much; for another number of clips, all of it."""
     if from_features(config.root, bundle, config.source):
         return ["source: stored features, because every clip has them; there is no stream to plan"]
+    check_unlinked(config, bundle)
     uri = layout.scores_uri(config.root, config.name or bundle.name)
     refs, done, reads = units(config.root), published(uri), reads_of(bundle)
     if config.assume.clips is None:
@@ -275,13 +281,8 @@ def foreseen(config: Config, bundle: Bundle) -> list[str]:
         return [f"nothing to do: all clips are scored in {uri}"]
     job = stream_job(config, bundle, uri)
     tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in refs]
-    check_one_pass(
-        plan_stream(
-            models_gb(job.work),
-            planned_for(config.session, config.workers, config.assume),
-            config.workers,
-        )
-    )
+    capacity = planned_for(config.session, config.workers, config.assume)
+    check_one_pass(plan_stream(models_gb(job.work), capacity, config.workers))
     return forecast(job, tasks, config.session, config.workers, config.assume)
 
 

@@ -134,6 +134,11 @@ class TestScore:
         assert "1,000,000 clips" in text
         assert len(units(str(root))) == 10
 
+    def test_what_a_stream_would_refuse_is_not_planned(self, root, toys, capsys):
+        toys.bundle.write_bundle(root, normalise="speaker")
+        text = said(capsys, root, job="score", status=2)
+        assert "reads whole dialogues or speakers" in text
+
     def test_files_without_a_manifest_are_not_planned(self):
         with pytest.raises(ConfigError, match="plans a dataset"):
             score.Config(clips=("a.wav",), dry_run=True)
