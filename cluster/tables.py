@@ -9,10 +9,13 @@ whoever reads (so that an older or foreign file is refused by name).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import SchemaError
 
@@ -244,3 +247,73 @@ SCORES = Table(
         ]
     ),
 )
+
+Column: TypeAlias = pa.ChunkedArray | pa.Array
+"""A column of lists. Arrays of all rows' steps go in and come out; a null list is a clip that has none."""
+
+
+def vector_lists(
+    arrays: Sequence[np.ndarray | None], width: int, dtype: np.dtype[Any] | type[np.generic]
+) -> pa.Array:
+    """A column of lists of vectors.
+
+    Args:
+        arrays: of each row its steps [step width]; None is null.
+        width: of a vector.
+        dtype: of its numbers.
+    """
+    flat = _joined([None if a is None else np.reshape(a, -1) for a in arrays], dtype)
+    return _lists(arrays, pa.FixedSizeListArray.from_arrays(pa.array(flat), width))
+
+
+def scalar_lists(
+    arrays: Sequence[np.ndarray | None],
+    dtype: np.dtype[Any] | type[np.generic],
+    *,
+    nan_is_null: bool = False,
+) -> pa.Array:
+    """A column of lists of single values.
+
+    Args:
+        arrays: of each row its steps [step]; None is null.
+        dtype: of the values.
+        nan_is_null: write nan, which stands for what is not known, as null.
+    """
+    return _lists(arrays, pa.array(_joined(arrays, dtype), from_pandas=nan_is_null))
+
+
+def vectors_of(column: Column) -> np.ndarray:
+    """The vectors of all rows behind one another [step width]."""
+    width = column.type.value_type.list_size
+    return scalars_of(_flat(column)).reshape(-1, width)
+
+
+def scalars_of(column: Column) -> np.ndarray:
+    """The values of all rows behind one another [step]."""
+    return np.asarray(_flat(column).to_numpy(zero_copy_only=False))
+
+
+def lengths_of(column: Column) -> np.ndarray:
+    """Items of each row, int64 [row]; a null list has none."""
+    counts = pc.fill_null(pc.list_value_length(column), 0)
+    return np.asarray(counts.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _joined(
+    arrays: Sequence[np.ndarray | None], dtype: np.dtype[Any] | type[np.generic]
+) -> np.ndarray:
+    present = [np.asarray(array, dtype) for array in arrays if array is not None]
+    return np.concatenate(present) if present else np.zeros(0, dtype)
+
+
+def _lists(arrays: Sequence[np.ndarray | None], values: pa.Array) -> pa.Array:
+    lengths = [0 if array is None else len(array) for array in arrays]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    absent = pa.array([array is None for array in arrays], pa.bool_())
+    return pa.ListArray.from_arrays(offsets, values, mask=absent)
+
+
+def _flat(column: Column) -> pa.Array:
+    """The items of all lists behind one another."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array.flatten()

@@ -10,7 +10,7 @@ Export:  affuse features export --root R --inputs text=minilm audio=egemaps --ou
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from cluster.console import readable
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from cluster.tables import features as features_table
+from cluster.tables import scalar_lists, vector_lists
 from cluster.unit_tables import publish_unit, published
 from encoders import ENCODERS
 from jobs.catalog import layout
@@ -206,15 +207,18 @@ def width_note(modality: str, dim: int) -> str:
 def unit_rows(clips: pa.Table, rows: Mapping[str, int], ready: Ready, config: Import) -> pa.Table:
     """One row a clip of a unit, whatever the file has."""
     results = [steps_of(rows.get(name), ready, config) for name in clips["name"].to_pylist()]
-    absent = pa.array([result.status == "missing" for result in results])
-    valid = [None if len(result.steps) == 0 else [True] * len(result.steps) for result in results]
+    there = [None if result.status == "missing" else result for result in results]
+    values = [None if clip is None else clip.steps for clip in there]
+    times = [None if clip is None else clip.times for clip in there]
+    start, end = ([None if t is None else t[:, side] for t in times] for side in (0, 1))
+    valid = [None if steps is None else np.ones(len(steps), bool) for steps in values]
     return pa.table(
         {
             "clip_id": clips["clip_id"],
-            "values": lists([result.steps for result in results], absent, dim=ready.dim),
-            "step_start_s": lists([result.times[:, 0] for result in results], absent),
-            "step_end_s": lists([result.times[:, 1] for result in results], absent),
-            "valid": pa.array(valid, pa.list_(pa.bool_())),
+            "values": vector_lists(values, ready.dim, np.float32),
+            "step_start_s": scalar_lists(start, np.float32, nan_is_null=True),
+            "step_end_s": scalar_lists(end, np.float32, nan_is_null=True),
+            "valid": scalar_lists(valid, np.bool_),
             "status": pa.array([result.status for result in results], pa.string()),
             "error": pa.array([result.error for result in results], pa.string()),
         }
@@ -265,17 +269,6 @@ def step_times(index: int, ready: Ready, hop_s: float | None) -> np.ndarray:
         return np.full((steps, 2), np.nan, np.float32)
     edges = (np.arange(steps + 1) * hop_s).astype(np.float32)
     return np.stack([edges[:-1], edges[1:]], axis=1)
-
-
-def lists(arrays: Sequence[np.ndarray], absent: pa.Array, *, dim: int | None = None) -> pa.Array:
-    """A column of lists: `dim` numbers a step, or without `dim` one number (nan is null)."""
-    flat = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32)
-    offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int32)
-    if dim is None:
-        inner = pa.array(flat, from_pandas=True)
-    else:
-        inner = pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
-    return pa.ListArray.from_arrays(pa.array(offsets), inner, mask=absent)
 
 
 def descriptor(config: Import, ready: Ready, made_of: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.tables import lengths_of, scalars_of, vectors_of
 from fusion.tasks import Task
 from jobs.catalog.features import read_features, resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
@@ -79,13 +80,12 @@ def padded(
     dim = rows.schema.field("values").type.value_type.list_size
     sequences: dict[int, np.ndarray] = {}
     for batch in rows.to_batches(max_chunksize=256):
-        for row in range(batch.num_rows):
-            steps = batch["values"][row].values
-            if steps is None:
-                continue
-            array = np.asarray(steps.flatten(), np.float32).reshape(-1, dim)
-            valid = np.asarray(batch["valid"][row].values, bool)
-            sequences[batch["clip_id"][row].as_py()] = array[valid][:max_steps]
+        values, valid = vectors_of(batch["values"]), scalars_of(batch["valid"]).astype(bool)
+        ends = np.cumsum(lengths_of(batch["valid"]))
+        starts = ends - lengths_of(batch["valid"])
+        for clip, start, end in zip(batch["clip_id"].to_pylist(), starts, ends, strict=True):
+            steps = values[start:end][valid[start:end]][:max_steps]
+            sequences[clip] = steps.astype(np.float32)
     lengths = np.array([len(sequences.get(clip, ())) for clip in clip_ids], np.int64)
     out = np.zeros((len(clip_ids), max(1, int(lengths.max(initial=0))), dim), np.float32)
     for index, clip in enumerate(clip_ids):

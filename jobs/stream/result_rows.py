@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from cluster import tables
 from cluster.errors import Fault, MediaError
+from cluster.tables import scalar_lists, vector_lists
 from encoders.clip import Word
 from encoders.media import ClipSource, Decoded
 from encoders.spec import Clip, Descriptor, Encoded, Modality, Transcript
@@ -49,16 +50,20 @@ def feature_table(
     dtype = np.dtype(descriptor.spec.dtype)
     columns = {
         "clip_id": pa.array([item.clip.clip_id for item in decoded], pa.int64()),
-        "values": _steps([None if r is None else r.values for r in rows], descriptor.dim, dtype),
-        "step_start_s": _scalars([None if r is None else r.step_start_s for r in rows], np.float32),
-        "step_end_s": _scalars([None if r is None else r.step_end_s for r in rows], np.float32),
-        "valid": _scalars([None if r is None else r.valid for r in rows], np.bool_),
+        "values": vector_lists(
+            [None if r is None else r.values for r in rows], descriptor.dim, dtype
+        ),
+        "step_start_s": scalar_lists(
+            [None if r is None else r.step_start_s for r in rows], np.float32
+        ),
+        "step_end_s": scalar_lists([None if r is None else r.step_end_s for r in rows], np.float32),
+        "valid": scalar_lists([None if r is None else r.valid for r in rows], np.bool_),
         "status": pa.array([status for status, _ in states], pa.string()),
         "error": pa.array([error for _, error in states], pa.string()),
     }
     for name, width in descriptor.spec.side.items():
         side = [None if r is None else r.side[name] for r in rows]
-        columns[name] = _steps(side, width, np.dtype(np.float32))
+        columns[name] = vector_lists(side, width, np.float32)
     return tables.features(descriptor.dim, descriptor.spec.dtype).conform(
         pa.table(columns), footer={"encoder": descriptor.folder, **_versions()}
     )
@@ -213,27 +218,6 @@ def _state(
     wordless = modality == "text" and item.clip.text is not None
     said = "nothing was said" if wordless else "none given"
     return "missing", f"{Fault(f'no_{modality}')}: {said}"
-
-
-def _steps(arrays: Sequence[np.ndarray | None], width: int, dtype: np.dtype[Any]) -> pa.Array:
-    """A column of `steps x width` lists."""
-    present = [np.asarray(array, dtype).reshape(-1, width) for array in arrays if array is not None]
-    flat = np.concatenate(present) if present else np.zeros((0, width), dtype)
-    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width)
-    return _lists(arrays, inner)
-
-
-def _scalars(arrays: Sequence[np.ndarray | None], dtype: type[np.generic]) -> pa.Array:
-    """A column of lists with one value a step."""
-    present = [np.asarray(array, dtype) for array in arrays if array is not None]
-    return _lists(arrays, pa.array(np.concatenate(present) if present else np.zeros(0, dtype)))
-
-
-def _lists(arrays: Sequence[np.ndarray | None], values: pa.Array) -> pa.Array:
-    lengths = [0 if array is None else len(array) for array in arrays]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    absent = pa.array([array is None for array in arrays], pa.bool_())
-    return pa.ListArray.from_arrays(offsets, values, mask=absent)
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.errors import NotPreparedError, SchemaError
+from cluster.tables import lengths_of, scalars_of, vectors_of
 from fusion.predictor import Pool
 from jobs.catalog.features import FeatureReader
 from jobs.training.feeds import Store, pooled
@@ -204,7 +204,7 @@ class _Filling:
         print(f"{found}; they count as missing (first: clip {min(self.damaged)})")
 
     def _check_lengths(self, piece: pa.Table, rows: np.ndarray, counts: np.ndarray) -> None:
-        differ = np.flatnonzero(_lengths(piece["values"]) != counts)
+        differ = np.flatnonzero(lengths_of(piece["values"]) != counts)
         if len(differ):
             clip = int(self.clip_ids[rows[differ[0]]])
             raise SchemaError(
@@ -214,9 +214,7 @@ class _Filling:
 
 def _steps(piece: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Values [step feature] of all rows behind one another, and which steps are valid [step]."""
-    width = piece.schema.field("values").type.value_type.list_size
-    values = _flat(_flat(piece["values"])).to_numpy(zero_copy_only=False).reshape(-1, width)
-    return values, _flat(piece["valid"]).to_numpy(zero_copy_only=False).astype(bool)
+    return vectors_of(piece["values"]), scalars_of(piece["valid"]).astype(bool)
 
 
 def _rows(piece: pa.Table, clip_ids: np.ndarray) -> np.ndarray:
@@ -226,15 +224,4 @@ def _rows(piece: pa.Table, clip_ids: np.ndarray) -> np.ndarray:
 
 def _steps_of(piece: pa.Table) -> np.ndarray:
     """Number of steps of each row."""
-    return _lengths(piece["valid"])
-
-
-def _lengths(column: pa.ChunkedArray) -> np.ndarray:
-    counts = pc.fill_null(pc.list_value_length(column), 0)
-    return np.asarray(counts.to_numpy(), np.int64)
-
-
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The items of all lists behind one another; a null list has none."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return array.flatten()
+    return lengths_of(piece["valid"])
