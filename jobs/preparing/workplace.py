@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-MEMORY = "800MB"
+MEMORY = "500MB"
 """Of the database; Python and the tables that go in and out come on top."""
 
 MOST_THREADS = 4
