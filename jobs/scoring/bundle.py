@@ -9,10 +9,12 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders.spec import Descriptor
-from fusion.late.conformal import Conformal
 from jobs.catalog.features import current_rows
 from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import read_manifest
+
+COVERAGES = (0.5, 0.99)
+"""The least and the largest coverage that bundles hold thresholds for (`fusion.late.conformal`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,9 @@ class Bundle:
         """
         if coverage is None:
             return self
+        least, most = COVERAGES
+        if not least <= coverage <= most:
+            raise ConfigError(f"--coverage {coverage:g}: expected {least:g} to {most:g}")
         if "conformal" not in self.facts:
             how = (
                 "it was not fitted on anybody's labels; use a bundle of `affuse ensemble`"
@@ -79,10 +84,6 @@ class Bundle:
                 else "it was made before there were any; type affuse ensemble again"
             )
             raise ConfigError(f"--coverage {coverage:g}: {self.name} has no thresholds: {how}")
-        try:
-            Conformal.from_state(self.facts["conformal"]).allowed(coverage)
-        except ValueError as error:
-            raise ConfigError(f"--{error}") from None
         return replace(self, coverage=coverage)
 
 

@@ -141,6 +141,8 @@ SAYS_A_PLACE = re.compile(r"\b(folder|file|uri|path|bucket)s?\b", re.IGNORECASE)
 NO_PLACES = {
     "name": "of a clip, as its file is called",
     "names": "keys inside the file",
+    "assume.clips": "a number, such as 100M",
+    "cluster.identity": "an account of the cloud",
     "dataset_name": "a name that is made of the file's",
 }
 """Fields whose sentence speaks of a file or folder, and what they are instead."""

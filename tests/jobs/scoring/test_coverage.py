@@ -15,6 +15,7 @@ from fusion.late.conformal import COVERAGES, Conformal
 from fusion.tasks import Task
 from jobs import score
 from jobs.catalog import layout
+from jobs.scoring import bundle
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.files import file_bytes, show
 from jobs.scoring.scorer import Scorer
@@ -173,6 +174,9 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"--coverage .*: expected 0\.5 to 0\.99"):
             scored(root, tmp_path / "s.jsonl", coverage=coverage)
 
+    def test_the_range_is_that_of_the_thresholds(self):
+        assert (COVERAGES[0], COVERAGES[-1]) == bundle.COVERAGES
+
     def test_scores_of_one_name_have_one_coverage(self, root, toys):
         promise(root)
         config = score.Config(root=str(root), bundle="b")
@@ -181,8 +185,8 @@ class TestRefusals:
 
         uri = layout.scores_uri(str(root), "b")
         for coverage, refused in ((0.9, False), (0.9, False), (0.8, True), (None, True)):
-            bundle = open_bundle("b", str(root)).promising(coverage)
-            made_with = claim_of(bundle, "auto", config.decoding)
+            opened = open_bundle("b", str(root)).promising(coverage)
+            made_with = claim_of(opened, "auto", config.decoding)
             if refused:
                 with pytest.raises(ConfigError, match=r"coverage 0\.9, now"):
                     claim(uri, made_with, "affuse score")
