@@ -1,4 +1,4 @@
-"""Two seeds of `make chaos`: whatever strikes, nothing is lost, twice, different or hung."""
+"""A seed of `make chaos`: whatever strikes, nothing is lost, twice, different or hung."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ pytestmark = [
 ]
 
 
-def test_two_storms_leave_every_row_as_it_is_after_a_calm():
+def test_a_storm_leaves_every_row_as_it_is_after_a_calm():
     process = subprocess.run(
-        [sys.executable, str(STORM), "--seeds", "2"],
+        [sys.executable, str(STORM), "--seeds", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

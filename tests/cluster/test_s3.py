@@ -97,7 +97,7 @@ def test_the_whole_chain_runs_in_a_bucket_that_refuses_and_is_slow(
     assert sum(proxy.seen.values()) - before < 12 * CLIPS
     two_at_once(encode)
     assert run([*train, "--run", "one"]) == 0
-    assert run(["ensemble", *root, "--runs", "one", "--name", "best"]) == 0
+    assert run(["ensemble", *root, "--runs", "one", "--bundle", "best"]) == 0
     assert run(["score", *root, "--bundle", "best"]) == 0
     assert run(["report", *root, "--bundle", "best"]) == 0
     proxy.refused = 0.0
