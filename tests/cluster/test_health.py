@@ -82,6 +82,7 @@ def test_what_is_gone_with_its_machine_is_not_counted_against_it():
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_that_dies_is_counted_and_one_that_is_ended_is_not(monkeypatch):
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
     with ray_session(SessionConfig(num_cpus=1, num_gpus=0)):

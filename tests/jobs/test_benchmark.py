@@ -52,6 +52,7 @@ def test_nothing_to_measure_is_refused():
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_gives_a_table_and_the_same_figures_as_json(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(TOYS)
     monkeypatch.setenv("PYTHONPATH", TOYS)

@@ -216,6 +216,7 @@ class TestOnACpu:
         assert line == "autotune: none of 4 clips drawn could be read; the plan stays as it is"
         assert self.states(tmp_path) == {"failed": 4}
 
+    @pytest.mark.slow
     def test_a_clip_that_kills_the_encoder_leaves_the_plan(self, corpus, session, tmp_path, capsys):
         corpus.write_corpus(tmp_path, 4, texts=["fine", "CRASH", "fine", "fine"])
         encode.main(config(tmp_path, "toy_text", max_failed_share=1.0))
@@ -230,6 +231,7 @@ class TestOnACpu:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_on_a_made_up_gpu_the_models_are_timed_where_the_gpu_is_held(
     corpus, session, tmp_path, capsys, monkeypatch
 ):

@@ -84,6 +84,7 @@ class TestTheChoice:
             held, candidates, held.fold, known
         )
 
+    @pytest.mark.slow
     def test_what_candidates_share_changes_none_of_them(self, held):
         shared = cross_fitting.PairFits(held, held.fold)
         for candidate in late_fusion.drawn("classification", NAMES, 30, 1):
@@ -111,6 +112,7 @@ class TestTheChoice:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_that_was_stopped_judges_only_what_is_missing(held, tmp_path, capsys):
     root, session = str(tmp_path), SessionConfig(address="local", num_cpus=2)
     candidates = late_fusion.drawn("classification", NAMES, 6, 0)
