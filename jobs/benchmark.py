@@ -36,6 +36,10 @@ from jobs.stream.selection import chosen_store, chosen_work, models_gb
 from jobs.stream.sink import FeatureSink
 
 
+LOOK_S = 30.0
+"""How often the object store is looked at [s]; each look takes time from what is measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
     """Rate of decode, of each model, and of the whole encode job; efficiency; memory."""
@@ -104,7 +108,7 @@ def main(config: EncodeConfig) -> None:
         print("\n".join(plan.lines()), flush=True)
         work = replace(work, threads=plan.encode.threads_each)
         job = StreamJob(root=root, work=work, decoding=config.decoding, sink=FeatureSink())
-        with watched() as watch:
+        with watched(every_s=LOOK_S) as watch:
             alone, whole = measured_rounds(job, tasks, plan, config.rounds)
     figures = summary(dataset.name, tasks, plan, alone, whole)
     figures["health"] = vars(watch.health) | {"complaints": watch.health.complaints}
