@@ -35,7 +35,6 @@ from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.selection import chosen_store, chosen_work, models_gb
 from jobs.stream.sink import FeatureSink
 
-
 LOOK_S = 30.0
 """How often the object store is looked at [s]; each look takes time from what is measured."""
 
