@@ -52,7 +52,7 @@ class Groups:
         """
         values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
         places = {label: place for place, label in enumerate(dict.fromkeys(values))}
-        return cls(torch.tensor([places[label] for label in values]), len(places))
+        return cls(torch.tensor([places[label] for label in values]).long(), len(places))
 
     @property
     def caution(self) -> str:
@@ -249,7 +249,7 @@ def percentile_interval(
     Args:
         drawn: the figure of each resample.
         level: how often the interval is to hold the truth.
-        groups: number of groups that were drawn from; of few a larger share of the resamples is taken.
+        groups: number that were drawn from; of few a larger share of the resamples is taken.
     """
     defined = drawn[~drawn.isnan()].double()
     if len(defined) == 0:

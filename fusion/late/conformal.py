@@ -82,6 +82,10 @@ class Conformal:
         place = math.ceil(coverage * 100 - 1e-9) - 50
         return torch.tensor([row[place] for row in self.thresholds], dtype=torch.float64)
 
+    def measurable(self, coverage: float) -> bool:
+        """Whether a group may be left out, and the others still exclude something at that coverage."""
+        return _enough(self.groups - 1, coverage) and not bool(self.allowed(coverage).isinf().all())
+
     def possible(
         self, scores: Float[Tensor, "row outputs"], coverage: float
     ) -> Bool[Tensor, "row outputs"]:
@@ -187,10 +191,17 @@ def _thresholds(wrong: np.ndarray, code: np.ndarray) -> tuple[float, ...]:
     everything = _quantiles(wrong, code, LEVELS)
     chosen = []
     for coverage in COVERAGES:
-        enough = len(names) * (1 - coverage) >= coverage - 1e-9
         places = np.flatnonzero(reached >= coverage - 1e-9)
-        chosen.append(float(everything[places[0]]) if enough and len(places) else math.inf)
+        chosen.append(
+            float(everything[places[0]])
+            if _enough(len(names), coverage) and len(places)
+            else math.inf
+        )
     return tuple(chosen)
+
+
+def _enough(groups: int, coverage: float) -> bool:
+    return groups * (1 - coverage) >= coverage - 1e-9
 
 
 def _coverage_of_levels(wrong: np.ndarray, code: np.ndarray) -> np.ndarray:

@@ -31,11 +31,8 @@ class Promised:
     def said(self) -> str:
         """The measurement in one sentence."""
         kind, groups = self.conformal.kind, self.conformal.groups
-        if not np.isfinite(self.conformal.allowed(USUAL).numpy()).all():
-            return (
-                f"coverage {USUAL:g}: {groups} groups promise it by nothing less than every answer "
-                "(`affuse score --coverage`)"
-            )
+        if not self.conformal.measurable(USUAL):
+            return f"coverage {USUAL:g}: {groups} groups are too few to say what excludes answers"
         size = float(np.nanmean(self.size))
         answers = {
             "classification": f"by {size:.2f} classes, one alone for {self._alone:.0%} of the clips",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.tables import SOURCE, WORDS
+from cluster.tables import MANIFEST
 from encoders.media import Probe, Source
 from encoders.spec import Word
 from jobs.preparing import lengths, probing, units
@@ -18,23 +18,13 @@ Probes = Mapping[str, probing.Outcome]
 
 CLIP = pa.schema(
     [
-        ("clip_id", pa.int64()),
-        ("name", pa.string()),
-        ("video", SOURCE),
-        ("audio", SOURCE),
-        ("text", pa.string()),
-        ("words", WORDS),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("dialogue", pa.string()),
-        ("turn", pa.int64()),
-        ("speaker", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
-        ("cost", pa.float64()),
+        MANIFEST.schema.field(name)
+        for name in (
+            "clip_id", "name", "video", "audio", "text", "words", "start_s", "end_s", "duration_s",
+            "dialogue", "turn", "speaker", "group", "split", "cost",
+        )
     ]
-)
+)  # fmt: skip
 
 ROW = tuple(name for name in Row.__dataclass_fields__ if name not in ("labels", "profile"))
 

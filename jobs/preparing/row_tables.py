@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.settings import nearest
-from cluster.tables import SOURCE, WORDS
+from cluster.tables import MANIFEST
 from fusion.tasks import Task
 from jobs.interop.cells import is_text
 from jobs.interop.tables import Faults
@@ -25,20 +25,13 @@ from jobs.preparing.workplace import BATCH_ROWS
 
 COLUMNS = pa.schema(
     [
-        ("name", pa.string()),
-        ("video", SOURCE),
-        ("audio", SOURCE),
-        ("text", pa.string()),
-        ("words", WORDS),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("dialogue", pa.string()),
-        ("turn", pa.int64()),
-        ("speaker", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
+        MANIFEST.schema.field(name)
+        for name in (
+            "name", "video", "audio", "text", "words", "start_s", "end_s",
+            "dialogue", "turn", "speaker", "group", "split",
+        )
     ]
-)
+)  # fmt: skip
 
 NO_TEXT = "holds bytes that are no text; rename it, or mend the table"
 

@@ -18,11 +18,8 @@ def coverage(_: Options, evidence: Evidence) -> Section:
     code = evidence.groups.code.numpy()
     fitted = Conformal.fit(kind, scores, evidence.target, code)
     covered, size = (each.numpy() for each in left_out(kind, scores, evidence.target, code, USUAL))
-    if not np.isfinite(fitted.allowed(USUAL).numpy()).all():
-        text = (
-            f"From {fitted.groups} groups a coverage of {USUAL:g} can be promised by nothing less than "
-            "every answer."
-        )
+    if not fitted.measurable(USUAL):
+        text = f"{fitted.groups} groups are too few to say what excludes answers at a coverage of {USUAL:g}."
         return Section(title="Coverage", text=text)
     text = (
         f"With `affuse score --coverage {USUAL:g}` {_unit(kind)} that hold the truth for {USUAL:.0%} of "

@@ -69,48 +69,44 @@ class Scorer:
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
             fused = self.fusion.combine(self._members(facts, tables_, task, kind))
-        verdicts = [
-            _verdict(row, kind, decision) | self._promise(row, kind, decision)
-            for row in fused.double()
-        ]
+        verdicts = [_verdict(row, kind, decision) for row in fused.double()]
+        promises = self._promises(fused.double(), kind, decision)
         states = self._states(tables_, len(facts))
         rows = [
-            {"clip_id": fact["clip_id"], "name": fact["name"], "task": task, **verdict, **state}
+            {"clip_id": fact["clip_id"], "name": fact["name"], "task": task}
+            | {**verdict, **promise, **state}
             if verdict
             else _nothing(fact, task, state)
-            for fact, verdict, state in zip(facts, verdicts, states, strict=True)
+            for fact, verdict, promise, state in zip(facts, verdicts, promises, states, strict=True)
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
 
-    def _promise(self, scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
-        """What cannot be excluded, where a coverage was asked for; empty where no member was present."""
+    def _promises(self, scores: Tensor, task: Task, decision: Decision) -> list[dict[str, Any]]:
+        """What cannot be excluded of each clip, where a coverage was asked for."""
         coverage, fusion = self.bundle.coverage, self.fusion
-        if bool(scores.isnan().any()):
-            return {}
+        nothing: dict[str, Any] = dict.fromkeys(("possible", "certain", "low", "high"))
         if coverage is None or fusion is None or fusion.conformal is None:
-            return dict.fromkeys(("possible", "certain", "low", "high"))
-        row = scores.unsqueeze(0)
+            return [nothing] * len(scores)
         if task.kind == "regression":
-            ends = fusion.conformal.interval(row, coverage)
-            low, high = _within(ends[0].item(), ends[1].item(), task.range)
-            return {"possible": None, "certain": None, "low": low, "high": high}
-        there = fusion.conformal.possible(row, coverage)[0]
-        sure = fusion.conformal.certain(row, coverage)[0]
-        decided = decision.decide(row)[0]
-        if (
-            task.kind == "classification"
-        ):  # what is answered is possible, whatever it was decided for
-            there[int(decided)] = True
-            sure = sure & (there.sum() == 1)
+            low, high = fusion.conformal.interval(scores, coverage)
+            ends = (
+                _within(*pair, task.range) for pair in zip(low.tolist(), high.tolist(), strict=True)
+            )
+            return [{**nothing, "low": first, "high": last} for first, last in ends]
+        there = fusion.conformal.possible(scores, coverage)
+        sure = fusion.conformal.certain(scores, coverage)
+        decided = decision.decide(scores)
+        if task.kind == "classification":
+            # What is answered is possible, whatever it was decided for.
+            there = there.scatter(1, decided.unsqueeze(1), True)
+            sure = sure & (there.sum(1, keepdim=True) == 1)
         else:
             there, sure = there | decided, sure & decided
-        named = (
-            [c for c, so in zip(task.classes, one.tolist(), strict=True) if so]
-            for one in (there, sure)
-        )
-        possible, certain = named
-        return {"possible": possible, "certain": certain, "low": None, "high": None}
+        return [
+            {**nothing, "possible": _named(task, some), "certain": _named(task, only)}
+            for some, only in zip(there.tolist(), sure.tolist(), strict=True)
+        ]
 
     def _members(
         self,
@@ -197,6 +193,10 @@ def _verdict(scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
         confidence = float(torch.where(decided.bool(), shares, 1 - shares).min())
     pairs = list(zip(task.classes, shares.tolist(), strict=True))
     return {"label": label, "confidence": confidence, "probabilities": pairs, "value": None}
+
+
+def _named(task: Task, chosen: Sequence[bool]) -> list[str]:
+    return [name for name, so in zip(task.classes, chosen, strict=True) if so]
 
 
 def _within(

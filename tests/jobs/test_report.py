@@ -271,7 +271,7 @@ def test_few_groups_are_warned_about(tmp_path):
     where = report.main(report.Config(root=str(tmp_path), runs=runs, resamples=100))
     text = storage.read_bytes(where).decode()
     assert "only 4 groups: the intervals say little" in text
-    assert "coverage of 0.9 can be promised by nothing less than every answer" in text
+    assert "4 groups are too few to say what excludes answers at a coverage of 0.9" in text
 
 
 def test_a_report_on_nothing_is_refused():

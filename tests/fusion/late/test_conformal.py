@@ -76,6 +76,14 @@ class TestThreshold:
         assert bool(fitted.possible(scores, 0.99).all())
         assert not bool(fitted.certain(scores, 0.99).any())
 
+    @pytest.mark.parametrize(("count", "measurable"), [(1, False), (9, False), (10, True)])
+    def test_it_is_measured_only_where_a_person_can_be_spared(self, count, measurable):
+        scores, truth, code = people(3, count)
+        fitted = Conformal.fit("classification", scores, truth, code)
+        assert fitted.measurable(0.9) is measurable
+        covered, _ = left_out("classification", scores, truth, code, 0.9)
+        assert covered.shape == (len(code), 1)
+
     def test_a_coverage_that_no_threshold_is_kept_for_is_refused(self) -> None:
         fitted = Conformal.fit("classification", *people(3, 9))
         with pytest.raises(ValueError, match=r"coverage 1: expected 0\.5 to 0\.99"):

@@ -3,7 +3,6 @@
 import json
 import math
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -105,7 +104,8 @@ class TestOtherKinds:
         scorer = self.scorer()
         scorer.fusion = type("Fusion", (), {"conformal": conformal})()
         decision = None if task.kind == "regression" else Decision.plain(task.kind, task.outputs)
-        return scorer._promise(torch.tensor(scores, dtype=torch.float64), task, decision)
+        rows = torch.tensor([scores], dtype=torch.float64)
+        return scorer._promises(rows, task, decision)[0]
 
     def conformal(self, kind, *allowed):
         rows = tuple((one,) * len(COVERAGES) for one in allowed)
@@ -134,14 +134,10 @@ class TestOtherKinds:
         scorer = self.scorer()
         scorer.fusion = type("Fusion", (), {"conformal": self.conformal("classification", 0.5)})()
         decision = Decision(kind="classification", metric="macro_f1", offsets=(0.0, 3.0))
-        scores = torch.tensor([0.8, 0.2], dtype=torch.float64).log()
-        said = scorer._promise(scores, task, decision)
+        scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
+        (said,) = scorer._promises(scores, task, decision)
         assert said["possible"] == ["joy", "fear"]
         assert said["certain"] == []
-
-    def test_a_clip_that_no_member_answers_has_no_set(self):
-        task = Task(kind="classification", classes=("joy", "fear"))
-        assert self.answer(self.conformal("classification", 0.5), task, [np.nan, np.nan]) == {}
 
     def test_an_interval_is_shown_and_written(self, capsys):
         row = {
