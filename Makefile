@@ -6,6 +6,10 @@ STAMP := $(VENV)/installed
 # One thread a process: two cores are shared by Ray's workers and by pytest.
 export OMP_NUM_THREADS ?= 1
 
+# Test files shared out over processes; one file's tests stay together, as do their fixtures.
+PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+
 .PHONY: demo test test-slow lint bench chaos clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -18,10 +22,10 @@ demo: $(STAMP)
 	$(BIN)/affuse demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
