@@ -13,6 +13,7 @@ from typing import Any
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import nearest
+from cluster.stamps import changed_s
 from jobs.catalog import layout
 from jobs.catalog.names import checked_name
 from jobs.catalog.predictions import folds_and_seeds
@@ -52,6 +53,19 @@ def bundle_facts(uri: str) -> dict[str, Any]:
     for name in (facts["name"], *(member["run"] for member in facts["members"])):
         checked_name(name, f"{where}: the name")
     return facts
+
+
+def newest_first(root: str) -> list[str]:
+    """Names of the bundles that are whole, the one that was written last first."""
+    files = {
+        name: layout.bundle_uri(root, name, layout.BUNDLE) for name in layout.bundles_there(root)
+    }
+    written = {}
+    for name, uri in files.items():
+        if storage.exists(uri):
+            fs, path = storage.filesystem(uri)
+            written[name] = changed_s(fs.info(path)) or 0.0
+    return sorted(written, key=lambda name: written[name], reverse=True)
 
 
 def check_speaks_of_others(facts: Mapping[str, Any]) -> None:

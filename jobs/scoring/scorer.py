@@ -34,15 +34,15 @@ class Scorer:
 
     Args:
         bundle: what is loaded.
-        root: of the dataset, which knows the modality of imported inputs.
+        root: of the dataset, which knows the modality of imported inputs; without it an input is its own.
     """
 
     def __init__(self, bundle: Bundle, root: str = "") -> None:
         self.bundle = bundle
-        self._modality = {item.folder: str(item.spec.modality) for item in bundle.encoders}
-        for folder in bundle.imported:
-            facts = storage.read_json(layout.features_uri(root, folder, layout.DESCRIPTOR))
-            self._modality[folder] = facts["modality"]
+        self.modality = {item.folder: str(item.spec.modality) for item in bundle.encoders}
+        for folder, name in bundle.imported.items():
+            known = root and layout.features_uri(root, folder, layout.DESCRIPTOR)
+            self.modality[folder] = storage.read_json(known)["modality"] if known else name
         self.members: list[MemberNets] = []
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
@@ -128,7 +128,7 @@ class Scorer:
 
     def _states(self, features: Mapping[str, pa.Table], count: int) -> list[dict[str, Any]]:
         """Per clip: the modalities that were there, and what went wrong."""
-        modality = self._modality
+        modality = self.modality
         used: list[set[str]] = [set() for _ in range(count)]
         wrong: list[list[str]] = [[] for _ in range(count)]
         worst = ["ok"] * count
@@ -211,16 +211,21 @@ def _within(
 
 def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:
     """The expression net's own classes: its probabilities averaged over the frames with a face."""
-    from encoders.video._mini_xception import CLASSES
-
+    name, task = untrained_task()
     rows = []
     columns = (table["expression"].to_pylist(), table["valid"].to_pylist())
     for steps, valid in zip(*columns, strict=True):
         seen = [step for step, ok in zip(steps or (), valid or (), strict=True) if ok]
-        mean = np.mean(seen, axis=0) if seen else np.full(len(CLASSES), np.nan)
+        mean = np.mean(seen, axis=0) if seen else np.full(task.outputs, np.nan)
         rows.append(np.log(np.maximum(mean, 1e-9)))
-    task = Task(kind="classification", classes=CLASSES)
-    return "expression", task, torch.from_numpy(np.stack(rows))
+    return name, task, torch.from_numpy(np.stack(rows))
+
+
+def untrained_task() -> tuple[str, Task]:
+    """What the bundle that needs no training predicts."""
+    from encoders.video._mini_xception import CLASSES
+
+    return "expression", Task(kind="classification", classes=CLASSES)
 
 
 class TablesInHand:

@@ -34,6 +34,7 @@ def write_bundle(
     net="concat_mlp",
     sound=None,
     width=2,
+    words=3,
     classes=CLASSES,
 ):
     """The bundle `b` under a root.
@@ -46,10 +47,11 @@ def write_bundle(
         classes: what it tells apart.
         sound: facts of the input of sound, in place of those of toy_audio.
         width: of the features of sound.
+        words: width of the features of words.
     """
     task = Task(kind="classification", classes=classes)
     members = []
-    inputs = [] if text is None else [("words", "text", source(text), 3, net)]
+    inputs = [] if text is None else [("words", "text", source(text), words, net)]
     inputs.append(("voice", "audio", sound or source("toy_audio"), width, "concat_mlp"))
     for seed, (run, name, facts, dim, kind) in enumerate(inputs):
         card = nets.Card(

@@ -1,0 +1,1 @@
+"""What Python calls (`affuse.py`): clips in paths or frames, an opened bundle, features as frames."""
