@@ -28,7 +28,9 @@ Place = Annotated[str, PLACE]
 NameOrPlace = Annotated[str, NAME_OR_PLACE]
 """The same where it has a slash; else a name under the root."""
 
-FORMER_NAMES = {"calibration": "autotune", "name": "bundle", "passes": "accumulation_steps"}
+FORMER_NAMES = {
+    "calibration": "autotune", "name": "bundle", "passes": "accumulation_steps", "time_s": "minutes",
+}  # fmt: skip
 """Earlier name of a field -> its name now, for who types the earlier one."""
 
 MADE = "made"

@@ -9,9 +9,11 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 
 from cluster import interrupt
+from cluster.clock import command
 from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
 from cluster.nearest import nearest_of
 from cluster.redaction import redacted
@@ -58,6 +60,7 @@ def run(argv: list[str]) -> int:
         return _install_completion()
     if name not in JOBS:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
+    began = time.monotonic()
     try:
         from jobs._cli import parse
 
@@ -66,7 +69,8 @@ def run(argv: list[str]) -> int:
             config = parse(name, module, rest)
         except ValueError as error:
             return _fail(name, _line(error), 2)
-        module.main(config)
+        with command(began):
+            module.main(config)
     except ConfigError as error:
         return _fail(name, _line(error), 2)
     except KeyboardInterrupt:

@@ -161,10 +161,8 @@ def members_of(config: Config) -> list[MemberNets]:
         return [load_member(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
     facts = bundles.read_bundle(config.root, config.bundle)
     bundles.check_speaks_of_others(facts)
-    return [
-        load_member(m["run"], bundles.nets_of_bundle(config.root, config.bundle, m["run"]))
-        for m in facts["members"]
-    ]
+    uri = layout.bundle_uri(config.root, config.bundle)
+    return [load_member(m["run"], bundles.nets_of_member(uri, m)) for m in facts["members"]]
 
 
 def task_of(config: Config) -> tuple[str, Task]:

@@ -17,54 +17,62 @@ A space in five lines of YAML (a list: one of these; a range: int, float or log;
 """
 
 import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from cluster import console, settings, storage
-from cluster.console import Table
-from cluster.errors import AffuseError, ConfigError, NotPreparedError
-from cluster.session import cluster_capacity, ray_session
+from cluster import settings, storage
+from cluster.errors import ConfigError, NotPreparedError
+from cluster.session import ray_session
 from cluster.settings import Place
 from cluster.tracking import Tracker, run_tracker
-from fusion.metrics import METRICS, metric
+from fusion.metrics import METRICS
 from fusion.training.ordering import seed_of
 from jobs import train
 from jobs.catalog import layout
-from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free
-from jobs.evaluation.cross_fitting import SELECTION_METRICS
-from jobs.evaluation.leaks import warn_of_leaks
-from jobs.training.run import ELSEWHERE, TrainConfig, identity, is_complete, run_uri
-from jobs.tuning.member_selection import held_trials, members_of, procedure
-from jobs.tuning.run_trials import Budget, load_library, run_trials
-from jobs.tuning.space import Space, default_space, read_space, with_values
-from jobs.tuning.trial_log import Live, describe
+from jobs.training.run import ELSEWHERE, TrainConfig, identity, run_uri
+from jobs.tuning.deadline import Deadline
+from jobs.tuning.earlier import starts_of
+from jobs.tuning.first_answer import FUSING_S, FirstAnswer
+from jobs.tuning.keeping import SLACK, Keeping, Reserve, judged_procedure, kept, tidy
+from jobs.tuning.run_trials import Budget, bench_of, run_trials
+from jobs.tuning.space import Space, default_space, read_space
+from jobs.tuning.standing import Standing
+from jobs.tuning.trial_log import Live, show
 from jobs.tuning.trial_records import (
     STATES,
+    Record,
     baseline_of,
     importances,
     read_ledger,
-    trial_uri,
     trials_table,
 )
+from jobs.tuning.turns import first_sets, input_cycle
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 ALSO_ELSEWHERE = (
     "ensemble",
+    "fresh",
     "gpu_share",
     "keep",
     "member_seeds",
+    "minutes",
     "parallel",
-    "time_s",
+    "stale",
     "trials",
 )
 """Fields that may change from one start of a search to the next."""
+
+
+MEMBERS_SHARE = 0.35
+"""Of the time that may be spent, at most so much is kept for further seeds of the members."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +85,22 @@ class Config(TrainConfig):
     trials: int = 50
     """Number of trials, those of earlier starts of the same search included."""
 
-    time_s: float | None = None
-    """Time after which the search ends [s]; trials under way are dropped."""
+    minutes: float | None = None
+    """Time that the whole job may take, its start, the members' further seeds and the last fusion included
+    [min]; the linear models are made in any case. By default it ends by --trials and --stale."""
+
+    stale: int = 20
+    """Trials without a gain after which the search ends: the members fused, compared by group with those of
+    the trials before, gain no more than their standard error. 0: never."""
 
     search: Literal["optuna", "random"] = "optuna"
     """How trials are proposed. optuna: more of them where earlier trials were good. random: independently."""
 
     search_seed: int = 0
     """Seed of the search."""
+
+    fresh: bool = False
+    """Do not begin with what earlier searches of this root found."""
 
     score: str | None = None
     """Metric of the first task to optimise; by default nll, multilabel_nll or mse."""
@@ -118,9 +134,27 @@ class Config(TrainConfig):
             raise ConfigError(f"--score {self.score}: {settings.nearest(self.score, [*METRICS])}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A search under way."""
+
+    config: Config
+    base: TrainConfig
+    """Train's part of the config, named."""
+
+    space: Space
+    tracker: Tracker
+    deadline: Deadline
+
+    @property
+    def sets(self) -> list[list[str]]:
+        """The sets of inputs."""
+        return [list(some) for some in self.space.values_of("inputs", list(self.base.inputs))]
+
+
 def main(config: Config) -> None:
     """Search, keep the best as runs, fuse them."""
-    start = time.monotonic()
+    deadline = Deadline.of_minutes(config.minutes)
     config = dataclasses.replace(config, root=storage.absolute(config.root))
     space_values = space_of(config)
     base = base_of(config, space_values)
@@ -131,15 +165,16 @@ def main(config: Config) -> None:
     folder = run_uri(base)
     with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
-        search(config, base, space, tracker)
-        summary = keep_best(config, base)
+        job = Job(config=config, base=base, space=space, tracker=tracker, deadline=deadline)
+        with ExitStack() as ends:
+            summary = keep_best(job, search(job, ends))
         storage.publish_json(summary, storage.join(folder, layout.SUMMARY))
         tracker.finish(summary)
         tracker.artefacts((layout.SPACE, layout.IMPORTANCE))
     show(summary)
     if config.ensemble:
-        fuse(config, base, summary)
-    print(f"wrote {folder} in {time.monotonic() - start:.1f} s")
+        fuse(config, base, [member["run"] for member in summary["members"]])
+    print(f"wrote {folder} in {deadline.said}")
 
 
 def space_of(config: Config) -> dict[str, Any]:
@@ -184,166 +219,131 @@ def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) ->
     storage.publish_json(space_values, storage.join(folder, layout.SPACE))
 
 
-def search(config: Config, base: TrainConfig, space: Space, tracker: Tracker) -> None:
-    """Run the trials that are missing."""
-    from jobs.tuning import trainable
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """How a search ended."""
 
+    left_out: Sequence[str] = ()
+    """Trials that were not run, and why."""
+
+    fusing_s: float = FUSING_S
+    """How long a fusion takes [s]."""
+
+
+def search(job: Job, ends: ExitStack) -> Searched:
+    """Run the trials that are missing, in a Ray session that `ends` closes."""
+    from jobs.tuning.ending import Ending, Patience
+
+    config, base = job.config, job.base
     ledger = read_ledger(base)
     todo = config.trials - len(ledger)
     if todo <= 0:
         print(f"nothing to search: {len(ledger)} trials are there")
-        return
+        return Searched()
+    sets = job.sets
+    bench = bench_of(base, job.space, config.score, train.train_without_printing)
+    # Every set has had its turn before nothing is expected of the next one.
+    stale = config.stale and max(config.stale, len(sets))
+    patience = Patience(base, bench.task, keep=config.keep, patience=stale, first=len(sets))
+    patience.go_on(ledger)
+    if patience.is_over:
+        print(f"nothing to search: {patience.said}")
+        return Searched(left_out=[f"{todo} trials ({patience.said})"])
     print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
-    names = {name for some in space.values_of("inputs", list(base.inputs)) for name in some}
-    warn_of_leaks(base.root, sorted(names), base.tasks)
-    library = load_library(base, space)
-    with ray_session(config.session):
-        name, task = next(iter(library.tasks.items()))
-        score = config.score or SELECTION_METRICS[task.kind]
-        if metric(score).kind != task.kind:
-            raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
-        live = Live(config.trials, ledger, score, tracker, base)
+    ends.enter_context(ray_session(config.session))
+    count = min(config.trials, len(first_sets(sets))) if config.ensemble else 0
+    first = FirstAnswer(base, count, partial(fuse, config, base))
+    first.go_on(ledger)
+    standing = Standing(base, config.keep, ledger)
+    live = Live(config.trials, ledger, bench.score, job.tracker, base)
 
-        def sampler(number: int) -> "BaseSampler":
-            return trainable.sampler_of(config.search, seed_of(config.search_seed, number) % 2**32)
+    def ended(record: Record) -> None:
+        for see in (live, patience.see, first.see):
+            see(record)
 
-        searcher = trainable.Search(space, base, sampler, ledger, live)
-        budget = Budget(
-            trials=todo,
-            time_s=config.time_s,
-            parallel=config.parallel,
-            gpu_share=config.gpu_share,
-            prune=config.prune,
-        )
-        run_trials(base, library, searcher, score, budget)
+    reserve = Reserve(
+        base, standing, keeping_of(config), MEMBERS_SHARE * 60 * (config.minutes or 0)
+    )
+    ending = Ending(lambda: job.deadline.left_s(first.fusing_s + reserve.members_s), patience)
+    budget = Budget(
+        trials=todo, parallel=config.parallel, gpu_share=config.gpu_share, prune=config.prune
+    )
+    if ending.reason is None:
+        run_trials(bench, searcher_of(job, ledger, ended, standing), ending, budget)
+    left = config.trials - len(read_ledger(base))
+    why = [f"{left} trials ({ending.reason})"] if left > 0 and ending.reason else []
+    return Searched(left_out=why, fusing_s=first.fusing_s)
 
 
-def keep_best(config: Config, base: TrainConfig) -> dict[str, Any]:
-    """Make runs of the best trials, and print the figures of the whole procedure."""
-    folder = run_uri(base)
+def searcher_of(
+    job: Job, ledger: Sequence[Record], ended: Callable[[Record], None], standing: Standing
+) -> Any:
+    """What proposes the trials, by seeds that are those of their numbers."""
+    from jobs.tuning import trainable
+
+    def sampler(number: int) -> "BaseSampler":
+        seed = seed_of(job.config.search_seed, number) % 2**32
+        return trainable.sampler_of(job.config.search, seed)
+
+    turns = input_cycle(job.sets)
+    starts = starts_of(job.base, job.space, turns, score=job.config.score, fresh=job.config.fresh)
+    return trainable.Search(job.space, job.base, sampler, ledger, ended, standing, starts)
+
+
+def keep_best(job: Job, searched: Searched) -> dict[str, Any]:
+    """Make runs of the best trials, and give the figures of the whole procedure."""
+    config, base, folder = job.config, job.base, run_uri(job.base)
     ledger = read_ledger(base)
     finished = [record for record in ledger if record.state == "finished"]
     if not finished:
         reasons = {record.error for record in ledger if record.error}
-        why = "; ".join(reasons) or "the time was too short; give --time-s more"
+        why = "; ".join(reasons) or "the time was too short; give --minutes more"
         raise NotPreparedError(f"no trial of {base.run!r} was finished: {why}")
     storage.publish_table(trials_table(ledger), storage.join(folder, layout.TRIALS))
     shares = importances(ledger)
     storage.publish_json(shares, storage.join(folder, layout.IMPORTANCE))
+    left_s = job.deadline.left_s(SLACK * searched.fusing_s)
+    found = kept(base, finished, keeping_of(config), left_s)
+    tidy(base, finished, found.configs)
     by_number = {record.number: record for record in finished}
-    scores = {record.number: record.score for record in finished}
-    numbers = members_of(finished, scores, config.keep)
-    best = min(finished, key=lambda record: record.score)
-    members = {
-        f"{base.run}-{number:05d}": with_values(base, by_number[number].values)
-        for number in numbers
-    }
-    members = train_members(config, base, members)
     return {
         "run": base.run,
         "kind": "tune",
         "trials": {state: sum(r.state == state for r in ledger) for state in STATES},
         "seconds": round(sum(record.seconds for record in ledger), 1),
-        "best": dataclasses.asdict(best),
+        "left_out": [*searched.left_out, *found.left_out],
+        "best": dataclasses.asdict(min(finished, key=lambda record: record.score)),
         "baseline": baseline_of(finished),
         "members": [
-            {"run": name, "score": scores[number], "values": dict(by_number[number].values)}
-            for number in numbers
-            if (name := f"{base.run}-{number:05d}") in members
+            {
+                "run": one.run,
+                "score": by_number[number].score,
+                "seeds": list(one.seeds),
+                "values": dict(by_number[number].values),
+            }
+            for number, one in found.configs.items()
         ],
         "importance": shares,
-        "procedure": judged_procedure(config, base, finished),
+        "procedure": judged_procedure(base, finished, config.keep),
     }
 
 
-def train_members(
-    config: Config, base: TrainConfig, members: Mapping[str, TrainConfig]
-) -> dict[str, TrainConfig]:
-    """Train the kept configurations with all member seeds, several at a time.
-
-    The seeds of the search give the nets of the search again, bit by bit.
-
-    Returns:
-        Those that could be trained: with a seed that the search has not seen a net may diverge.
-
-    Raises:
-        AffuseError: that of the last member, where none could be trained.
-    """
-    seeds = tuple(dict.fromkeys([*base.seeds, *config.member_seeds]))
-    chosen = {
-        name: dataclasses.replace(each, run=name, seeds=seeds, tracking=False, workers=0)
-        for name, each in members.items()
-    }
-    todo = {name: one for name, one in chosen.items() if not is_complete(one)}
-    if not todo:
-        return dict(members)
-    print(f"{len(todo)} members to train with seeds {list(seeds)}")
-    failed: dict[str, AffuseError] = {}
-    with ray_session(config.session):
-        import ray
-
-        gpus = config.gpu_share if cluster_capacity().gpus else 0.0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(train.train_without_printing)
-        waiting = {task.remote(settings.to_mapping(one)): name for name, one in todo.items()}
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting))
-            name = waiting.pop(ready)
-            try:
-                print(f"  {ray.get(ready)}, {len(waiting)} left", flush=True)
-            except ray.exceptions.RayTaskError as error:
-                if not isinstance(error.cause, AffuseError):
-                    raise
-                failed[name] = error.cause
-                print(f"  {name} is left out: {error.cause}, {len(waiting)} left", flush=True)
-    if len(failed) == len(members):
-        raise next(iter(failed.values()))
-    return {name: one for name, one in members.items() if name not in failed}
+def keeping_of(config: Config) -> Keeping:
+    """How members are made."""
+    return Keeping(
+        keep=config.keep,
+        seeds=config.member_seeds,
+        gpu_share=config.gpu_share,
+        session=config.session,
+        train=train.train_without_printing,
+    )
 
 
-def judged_procedure(
-    config: Config, base: TrainConfig, finished: Sequence[Any]
-) -> dict[str, Any] | None:
-    """The figures of choosing and fusing, fold by fold; None without folds."""
-    if base.folds is None:
-        return None
-
-    tasks = read_dataset(base.root).tasks
-    name = base.tasks[0] if base.tasks else next(iter(tasks))
-    files = {record.number: trial_uri(base, record.number, ".parquet") for record in finished}
-    held = held_trials(files, name, tasks[name])
-    held = dataclasses.replace(held, group=groups_of(base.root, held.clip_id))
-    found = procedure(held, finished, tasks[name], config.keep)
-    return {
-        "figures": dict(found.figures),
-        "members": {str(k): v for k, v in found.members.items()},
-    }
-
-
-def show(summary: Mapping[str, Any]) -> None:
-    """Print the kept runs and what mattered."""
-    table = Table(title=f"{summary['run']}: {summary['trials']}")
-    for column in ("run", "score", "what"):
-        table.add_column(column)
-    for member in summary["members"]:
-        table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
-    console.show(table)
-    if baseline := summary["baseline"]:
-        score, what = baseline["score"], describe(baseline["values"])
-        console.show(f"{what}, of the same features: {score:.4f} (trial {baseline['number']})")
-    shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
-    if shares:
-        text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])
-        console.show(f"what mattered: {text}")
-    if summary["procedure"]:
-        figures = summary["procedure"]["figures"].items()
-        text = ", ".join(f"{name} {value:.3f}" for name, value in figures)
-        console.show(f"members and fusion chosen without the fold they are judged on: {text}")
-
-
-def fuse(config: Config, base: TrainConfig, summary: Mapping[str, Any]) -> None:
-    """Fit the default late fusion on the held-out rows of the kept runs; write a bundle."""
+def fuse(config: Config, base: TrainConfig, runs: Sequence[str]) -> None:
+    """Fit the default late fusion on the held-out rows of some runs; write a bundle."""
     from jobs import ensemble
 
-    runs = tuple(member["run"] for member in summary["members"])
     task = config.tasks[0] if config.tasks else None
-    ensemble.main(ensemble.Config(root=base.root, runs=runs, bundle=str(base.run), task=task))
+    ensemble.main(
+        ensemble.Config(root=base.root, runs=tuple(runs), bundle=str(base.run), task=task)
+    )

@@ -114,10 +114,13 @@ def nets_of_run(root: str, run: str) -> dict[str, str]:
     )
 
 
-def nets_of_bundle(root: str, bundle: str, run: str) -> dict[str, str]:
-    """The copies of a run's networks inside a bundle: `seed=S` -> folder."""
-    base = layout.nets_uri(layout.bundle_uri(root, bundle), run)
-    return {name: storage.join(base, name) for name in storage.names(base)}
+def nets_of_member(bundle_uri: str, member: Mapping[str, Any]) -> dict[str, str]:
+    """The copies of a member's networks inside a bundle: `seed=S` -> folder.
+
+    A bundle that took the place of another one may have nets of that one beside its own.
+    """
+    base = layout.nets_uri(bundle_uri, member["run"])
+    return {seed: storage.join(base, seed) for seed in member["seeds"]}
 
 
 def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:

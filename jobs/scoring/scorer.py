@@ -20,6 +20,7 @@ from fusion.late.members import Members
 from fusion.predictor import Pool
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.bundles import nets_of_member
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.feeds import Clips, Store
@@ -47,10 +48,9 @@ class Scorer:
         self.fusion: Fusion | None = None
         if bundle.uri is not None:
             self.fusion = Fusion.from_facts(bundle.facts)
+            members = {member["run"]: member for member in bundle.facts["members"]}
             for run in self.fusion.rule.names:
-                base = layout.nets_uri(bundle.uri, run)
-                nets = {name: storage.join(base, name) for name in storage.names(base)}
-                self.members.append(load_member(run, nets))
+                self.members.append(load_member(run, nets_of_member(bundle.uri, members[run])))
 
     def scores(
         self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]

@@ -192,6 +192,29 @@ def claim(config: TrainConfig) -> None:
     storage.publish_json({"identity": identity(config)}, storage.join(base, layout.IDENTITY))
 
 
+def grown(config: TrainConfig) -> TrainConfig:
+    """The config, after its run has been given its further seeds where it was begun with fewer.
+
+    The nets of its folds stay; refits are trained again, since they take their epoch from all seeds. A run
+    that has more seeds than asked for keeps them.
+    """
+    base = run_uri(config)
+    if owner(base) is None:
+        return config
+    before = settings.from_mapping(
+        TrainConfig, storage.read_json(storage.join(base, layout.CONFIG))
+    )
+    as_before = dataclasses.replace(config, seeds=before.seeds)
+    if before.seeds == config.seeds or owner(base) != {"identity": identity(as_before)}:
+        return config
+    if set(config.seeds) <= set(before.seeds):
+        return as_before
+    storage.remove(storage.join(base, layout.SUMMARY))
+    storage.remove_tree(storage.join(base, layout.REFIT))
+    claim(config)
+    return config
+
+
 def run_uri(config: TrainConfig) -> str:
     """The folder of the run."""
     return layout.run_uri(config.root, str(config.run))

@@ -9,7 +9,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,9 @@ from jobs.training.net_input import has_input
 from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)
+
+ROLES = ("train", "valid", "oof")
+"""What a net of a run predicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,7 @@ def train_part(
     *,
     group: Group | None = None,
     course: Course | None = None,
-    roles: tuple[str, ...] = ("train", "valid", "oof"),
+    roles: tuple[str, ...] = ROLES,
 ) -> Trained:
     """Train one net and predict the rows of the wanted roles.
 
@@ -124,7 +127,7 @@ def train_part(
     group = group or Group()
     course = dataclasses.replace(course or Course(), seed=part.seed)
     split = choice.split(data.clips, part)
-    rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid", "oof")}
+    rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid")}
     try:
         predictor = new_predictor(choice, data, rows["train"], part.seed)
         if is_convex(choice.net):
@@ -145,17 +148,35 @@ def train_part(
         raise ConfigError(f"{choice.net}, {part.title}: {error}") from error
     found = {}
     if part.fold is not None and not fitted.stopped:
-        for role in roles:
-            mine = rows[role][group.rank :: group.world]
-            got = predict(fitted.predictor, data.feed, mine, batch_size=256, device=group.device)
-            found[role] = joined(got, group.world)
-            if not all(bool(logits.isfinite().all()) for logits in found[role].logits.values()):
-                best = fitted.best_epoch
-                reason = NotFiniteError(
-                    best, fitted.history[best - 1]["lr"], f"a prediction of {role} rows"
-                )
-                raise diverged(choice, part, reason)
+        found = predicted(choice, data, part, fitted, roles, group)
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
+
+
+def predicted(
+    choice: NetChoice,
+    data: Data,
+    part: Part,
+    fitted: FittedNet,
+    roles: Iterable[str],
+    group: Group,
+) -> dict[str, Predicted]:
+    """Predictions of the rows of some roles, equal on every worker.
+
+    Raises:
+        DivergedError: one is not finite.
+    """
+    split, found = choice.split(data.clips, part), {}
+    for role in roles:
+        mine = data.feed.rows_of(getattr(split, role))[group.rank :: group.world]
+        got = predict(fitted.predictor, data.feed, mine, batch_size=256, device=group.device)
+        found[role] = joined(got, group.world)
+        if not all(bool(logits.isfinite().all()) for logits in found[role].logits.values()):
+            best = fitted.best_epoch
+            reason = NotFiniteError(
+                best, fitted.history[best - 1]["lr"], f"a prediction of {role} rows"
+            )
+            raise diverged(choice, part, reason)
+    return found
 
 
 def solved(
@@ -178,6 +199,19 @@ def diverged(choice: NetChoice, part: Part, reason: NotFiniteError) -> DivergedE
         f"{choice.net}, {part.title}: training diverged, {reason}; nothing of this net is kept; "
         f"type a smaller --lr, e.g. {reason.lr / 10:g}, another --clip-norm, or --precision float32"
     )
+
+
+def facts_of(run: str, trained: Trained, data: Data) -> dict[str, Any]:
+    """What the card of a net says of its making."""
+    return {
+        "run": run,
+        "fold": trained.part.fold,
+        "seed": trained.part.seed,
+        "best_epoch": trained.fitted.best_epoch,
+        "epochs": len(trained.fitted.history),
+        "seconds": round(trained.seconds, 3),
+        "manifest": data.dataset.manifest_hash,
+    }
 
 
 def publish_part(root: str, run: str, trained: Trained, data: Data, card: Card) -> None:

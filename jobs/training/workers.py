@@ -133,15 +133,7 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         # From here on it would diverge again.
         storage.remove(checkpoint)
         raise
-    facts = {
-        "run": run,
-        "fold": part.fold,
-        "seed": part.seed,
-        "best_epoch": trained.fitted.best_epoch,
-        "epochs": len(trained.fitted.history),
-        "seconds": round(trained.seconds, 3),
-        "manifest": data.dataset.manifest_hash,
-    }
+    facts = train_part.facts_of(run, trained, data)
     if group.rank == 0:
         run_names.check_owner(base, own)
         card = train_part.card_of(choice, data, facts)

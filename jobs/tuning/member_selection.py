@@ -19,6 +19,7 @@ from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 from jobs.evaluation import cross_fitting
+from jobs.tuning.space import BASELINE
 
 
 class Scored(Protocol):
@@ -52,6 +53,8 @@ class Procedure:
 def members_of(trials: Sequence[Scored], scores: Mapping[int, float], keep: int) -> list[int]:
     """The best trial of each set of inputs, then the best of the rest: numbers, best first.
 
+    The best baseline is among them where there is room for two: a fusion with it is not worse than it.
+
     Args:
         trials: finished ones.
         scores: number -> score, lower is better.
@@ -64,7 +67,12 @@ def members_of(trials: Sequence[Scored], scores: Mapping[int, float], keep: int)
         inputs = str(trial.values.get("inputs"))
         (rest if inputs in seen else first).append(trial.number)
         seen.add(inputs)
-    return sorted([*first, *rest][:keep], key=lambda number: scores[number])
+    chosen = [*first, *rest][:keep]
+    baselines = [trial.number for trial in trials if trial.values.get("net") == BASELINE]
+    if baselines and keep > 1:
+        best = min(baselines, key=lambda number: (scores[number], number))
+        chosen = chosen if best in chosen else [*chosen[: keep - 1], best]
+    return sorted(chosen, key=lambda number: scores[number])
 
 
 def procedure(held: HeldOut, trials: Sequence[Scored], task: Task, keep: int) -> Procedure:

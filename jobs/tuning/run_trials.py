@@ -6,21 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import settings, storage
+from cluster.errors import ConfigError
 from cluster.session import cluster_capacity
+from fusion.metrics import metric
 from jobs.catalog import layout
+from jobs.evaluation.cross_fitting import SELECTION_METRICS
+from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training.loading import Library
-from jobs.training.parts import Part
-from jobs.training.run import TrainConfig, parts_of, request_of, run_uri
+from jobs.training.run import TrainConfig, request_of, run_uri
 from jobs.tuning.quiet import quiet_tune
 from jobs.tuning.space import BASELINE, Space
+from jobs.tuning.work import Bench, TrainRun, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many trials are run, how many of them at once, and for how long."""
+    """How many trials are run, and how many of them at once."""
 
     trials: int
-    time_s: float | None
     parallel: int | None
     """Trials at once; None: one a CPU, or as many as the GPUs hold."""
 
@@ -31,26 +34,32 @@ class Budget:
     """Stop a trial that is not among the best after its first folds."""
 
 
-def run_trials(
-    base: TrainConfig, library: Library, searcher: Any, score: str, budget: Budget
-) -> None:
-    """Hand the trials to Ray Tune."""
+def run_trials(bench: Bench, searcher: Any, ending: Any, budget: Budget) -> None:
+    """Hand the trials to Ray Tune.
+
+    Args:
+        bench: what the trials share.
+        searcher: proposes and records them.
+        ending: says when none goes on.
+        budget: how many.
+    """
     quiet_tune()
     from ray import tune
 
     from jobs.tuning import trainable as trials
 
-    steps = steps_of(base)
+    base = bench.base
     capacity = cluster_capacity()
     gpus = budget.gpu_share if capacity.gpus else 0.0
     parallel = budget.parallel or int(capacity.gpus / gpus if gpus else capacity.cpus)
     print(f"{parallel} trials at once, {f'{gpus:g} GPU' if gpus else '1 CPU'} each")
     trainable = tune.with_parameters(
         trials.Trial,
-        library=library,
+        library=bench.library,
         base=settings.to_mapping(base),
-        steps=steps,
-        score=score,
+        steps=bench.steps,
+        score=bench.score,
+        train=bench.train,
     )
     with tempfile.TemporaryDirectory(prefix="af-tune-") as folder:
         local = storage.is_local(base.root)
@@ -63,25 +72,38 @@ def run_trials(
                 scheduler=trials.Pruner() if budget.prune else None,
                 num_samples=budget.trials,
                 max_concurrent_trials=max(1, parallel),
-                time_budget_s=budget.time_s,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=folder if local else storage.join(run_uri(base), layout.RAY_STATE),
                 verbose=0,
+                stop=ending,
             ),
         )
         tuner.fit()
 
 
-def steps_of(base: TrainConfig) -> list[list[Part]]:
-    """The parts of each step of a trial: a fold (all seeds), or a seed where there are no folds."""
-    parts = [part for part in parts_of(base) if part.fold is not None]
-    if base.folds is None:
-        return [[part] for part in parts]
-    folds = sorted({part.fold for part in parts if part.fold is not None})
-    return [[part for part in parts if part.fold == fold] for fold in folds]
+def bench_of(base: TrainConfig, space: Space, score: str | None, train: TrainRun) -> Bench:
+    """What the trials share: features, folds, and the metric that judges them.
+
+    Args:
+        base: the search's config of train.
+        space: what is searched.
+        score: the metric; None: the proper score of the first task's kind.
+        train: trains the missing parts of a run.
+
+    Raises:
+        ConfigError: the metric judges another kind of task.
+    """
+    inputs = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
+    warn_of_leaks(base.root, sorted(inputs), base.tasks)
+    library = load_library(base, space)
+    name, task = next(iter(library.tasks.items()))
+    score = score or SELECTION_METRICS[task.kind]
+    if metric(score).kind != task.kind:
+        raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
+    return Bench(library=library, base=base, steps=steps_of(base), score=score, train=train)
 
 
 def load_library(base: TrainConfig, space: Space) -> Library:

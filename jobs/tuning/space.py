@@ -105,6 +105,23 @@ class Dimension:
         return drawer.suggest_float(self.path, float(low), float(high), log=self.kind == "log")
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is anything to choose."""
+        return len(self.options) > 1
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value may stand there."""
+        if self.kind == "choice":
+            return value in self.options
+        low, high = self.options
+        number = isinstance(value, int if self.kind == "int" else int | float)
+        return number and not isinstance(value, bool) and low <= value <= high
+
+    def as_drawn(self, value: Any) -> Any:
+        """A value as `draw` asks Optuna for it."""
+        return json.dumps(value) if self.kind == "choice" else value
+
+    @property
     def samples(self) -> tuple[Any, ...]:
         """Values to check the space with: every choice, or both bounds."""
         return self.options

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster import console
+from cluster.console import Table
 from cluster.tracking import Tracker
 from jobs.catalog import layout
 from jobs.training.run import TrainConfig
@@ -60,3 +62,26 @@ def describe(values: Mapping[str, Any]) -> str:
     inputs = values.get("inputs")
     parts = [str(values.get("net", "")), "+".join(inputs) if inputs else ""]
     return " on ".join(part for part in parts if part)
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print the kept runs and what mattered."""
+    table = Table(title=f"{summary['run']}: {summary['trials']}")
+    for column in ("run", "score", "what"):
+        table.add_column(column)
+    for member in summary["members"]:
+        table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
+    console.show(table)
+    if baseline := summary["baseline"]:
+        score, what = baseline["score"], describe(baseline["values"])
+        console.show(f"{what}, of the same features: {score:.4f} (trial {baseline['number']})")
+    if summary["left_out"]:
+        console.show(f"left out: {'; '.join(summary['left_out'])}")
+    shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
+    if shares:
+        text = ", ".join(f"{name} {share:.0%}" for name, share in shares[:5])
+        console.show(f"what mattered: {text}")
+    if summary["procedure"]:
+        figures = summary["procedure"]["figures"].items()
+        text = ", ".join(f"{name} {value:.3f}" for name, value in figures)
+        console.show(f"members and fusion chosen without the fold they are judged on: {text}")

@@ -1,19 +1,23 @@
 """The ledger of a search: one file for every trial that ended; a search that was killed goes on from it."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 import pyarrow as pa
-from optuna.distributions import json_to_distribution
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import TrialState
 
 from cluster import storage
 from jobs.catalog import layout
-from jobs.training.run import TrainConfig
+from jobs.training.run import TrainConfig, seeds_of
 from jobs.tuning.space import BASELINE
+
+WORST = 1e9
+"""The score of a trial that diverged or could not be trained; finite, because Tune compares it."""
 
 STATES = {
     "failed": TrialState.FAIL,
@@ -53,6 +57,26 @@ def trial_uri(config: TrainConfig, number: int, suffix: str) -> str:
     return layout.trials_uri(config.root, str(config.run), f"{number:05d}{suffix}")
 
 
+def member_name(config: TrainConfig, number: int) -> str:
+    """The run that a trial becomes if it is kept."""
+    return f"{config.run}-{number:05d}"
+
+
+def member_config(config: TrainConfig, number: int, more_seeds: Sequence[int] = ()) -> TrainConfig:
+    """The run that a trial becomes if it is kept.
+
+    Args:
+        config: of the trial, under the name of the search.
+        number: of the trial.
+        more_seeds: besides those of the trial; a convex net has no others.
+    """
+    seeds = tuple(dict.fromkeys([*config.seeds, *more_seeds]))
+    named = dataclasses.replace(
+        config, run=member_name(config, number), seeds=seeds, tracking=False, workers=0
+    )
+    return named if seeds_of(named) == seeds else dataclasses.replace(named, seeds=config.seeds)
+
+
 def read_ledger(config: TrainConfig) -> list[Record]:
     """Every trial that ended, by number."""
     folder = layout.trials_uri(config.root, str(config.run))
@@ -60,6 +84,46 @@ def read_ledger(config: TrainConfig) -> list[Record]:
         Record(**storage.read_json(storage.join(folder, name)))
         for name in storage.names(folder, ".json")
     ]
+
+
+def record_of(
+    number: int,
+    values: Mapping[str, Any],
+    result: Mapping[str, Any] | None,
+    drawn: optuna.Trial | None = None,
+) -> Record:
+    """The record of a trial that ended.
+
+    Args:
+        number: of the trial.
+        values: its values.
+        result: its last one; None: it has none, because its process died.
+        drawn: by Optuna; None: a baseline.
+    """
+    result = result or {"state": "failed", "score": WORST, "error": "its process died"}
+    flat = {name.removeprefix("figures/"): v for name, v in result.items() if "figures/" in name}
+    return Record(
+        number=number,
+        state=str(result["state"]),
+        score=float(result["score"]),
+        steps=int(result.get("steps", 0)),
+        seconds=round(float(result.get("seconds", 0.0)), 3),
+        values=values,
+        figures={
+            name: float(value) for name, value in {**result.get("figures", {}), **flat}.items()
+        },
+        error=result.get("error"),
+        drawn=drawn is not None,
+        params={} if drawn is None else dict(drawn.params),
+        distributions={}
+        if drawn is None
+        else {name: distribution_to_json(d) for name, d in drawn.distributions.items()},
+    )
+
+
+def publish_record(config: TrainConfig, record: Record) -> None:
+    """Enter a trial into the ledger."""
+    storage.publish_json(asdict(record), trial_uri(config, record.number, ".json"))
 
 
 def importances(ledger: Sequence[Record]) -> dict[str, float]:

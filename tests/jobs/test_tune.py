@@ -151,7 +151,7 @@ class TestRefusals:
 @pytest.mark.ray
 class TestKill:
     def test_a_killed_search_keeps_its_finished_trials(self, root):
-        whole = config(root, trials=30, epochs=30, ensemble=False)
+        whole = config(root, trials=30, epochs=30, ensemble=False, stale=0)
         path = Path(root, "config.json")
         path.write_text(json.dumps(settings.to_mapping(whole)))
         command = [sys.executable, "-m", "jobs", "tune", "--config", str(path)]

@@ -33,7 +33,9 @@ SAME_ROWS = {
 }
 SEARCH_GOES_ON = {
     "trials": "more of the same",
-    "time_s": "when it stops",
+    "fresh": "where it begins, kept from the first start on",
+    "minutes": "when it stops",
+    "stale": "when it stops",
     "parallel": "how many at once",
     "gpu_share": "how many at once",
     "keep": "chosen anew at the end",
@@ -56,8 +58,8 @@ TRAIN = {
 }  # fmt: skip
 TUNE = {
     "space": "space.json", "search": "random", "search_seed": 1, "score": "accuracy", "prune": False,
-    "trials": 60, "time_s": 5.0, "parallel": 1, "gpu_share": 0.5, "keep": 2, "member_seeds": (1,),
-    "ensemble": False,
+    "trials": 60, "minutes": 5.0, "stale": 5, "parallel": 1, "gpu_share": 0.5, "keep": 2,
+    "member_seeds": (1,), "ensemble": False, "fresh": True,
 }  # fmt: skip
 
 

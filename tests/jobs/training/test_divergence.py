@@ -15,9 +15,11 @@ from cluster.session import SessionConfig, ray_session
 from fusion.training import loop, trainer
 from jobs import tune
 from jobs.__main__ import run as affuse
-from jobs.tuning import run_trials, trainable
+from jobs.tuning import run_trials, trainable, work
+from jobs.tuning.deadline import Deadline
 from jobs.tuning.space import read_space
-from jobs.tuning.trial_records import Record, read_ledger, trial_uri
+from jobs.tuning.standing import Standing
+from jobs.tuning.trial_records import WORST, Record, read_ledger, trial_uri
 
 LARGE = "1e30"
 
@@ -165,18 +167,18 @@ class TestTrial:
         space = read_space(SPACE, base)
         trial = object.__new__(trainable.Trial)
         if score == "pearson":
-            monkeypatch.setattr(trainable, "judged", lambda *_: (torch.ones(4), torch.ones(4)))
+            monkeypatch.setattr(work, "judged", lambda *_: (torch.ones(4), torch.ones(4)))
         trial.setup(
             {"number": 0, "values": changes},
             library=run_trials.load_library(base, space),
             base=settings.to_mapping(base),
-            steps=run_trials.steps_of(base),
+            steps=work.steps_of(base),
             score=score,
         )
         result = trial.step()
         assert (result["state"], result["score"], result["done"]) == (
             "failed",
-            trainable.WORST,
+            WORST,
             True,
         )
         assert reason in result["error"]
@@ -188,6 +190,7 @@ class TestTrial:
                 partial(trainable.sampler_of, "random"),
                 read_ledger(base),
                 lambda _record: None,
+                Standing(base, 8, read_ledger(base)),
             )
 
         found = searcher()
@@ -195,7 +198,7 @@ class TestTrial:
         found.on_trial_result("a", result)
         found.on_trial_complete("a", result)
         (record,) = read_ledger(base)
-        assert (record.state, record.score) == ("failed", trainable.WORST)
+        assert (record.state, record.score) == ("failed", WORST)
         assert searcher().suggest("b")["number"] == 1
 
 
@@ -227,12 +230,19 @@ def test_a_search_of_which_every_trial_failed_says_why(root):
     asked = search(root)
     base = tune.base_of(asked, SPACE)
     failed = Record(
-        number=0, state="failed", score=trainable.WORST, steps=0, seconds=0.0, values={},
+        number=0, state="failed", score=WORST, steps=0, seconds=0.0, values={},
         error="fold 0 seed 0: training diverged",
     )  # fmt: skip
     storage.publish_json(dataclasses.asdict(failed), trial_uri(base, 0, ".json"))
+    job = tune.Job(
+        config=asked,
+        base=base,
+        space=read_space(SPACE, base),
+        tracker=None,
+        deadline=Deadline(began=0.0, budget_s=None),
+    )
     with pytest.raises(NotPreparedError, match=r"no trial of 't' was finished.*diverged"):
-        tune.keep_best(asked, base)
+        tune.keep_best(job, tune.Searched())
 
 
 def test_a_space_that_is_not_there_blames_its_own_flag(root, capsys):

@@ -10,7 +10,9 @@ from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
 from jobs.tuning.space import PRESETS, default_space, read_space, subsets, with_values
-from jobs.tuning.trainable import Search, input_cycle, inputs_of_turn, sampler_of
+from jobs.tuning.standing import Standing
+from jobs.tuning.trainable import Search, sampler_of
+from jobs.tuning.turns import input_cycle, inputs_of_turn
 
 BASE = train.Config(root="r", inputs=("voice", "face"))
 
@@ -110,7 +112,8 @@ class TestTurns:
     def test_a_search_gives_each_set_its_share(self, tmp_path):
         base = dataclasses.replace(BASE, root=str(tmp_path), run="t")
         values = {"inputs": [["voice"], ["face"], ["voice", "face"]], "lr": {"log": [1e-4, 1e-2]}}
-        search = Search(read_space(values, base), base, partial(sampler_of, "optuna"), [], print)
+        space, standing = read_space(values, base), Standing(base, 8, [])
+        search = Search(space, base, partial(sampler_of, "optuna"), [], print, standing)
         drawn = [search.suggest(str(index))["values"]["inputs"] for index in range(21)]
         assert drawn[:3] == [["voice"], ["face"], ["voice", "face"]]
         for inputs in drawn[:3]:

@@ -1,0 +1,63 @@
+"""A bundle of linear models within the first minute of a search; the last bundle takes its place."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from cluster import storage
+from cluster.errors import AffuseError
+from jobs.catalog import layout
+from jobs.training.run import TrainConfig
+from jobs.tuning.trial_records import Record, member_name
+
+FUSING_S = 10.0
+"""What a fusion is thought to take before the first one was timed [s]."""
+
+
+class FirstAnswer:
+    """Fuses the baselines as soon as all of them have ended.
+
+    Args:
+        base: the search's config of train.
+        count: number of trials that it waits for; they are the first ones.
+        fuse: makes the bundle of some runs.
+    """
+
+    def __init__(
+        self, base: TrainConfig, count: int, fuse: Callable[[Sequence[str]], None]
+    ) -> None:
+        self.base, self.fuse = base, fuse
+        self.waiting = set(range(count))
+        self.runs: list[str] = []
+        self.fusing_s = FUSING_S
+        bundle = layout.bundle_uri(base.root, str(base.run), layout.BUNDLE)
+        self.is_given = count == 0 or storage.exists(bundle)
+
+    def go_on(self, ledger: Sequence[Record]) -> None:
+        """Take in the trials of an earlier start."""
+        for record in ledger:
+            self._note(record)
+        self._give()
+
+    def see(self, record: Record) -> None:
+        """A trial ended."""
+        self._note(record)
+        self._give()
+
+    def _note(self, record: Record) -> None:
+        if record.number in self.waiting:
+            self.waiting.remove(record.number)
+            name = member_name(self.base, record.number)
+            complete = layout.run_uri(self.base.root, name, layout.SUMMARY)
+            if record.state == "finished" and storage.exists(complete):
+                self.runs.append(name)
+
+    def _give(self) -> None:
+        if self.is_given or self.waiting or not self.runs:
+            return
+        self.is_given, began = True, time.monotonic()
+        print(f"a first bundle, of linear models ({len(self.runs)} runs):", flush=True)
+        try:
+            self.fuse(sorted(self.runs))
+        except AffuseError as error:
+            print(f"there is no first bundle: {error}", flush=True)
+        self.fusing_s = time.monotonic() - began
