@@ -71,10 +71,6 @@ ALSO_ELSEWHERE = (
 """Fields that may change from one start of a search to the next."""
 
 
-MEMBERS_SHARE = 0.35
-"""Of the time that may be spent, at most so much is kept for further seeds of the members."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainConfig):
     """What is searched; a field of train is fixed unless the space names it."""
@@ -129,6 +125,10 @@ class Config(TrainConfig):
         if self.trials < 1 or self.keep < 1:
             raise ConfigError(
                 f"--trials {self.trials} --keep {self.keep}: expected 1 or more of each"
+            )
+        if self.stale < 0 or (self.minutes is not None and not self.minutes > 0):
+            raise ConfigError(
+                f"--stale {self.stale} --minutes {self.minutes}: expected 0 or more, and above 0"
             )
         if self.score is not None and self.score not in METRICS:
             raise ConfigError(f"--score {self.score}: {settings.nearest(self.score, [*METRICS])}")
@@ -251,8 +251,8 @@ def search(job: Job, ends: ExitStack) -> Searched:
         return Searched(left_out=[f"{todo} trials ({patience.said})"])
     print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
     ends.enter_context(ray_session(config.session))
-    count = min(config.trials, len(first_sets(sets))) if config.ensemble else 0
-    first = FirstAnswer(base, count, partial(fuse, config, base))
+    count = min(config.trials, len(first_sets(sets)))
+    first = FirstAnswer(base, count, partial(fuse, config, base) if config.ensemble else None)
     first.go_on(ledger)
     standing = Standing(base, config.keep, ledger)
     live = Live(config.trials, ledger, bench.score, job.tracker, base)
@@ -261,10 +261,8 @@ def search(job: Job, ends: ExitStack) -> Searched:
         for see in (live, patience.see, first.see):
             see(record)
 
-    reserve = Reserve(
-        base, standing, keeping_of(config), MEMBERS_SHARE * 60 * (config.minutes or 0)
-    )
-    ending = Ending(lambda: job.deadline.left_s(first.fusing_s + reserve.members_s), patience)
+    reserve = Reserve(base, standing, keeping_of(config), job.deadline)
+    ending = Ending(lambda: reserve.left_s(first), patience)
     budget = Budget(
         trials=todo, parallel=config.parallel, gpu_share=config.gpu_share, prune=config.prune
     )

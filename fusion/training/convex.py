@@ -7,6 +7,7 @@ multi-label task, has its own. Rows without a label, and rows without any input,
 Shapes: row, feature, problem, outputs, path.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,10 @@ from fusion.training.rows import Feed
 
 READ = 1024
 """Rows that are read at a time."""
+
+
+KNOWN = 1024
+"""Penalties of modalities alone that are remembered: the same one comes in many sets of modalities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +174,11 @@ class _Rows:
 
     def answer(self, target: _Target) -> Answer:
         """The solution of one task."""
-        if not self.each or len(self.blocks) < 2:
+        if not self.each:
             return self._solved(self.rotated, target)
+        if len(self.blocks) == 1:
+            key = _digest(self.rows, self.fold, self.path, target.values, target.mass)
+            return self._solved(self.rotated, target, key)
         scale = torch.cat(
             [self._scale(rows, target) for rows in torch.split(self.rows, self.blocks, 1)]
         )
@@ -179,10 +187,18 @@ class _Rows:
 
     def _scale(self, rows: Tensor, target: _Target) -> Tensor:
         """Factor of a modality, after which a common penalty is the one that is best for it alone."""
-        alone = rotate(rows)
-        losses, _ = self._judged(alone, target)
-        penalty = float(self.path[losses.sum(1).argmin()]) * alone.total
+        key = _digest(rows, self.fold, self.path, target.values, target.mass)
+        if key not in _alone:
+            alone = rotate(rows)
+            losses, _ = self._judged(alone, target)
+            self._remember(key, losses, alone)
+        penalty = _alone[key]
         return torch.full((rows.shape[1],), 1.0 if penalty == 0 else penalty**-0.5).double()
+
+    def _remember(self, key: bytes, losses: Tensor, alone: Rotated) -> None:
+        _alone[key] = float(self.path[losses.sum(1).argmin()]) * alone.total
+        while len(_alone) > KNOWN:
+            del _alone[next(iter(_alone))]
 
     def _judged(self, rows: Rotated, target: _Target) -> tuple[Tensor, Tensor]:
         """Loss on held-out groups by penalty [path problem], and initial weights."""
@@ -191,8 +207,10 @@ class _Rows:
             return held_out_error(rows, target.values, self.fold, path).unsqueeze(1), path
         return held_out_loss(rows, target.mass, self.fold, path * _sides(target))
 
-    def _solved(self, rows: Rotated, target: _Target) -> Answer:
+    def _solved(self, rows: Rotated, target: _Target, key: bytes | None = None) -> Answer:
         losses, starts = self._judged(rows, target)
+        if key is not None:
+            self._remember(key, losses, rows)
         best = losses.argmin(0)  # [problem]
         penalty = self.path[best] * rows.total
         if target.kind == "regression":
@@ -210,6 +228,19 @@ class _Rows:
             penalty=float(self.path[best].log().mean().exp()),
             loss=float(losses.gather(0, best.unsqueeze(0)).mean()),
         )
+
+
+_alone: dict[bytes, float] = {}
+"""Digest of a modality's rows, folds, path and targets -> its penalty."""
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    """Equal for equal values of equal shapes."""
+    found = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.contiguous().numpy().data)
+    return found.digest()
 
 
 def _sides(target: _Target) -> int:

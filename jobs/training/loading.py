@@ -7,8 +7,9 @@ alone, so that the same seed gives the same batches either way.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from encoders import ENCODERS
 from fusion.batch import Axis
 from fusion.nets import net_axis
 from fusion.predictor import Card, Feeding, Pool, feeding_fields
+from fusion.scaling import Scaler
 from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
@@ -64,6 +66,21 @@ class Request(Feeding):
     """Load these clips alone; None: all of the split."""
 
 
+class Remembered(OrderedDict[Hashable, Scaler]):
+    """The scalers that were asked for last."""
+
+    MOST = 64
+
+    def of(self, key: Hashable, fitted: Callable[[], Scaler]) -> Scaler:
+        """The scaler of a key, fitted where it is not known."""
+        if key not in self:
+            self[key] = fitted()
+            if len(self) > self.MOST:
+                self.popitem(last=False)
+        self.move_to_end(key)
+        return self[key]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """A loaded data set."""
@@ -77,6 +94,9 @@ class Data:
 
     how: Feeding
     """How the feed was made: for the card of a net."""
+
+    scalers: Remembered = field(default_factory=Remembered)
+    """Those that were fitted on some of its rows: trials of a search ask for the same again and again."""
 
     @property
     def dims(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ file is the commit: `predictions.parquet` of a fold, `model.safetensors` of a re
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import statistics
@@ -69,10 +70,15 @@ class NetChoice:
 
 def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Predictor:
     """A fresh net behind a scaler that was fitted on the training rows."""
-    order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-    batches = (data.feed.batch(rows) for rows in torch.split(order, 256))
     pca = {name: width for name, width in choice.pca.items() if name in data.dims}
-    scaler = Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale)
+
+    def fitted() -> Scaler:
+        order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+        batches = (data.feed.batch(rows) for rows in torch.split(order, 256))
+        return Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale)
+
+    rows = hashlib.blake2b(train.numpy().data, digest_size=16).digest()
+    scaler = data.scalers.of((rows, choice.scale, *pca.items()), fitted)
     card = card_of(choice, data, {})
     torch.manual_seed(seed_of("init", seed))
     predictor = bundle.build(card)

@@ -19,18 +19,23 @@ class FirstAnswer:
     Args:
         base: the search's config of train.
         count: number of trials that it waits for; they are the first ones.
-        fuse: makes the bundle of some runs.
+        fuse: makes the bundle of some runs; None: there is to be none.
     """
 
     def __init__(
-        self, base: TrainConfig, count: int, fuse: Callable[[Sequence[str]], None]
+        self, base: TrainConfig, count: int, fuse: Callable[[Sequence[str]], None] | None
     ) -> None:
         self.base, self.fuse = base, fuse
         self.waiting = set(range(count))
         self.runs: list[str] = []
-        self.fusing_s = FUSING_S
+        self.fusing_s = FUSING_S if fuse else 0.0
         bundle = layout.bundle_uri(base.root, str(base.run), layout.BUNDLE)
-        self.is_given = count == 0 or storage.exists(bundle)
+        self.is_given = fuse is None or storage.exists(bundle)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some of the baselines have not ended: they are made whatever time there is."""
+        return bool(self.waiting)
 
     def go_on(self, ledger: Sequence[Record]) -> None:
         """Take in the trials of an earlier start."""
@@ -52,7 +57,7 @@ class FirstAnswer:
                 self.runs.append(name)
 
     def _give(self) -> None:
-        if self.is_given or self.waiting or not self.runs:
+        if self.fuse is None or self.is_given or self.waiting or not self.runs:
             return
         self.is_given, began = True, time.monotonic()
         print(f"a first bundle, of linear models ({len(self.runs)} runs):", flush=True)

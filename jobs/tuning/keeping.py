@@ -15,6 +15,8 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.run_names import owner
 from jobs.training.run import TrainConfig, grown, identity, is_complete, run_uri, seeds_of
+from jobs.tuning.deadline import Deadline
+from jobs.tuning.first_answer import FirstAnswer
 from jobs.tuning.member_selection import held_trials, members_of, procedure
 from jobs.tuning.space import with_values
 from jobs.tuning.standing import Standing
@@ -23,6 +25,10 @@ from jobs.tuning.work import TrainRun
 
 SLACK = 1.2
 """Factor on the time that nets are foreseen to take."""
+
+
+SHARE = 0.35
+"""Of the time of a job, at most so much is kept for further seeds of the members while trials run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +122,7 @@ def affordable(
         left_s: time of one worker [s].
     """
     for count in range(len(seeds), 0, -1):
-        if need_s(records, configs, seeds[:count]) <= left_s:
+        if need_s(records, configs, seeds[:count]) <= max(0.0, left_s):
             return seeds[:count]
     return ()
 
@@ -128,25 +134,37 @@ def need_s(
     need = 0.0
     for record in records:
         config = configs[record.number]
-        own, more = seeds_of(config), seeds_of(member_config(config, record.number, seeds))
+        member = member_config(config, record.number, seeds)
+        if is_complete(member):
+            continue
+        own, more = seeds_of(config), seeds_of(member)
         nets = len(more) * (record.steps + 1) - len(own) * record.steps
         need += nets * record.seconds / max(1, record.steps * len(own))
     return need
 
 
 class Reserve:
-    """The time that is kept for the members while trials run.
+    """The time that is kept for the members and the last fusion while trials run.
 
     Args:
         base: the search's config of train.
         standing: who the members would be.
         how: they are made.
-        most_s: of the time [s].
+        deadline: of the whole job.
     """
 
-    def __init__(self, base: TrainConfig, standing: Standing, how: Keeping, most_s: float) -> None:
-        self.base, self.standing, self.how, self.most_s = base, standing, how, most_s
+    def __init__(
+        self, base: TrainConfig, standing: Standing, how: Keeping, deadline: Deadline
+    ) -> None:
+        self.base, self.standing, self.how, self.deadline = base, standing, how, deadline
         self.known: dict[int, float] = {}
+
+    def left_s(self, first: FirstAnswer) -> float:
+        """Time that is left for trials; the first answer is given whatever time it takes [s]."""
+        if first.is_waiting or self.deadline.budget_s is None:
+            return math.inf
+        most_s = SHARE * self.deadline.budget_s
+        return self.deadline.left_s(first.fusing_s + min(most_s, self.members_s))
 
     @property
     def members_s(self) -> float:
@@ -157,7 +175,7 @@ class Reserve:
             some = [record for record in finished if record.number in members]
             configs = {record.number: with_values(self.base, record.values) for record in some}
             need = need_s(some, configs, self.how.seeds)
-            self.known[len(finished)] = min(self.most_s, SLACK * need / self.how.parallel)
+            self.known[len(finished)] = SLACK * need / self.how.parallel
         return self.known[len(finished)]
 
 

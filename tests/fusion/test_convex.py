@@ -9,6 +9,7 @@ from fusion.batch import Batch, Steps
 from fusion.predictor import Card, build
 from fusion.scaling import Scaler
 from fusion.tasks import Task
+from fusion.training import convex
 from fusion.training.convex import fit_convex, folds_of
 from fusion.training.penalised import held_out_error, held_out_loss, rotate
 from fusion.training.recipe import Recipe
@@ -318,6 +319,33 @@ class TestOwnPenalties:
             losses[penalty] = record["emotion/inner_loss"]
         assert of_noise["each"] < 0.5 * of_noise["shared"]
         assert losses["each"] < losses["shared"]
+
+    @pytest.mark.parametrize("kind", ["emotion", "labels", "arousal"])
+    def test_penalties_remembered_from_other_sets_change_nothing(self, kind):
+        rows, emotion, labels, arousal = made(90, 20)
+        tasks = {kind: {"emotion": EMOTION, "labels": LABELS, "arousal": AROUSAL}[kind]}
+        target = {kind: {"emotion": emotion, "labels": labels, "arousal": arousal}[kind]}
+        inputs = {"a": rows[:, :12], "b": rows[:, 12:], "c": draw(90, 5, seed=3)}
+        sets = (["a"], ["b"], ["a", "b"], ["a", "b", "c"], ["b", "c"])
+
+        def weights(names):
+            feed = Pooled({name: inputs[name] for name in names}, target)
+            return fitted(feed, tasks)[0].net.heads.task[kind].weight.detach()
+
+        cold = []
+        for names in sets:
+            convex._alone.clear()
+            cold.append(weights(names))
+        for names, alone in zip(sets, cold, strict=True):
+            assert torch.equal(weights(names), alone)
+
+    def test_only_so_many_penalties_are_remembered(self, monkeypatch):
+        monkeypatch.setattr(convex, "KNOWN", 3)
+        for seed in range(5):
+            rows, emotion, _, _ = made(40, 6, seed=seed)
+            fitted(Pooled({"a": rows[:, :3], "b": rows[:, 3:]}, {"emotion": emotion}),
+                   {"emotion": EMOTION})  # fmt: skip
+        assert len(convex._alone) == 3
 
     def test_options_out_of_range_are_refused(self):
         for options in ({"path": 0}, {"folds": 1}, {"weakest": 0.0}, {"weakest": 1.0}):

@@ -1,6 +1,8 @@
 """tune: trials on Ray, a ledger that outlives a kill, and nothing from the test split."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import signal
 import subprocess
@@ -70,7 +72,10 @@ class TestSearch:
             for seed in (None, 1):
                 folder = tmp_path_factory.mktemp("tune")
                 root = module.write_root(str(folder / "small"), noise_on_test=seed)
-                tune.main(config(root, search="random", prune=False, parallel=1))
+                said = io.StringIO()
+                with contextlib.redirect_stdout(said):
+                    tune.main(config(root, search="random", prune=False, parallel=1))
+                (folder / "said").write_text(said.getvalue())
                 roots.append(root)
         return roots
 
@@ -100,6 +105,30 @@ class TestSearch:
         assert [record["values"]["net"] for record in first] == ["linear"] * 3
         baseline = storage.read_json(f"{searched[0]}/runs/t/summary.json")["baseline"]
         assert baseline["score"] == min(record["score"] for record in first)
+
+    def test_a_first_bundle_of_linear_models_is_there_before_any_net_is_trained(self, searched):
+        lines = Path(searched[0]).with_name("said").read_text().splitlines()
+        first = lines.index("a first bundle, of linear models (3 runs):")
+        wrote = next(at for at, line in enumerate(lines) if "bundles/t: " in line)
+        nets = [at for at, line in enumerate(lines) if "concat_mlp on" in line or "lmf on" in line]
+        assert first < wrote < min(nets)
+
+    def test_a_net_of_the_search_is_not_trained_again_for_its_member(self, searched):
+        search_ended = Path(searched[0], "runs/t/trials.parquet").stat().st_mtime
+        for member in storage.read_json(f"{searched[0]}/runs/t/summary.json")["members"]:
+            made = {
+                path.parent.name: path.stat().st_mtime
+                for path in Path(searched[0], "runs", member["run"]).glob("fold=*/*/model.json")
+            }
+            assert set(made) == {f"seed={seed}" for seed in member["seeds"]}
+            assert made["seed=0"] <= search_ended <= made.get("seed=1", search_ended)
+
+    def test_runs_of_trials_that_are_no_members_are_gone(self, searched):
+        summary = storage.read_json(f"{searched[0]}/runs/t/summary.json")
+        members = {member["run"] for member in summary["members"]}
+        baselines = {f"t-{number:05d}" for number in range(3)}
+        there = {name for name in storage.names(f"{searched[0]}/runs") if name.startswith("t-")}
+        assert members <= there <= members | baselines
 
     def test_the_choice_is_judged_on_folds_that_had_no_say(self, searched):
         found = storage.read_json(f"{searched[0]}/runs/t/summary.json")["procedure"]
@@ -132,6 +161,50 @@ class TestSearch:
     def test_another_search_of_that_name_is_refused(self, searched):
         with pytest.raises(ConfigError, match="is there already, as another search"):
             tune.main(config(searched[0], search="optuna"))
+
+
+@pytest.mark.ray
+class TestBudget:
+    @pytest.fixture(scope="class", autouse=True)
+    def session(self):
+        with ray_session(SessionConfig(num_cpus=2)):
+            yield
+
+    def test_whatever_the_time_the_linear_models_ship_and_what_is_left_out_is_said(
+        self, root, capsys
+    ):
+        tune.main(config(root, trials=400, minutes=0.001))
+        first = [record["values"]["net"] for record in list(ledger(root).values())[:3]]
+        assert first == ["linear"] * 3
+        # While the last of them is solved, the other worker may begin with nets.
+        count = len(ledger(root))
+        summary = storage.read_json(f"{root}/runs/t/summary.json")
+        assert summary["left_out"][0] == f"{400 - count} trials (the time is up)"
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"left out: {400 - count} trials (the time is up)" in said
+        assert Path(root, "bundles/t/bundle.json").exists()
+
+    def test_more_time_goes_on_from_there(self, root):
+        tune.main(config(root, trials=400, minutes=0.001, ensemble=False))
+        before = ledger(root)
+        count = len(before) + 2
+        tune.main(config(root, trials=count, ensemble=False))
+        summary = storage.read_json(f"{root}/runs/t/summary.json")
+        assert sum(summary["trials"].values()) == count
+        assert summary["left_out"] == []
+        assert {name: ledger(root)[name] for name in before} == before
+        assert all(member["seeds"] in ([0], [0, 1]) for member in summary["members"])
+
+    def test_a_search_that_gains_nothing_ends_and_stays_ended(self, root, capsys):
+        flat = {"lr": [1e-9, 2e-9], "net": ["concat_mlp"], "inputs": SPACE["inputs"]}
+        asked = config(root, trials=60, stale=5, ensemble=False, epochs=1)
+        Path(asked.space).write_text(json.dumps(flat))
+        for said in ("60 trials to run", "nothing to search: the last 5 trials gained nothing"):
+            tune.main(asked)
+            summary = storage.read_json(f"{root}/runs/t/summary.json")
+            assert sum(summary["trials"].values()) < 60
+            assert "gained nothing" in summary["left_out"][0]
+            assert said in capsys.readouterr().out
 
 
 class TestRefusals:

@@ -19,6 +19,7 @@ from jobs.training.loading import load
 from jobs.training.parts import Part
 from jobs.training.run import choice_of, request_of, without_effect
 from jobs.tuning.space import default_space, read_space, with_values
+from jobs.tuning.standing import Standing
 from jobs.tuning.trainable import Pruner, Search, sampler_of
 from jobs.tuning.trial_records import importances, read_ledger
 
@@ -124,7 +125,10 @@ class TestSearch:
     def search(self, root, values, ledger=()):
         base = config(root, net="concat_mlp", run="t")
         space = read_space(values, base)
-        return Search(space, base, partial(sampler_of, "optuna"), ledger, lambda _record: None)
+        standing = Standing(base, 8, ledger)
+        return Search(
+            space, base, partial(sampler_of, "optuna"), ledger, lambda _record: None, standing
+        )
 
     @pytest.mark.parametrize(
         ("changes", "more"),
