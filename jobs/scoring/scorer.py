@@ -64,11 +64,11 @@ class Scorer:
         facts = sorted(facts, key=lambda fact: fact["clip_id"])
         tables_ = {name: table.sort_by("clip_id") for name, table in features.items()}
         if self.fusion is None:
-            task, kind, fused = _untrained(next(iter(tables_.values())))
+            task, kind, fused = untrained_scores(tables_)
             decision = Decision.plain(kind.kind, kind.outputs)
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
-            fused = self.fusion.combine(self._members(facts, tables_, task, kind))
+            fused = self.fused(facts, tables_)
         verdicts = [_verdict(row, kind, decision) for row in fused.double()]
         promises = self._promises(fused.double(), kind, decision)
         states = self._states(tables_, len(facts))
@@ -81,6 +81,12 @@ class Scorer:
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
+
+    def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
+        """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
+        assert self.fusion is not None
+        members = self._members(facts, features, self.fusion.task, self.fusion.kind)
+        return self.fusion.combine(members)
 
     def _promises(self, scores: Tensor, task: Task, decision: Decision) -> list[dict[str, Any]]:
         """What cannot be excluded of each clip, where a coverage was asked for."""
@@ -209,8 +215,9 @@ def _within(
     return (None if math.isinf(low) else low), (None if math.isinf(high) else high)
 
 
-def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:
+def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tensor]:
     """The expression net's own classes: its probabilities averaged over the frames with a face."""
+    (table,) = features.values()
     name, task = untrained_task()
     rows = []
     columns = (table["expression"].to_pylist(), table["valid"].to_pylist())
