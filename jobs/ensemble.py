@@ -146,7 +146,7 @@ def main(config: Config) -> None:
     chosen = cross_fitting.choose(held, shipping.candidates, folds, judged.judgements)
     shipped = cross_fitting.fit(held, chosen)
     decided = decide(config, held, shipping.verdict, folds)
-    promised = promises.promised(shipping.verdict.scores, judging)
+    promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     publish_judged(config, name, held, fused, shipping.verdict, results)
     publish_bundle(config, dataset, name, shipping, shipped, decided, promised)
     results_table.show(results, task)
@@ -270,7 +270,6 @@ def publish_bundle(
         "member_calibration": {n: c.state() for n, c in shipped.members.items()},
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
-        "prior": shipped.prior.tolist(),
         "conformal": promised.conformal.state(),
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),

@@ -20,7 +20,7 @@ from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jobs", "encoders", "fusion", "cluster")
-SHARED_FILES = {"calibration", "conformal", "members"}  # of fusion.late: not rules
+SHARED_FILES = {"calibration", "conformal", "members", "presence"}  # of fusion.late: not rules
 
 
 def files(folder: str) -> list[str]:

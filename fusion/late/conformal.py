@@ -140,31 +140,6 @@ class Conformal:
         return cls(kind=state["kind"], groups=state["groups"], thresholds=tuple(map(tuple, rows)))
 
 
-def left_out(
-    kind: Kind,
-    scores: Float[Tensor, "row outputs"],
-    target: Shaped[Tensor, "row ..."],
-    groups: Sequence[Hashable] | np.ndarray | Tensor,
-    coverage: float,
-) -> tuple[Float[Tensor, "row part"], Float[Tensor, " row"]]:
-    """What new people would meet: each group answered with thresholds that were fitted on the others.
-
-    Returns:
-        Whether the truth is covered, as `Conformal.covers` says it, and the size of each answer: the number
-        of possible classes, of labels that are neither surely there nor surely not, the width of an interval.
-    """
-    code = Groups.of(groups).code.numpy()
-    covered = torch.full((len(code), _parts(kind, scores)), torch.nan, dtype=torch.float64)
-    size = torch.full((len(code),), torch.nan, dtype=torch.float64)
-    for held in _held_parts(code):
-        at, rest = torch.from_numpy(held), torch.from_numpy(~held)
-        fitted = Conformal.fit(kind, scores[rest], target[rest], code[~held])
-        covered[at] = fitted.covers(scores[at], target[at], coverage)
-        size[at] = _size(fitted, scores[at], coverage)
-    size[scores.isnan().any(1)] = torch.nan
-    return covered, size
-
-
 def nonconformity(
     kind: Kind, scores: Float[Tensor, "row outputs"], target: Shaped[Tensor, "row ..."]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -207,7 +182,7 @@ def _enough(groups: int, coverage: float) -> bool:
 def _coverage_of_levels(wrong: np.ndarray, code: np.ndarray) -> np.ndarray:
     """The share of left-out groups' rows that a quantile of the other groups covers [level]."""
     covered = np.zeros(len(LEVELS))
-    for held in _held_parts(code):
+    for held in held_parts(code):
         if held.all():
             return covered
         limits = _quantiles(wrong[~held], code[~held], LEVELS)
@@ -227,7 +202,7 @@ def _quantiles(wrong: np.ndarray, code: np.ndarray, levels: np.ndarray) -> np.nd
     return np.asarray(wrong[order][np.minimum(places, len(order) - 1)])
 
 
-def _held_parts(code: np.ndarray) -> list[np.ndarray]:
+def held_parts(code: np.ndarray) -> list[np.ndarray]:
     """The rows of each group, or of each part of whole groups where there are many."""
     groups = np.unique(code)
     parts = min(len(groups), MAX_PARTS)
@@ -249,11 +224,15 @@ def _shares(kind: Kind, scores: Tensor) -> Tensor:
     return probabilities(kind, normal)
 
 
-def _parts(kind: Kind, scores: Tensor) -> int:
+def parts_of(kind: Kind, scores: Tensor) -> int:
+    """Columns of `Conformal.covers`: one a label of a multi-label task, else one."""
     return scores.shape[1] if kind == "multilabel" else 1
 
 
-def _size(fitted: Conformal, scores: Tensor, coverage: float) -> Tensor:
+def size_of(
+    fitted: Conformal, scores: Float[Tensor, "row outputs"], coverage: float
+) -> Float[Tensor, " row"]:
+    """Size of each answer: possible classes, labels left open, or the width of the interval."""
     if fitted.kind == "regression":
         low, high = fitted.interval(scores, coverage)
         return high - low

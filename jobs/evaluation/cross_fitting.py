@@ -135,8 +135,6 @@ class Fitted:
 
     rule: Any
     calibration: Calibration
-    prior: Tensor
-    """Answer to a clip of which nothing is known [output]: frequencies, or the median of the values."""
 
     def combine(self, members: Members) -> Tensor:
         """Fused scores [row outputs] of the members' own kind."""
@@ -168,13 +166,7 @@ def fit(
     if members.kind == "regression":
         method = "none"
     calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
-    return Fitted(
-        candidate=candidate,
-        members=calibrations,
-        rule=rule,
-        calibration=calibration,
-        prior=probabilities(members.kind, prior(members.kind, held.target, members.outputs)),
-    )
+    return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
 
 
 def speaks(held: HeldOut, candidate: Candidate) -> bool:
@@ -209,7 +201,7 @@ def cross_fitted(
     if len(names) < 2:
         raise ValueError("cross-fitting needs two folds or more")
     scores = torch.full((len(folds), held.members.scores.shape[2]), torch.nan, dtype=torch.float64)
-    chosen = {}
+    chosen, fits = {}, {}
     pairs = PairFits(held, folds, known)
     for fold in names:
         best = pairs.best(candidates, without=int(fold)) if len(candidates) > 1 else candidates[0]
@@ -217,8 +209,9 @@ def cross_fitted(
         at = folds == fold
         others = held.rows(~at)
         if speaks(others, best):
-            scores[torch.from_numpy(at)] = fit(others, best).combine(held.rows(at).members)
-    return Verdict(scores=scores, chosen=chosen)
+            fits[int(fold)] = fit(others, best)
+            scores[torch.from_numpy(at)] = fits[int(fold)].combine(held.rows(at).members)
+    return Verdict(scores=scores, chosen=chosen, fits=fits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +223,9 @@ class Verdict:
 
     chosen: Mapping[int, Candidate]
     """Fold -> the candidate that the other folds chose for it."""
+
+    fits: Mapping[int, Fitted]
+    """Fold -> that candidate fitted on the other folds; none where it says nothing."""
 
 
 def choose(

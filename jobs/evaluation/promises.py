@@ -1,15 +1,20 @@
 """What a prediction may promise: sets or intervals that hold the truth as often as asked.
 
 The thresholds are fitted on cross-fitted scores of what ships, so on rows that neither its members nor its
-fusion were fitted on. What is said of them is measured on people whose rows had no part in the thresholds.
+fusion were fitted on, and for each combination of its members that a clip may have. What is said of them is
+measured on people whose rows had no part in the thresholds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from fusion.late.conformal import Conformal, left_out
+from fusion.late.presence import ByPresence, HeldRows, Names, combinations_of, left_out
+from jobs.catalog.predictions import HeldOut
+from jobs.evaluation.cross_fitting import Verdict
 from jobs.evaluation.judging import Judging
 
 USUAL = 0.9
@@ -20,7 +25,7 @@ USUAL = 0.9
 class Promised:
     """Thresholds of what ships, and what they came to at the usual coverage."""
 
-    conformal: Conformal
+    conformal: ByPresence
     covered: np.ndarray
     """1 or 0 [row part], NaN where the truth or the scores are not known."""
 
@@ -30,8 +35,8 @@ class Promised:
     @property
     def said(self) -> str:
         """The measurement in one sentence."""
-        kind, groups = self.conformal.kind, self.conformal.groups
-        if not self.conformal.measurable(USUAL):
+        kind, groups = self.conformal.every.kind, self.conformal.every.groups
+        if not self.conformal.every.measurable(USUAL):
             return f"coverage {USUAL:g}: {groups} groups are too few to say what excludes answers"
         size = float(np.nanmean(self.size))
         answers = {
@@ -49,9 +54,48 @@ class Promised:
         return float(np.mean(self.size[~np.isnan(self.size)] == 1))
 
 
-def promised(scores: Tensor, judging: Judging) -> Promised:
-    """Fit thresholds on cross-fitted scores [row outputs], and measure them on people left out."""
-    kind = judging.task.kind
-    conformal = Conformal.fit(kind, scores, judging.target, judging.groups)
-    covered, size = left_out(kind, scores, judging.target, judging.groups, USUAL)
-    return Promised(conformal=conformal, covered=covered.numpy(), size=size.numpy())
+def promised(
+    held: HeldOut, verdict: Verdict, folds: np.ndarray, judging: Judging, members: Names
+) -> Promised:
+    """Fit thresholds on cross-fitted scores, and measure them on people left out.
+
+    Args:
+        held: members on rows they did not train on.
+        verdict: cross-fitted scores of what ships.
+        folds: fold of each row.
+        judging: the rows.
+        members: those that ship.
+    """
+    present = held.members.only(members).present
+    rows = HeldRows(
+        kind=judging.task.kind,
+        scores=verdict.scores,
+        target=judging.target,
+        groups=judging.groups,
+        members=members,
+        present=present,
+        without=fused_without(held, verdict, folds, combinations_of(members, present)),
+    )
+    covered, size = left_out(rows, USUAL)
+    return Promised(conformal=ByPresence.fit(rows), covered=covered.numpy(), size=size.numpy())
+
+
+def fused_without(
+    held: HeldOut, verdict: Verdict, folds: np.ndarray, kept: list[Names]
+) -> Mapping[Names, Tensor]:
+    """Cross-fitted scores [row outputs] of rows whose other members are taken away.
+
+    NaN where a row lacks one of those that are kept anyway, or where nothing was fitted.
+    """
+    members = held.members
+    empty = torch.full_like(verdict.scores, torch.nan)
+    found = {names: empty.clone() for names in kept}
+    for fold, fitted in verdict.fits.items():
+        at = torch.from_numpy(folds == fold)
+        rows = members.rows(at)
+        for names in kept:
+            left = torch.tensor([name in names for name in members.names])
+            there = rows.present[left].all(0)
+            alone = replace(rows, present=rows.present & left[:, None] & there)
+            found[names][at] = fitted.combine(alone)
+    return found

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from fusion.late.conformal import Conformal, left_out
+from fusion.late.conformal import Conformal
+from fusion.late.presence import HeldRows, left_out
 from jobs.evaluation.promises import USUAL
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
@@ -17,7 +18,8 @@ def coverage(_: Options, evidence: Evidence) -> Section:
     kind, scores = evidence.task.kind, evidence.focus.scores
     code = evidence.groups.code.numpy()
     fitted = Conformal.fit(kind, scores, evidence.target, code)
-    covered, size = (each.numpy() for each in left_out(kind, scores, evidence.target, code, USUAL))
+    rows = HeldRows.alike(kind, scores, evidence.target, code)
+    covered, size = (each.numpy() for each in left_out(rows, USUAL))
     if not fitted.measurable(USUAL):
         text = f"{fitted.groups} groups are too few to say what excludes answers at a coverage of {USUAL:g}."
         return Section(title="Coverage", text=text)

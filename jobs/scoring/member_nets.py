@@ -17,8 +17,8 @@ from cluster import storage
 from fusion import predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
-from fusion.late.conformal import Conformal
 from fusion.late.members import Members, mean_of_seeds
+from fusion.late.presence import ByPresence
 from fusion.nets import net_axis
 from fusion.predictor import Card, Predictor
 from fusion.tasks import Task
@@ -90,7 +90,7 @@ class Fusion:
     decision: Decision
     """From scores to labels: plain, or fitted for a metric."""
 
-    conformal: Conformal | None
+    conformal: ByPresence | None
     """From scores to sets and intervals; bundles of old have none."""
 
     @classmethod
@@ -108,7 +108,7 @@ class Fusion:
             decision=(
                 Decision.from_state(decided) if decided else Decision.plain(task.kind, task.outputs)
             ),
-            conformal=Conformal.from_state(promised) if promised else None,
+            conformal=ByPresence.from_state(promised) if promised else None,
         )
 
     def combine(self, members: Members) -> Tensor:

@@ -5,7 +5,6 @@ registered ones, with the transcriber that the text encoders read. `face_express
 no training: the mean of the expression net's own 7 probabilities over the frames with a face.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from jobs.catalog import layout
 from jobs.catalog.bundles import nets_of_member
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
+from jobs.scoring.promised import NOTHING, promised_rows
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
 from jobs.training.stores import HeldTable, steps_in
@@ -64,13 +64,15 @@ class Scorer:
         facts = sorted(facts, key=lambda fact: fact["clip_id"])
         tables_ = {name: table.sort_by("clip_id") for name, table in features.items()}
         if self.fusion is None:
-            task, kind, fused = untrained_scores(tables_)
+            task, kind, fused = _untrained(next(iter(tables_.values())))
             decision = Decision.plain(kind.kind, kind.outputs)
+            promises = [NOTHING] * len(facts)
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
-            fused = self.fused(facts, tables_)
+            members = self._members(facts, tables_, task, kind)
+            fused = self.fusion.combine(members).double()
+            promises = self._promises(self.fusion, fused, members.present)
         verdicts = [_verdict(row, kind, decision) for row in fused.double()]
-        promises = self._promises(fused.double(), kind, decision)
         states = self._states(tables_, len(facts))
         rows = [
             {"clip_id": fact["clip_id"], "name": fact["name"], "task": task}
@@ -82,37 +84,12 @@ class Scorer:
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
 
-    def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
-        """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
-        assert self.fusion is not None
-        members = self._members(facts, features, self.fusion.task, self.fusion.kind)
-        return self.fusion.combine(members)
-
-    def _promises(self, scores: Tensor, task: Task, decision: Decision) -> list[dict[str, Any]]:
+    def _promises(self, fusion: Fusion, scores: Tensor, present: Tensor) -> list[dict[str, Any]]:
         """What cannot be excluded of each clip, where a coverage was asked for."""
-        coverage, fusion = self.bundle.coverage, self.fusion
-        nothing: dict[str, Any] = dict.fromkeys(("possible", "certain", "low", "high"))
-        if coverage is None or fusion is None or fusion.conformal is None:
-            return [nothing] * len(scores)
-        if task.kind == "regression":
-            low, high = fusion.conformal.interval(scores, coverage)
-            ends = (
-                _within(*pair, task.range) for pair in zip(low.tolist(), high.tolist(), strict=True)
-            )
-            return [{**nothing, "low": first, "high": last} for first, last in ends]
-        there = fusion.conformal.possible(scores, coverage)
-        sure = fusion.conformal.certain(scores, coverage)
-        decided = decision.decide(scores)
-        if task.kind == "classification":
-            # What is answered is possible, whatever it was decided for.
-            there = there.scatter(1, decided.unsqueeze(1), True)
-            sure = sure & (there.sum(1, keepdim=True) == 1)
-        else:
-            there, sure = there | decided, sure & decided
-        return [
-            {**nothing, "possible": _named(task, some), "certain": _named(task, only)}
-            for some, only in zip(there.tolist(), sure.tolist(), strict=True)
-        ]
+        coverage, conformal = self.bundle.coverage, fusion.conformal
+        if coverage is None or conformal is None:
+            return [NOTHING] * len(scores)
+        return promised_rows(conformal, coverage, scores, present, fusion.kind, fusion.decision)
 
     def _members(
         self,
@@ -201,23 +178,8 @@ def _verdict(scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
     return {"label": label, "confidence": confidence, "probabilities": pairs, "value": None}
 
 
-def _named(task: Task, chosen: Sequence[bool]) -> list[str]:
-    return [name for name, so in zip(task.classes, chosen, strict=True) if so]
-
-
-def _within(
-    low: float, high: float, bounds: tuple[float, float] | None
-) -> tuple[float | None, float | None]:
-    """An interval within the bounds of its task; an open end is None."""
-    least, most = bounds or (-math.inf, math.inf)
-    ends = (min(max(low, least), most), max(min(high, most), least))
-    low, high = ends
-    return (None if math.isinf(low) else low), (None if math.isinf(high) else high)
-
-
-def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tensor]:
+def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:
     """The expression net's own classes: its probabilities averaged over the frames with a face."""
-    (table,) = features.values()
     name, task = untrained_task()
     rows = []
     columns = (table["expression"].to_pylist(), table["valid"].to_pylist())

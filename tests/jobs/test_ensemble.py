@@ -11,7 +11,8 @@ import torch
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError, SchemaError, TableError, TestSplitError
 from fusion.late import rule_from_state
-from fusion.late.conformal import Conformal, left_out
+from fusion.late.conformal import Conformal
+from fusion.late.presence import HeldRows, left_out
 from jobs import ensemble
 from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import predictions_uri, write_predictions
@@ -118,7 +119,7 @@ class TestWhatIsClaimed:
         again = Conformal.fit("classification", scores, truth, people)
         assert again.thresholds[0] == pytest.approx(fitted.thresholds[0])
         (line,) = re.findall(r"coverage 0\.9: (0\.\d+) measured", capsys.readouterr().out)
-        covered, _ = left_out("classification", scores, truth, people, 0.9)
+        covered, _ = left_out(HeldRows.alike("classification", scores, truth, people), 0.9)
         assert float(line) == pytest.approx(float(covered.mean()), abs=6e-4)
 
     def test_every_baseline_stands_in_the_table(self, root):

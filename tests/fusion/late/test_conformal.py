@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.late.conformal import COVERAGES, Conformal, left_out, nonconformity
+from fusion.late.conformal import COVERAGES, Conformal, nonconformity
+from fusion.late.presence import HeldRows, left_out
 
 
 def people(seed: int, groups: int, rows: int = 30, classes: int = 5) -> tuple[torch.Tensor, ...]:
@@ -81,7 +82,7 @@ class TestThreshold:
         scores, truth, code = people(3, count)
         fitted = Conformal.fit("classification", scores, truth, code)
         assert fitted.measurable(0.9) is measurable
-        covered, _ = left_out("classification", scores, truth, code, 0.9)
+        covered, _ = left_out(HeldRows.alike("classification", scores, truth, code), 0.9)
         assert covered.shape == (len(code), 1)
 
     def test_a_coverage_that_no_threshold_is_kept_for_is_refused(self) -> None:
@@ -133,7 +134,7 @@ class TestCoverage:
 
     def test_what_new_people_would_meet_is_measured_on_people_left_out(self) -> None:
         scores, truth, code = people(5, 24)
-        covered, size = left_out("classification", scores, truth, code, 0.9)
+        covered, size = left_out(HeldRows.alike("classification", scores, truth, code), 0.9)
         rest = code != 7
         fitted = Conformal.fit("classification", scores[rest], truth[rest], code[rest])
         at = code == 7
@@ -148,7 +149,7 @@ class TestCoverage:
         truth, code = torch.cat([truth, truth[:5]]), torch.cat([code, code[:5]])
         fitted = Conformal.fit("classification", scores, truth, code)
         assert fitted == clean
-        covered, size = left_out("classification", scores, truth, code, 0.8)
+        covered, size = left_out(HeldRows.alike("classification", scores, truth, code), 0.8)
         assert bool(covered[-5:].isnan().all())
         assert bool(size[-5:].isnan().all())
 
@@ -185,7 +186,7 @@ class TestAnswers:
         fitted = Conformal.fit("multilabel", scores, target, code)
         easy, middle, hard = fitted.allowed(0.9).tolist()
         assert easy < middle < hard
-        covered, _ = left_out("multilabel", scores, target, code, 0.9)
+        covered, _ = left_out(HeldRows.alike("multilabel", scores, target, code), 0.9)
         assert bool(covered[::7, 1].isnan().all())
         assert covered[:, 1:].nanmean(0).tolist() == pytest.approx([0.9, 0.9], abs=0.02)
         sure = fitted.certain(scores, 0.9)
@@ -202,6 +203,6 @@ class TestAnswers:
         low, high = fitted.interval(value, 0.9)
         inside = (low <= target) & (target <= high)
         assert torch.equal(inside, fitted.covers(value, target, 0.9)[:, 0].bool())
-        covered, width = left_out("regression", value, target, code, 0.9)
+        covered, width = left_out(HeldRows.alike("regression", value, target, code), 0.9)
         assert float(covered.mean()) == pytest.approx(0.9, abs=0.03)
         assert bool((width > 0).all())

@@ -11,23 +11,29 @@ from cluster import storage
 from cluster.errors import ConfigError
 from fusion.late.calibration import Decision
 from fusion.late.conformal import COVERAGES, Conformal
+from fusion.late.presence import ByPresence
 from fusion.tasks import Task
 from jobs import score
 from jobs.catalog import layout
 from jobs.scoring import bundle
-from jobs.scoring.bundle import Bundle
 from jobs.scoring.files import file_bytes, show
-from jobs.scoring.scorer import Scorer
+from jobs.scoring.promised import promised_rows
 
 
-def promise(root, allowed=0.6, kind="classification", parts=1):
-    """Thresholds for the toy bundle, the same for every coverage."""
+def promise(root, allowed=0.6, kind="classification", parts=1, by=None):
+    """Thresholds for the toy bundle, the same for every coverage; `by` the members of a clip."""
     where = layout.bundle_uri(str(root), "b", layout.BUNDLE)
     state = {
         "kind": kind,
         "groups": 24,
         "thresholds": [[allowed] * len(COVERAGES)] * parts,
     }
+    if by is not None:
+        state["members"] = ["words", "voice"]
+        state["by_members"] = [
+            {"members": names, "groups": 24, "thresholds": [[one] * len(COVERAGES)] * parts}
+            for names, one in by.items()
+        ]
     storage.publish_json({**storage.read_json(where), "conformal": state}, where)
 
 
@@ -73,6 +79,21 @@ class TestSets:
         assert all(len(row["possible"]) == len(row["probabilities"]) for row in rows)
         assert all(row["certain"] == [] for row in rows)
 
+    def test_a_clip_without_a_member_is_answered_with_thresholds_of_such_clips(
+        self, root, tmp_path
+    ):
+        """The files here have sound and no words."""
+        promise(root, allowed=0.0, by={("voice",): 1.0, ("words", "voice"): 0.0})
+        rows = scored(root, tmp_path / "s.jsonl", coverage=0.9)
+        assert all(len(row["possible"]) == len(row["probabilities"]) for row in rows)
+
+    def test_a_clip_with_members_that_nothing_is_known_of_gets_the_widest_thresholds(
+        self, root, tmp_path
+    ):
+        promise(root, allowed=0.0, by={("words",): 1.0, ("words", "voice"): 0.0})
+        rows = scored(root, tmp_path / "s.jsonl", coverage=0.9)
+        assert all(len(row["possible"]) == len(row["probabilities"]) for row in rows)
+
     def test_the_printed_table_and_the_csv_show_them(self, root, tmp_path, capsys):
         promise(root, allowed=0.9)
         score.main(
@@ -95,21 +116,15 @@ class TestSets:
 
 
 class TestOtherKinds:
-    def scorer(self, coverage=0.9):
-        scorer = object.__new__(Scorer)
-        scorer.bundle = Bundle(name="b", uri=None, encoders=(), transcriber=None, coverage=coverage)
-        return scorer
-
     def answer(self, conformal, task, scores):
-        scorer = self.scorer()
-        scorer.fusion = type("Fusion", (), {"conformal": conformal})()
-        decision = None if task.kind == "regression" else Decision.plain(task.kind, task.outputs)
+        decision = Decision.plain(task.kind, task.outputs)
         rows = torch.tensor([scores], dtype=torch.float64)
-        return scorer._promises(rows, task, decision)[0]
+        present = torch.ones(2, 1, dtype=torch.bool)
+        return promised_rows(conformal, 0.9, rows, present, task, decision)[0]
 
     def conformal(self, kind, *allowed):
         rows = tuple((one,) * len(COVERAGES) for one in allowed)
-        return Conformal(kind=kind, groups=24, thresholds=rows)
+        return ByPresence(every=Conformal(kind=kind, groups=24, thresholds=rows))
 
     def test_an_interval_stays_within_the_bounds_of_its_task(self):
         task = Task(kind="regression", range=(1.0, 7.0))
@@ -131,11 +146,11 @@ class TestOtherKinds:
 
     def test_a_label_decided_for_a_metrics_sake_is_never_excluded(self):
         task = Task(kind="classification", classes=("joy", "fear"))
-        scorer = self.scorer()
-        scorer.fusion = type("Fusion", (), {"conformal": self.conformal("classification", 0.5)})()
+        conformal = self.conformal("classification", 0.5)
         decision = Decision(kind="classification", metric="macro_f1", offsets=(0.0, 3.0))
         scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
-        (said,) = scorer._promises(scores, task, decision)
+        present = torch.ones(1, 1, dtype=torch.bool)
+        (said,) = promised_rows(conformal, 0.9, scores, present, task, decision)
         assert said["possible"] == ["joy", "fear"]
         assert said["certain"] == []
 
