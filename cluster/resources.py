@@ -217,8 +217,7 @@ def _on_gpus(
         raise PlanError(
             f"{max(actors, 1)} GPU actors need {max(actors, 1) * share:g} GPUs and "
             f"{max(actors, 1) + 1} CPUs (1 each and 1 to decode with); there are "
-            f"{capacity.gpus:g} and {capacity.cpus:g}; "
-            f"type: --workers.actors {max(1, min(by_gpu, by_cpu))}"
+            f"{capacity.gpus:g} and {capacity.cpus:g}; type: {_fewer_on_gpus(by_gpu, by_cpu, capacity)}"
         )
     reason = "as asked" if overrides.actors else f"{share:g} of a GPU each, {capacity.gpus:g} GPUs"
     if not overrides.actors and by_cpu < by_gpu:
@@ -244,6 +243,18 @@ def _on_gpus(
         notes=(*_pass_notes(passes, f"{room:.1f} GB of a GPU"), *_growth_note(capacity)),
         elastic=capacity.elastic,
     )
+
+
+def _fewer_on_gpus(by_gpu: int, by_cpu: int, capacity: Capacity) -> str:
+    """What fits: fewer actors, or none on a GPU where a single CPU would have to decode too."""
+    if by_cpu >= 1:
+        return f"--workers.actors {min(by_gpu, by_cpu)}"
+    counted_twice = (
+        "--session.num-cpus 2 to count this CPU twice"
+        if capacity.node_cpus is None
+        else "ray start --num-cpus=2 on the machine, to count its CPU twice"
+    )
+    return f"--workers.gpus-per-actor 0 to leave the GPU alone, or {counted_twice}"
 
 
 def _actors_text(overrides: WorkersConfig) -> str:

@@ -1,5 +1,7 @@
 """The plan of a stream fits, or is refused in one line that says what would."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.errors import PlanError
@@ -73,6 +75,33 @@ class TestGpuMachine:
         one = Capacity(cpus=1, gpus=1, memory_gb=8, object_store_gb=2)
         with pytest.raises(PlanError, match=r"1 GPU actors need 1 GPUs and 2 CPUs"):
             plan_stream(SMALL, one)
+
+    @pytest.mark.parametrize("local", [True, False])
+    @pytest.mark.parametrize("actors", [None, 1, 2])
+    @pytest.mark.parametrize("share", [None, 0.5, 1.0])
+    def test_one_cpu_is_told_to_leave_the_gpu_alone_or_to_be_counted_twice(
+        self, local, actors, share
+    ):
+        one = Capacity(
+            cpus=1, gpus=1, memory_gb=8, object_store_gb=2, node_cpus=None if local else 1.0
+        )
+        asked = WorkersConfig(actors=actors, gpus_per_actor=share)
+        with pytest.raises(PlanError) as refused:
+            plan_stream(SMALL, one, asked)
+        assert "--workers.gpus-per-actor 0" in str(refused.value)
+        assert ("--session.num-cpus 2" in str(refused.value)) == local
+        assert ("ray start --num-cpus=2" in str(refused.value)) != local
+        assert not plan_stream(SMALL, one, WorkersConfig(gpus_per_actor=0)).on_gpu
+        assert plan_stream(SMALL, replace(one, cpus=2), WorkersConfig(gpus_per_actor=share)).on_gpu
+
+    @pytest.mark.parametrize("cpus", [2, 3, 8])
+    @pytest.mark.parametrize("gpus", [1, 2, 4])
+    def test_the_number_of_actors_that_a_refusal_names_fits(self, cpus, gpus):
+        has = Capacity(cpus=cpus, gpus=gpus, memory_gb=64, object_store_gb=2)
+        with pytest.raises(PlanError) as refused:
+            plan_stream(SMALL, has, WorkersConfig(actors=9))
+        named = int(str(refused.value).rpartition("--workers.actors ")[2])
+        assert plan_stream(SMALL, has, WorkersConfig(actors=named)).encode.workers == named
 
     def test_more_actors_than_gpus_are_refused(self):
         with pytest.raises(PlanError, match=r"3 GPU actors .*there are 2 and 16"):
