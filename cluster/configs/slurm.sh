@@ -36,8 +36,8 @@ export RAY_AUTH_TOKEN_PATH="$token"
 # A node that is gone counts as gone after seconds (cluster/health.py).
 export RAY_health_check_initial_delay_ms=5000
 export RAY_health_check_period_ms=1000
-export RAY_health_check_timeout_ms=4000
-export RAY_health_check_failure_threshold=4
+export RAY_health_check_timeout_ms=2000
+export RAY_health_check_failure_threshold=3
 
 # Nodes of a large job start minutes apart; 30 s is the default.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cluster.health import HEALTH_CHECK
 
-os.environ |= HEALTH_CHECK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+os.environ |= HEALTH_CHECK | {"RAY_AUTH_MODE": "token"}
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import toy_corpus
 from ray.cluster_utils import Cluster

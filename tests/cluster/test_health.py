@@ -24,12 +24,12 @@ ray_memory_manager_worker_eviction_total_created{Type="x"} 1.7e+09
 """
 
 
-def test_a_machine_whose_packets_vanish_is_given_up_within_twenty_seconds():
+def test_a_machine_whose_packets_vanish_is_given_up_within_ten_seconds():
     period, limit = (
         int(HEALTH_CHECK[f"RAY_health_check_{name}_ms"]) for name in ("period", "timeout")
     )
     failures = int(HEALTH_CHECK["RAY_health_check_failure_threshold"])
-    assert failures * (period + limit) <= 20_000
+    assert failures * (period + limit) <= 10_000
     assert limit >= 2000  # a busy machine answers late
 
 
