@@ -33,6 +33,8 @@ WITNESSES = 2
 MOST_IN_A_ROW = 4
 """More clips in a row than that without room or memory are no coincidence, whatever passes beside them."""
 
+NO_MEMORY = "Ray ended its process because the machine had no memory left"
+
 ODD = 3
 """Clips that may fail, each first in a fresh worker, before clips and not workers are suspected."""
 
@@ -155,6 +157,8 @@ class _Ward:
             outcome = WorkerFaultError(Kind.HUNG, detail)
         except ray.exceptions.RayActorError:
             outcome = WorkerFaultError(Kind.CRASH, "encoding killed its process")
+        except ray.exceptions.OutOfMemoryError:  # it is none of an actor's
+            outcome = WorkerFaultError(Kind.MEMORY, NO_MEMORY)
         if isinstance(outcome, WorkerFaultError):
             self.close()
         elif not outcome.failed:
@@ -175,6 +179,8 @@ class _Ward:
         except ray.exceptions.GetTimeoutError:
             ray.kill(worker)
             raise MachineError(f"no worker started within {START_LIMIT_S:.0f} s") from None
+        except ray.exceptions.OutOfMemoryError:
+            raise MachineError(f"no worker can start: {NO_MEMORY}") from None
         return worker
 
     def _limit_s(self, row: dict[str, Any]) -> float:
