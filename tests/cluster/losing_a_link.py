@@ -22,7 +22,7 @@ from jobs.catalog.features import feature_folders
 HOSTS = (1, 2, 3)
 HEAD = f"{bridged_hosts.address(1)}:6379"
 LOST = 3
-LIMIT_S = 300.0
+LIMIT_S = 700.0
 AWAY_S = 3.0
 """The link stays cut for so long after its host counts as dead."""
 

@@ -9,7 +9,7 @@ from tests.cluster import private_host
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1600),
     pytest.mark.skipif(not private_host.is_possible(), reason="needs root for namespaces"),
 ]
 
@@ -18,7 +18,7 @@ LIMIT_S = 15.0
 
 
 def test_a_cut_link_loses_no_unit_and_its_host_works_again_when_it_comes_back(tmp_path):
-    said = private_host.run("losing_a_link.py", str(tmp_path), "240", limit_s=850)
+    said = private_host.run("losing_a_link.py", str(tmp_path), "240", limit_s=1500)
     _, cut, after = said.partition("cut\n")
     assert cut
     assert float(re.search(r"dead after ([\d.]+) s", after)[1]) <= LIMIT_S, said
