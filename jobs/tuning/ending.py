@@ -23,14 +23,14 @@ LEVEL = 0.68
 
 RESAMPLES = 500
 
-EVERY = 5
-"""Trials between two looks."""
+EVERY, SHARE = 5, 0.1
+"""Trials between two looks: at least so many, and this share of those that there are."""
 
 PARTS = 5
 """For cross-fitting, where the search has no folds."""
 
-QUICK = Candidate(rule="log_pool")
-"""What fuses the members at each look: a few milliseconds a fold."""
+QUICK = Candidate(rule="log_pool", options={"shrinkage": 10.0})
+"""What fuses the members at each look: a few milliseconds a fold; shrunk, lest a perfect one runs away."""
 
 
 class Patience:
@@ -57,6 +57,7 @@ class Patience:
         self.ledger: list[Record] = []
         self.looked = 0
         self.is_over = False
+        self.groups: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def said(self) -> str:
@@ -71,7 +72,7 @@ class Patience:
     def see(self, record: Record) -> None:
         """A trial ended."""
         self.ledger.append(record)
-        if len(self.ledger) >= self.looked + EVERY:
+        if len(self.ledger) >= self.looked + max(EVERY, SHARE * self.looked):
             self._look()
 
     def _look(self) -> None:
@@ -93,7 +94,7 @@ class Patience:
         numbers = sorted({*now, *before})
         files = {number: trial_uri(self.config, number, ".parquet") for number in numbers}
         held = held_trials(files, self.name, self.task)
-        groups = groups_of(self.config.root, held.clip_id)
+        groups = self._groups_of(held.clip_id)
         held = dataclasses.replace(held, group=groups)
         # The groups of one fixed split take turns as folds.
         folds = held.fold if len(np.unique(held.fold)) > 1 else groups % PARTS
@@ -108,6 +109,12 @@ class Patience:
             SELECTION_METRICS[kind], (fused(now), fused(before)), held.target, Groups.of(groups),
             resamples=RESAMPLES, level=LEVEL,
         )  # fmt: skip
+
+    def _groups_of(self, clip_id: np.ndarray) -> np.ndarray:
+        """Groups of the held-out rows, which are the same ones at nearly every look."""
+        if self.groups is None or not np.array_equal(self.groups[0], clip_id):
+            self.groups = clip_id, groups_of(self.config.root, clip_id)
+        return self.groups[1]
 
 
 class Ending(Stopper):  # type: ignore[misc]

@@ -1,130 +1,139 @@
 """A search ends when its time is up or nothing was gained for long; people are asked, not luck."""
 
-import functools
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster import storage
 from cluster.tables import PREDICTIONS
+from fusion.tasks import Task
 from jobs import train
-from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
+from jobs.catalog.manifest import read_folds
 from jobs.tuning.ending import Ending, Patience
 from jobs.tuning.space import BASELINE
 from jobs.tuning.trial_records import Record, trial_uri
 
-INPUTS = ["voice", "face"]
+TASKS = {
+    "classification": Task(kind="classification", classes=("a", "b", "c")),
+    "multilabel": Task(kind="multilabel", classes=("a", "b", "c")),
+    "regression": Task(kind="regression"),
+}
+
+
+class Ledger:
+    """Trials whose nets have a signal in noise that they share."""
+
+    def __init__(self, root: str, kind: str = "classification", folds: str | None = "speaker"):
+        self.base = train.Config(root=root, inputs=("voice",), folds=folds, run="t")
+        self.kind, self.task = kind, TASKS[kind]
+        known = read_folds(root, "speaker")
+        self.clips = np.array(sorted(known))
+        self.fold = [known[clip] if folds else 0 for clip in self.clips.tolist()]
+        draws = np.random.default_rng(0)
+        width = self.task.outputs
+        self.noise = 2 * draws.standard_normal((len(self.clips), width))
+        self.target = {
+            "classification": draws.integers(3, size=(len(self.clips), 1)),
+            "multilabel": draws.integers(2, size=(len(self.clips), width)),
+            "regression": draws.standard_normal((len(self.clips), 1)),
+        }[kind].astype(float)
+
+    def ended(self, number: int, signal: float, state: str = "finished", net="gated") -> Record:
+        """A trial with so much signal; the best score to the strongest one."""
+        signs = {
+            "classification": lambda t: np.eye(3)[t[:, 0].astype(int)],
+            "multilabel": lambda t: 2 * t - 1,
+            "regression": lambda t: t,
+        }[self.kind](self.target)
+        scores = self.noise + signal * signs
+        if self.kind == "regression":
+            scores = self.target + self.noise / (1 + signal)
+        count = len(self.clips)
+        rows = {
+            "clip_id": self.clips,
+            "run": ["t"] * count,
+            "split": pa.nulls(count, pa.string()),
+            "fold": self.fold,
+            "seed": [0] * count,
+            "task": ["label"] * count,
+            "target": self.target.tolist(),
+            "role": ["oof" if self.base.folds else "valid"] * count,
+            "scores": scores.tolist(),
+        }
+        table = PREDICTIONS.conform(pa.table(rows))
+        storage.publish_table(table, trial_uri(self.base, number, ".parquet"))
+        return Record(
+            number=number, state=state, score=-signal - 1e-6 * number, steps=3, seconds=1.0,
+            values={"net": net, "inputs": ["voice"]},
+        )  # fmt: skip
+
+    def baseline(self) -> Record:
+        """The first trial."""
+        return self.ended(0, 0.0, net=BASELINE)
+
+    def patience(self, trials: int = 6) -> Patience:
+        return Patience(self.base, ("label", self.task), keep=4, patience=trials, first=1)
 
 
 @pytest.fixture
-def base(root):
-    return train.Config(root=root, inputs=("voice",), tasks=("emotion",), folds="speaker", run="t")
+def some(root):
+    return Ledger(root)
 
 
-def ended(base, number: int, sharpness: float, state: str = "finished", **values) -> Record:
-    """A trial whose net is right with log odds `sharpness` over noise that most nets share."""
-    clips, known, folds = labels(base.root)
-    shape = (len(known), 3)
-    scores = 2 * np.random.default_rng(0).standard_normal(shape)
-    scores += 0.1 * np.random.default_rng(number).standard_normal(shape)
-    scores[np.arange(len(known)), known] += sharpness
-    rows = {
-        "clip_id": clips,
-        "run": ["t"] * len(known),
-        "split": pa.nulls(len(known), pa.string()),
-        "fold": folds,
-        "seed": [0] * len(known),
-        "task": ["emotion"] * len(known),
-        "target": [[float(value)] for value in known],
-        "role": ["oof"] * len(known),
-        "scores": scores.tolist(),
-    }
-    storage.publish_table(PREDICTIONS.conform(pa.table(rows)), trial_uri(base, number, ".parquet"))
-    nll = float(np.mean(np.log(np.exp(scores).sum(1)) - scores[np.arange(len(known)), known]))
-    return Record(
-        number=number, state=state, score=nll, steps=3, seconds=1.0,
-        values={"net": "gated", "inputs": INPUTS, **values},
-    )  # fmt: skip
-
-
-@functools.cache
-def labels(root: str) -> tuple[list[int], np.ndarray, list[int]]:
-    """Clips that are in a fold, their classes and folds."""
-    folds = read_folds(root, "speaker")
-    table = read_manifest(root, ["clip_id", "emotion", "split"]).to_pydict()
-    classes = list(read_dataset(root).tasks["emotion"].classes)
-    kept = [
-        (clip, classes.index(label), folds[clip])
-        for clip, label, split in zip(
-            table["clip_id"], table["emotion"], table["split"], strict=True
-        )
-        if split != "test" and clip in folds and label is not None
-    ]
-    clips, known, fold = (list(values) for values in zip(*kept, strict=True))
-    return clips, np.array(known), fold
-
-
-def patience_of(base, patience: int = 6) -> Patience:
-    task = read_dataset(base.root).tasks["emotion"]
-    return Patience(base, ("emotion", task), keep=4, patience=patience, first=1)
-
-
-def baseline(base) -> Record:
-    return ended(base, 0, 0.0, net=BASELINE)
+@pytest.fixture(
+    params=[(kind, folds) for kind in TASKS for folds in ("speaker", None)],
+    ids=lambda param: f"{param[0]}, {'folds' if param[1] else 'one split'}",
+)
+def any_kind(root, request):
+    return Ledger(root, *request.param)
 
 
 class TestPatience:
-    def test_trials_that_are_worse_end_it(self, base):
-        found = patience_of(base)
-        found.go_on([baseline(base), *(ended(base, n, 0.0) for n in range(1, 4))])
+    def test_trials_that_are_worse_end_it(self, some):
+        found = some.patience()
+        found.go_on([some.baseline(), *(some.ended(n, 0.0) for n in range(1, 4))])
         for number in range(4, 14):
-            found.see(ended(base, number, -2.0, state="pruned"))
+            found.see(some.ended(number, -1.0, state="pruned"))
         assert found.is_over
         assert found.said == "the last 6 trials gained nothing"
 
-    def test_a_clear_gain_keeps_it_going(self, base):
-        found = patience_of(base)
-        found.go_on([baseline(base)])
+    def test_a_clear_gain_keeps_it_going(self, any_kind):
+        found = any_kind.patience()
+        found.go_on([any_kind.baseline()])
         for number in range(1, 12):
-            found.see(ended(base, number, 0.2 * number))
+            found.see(any_kind.ended(number, 0.2 * number))
         assert not found.is_over
 
-    def test_more_of_the_same_is_no_gain_though_the_best_of_many_looks_better(self, base):
-        ledger = [ended(base, number, 0.0) for number in range(30)]
-        ledger[0] = ended(base, 0, 0.0, net=BASELINE)
-        found = patience_of(base)
-        found.go_on(ledger)
+    def test_more_of_the_same_is_no_gain(self, any_kind):
+        found = any_kind.patience()
+        same = [any_kind.ended(number, 1.0) for number in range(1, 20)]
+        found.go_on([any_kind.baseline(), *same])
         assert found.is_over
 
-    def test_it_waits_until_baselines_and_as_many_trials_as_were_said_have_ended(self, base):
-        found = patience_of(base, 6)
-        found.go_on([baseline(base), *(ended(base, n, -2.0) for n in range(1, 6))])
+    def test_it_waits_until_baselines_and_as_many_trials_as_were_said_have_ended(self, some):
+        found = some.patience(6)
+        found.go_on([some.baseline(), *(some.ended(n, -1.0) for n in range(1, 6))])
         assert not found.is_over
 
-    def test_none_asked_for_never_ends(self, base):
-        found = patience_of(base, 0)
-        found.go_on([baseline(base), *(ended(base, n, -2.0) for n in range(1, 30))])
+    def test_none_asked_for_never_ends(self, some):
+        found = some.patience(0)
+        found.go_on([some.baseline(), *(some.ended(n, -1.0) for n in range(1, 30))])
         assert not found.is_over
 
-    def test_where_nothing_was_finished_it_goes_on(self, base):
-        found = patience_of(base)
-        found.go_on([ended(base, n, 0.0, state="failed") for n in range(20)])
+    def test_where_nothing_was_finished_it_goes_on(self, some):
+        found = some.patience()
+        found.go_on([some.ended(n, 0.0, state="failed") for n in range(20)])
         assert not found.is_over
 
 
 class TestEnding:
-    def test_it_says_why(self, base):
+    def test_it_says_why(self, some):
         left = [5.0]
-        ending = Ending(lambda: left[0], patience_of(base))
+        ending = Ending(lambda: left[0], some.patience())
         assert not ending.stop_all()
         left[0] = -1.0
         assert ending.stop_all()
         assert ending.reason == "the time is up"
 
-    def test_a_trial_is_never_ended_alone(self, base):
-        assert not Ending(lambda: -1.0, patience_of(base))("trial", {"score": 1.0})
-
-    def test_the_reason_is_plain_text(self, base):
-        json.dumps(Ending(lambda: 0.0, patience_of(base)).reason)
+    def test_a_trial_is_never_ended_alone(self, some):
+        assert not Ending(lambda: -1.0, some.patience())("trial", {"score": 1.0})
