@@ -338,10 +338,10 @@ def keeping_of(config: Config) -> Keeping:
 
 
 def fuse(config: Config, base: TrainConfig, runs: Sequence[str]) -> None:
-    """Fit the default late fusion on the held-out rows of some runs; write a bundle."""
+    """Fit the default late fusion on the held-out rows of some runs, for the first task; write a bundle."""
     from jobs import ensemble
 
-    task = config.tasks[0] if config.tasks else None
+    task = next(iter(config.tasks or read_dataset(base.root).tasks))
     ensemble.main(
         ensemble.Config(root=base.root, runs=tuple(runs), bundle=str(base.run), task=task)
     )
