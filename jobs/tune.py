@@ -1,8 +1,8 @@
 """Search nets, inputs and hyper-parameters, then fuse the best runs.
 
 Reads:  <root>/manifest/, <root>/features/<encoder>/, <root>/folds/  (never a row of the test split)
-Writes: <root>/runs/<run>/  config.json, space.json, trials/, trials.parquet, importance.json, summary.json;
-        <root>/runs/<run>-NNNNN/ of the best trials, as train writes them; <root>/bundles/<run>/
+Writes: <root>/runs/<run>/  config.json, space.json, earlier.json, trials/, trials.parquet, importance.json,
+        summary.json; <root>/runs/<run>-NNNNN/ of the best trials, as train writes them; <root>/bundles/<run>/
 
 Laptop:   affuse tune --root data/ravdess --inputs whisper_tiny_en egemaps --folds subject --trials 50
 Space:    affuse tune --root data/ravdess --inputs minilm egemaps --folds subject --space space.yaml

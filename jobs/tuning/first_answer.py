@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from cluster import storage
+from cluster.clock import command_began
 from cluster.errors import AffuseError
 from jobs.catalog import layout
 from jobs.training.run import TrainConfig
@@ -60,7 +61,10 @@ class FirstAnswer:
         if self.fuse is None or self.is_given or self.waiting or not self.runs:
             return
         self.is_given, began = True, time.monotonic()
-        print(f"a first bundle, of linear models ({len(self.runs)} runs):", flush=True)
+        after_s = began - command_began()
+        print(
+            f"a first bundle, of {len(self.runs)} linear models, after {after_s:.0f} s:", flush=True
+        )
         try:
             self.fuse(sorted(self.runs))
         except AffuseError as error:
