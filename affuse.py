@@ -4,6 +4,7 @@
     affuse.score("clip.mp4")                                       # a DataFrame, a row a clip
     bundle = affuse.load_bundle("data/ravdess/bundles/ensemble")   # or "models:/ravdess@champion"
     bundle.predict(["a.mp4", "b.wav"])                             # or a DataFrame: clip, text, start_s, ...
+    bundle.explain("a.mp4")                                        # what each modality and member adds
     affuse.features("clip.mp4", "egemaps")                         # a DataFrame, a row a step
 
 This module is a door and nothing else: it loads neither torch nor Ray until a function is called.

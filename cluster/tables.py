@@ -248,6 +248,23 @@ SCORES = Table(
     ),
 )
 
+EXPLANATIONS = Table(
+    name="EXPLANATIONS",
+    version=1,
+    key=("clip_id", "task", "kind", "player"),
+    schema=pa.schema(
+        [
+            ("clip_id", pa.int64()),
+            ("name", pa.string()),
+            ("task", pa.string()),
+            # modality or member: what the player adds. answer: of the bundle; empty: told nothing.
+            ("kind", pa.string()),
+            ("player", pa.string()),
+            ("values", pa.map_(pa.string(), pa.float64())),
+        ]
+    ),
+)
+
 Column: TypeAlias = pa.ChunkedArray | pa.Array
 """A column of lists. Arrays of all rows' steps go in and come out; a null list is a clip that has none."""
 

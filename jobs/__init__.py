@@ -17,6 +17,7 @@
           bundle
             |  evaluate     the one job that loads test rows
             |  score        raw clips or features                                    -> SCORES
+            |  explain      what each modality and member adds to the answers
             v
           report            one HTML file and its pictures
 
@@ -69,6 +70,7 @@ JOBS: dict[str, str] = {
     "encode": "Turn the clips of a manifest into features with pretrained encoders.",
     "ensemble": "Fuse the predictions of several runs into one calibrated prediction: a bundle.",
     "evaluate": "Evaluate a run or bundle on the test split; no other job opens it.",
+    "explain": "Say what each modality and member adds to the answers of a bundle.",
     "features": "Import ready-made features, or export a dataset's features for other tools.",
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",

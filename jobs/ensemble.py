@@ -270,6 +270,7 @@ def publish_bundle(
         "member_calibration": {n: c.state() for n, c in shipped.members.items()},
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
+        "prior": shipped.prior.tolist(),
         "conformal": promised.conformal.state(),
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),

@@ -17,6 +17,7 @@
     comparisons/<name>/, evaluations/<name>/  results.json and tables
     looks/, leaks/                            who opened the test split, what leaks into it
     scores/<name>/                            bundle.json (made with), descriptor.json, one file a unit
+    explanations/<bundle>/                    values.parquet, rests_on.json
     reports/<name>/                           report.html, its pictures and tables
 
 Every function takes the names below the place that it gives: `run_uri(root, run, SUMMARY)`.
@@ -69,6 +70,12 @@ REFIT = "refit"
 
 INDEX = "index.parquet"
 """Which file lies where in which shard."""
+
+VALUES = "values.parquet"
+"""What each modality and member adds to the answer for each clip."""
+
+RESTS_ON = "rests_on.json"
+"""What the answers of a bundle rest on over its held-out rows."""
 
 REPORT = "report.html"
 STAGES = "demo.json"
@@ -225,6 +232,11 @@ def scores_uri(root: str, name: str, *inside: str) -> str:
 def scores_there(root: str) -> list[str]:
     """Names of the scores that have a folder."""
     return storage.names(storage.join(root, "scores"))
+
+
+def explanation_uri(root: str, name: str, *inside: str) -> str:
+    """Folder of what the answers of a bundle rest on."""
+    return storage.join(root, "explanations", name, *inside)
 
 
 def report_uri(root: str, name: str, *inside: str) -> str:

@@ -135,6 +135,8 @@ class Fitted:
 
     rule: Any
     calibration: Calibration
+    prior: Tensor
+    """Answer to a clip of which nothing is known [output]: frequencies, or the median of the values."""
 
     def combine(self, members: Members) -> Tensor:
         """Fused scores [row outputs] of the members' own kind."""
@@ -166,7 +168,13 @@ def fit(
     if members.kind == "regression":
         method = "none"
     calibration = Calibration.fit(method, members.kind, rule.combine(members), held.target)
-    return Fitted(candidate=candidate, members=calibrations, rule=rule, calibration=calibration)
+    return Fitted(
+        candidate=candidate,
+        members=calibrations,
+        rule=rule,
+        calibration=calibration,
+        prior=probabilities(members.kind, prior(members.kind, held.target, members.outputs)),
+    )
 
 
 def speaks(held: HeldOut, candidate: Candidate) -> bool:

@@ -12,6 +12,7 @@ from cluster.tables import scalar_lists, vector_lists
 from encoders.store import local_paths
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
+from jobs.explaining.clip_values import explain
 from jobs.library.clip_rows import ClipRow, ClipsGiven, clip_rows
 from jobs.library.encoding import encode_rows
 from jobs.scoring.bundle import Bundle, check_speakers
@@ -80,6 +81,22 @@ class LoadedBundle:
         """
         rows, features = self.encode(clips)
         return frame_of(self.scorer.scores([row.facts for row in rows], features), self.task)
+
+    def explain(self, clips: ClipsGiven) -> list[dict[str, Any]]:
+        """What each modality and each member adds to the answers.
+
+        Args:
+            clips: as `predict` takes them.
+
+        Returns:
+            A mapping a clip, see `jobs.explaining.clip_values.Explained.rows`: values are exact Shapley
+            values, which sum to `answer` less `empty`.
+
+        Raises:
+            ConfigError: as `predict`.
+        """
+        rows, features = self.encode(clips)
+        return explain(self.scorer, [row.facts for row in rows], features).rows()
 
     def encode(self, clips: ClipsGiven) -> tuple[list[ClipRow], dict[str, pa.Table]]:
         """The clips of a call, and FEATURES of them by folder: what the nets read.

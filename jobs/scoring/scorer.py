@@ -64,7 +64,7 @@ class Scorer:
         facts = sorted(facts, key=lambda fact: fact["clip_id"])
         tables_ = {name: table.sort_by("clip_id") for name, table in features.items()}
         if self.fusion is None:
-            task, kind, fused = _untrained(next(iter(tables_.values())))
+            task, kind, fused = untrained_scores(tables_)
             decision = Decision.plain(kind.kind, kind.outputs)
             promises = [NOTHING] * len(facts)
         else:
@@ -83,6 +83,12 @@ class Scorer:
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
+
+    def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
+        """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
+        assert self.fusion is not None
+        members = self._members(facts, features, self.fusion.task, self.fusion.kind)
+        return self.fusion.combine(members)
 
     def _promises(self, fusion: Fusion, scores: Tensor, present: Tensor) -> list[dict[str, Any]]:
         """What cannot be excluded of each clip, where a coverage was asked for."""
@@ -178,8 +184,9 @@ def _verdict(scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
     return {"label": label, "confidence": confidence, "probabilities": pairs, "value": None}
 
 
-def _untrained(table: pa.Table) -> tuple[str, Task, Tensor]:
+def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tensor]:
     """The expression net's own classes: its probabilities averaged over the frames with a face."""
+    (table,) = features.values()
     name, task = untrained_task()
     rows = []
     columns = (table["expression"].to_pylist(), table["valid"].to_pylist())
