@@ -14,13 +14,13 @@ from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.run_names import owner
-from jobs.training.run import TrainConfig, grown, identity, is_complete, run_uri, seeds_of
+from jobs.training.run import TrainConfig, grown, identity, is_complete, seeds_of
 from jobs.tuning.deadline import Deadline
 from jobs.tuning.first_answer import FirstAnswer
 from jobs.tuning.member_selection import held_trials, members_of, procedure
 from jobs.tuning.space import with_values
 from jobs.tuning.standing import Standing
-from jobs.tuning.trial_records import Record, member_config, trial_uri
+from jobs.tuning.trial_records import Record, member_config, member_name, trial_uri
 from jobs.tuning.work import TrainRun
 
 SLACK = 1.2
@@ -91,7 +91,7 @@ def kept(
     some = [by_number[number] for number in numbers]
     plain = {record.number: with_values(base, record.values) for record in some}
     seeds = how.seeds
-    if math.isfinite(left_s):
+    if math.isfinite(left_s) and need_s(some, plain, how.seeds) > 0:
         with ray_session(how.session):
             seeds = affordable(some, plain, how.seeds, left_s * how.parallel / SLACK)
     without = [seed for seed in how.seeds if seed not in seeds]
@@ -242,9 +242,11 @@ def judged_procedure(
 def tidy(base: TrainConfig, finished: Sequence[Record], members: Collection[int]) -> None:
     """Remove nets of trials that are no members, which an earlier start left behind."""
     for record in finished:
-        config = member_config(with_values(base, record.values), record.number)
-        folder = run_uri(config)
-        if record.number in members or storage.exists(storage.join(folder, layout.SUMMARY)):
+        folder = layout.run_uri(base.root, member_name(base, record.number))
+        own = None if record.number in members else owner(folder)
+        if own is None or storage.exists(storage.join(folder, layout.SUMMARY)):
             continue
-        if owner(folder) == {"identity": identity(config)}:
+        if own == {
+            "identity": identity(member_config(with_values(base, record.values), record.number))
+        }:
             storage.remove_tree(folder)

@@ -16,7 +16,7 @@ from fusion.metrics import metric
 from fusion.tasks import Task
 from fusion.training.loop import Group
 from fusion.training.predicting import SHOWN, judged
-from jobs.catalog.run_names import holds_results
+from jobs.catalog.run_names import owner
 from jobs.training import train_part
 from jobs.training.loading import Library
 from jobs.training.parts import Part
@@ -24,6 +24,7 @@ from jobs.training.run import (
     TrainConfig,
     choice_of,
     claim,
+    identity,
     parts_of,
     request_of,
     run_uri,
@@ -156,8 +157,8 @@ class Work:
 
     def _publish_run(self, config: TrainConfig) -> None:
         """The nets of a finished trial as parts of the run that a member would be."""
-        if holds_results(run_uri(config)):
-            return  # of an earlier start, or somebody else's
+        if owner(run_uri(config)) not in (None, {"identity": identity(config)}):
+            return  # a member of an earlier start, with more seeds, or somebody else's run
         data, choice = self.bench.library.data(request_of(config)), choice_of(config)
         claim(config)
         for item in self.trained:

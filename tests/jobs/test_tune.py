@@ -184,6 +184,7 @@ class TestBudget:
         assert f"left out: {400 - count} trials (the time is up)" in said
         assert Path(root, "bundles/t/bundle.json").exists()
 
+    @pytest.mark.slow
     def test_more_time_goes_on_from_there(self, root):
         tune.main(config(root, trials=400, minutes=0.001, ensemble=False))
         before = ledger(root)
@@ -195,6 +196,7 @@ class TestBudget:
         assert {name: ledger(root)[name] for name in before} == before
         assert all(member["seeds"] in ([0], [0, 1]) for member in summary["members"])
 
+    @pytest.mark.slow
     def test_a_search_that_gains_nothing_ends_and_stays_ended(self, root, capsys):
         flat = {"lr": [1e-9, 2e-9], "net": ["concat_mlp"], "inputs": SPACE["inputs"]}
         asked = config(root, trials=60, stale=5, ensemble=False, epochs=1)
@@ -214,6 +216,13 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="unknown field 'lrr'"):
             tune.main(wrong)
         assert not Path(root, "runs").exists()
+
+    @pytest.mark.parametrize(
+        "changes", [{"stale": -1}, {"minutes": 0.0}, {"minutes": float("nan")}]
+    )
+    def test_a_budget_that_is_none_is_refused(self, root, changes):
+        with pytest.raises(ConfigError, match="expected 0 or more, and above 0"):
+            config(root, **changes)
 
     def test_an_unknown_score_is_refused(self, root):
         with pytest.raises(ConfigError, match="--score acuracy: did you mean 'accuracy'"):
