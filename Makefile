@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt 'torch==2.13.0'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,demo,serve,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -76,6 +76,7 @@ JOBS: dict[str, str] = {
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
     "report": "Write one HTML file with pictures: results, baselines, intervals, worst errors.",
     "score": "Score clips with a bundle: a dataset, or any files at all.",
+    "serve": "Serve a bundle: a page to speak, film, upload or type to, and POST /predict.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",
     "train": "Train one fusion net with Ray Train: all folds and seeds, early stopping, predictions.",
     "tune": "Search nets, inputs and hyper-parameters with Ray Tune, then fuse the best.",

@@ -14,7 +14,7 @@ from encoders.store import local_paths
 from jobs.library.clip_rows import ClipRow, ClipsGiven, clip_rows, contexts
 from jobs.scoring.in_process import OneByOne, settled
 from jobs.stream.decode import decoder_of
-from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, Work
+from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, UnitResult, Work
 from jobs.stream.result_rows import joined
 from jobs.stream.selection import chosen_store
 
@@ -35,15 +35,16 @@ def encoded(clips: ClipsGiven, encoder: str, *, transcriber: str | None, store: 
     for item in filter(None, (descriptor, ear)):
         local_paths(item.weights, where)
     work = Work(descriptors=(descriptor,), transcriber=ear, store=where)
-    (table,) = encode_rows(OneByOne(work, DecodingConfig(), STALL_LIMIT_S), rows).values()
+    found = encode_rows(OneByOne(work, DecodingConfig(), STALL_LIMIT_S), rows)
+    (table,) = found.features.values()
     frame = pd.DataFrame(_steps(rows, table))
     return frame.rename(
         columns=lambda name: f"{descriptor.name}_{name}" if isinstance(name, int) else name
     )
 
 
-def encode_rows(encoder: OneByOne, rows: Sequence[ClipRow]) -> dict[str, pa.Table]:
-    """FEATURES of clips by the folder of the encoder, one decoded clip in memory at a time.
+def encode_rows(encoder: OneByOne, rows: Sequence[ClipRow]) -> UnitResult:
+    """FEATURES of clips by the folder of the encoder, and what was heard; one clip in memory at a time.
 
     Raises:
         WorkerFaultError: what may be the machine's fault, where no clip passed.
@@ -51,7 +52,7 @@ def encode_rows(encoder: OneByOne, rows: Sequence[ClipRow]) -> dict[str, pa.Tabl
     decoder, around = decoder_of(encoder.decoding), contexts(rows)
     sources = [replace(row.source(decoder), context=around[row.clip_id]) for row in rows]
     outcomes = [encoder.outcome(source) for source in sources]
-    return dict(joined(settled(encoder.work, sources, outcomes)).features)
+    return joined(settled(encoder.work, sources, outcomes))
 
 
 def _steps(rows: Sequence[ClipRow], table: pa.Table) -> list[dict[Any, Any]]:

@@ -112,10 +112,12 @@ class LoadedBundle:
             check_speakers(speakers, self.bundle.clips_of_speaker)
         features = {folder: self._imported(name, rows) for name, folder in self.inputs.items()}
         if self.bundle.encoders:
-            features |= encode_rows(self._encoding(), rows)
+            features |= encode_rows(self.encoder, rows).features
         return rows, features
 
-    def _encoding(self) -> OneByOne:
+    @property
+    def encoder(self) -> OneByOne:
+        """The loaded encoders."""
         if self._encoder is None:
             models = [*self.bundle.encoders, self.bundle.transcriber]
             for item in filter(None, models):

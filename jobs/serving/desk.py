@@ -1,0 +1,235 @@
+"""The queue: orders of all visitors in the order in which they came, a room for each, and an early end.
+
+A room is a folder of one order, readable by nobody else. It goes when its order has been answered and was
+kept for `keep_s`, when the visitor says so, and with the desk. What a killed server left is removed by the
+next one.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jobs.serving.hands import Hand
+from jobs.serving.judge import Answer, Order
+from jobs.serving.refusal import RefusalError
+
+PREFIX = "affuse-serve-"
+LOCK = "in-use"
+
+SWEEP_S = 1.0
+"""How often what is kept too long is looked for [s]."""
+
+State = Literal["waiting", "working", "done", "refused"]
+
+
+@dataclass(kw_only=True)
+class Ticket:
+    """One order on its way."""
+
+    id: str
+    room: Path
+    order: Order
+    state: State = "waiting"
+    progress: float = 0.0
+    """Share that is done [0..1]."""
+
+    answer: Answer | None = None
+    refusal: RefusalError | None = None
+    ended: float | None = None
+    """When it was answered, by the monotonic clock [s]."""
+
+    gone: bool = False
+    """Nobody will ask for it any more."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Desk:
+    """Takes orders, has them done by some hands, and keeps the answers for a while.
+
+    Args:
+        hands: what does the orders, each in a thread.
+        queue: orders that may wait.
+        keep_s: how long an answer is kept [s].
+        folder: where the rooms are made; by default that of temporary files.
+    """
+
+    def __init__(
+        self, hands: Sequence[Hand], *, queue: int, keep_s: float, folder: str | None = None
+    ) -> None:
+        remove_leftovers(Path(folder or tempfile.gettempdir()))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        self._lock_file = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        self._hands, self._queue, self._keep_s = hands, queue, keep_s
+        self._tickets: dict[str, Ticket] = {}
+        self._waiting: deque[Ticket] = deque()
+        self._change = threading.Condition()
+        self._closing = threading.Event()
+        self._ready = 0
+        self._threads = [threading.Thread(target=self._work, args=(hand,)) for hand in hands]
+        self._threads.append(threading.Thread(target=self._sweep))
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    @property
+    def ready(self) -> int:
+        """Hands whose models are loaded."""
+        return self._ready
+
+    @property
+    def workers(self) -> int:
+        """All hands."""
+        return len(self._hands)
+
+    @property
+    def waiting(self) -> int:
+        """Orders that nobody has begun."""
+        return len(self._waiting)
+
+    def check_open(self) -> None:
+        """Refuse an order before it is read.
+
+        Raises:
+            RefusalError: too many are waiting.
+        """
+        if len(self._waiting) >= self._queue:
+            raise RefusalError(
+                503, f"{self._queue} others are waiting already; try again in a minute", retry_s=60
+            )
+
+    def room(self) -> Path:
+        """A folder for what one visitor sends; `take` or `leave` follows."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def leave(self, room: Path) -> None:
+        """Remove a room that no order came of."""
+        shutil.rmtree(room, ignore_errors=True)
+
+    def take(self, room: Path, order: Order) -> Ticket:
+        """Put an order at the end of the queue.
+
+        Raises:
+            RefusalError: too many are waiting; the room is gone.
+        """
+        ticket = Ticket(id=secrets.token_urlsafe(18), room=room, order=order)
+        with self._change:
+            try:
+                self.check_open()
+            except RefusalError:
+                self.leave(room)
+                raise
+            self._tickets[ticket.id] = ticket
+            self._waiting.append(ticket)
+            self._change.notify()
+        return ticket
+
+    def find(self, ticket_id: str) -> Ticket:
+        """The ticket of an id.
+
+        Raises:
+            RefusalError: there is none, or none any more.
+        """
+        ticket = self._tickets.get(ticket_id)
+        if ticket is None:
+            raise RefusalError(
+                404,
+                f"there is nothing under this address; answers are kept for {self._keep_s:.0f} s",
+            )
+        return ticket
+
+    def place(self, ticket: Ticket) -> int:
+        """How many orders come first, this one included; 0 once it is begun."""
+        with self._change, suppress(ValueError):
+            return self._waiting.index(ticket) + 1
+        return 0
+
+    def forget(self, ticket: Ticket) -> None:
+        """Remove an order, whatever has become of it; one that is being done loses its room at its end."""
+        with self._change:
+            self._tickets.pop(ticket.id, None)
+            with suppress(ValueError):
+                self._waiting.remove(ticket)
+                ticket.state = "refused"
+            ticket.gone = True
+        if ticket.state != "working":
+            self.leave(ticket.room)
+
+    def close(self) -> None:
+        """Stop, and remove everything of everybody."""
+        self._closing.set()
+        with self._change:
+            self._change.notify_all()
+        for hand in self._hands:
+            hand.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            os.close(self._lock_file)
+
+    def _work(self, hand: Hand) -> None:
+        with suppress(RefusalError):
+            hand.warm()
+            self._ready += 1
+        while (ticket := self._next()) is not None:
+            try:
+                ticket.answer = hand.answer(ticket.order, lambda share: _reported(ticket, share))
+            except RefusalError as refusal:
+                ticket.refusal = refusal
+            except Exception:  # noqa: BLE001 (the others in the queue go on)
+                ticket.refusal = RefusalError(503, "the worker failed; try again")
+            with self._change:
+                ticket.state = "done" if ticket.refusal is None else "refused"
+                ticket.ended = time.monotonic()
+            ticket.done.set()
+            if ticket.gone:
+                self.leave(ticket.room)
+
+    def _next(self) -> Ticket | None:
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closing.is_set())
+            if self._closing.is_set():
+                return None
+            ticket = self._waiting.popleft()
+            ticket.state = "working"
+            return ticket
+
+    def _sweep(self) -> None:
+        while not self._closing.wait(min(SWEEP_S, self._keep_s)):
+            now = time.monotonic()
+            with self._change:
+                old = [
+                    ticket
+                    for ticket in self._tickets.values()
+                    if ticket.ended is not None and now - ticket.ended > self._keep_s
+                ]
+            for ticket in old:
+                self.forget(ticket)
+
+
+def _reported(ticket: Ticket, share: float) -> None:
+    ticket.progress = share
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the rooms of servers that were killed."""
+    for left in folder.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if left.stat().st_uid != os.getuid() or left.is_symlink():
+                continue
+            handle = os.open(left / LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)
