@@ -135,7 +135,7 @@ class Config(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class SearchJob:
     """A search under way."""
 
     config: Config
@@ -165,7 +165,7 @@ def main(config: Config) -> None:
     folder = run_uri(base)
     with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
-        job = Job(config=config, base=base, space=space, tracker=tracker, deadline=deadline)
+        job = SearchJob(config=config, base=base, space=space, tracker=tracker, deadline=deadline)
         with ExitStack() as ends:
             summary = keep_best(job, search(job, ends))
         storage.publish_json(summary, storage.join(folder, layout.SUMMARY))
@@ -220,7 +220,7 @@ def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
+class SearchEnd:
     """How a search ended."""
 
     left_out: Sequence[str] = ()
@@ -230,7 +230,7 @@ class Searched:
     """How long a fusion takes [s]."""
 
 
-def search(job: Job, ends: ExitStack) -> Searched:
+def search(job: SearchJob, ends: ExitStack) -> SearchEnd:
     """Run the trials that are missing, in a Ray session that `ends` closes."""
     from jobs.tuning.ending import Ending, Patience
 
@@ -239,7 +239,7 @@ def search(job: Job, ends: ExitStack) -> Searched:
     todo = config.trials - len(ledger)
     if todo <= 0:
         print(f"nothing to search: {len(ledger)} trials are there")
-        return Searched()
+        return SearchEnd()
     sets = job.sets
     bench = bench_of(base, job.space, config.score, train.train_without_printing)
     # Every set has had its turn before nothing is expected of the next one.
@@ -248,7 +248,7 @@ def search(job: Job, ends: ExitStack) -> Searched:
     patience.go_on(ledger)
     if patience.is_over:
         print(f"nothing to search: {patience.said}")
-        return Searched(left_out=[f"{todo} trials ({patience.said})"])
+        return SearchEnd(left_out=[f"{todo} trials ({patience.said})"])
     print(f"{todo} trials to run" + (f", {len(ledger)} are there" if ledger else ""))
     ends.enter_context(ray_session(config.session))
     count = min(config.trials, len(first_sets(sets)))
@@ -270,11 +270,11 @@ def search(job: Job, ends: ExitStack) -> Searched:
         run_trials(bench, searcher_of(job, ledger, ended, standing), ending, budget)
     left = config.trials - len(read_ledger(base))
     why = [f"{left} trials ({ending.reason})"] if left > 0 and ending.reason else []
-    return Searched(left_out=why, fusing_s=first.fusing_s)
+    return SearchEnd(left_out=why, fusing_s=first.fusing_s)
 
 
 def searcher_of(
-    job: Job, ledger: Sequence[Record], ended: Callable[[Record], None], standing: Standing
+    job: SearchJob, ledger: Sequence[Record], ended: Callable[[Record], None], standing: Standing
 ) -> Any:
     """What proposes the trials, by seeds that are those of their numbers."""
     from jobs.tuning import trainable
@@ -288,7 +288,7 @@ def searcher_of(
     return trainable.Search(job.space, job.base, sampler, ledger, ended, standing, starts)
 
 
-def keep_best(job: Job, searched: Searched) -> dict[str, Any]:
+def keep_best(job: SearchJob, searched: SearchEnd) -> dict[str, Any]:
     """Make runs of the best trials, and give the figures of the whole procedure."""
     config, base, folder = job.config, job.base, run_uri(job.base)
     ledger = read_ledger(base)

@@ -27,7 +27,7 @@ from jobs.tuning.space import BASELINE, Space
 from jobs.tuning.standing import Standing
 from jobs.tuning.trial_records import STATES, Record, frozen, publish_record, record_of
 from jobs.tuning.turns import first_sets, input_cycle, inputs_of_turn
-from jobs.tuning.work import Bench, TrainRun, Work
+from jobs.tuning.work import Bench, TrainRun, TrialWork
 
 RUNGS = (1, 3, 9)
 """Folds after which a trial may be stopped."""
@@ -70,7 +70,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial."""
-        self.work = Work(self.bench, **new_config)
+        self.work = TrialWork(self.bench, **new_config)
         return True
 
     def step(self) -> dict[str, Any]:

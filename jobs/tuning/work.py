@@ -59,7 +59,7 @@ class Bench:
         return next(iter(self.library.tasks.items()))
 
 
-class Work:
+class TrialWork:
     """One trial under way.
 
     Args:

@@ -234,7 +234,7 @@ def test_a_search_of_which_every_trial_failed_says_why(root):
         error="fold 0 seed 0: training diverged",
     )  # fmt: skip
     storage.publish_json(dataclasses.asdict(failed), trial_uri(base, 0, ".json"))
-    job = tune.Job(
+    job = tune.SearchJob(
         config=asked,
         base=base,
         space=read_space(SPACE, base),
@@ -242,7 +242,7 @@ def test_a_search_of_which_every_trial_failed_says_why(root):
         deadline=Deadline(began=0.0, budget_s=None),
     )
     with pytest.raises(NotPreparedError, match=r"no trial of 't' was finished.*diverged"):
-        tune.keep_best(job, tune.Searched())
+        tune.keep_best(job, tune.SearchEnd())
 
 
 def test_a_space_that_is_not_there_blames_its_own_flag(root, capsys):
