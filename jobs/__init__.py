@@ -65,6 +65,7 @@ Glossary, in the order in which a reader meets the terms:
 JOBS: dict[str, str] = {
     "annotate": "Caption a video with its predicted label and a bar for each class.",
     "benchmark": "Measure the rate of encoding and of its parts alone; print which stage limits it.",
+    "bundle": "Register a bundle in MLflow, promote it, or export it for a model hub.",
     "compare": "Compare runs and bundles: paired differences, resampled over groups.",
     "demo": "Run all jobs in order on a synthetic corpus, in minutes: start here.",
     "encode": "Turn the clips of a manifest into features with pretrained encoders.",

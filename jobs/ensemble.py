@@ -2,8 +2,9 @@
 
 Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
         predictions made elsewhere
-Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, and cross-fitted predictions: of what
-        ships (predictions.parquet) and of the fusion (fused.parquet)
+Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, MODEL_CARD.md, and cross-fitted
+        predictions: of what ships (predictions.parquet) and of the fusion (fused.parquet);
+        a version of the model of that name in MLflow's registry
 
 What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
 over it. A rule that was named by --rule ships as it is.
@@ -47,6 +48,7 @@ from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
+from jobs.registry.registering import record_bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,9 @@ class Config:
 
     seed: int = 0
     """Seed of the bootstrap, of the parts for cross-fitting and of the drawn candidates."""
+
+    tracking: bool = True
+    """Register the bundle as a model in MLflow."""
 
     session: SessionConfig = field(default_factory=SessionConfig)
     """Ray session, where there are trials."""
@@ -160,6 +165,7 @@ def main(config: Config) -> None:
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
     print(f"wrote {layout.bundle_uri(config.root, config.bundle)}: {shipped.candidate.title}")
+    record_bundle(storage.absolute(config.root), config.bundle, tracking=config.tracking)
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:

@@ -30,7 +30,7 @@ from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import NameOrPlace, Place
 from cluster.tables import EXPLANATIONS
-from jobs.catalog import layout
+from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import units
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.evaluation.judging import check_resamples
@@ -125,7 +125,8 @@ def explain_dataset(config: Config) -> None:
     publish_config(config, folder)
     count = write_values(root, bundle, storage.join(folder, layout.VALUES))
     found = rests_on(root, bundle, resamples=config.resamples, seed=config.seed)
-    storage.publish_json(found.facts(), storage.join(folder, layout.RESTS_ON))
+    facts = {**found.facts(), "bundle": bundles.digest(bundle.facts)}
+    storage.publish_json(facts, storage.join(folder, layout.RESTS_ON))
     show_rests_on(found)
     print(f"wrote {folder}: values of {count} clips")
 

@@ -1,7 +1,8 @@
 """Write one HTML file of the results, with baselines, intervals, robustness checks and the worst errors.
 
 Reads:  <root>/runs/<run>/ and <root>/bundles/<name>/ (held-out rows only, never the test split)
-Writes: <root>/reports/<name>/  report.html (self-contained), its pictures as PNG, its tables as CSV and LaTeX
+Writes: <root>/reports/<name>/  report.html (self-contained), its pictures as PNG, its tables and
+        what pictures show as CSV, its tables as LaTeX, results.json with every answer
 
 Laptop:   affuse report --root data/ravdess --bundle ensemble
 Runs:     affuse report --root data/ravdess --runs voice face both --out figures
@@ -28,7 +29,8 @@ from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import SILENT
 from jobs.reporting.evidence import Evidence, gather
 from jobs.reporting.number_format import with_interval
-from jobs.reporting.page import PAGE, STYLE_SHEET, Options, Section
+from jobs.reporting.page import CAUTION, PAGE, STYLE_SHEET, Options, Section
+from jobs.reporting.results_document import results_document
 from jobs.reporting.sections import SECTIONS
 
 
@@ -124,6 +126,8 @@ def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> 
         for grid in section.tables:
             files[f"{grid.name}.csv"] = grid.csv().encode()
             files[f"{grid.name}.tex"] = grid.latex().encode()
+        files |= {f"{grid.name}.csv": grid.csv().encode() for grid in section.data}
+    files[layout.RESULTS] = storage.json_bytes(results_document(evidence))
     files[layout.REPORT] = page(config, evidence, sections).encode()
     folder = folder_of(config)
     check_folder(config, list(files))
@@ -165,15 +169,23 @@ def page(config: Config, evidence: Evidence, sections: Sequence[Section]) -> str
     listed = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items()
     )
-    body = "\n".join(_section(section) for section in sections)
-    return PAGE.format(title=html.escape(title), style=STYLE_SHEET, facts=listed, body=body)
+    basis = f"{len(evidence.clips)} held-out clips of {evidence.groups.count} groups"
+    body = "\n".join(_section(section, section.basis or basis) for section in sections)
+    return PAGE.format(
+        title=html.escape(title),
+        style=STYLE_SHEET,
+        facts=listed,
+        body=body,
+        caution=html.escape(CAUTION),
+    )
 
 
-def _section(section: Section) -> str:
+def _section(section: Section, basis: str) -> str:
     text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
     pictures = "".join(
-        f'<img alt="{html.escape(name.replace("_", " "))}" '
+        f'<figure><img alt="{html.escape(name.replace("_", " "))}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f"<figcaption>{html.escape(basis)}</figcaption></figure>"
         for name, png in section.pictures.items()
     )
     tables = "".join(grid.html() for grid in section.tables)

@@ -343,5 +343,7 @@ def fuse(config: Config, base: TrainConfig, runs: Sequence[str]) -> None:
 
     task = next(iter(config.tasks or read_dataset(base.root).tasks))
     ensemble.main(
-        ensemble.Config(root=base.root, runs=tuple(runs), bundle=str(base.run), task=task)
-    )
+        ensemble.Config(
+            root=base.root, runs=tuple(runs), bundle=str(base.run), task=task, tracking=config.tracking,
+        )
+    )  # fmt: skip

@@ -55,6 +55,12 @@ def bundle_facts(uri: str) -> dict[str, Any]:
     return facts
 
 
+def digest(facts: Mapping[str, Any]) -> str:
+    """What a bundle is recognised by: all that scoring reads of it, the hashes of its weights among that."""
+    kept = {key: value for key, value in facts.items() if key != "config"}
+    return hashlib.sha256(storage.json_bytes(kept)).hexdigest()
+
+
 def newest_first(root: str) -> list[str]:
     """Names of the bundles that are whole, the one that was written last first."""
     files = {
@@ -68,14 +74,19 @@ def newest_first(root: str) -> list[str]:
     return sorted(written, key=lambda name: written[name], reverse=True)
 
 
+def members_elsewhere(facts: Mapping[str, Any]) -> list[str]:
+    """Members whose predictions were imported: nobody can ask them about other clips."""
+    imported = [PurePosixPath(file).stem for file in facts.get("imported", ())]
+    return [name for name in imported if name in facts["rule"]["members"]]
+
+
 def check_speaks_of_others(facts: Mapping[str, Any]) -> None:
     """Refuse a bundle whose fusion reads members that nobody can ask about other clips.
 
     Raises:
         ConfigError: what ships reads imported predictions.
     """
-    imported = [PurePosixPath(file).stem for file in facts.get("imported", ())]
-    if mute := [name for name in imported if name in facts["rule"]["members"]]:
+    if mute := members_elsewhere(facts):
         raise ConfigError(
             f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
             f"other clips: {', '.join(mute)}; type: affuse ensemble --runs ..."

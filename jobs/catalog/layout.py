@@ -52,6 +52,9 @@ RESULTS = "results.json"
 BUNDLE = "bundle.json"
 """Commit of a bundle; in a folder of scores the claim of what they are made with."""
 
+MODEL_CARD = "MODEL_CARD.md"
+"""What a bundle is made of, how it was judged, and what it may be used for."""
+
 DESCRIPTOR = "descriptor.json"
 """What the rows of a table of features, transcripts or scores depend on."""
 

@@ -57,7 +57,7 @@ def check_outputs(
         if fs.isdir(path):
             raise ConfigError(f"{file} is a folder; type another --out")
     made = None if overwrite else _made(record)
-    foreign = [file for file in files if made is not None and not _is_made(file, made)]
+    foreign = [file for file in files if made is not None and not _is_made(file, record, made)]
     if made is not None and not made and storage.exists(record):
         foreign.append(record)
     if foreign:
@@ -75,7 +75,7 @@ def publish_outputs(config: Any, files: Mapping[str, Content], record: str) -> N
     """
     before = _made(record)
     made = {
-        file.rsplit("/", 1)[-1]: [_digest(content), *before.get(file.rsplit("/", 1)[-1], ())][:2]
+        _below(file, record): [_digest(content), *before.get(_below(file, record), ())][:2]
         for file, content in files.items()
     }
     facts = {**settings.resolved(config), settings.MADE: {**before, **made}}
@@ -98,10 +98,15 @@ def _made(record: str) -> Mapping[str, list[str]]:
         return {}
 
 
-def _is_made(file: str, made: Mapping[str, list[str]]) -> bool:
+def _below(file: str, record: str) -> str:
+    """The name of a file as its record has it: from the folder of the record on."""
+    return file.removeprefix(record.rpartition("/")[0] + "/")
+
+
+def _is_made(file: str, record: str, made: Mapping[str, list[str]]) -> bool:
     if not storage.exists(file):
         return True
-    hashes = made.get(file.rsplit("/", 1)[-1], ())
+    hashes = made.get(_below(file, record), ())
     if not hashes:
         return False
     with storage.local_copy(file) as path:

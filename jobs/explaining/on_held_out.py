@@ -63,7 +63,7 @@ class RestsOn:
 
     def facts(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"kind": "held-out", **asdict(self)}
+        return asdict(self)
 
 
 def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn:

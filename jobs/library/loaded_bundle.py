@@ -132,7 +132,7 @@ class LoadedBundle:
 
     def _imported(self, name: str, rows: Sequence[ClipRow]) -> pa.Table:
         """FEATURES of an input that was imported, from a column of the frame."""
-        dim = self._width(name)
+        dim = self.width(name)
         values = [_steps(row.given.get(name), dim, f"row {row.clip_id}: {name}") for row in rows]
         there = [each is not None for each in values]
         times = scalar_lists([None if v is None else np.arange(len(v)) for v in values], np.float32)
@@ -149,7 +149,8 @@ class LoadedBundle:
         }
         return tables.features(dim, "float32").conform(pa.table(table))
 
-    def _width(self, name: str) -> int:
+    def width(self, name: str) -> int:
+        """Features of a step of an imported input."""
         for member in self.bundle.facts["members"]:
             for place, facts in member["card"]["inputs"].items():
                 if facts["name"] == name:

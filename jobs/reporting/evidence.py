@@ -5,7 +5,7 @@ first. Only rows that no member trained on are judged; test rows are never read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,12 @@ class Evidence:
 
     looks: int
     """How often the test split has been looked at."""
+
+    profiles: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Profile field of the dataset -> its value of each row; None where it is not known."""
+
+    rests_on: Mapping[str, Any] | None = None
+    """What `affuse explain` found that the answers of this bundle rest on; None: it was not asked."""
 
     @property
     def lines(self) -> Sequence[Line]:
@@ -172,6 +178,8 @@ def gather(
         gate=bundle_gate(root, bundle),
         tested=evaluated(root, bundle or "+".join(names)),
         looks=len(storage.names(layout.looks_uri(root))),
+        profiles=_profiles(root, held.clip_id) if dataset.profile else {},
+        rests_on=_rests_on(root, facts),
     )
 
 
@@ -207,6 +215,26 @@ def _names_and_groups(root: str, clip_id: np.ndarray) -> tuple[list[str], list[s
     rows = {row["clip_id"]: row for row in table.to_pylist()}
     found = [rows[int(clip)] for clip in clip_id]
     return [row["name"] for row in found], [row["group"] or row["name"] for row in found]
+
+
+def _profiles(root: str, clip_id: np.ndarray) -> dict[str, list[Any]]:
+    """Profile fields of clips, those that are known of any."""
+    table = read_manifest(root, columns=["clip_id", "profile"])
+    people = dict(zip(table["clip_id"].to_pylist(), table["profile"].to_pylist(), strict=True))
+    rows = [people[int(clip)] or {} for clip in clip_id]
+    found = {
+        key: [row.get(key) for row in rows] for key in sorted({k for row in rows for k in row})
+    }
+    return {key: values for key, values in found.items() if any(v is not None for v in values)}
+
+
+def _rests_on(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What `affuse explain` wrote of this very bundle."""
+    uri = layout.explanation_uri(root, facts["name"], layout.RESTS_ON) if facts else ""
+    if not uri or not storage.exists(uri):
+        return None
+    found = dict(storage.read_json(uri))
+    return found if found["bundle"] == bundles.digest(facts) else None
 
 
 def _protocol(root: str, runs: Sequence[str], held: HeldOut, *, transductive: bool) -> str:

@@ -15,6 +15,8 @@ from jobs.reporting.number_format import as_p, bounds, title, with_interval
 from jobs.reporting.page import Options, Section
 from jobs.reporting.sections_coverage import coverage
 from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
+from jobs.reporting.sections_explained import explained
+from jobs.reporting.sections_people import people
 from jobs.reporting.sections_robustness import data, leaks, normalised
 
 TRANSDUCTIVE = (
@@ -123,7 +125,10 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
     shown = [(row.name, row.role, *bounds(row.figures[names[0]])) for row in found.rows]
     text = f"Looks at the test split so far: {evidence.looks}. {found.verdict[0].upper()}{found.verdict[1:]}."
     picture = plots.intervals(shown, title(names[0]))
-    return Section(title="Test split", text=text, pictures={"test": picture}, tables=(grid,))
+    basis = f"{found.num_rows} test clips of {found.num_groups} groups"
+    return Section(
+        title="Test split", text=text, pictures={"test": picture}, tables=(grid,), basis=basis
+    )
 
 
 def _linear(evidence: Evidence) -> str:
@@ -209,26 +214,44 @@ def training(_: Options, evidence: Evidence) -> Section | None:
     metric = wanted[0] if wanted else "valid/loss"
     text = "Thin lines are folds and seeds, thick lines their mean until the first of them stopped."
     pictures = {"learning_curves": plots.learning_curves(kept, metric)}
-    return Section(title="Learning curves", text=text, pictures=pictures)
+    rows = [
+        [run, str(number), str(record["epoch"]), f"{record[metric]:.6g}"]
+        for run, curves in kept.items()
+        for number, records in enumerate(curves)
+        for record in records
+        if metric in record
+    ]
+    points = Grid(
+        name="learning_curves", caption="", header=["run", "curve", "epoch", metric], rows=rows
+    )
+    return Section(title="Learning curves", text=text, pictures=pictures, data=(points,))
 
 
 def search(_: Options, evidence: Evidence) -> Section | None:
     """What a search tried, and which settings mattered."""
-    pictures = {}
+    pictures, points = {}, []
     for name, found in evidence.history.searches.items():
         if len(found.score) > 1 and found.columns:
             pictures[f"trials_{name}"] = plots.parallel(found.columns, found.score, found.metric)
+            header = [*found.columns, found.metric]
+            rows = zip(*found.columns.values(), found.score, strict=True)
+            lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
+            points.append(Grid(name=f"trials_{name}", caption="", header=header, rows=lines))
         if found.importance:
             ordered = dict(sorted(found.importance.items(), key=lambda item: -item[1]))
             pictures[f"importance_{name}"] = plots.bars(ordered, "importance of the setting")
+            lines = [[setting, f"{share:.4f}"] for setting, share in ordered.items()]
+            header = ["setting", "importance"]
+            points.append(Grid(name=f"importance_{name}", caption="", header=header, rows=lines))
     text = (
         "A line is a trial that was finished; a setting that a trial does not have is at the foot."
     )
-    return Section(title="Search", text=text, pictures=pictures) if pictures else None
+    data = tuple(points)
+    return Section(title="Search", text=text, pictures=pictures, data=data) if pictures else None
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, normalised, tested, leaks, classes, labels, values, calibration, coverage, weights, memory,
-    training, data, search, errors,
+    results, normalised, tested, leaks, classes, labels, values, people, calibration, coverage, weights,
+    explained, memory, training, data, search, errors,
 )  # fmt: skip
 """In the order of the page."""

@@ -67,9 +67,16 @@ def values(_: Options, evidence: Evidence) -> Section | None:
     """Predicted over true values of a regression."""
     if evidence.task.kind != "regression":
         return None
-    prediction, target, _known = _judged(evidence)
+    prediction, target, known = _judged(evidence)
     picture = plots.scatter(prediction[:, 0].numpy(), target.numpy(), evidence.focus.name)
-    return Section(title="Values", pictures={"values": picture})
+    rows = [
+        [name, f"{float(true):.6g}", f"{float(said):.6g}"]
+        for name, true, said in zip(
+            np.array(evidence.clips)[known.numpy()], target, prediction[:, 0], strict=True
+        )
+    ]
+    points = Grid(name="values", caption="", header=["clip", "true", "predicted"], rows=rows)
+    return Section(title="Values", pictures={"values": picture}, data=(points,))
 
 
 def calibration(_: Options, evidence: Evidence) -> Section | None:
@@ -88,7 +95,18 @@ def calibration(_: Options, evidence: Evidence) -> Section | None:
     picture = plots.reliability(
         confidence.numpy(), (said == target).numpy(), bins=BINS, title=evidence.focus.name
     )
-    return Section(title="Calibration", text=text, pictures={"reliability": picture})
+    place = np.clip(np.ceil(confidence.numpy() * BINS).astype(int) - 1, 0, BINS - 1)
+    right = (said == target).numpy()
+    rows = [
+        [f"{confidence.numpy()[place == each].mean():.4f}", f"{right[place == each].mean():.4f}",
+         str(int((place == each).sum()))]
+        for each in np.unique(place)
+    ]  # fmt: skip
+    points = Grid(
+        name="reliability", caption="", header=["confidence", "share right", "clips"], rows=rows
+    )
+    pictures = {"reliability": picture}
+    return Section(title="Calibration", text=text, pictures=pictures, data=(points,))
 
 
 def errors(options: Options, evidence: Evidence) -> Section | None:

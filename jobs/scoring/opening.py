@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
+from cluster.model_registry import ModelRegistry, is_model_uri
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import describe
 from encoders.spec import Descriptor
@@ -21,7 +22,7 @@ FEWEST_OF_SPEAKER = 8
 
 
 def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
-    """A bundle by name (under the root), by folder, or the untrained one.
+    """A bundle by name (under the root), by folder, as a registered model, or the untrained one.
 
     Raises:
         NotPreparedError: there is no such bundle.
@@ -64,6 +65,8 @@ def _clips_of_speaker(card: Mapping[str, Any]) -> int:
 
 
 def _bundle_folder(text: str, root: str) -> str:
+    if is_model_uri(text):
+        return _registered(text, root)
     if "/" in text:
         uri = storage.absolute(text)
         if not storage.exists(storage.join(uri, layout.BUNDLE)):
@@ -75,6 +78,16 @@ def _bundle_folder(text: str, root: str) -> str:
         )
     bundles.read_bundle(root, text)  # names the nearest where there is none
     return layout.bundle_uri(root, text)
+
+
+def _registered(text: str, root: str) -> str:
+    """The folder of the bundle inside a registered model."""
+    registry = ModelRegistry(root)
+    inside = storage.join(registry.folder(registry.version(text)), "artifacts")
+    for name in storage.names(inside):
+        if storage.exists(storage.join(inside, name, layout.BUNDLE)):
+            return storage.join(inside, name)
+    raise NotPreparedError(f"{text} holds no bundle of affuse; type: affuse bundle register")
 
 
 def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:

@@ -12,6 +12,7 @@ import pytest
 
 from cluster.health import Health, watched
 from encoders import ENCODERS, TRANSCRIBERS
+from jobs import ensemble
 
 TOYS = str(Path(__file__).parent / "toys")
 
@@ -20,6 +21,14 @@ spec = importlib.util.spec_from_file_location(
 )
 small_root = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(small_root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unregistered():
+    """The hundred bundles of tests are not registered: every root would get a database of MLflow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensemble, "record_bundle", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -51,11 +51,19 @@ NAMED = {
     ("report", "--runs"): (),
     ("report", "--bundle"): (),
     ("score", "--name"): (),
+    ("bundle register", "--bundle"): (),
+    ("bundle promote", "--bundle"): (),
     ("features import", "--name"): ("--file", "f.npz", "--modality", "video"),
 }
 """Flags of jobs that become names of files, and what else the job wants to hear."""
 
-LOOKED_UP = {("encode", "--encoders"), ("score", "--bundle")}
+LOOKED_UP = {
+    ("bundle export", "--bundle"),
+    ("encode", "--encoders"),
+    ("explain", "--bundle"),
+    ("score", "--bundle"),
+    ("serve", "--bundle"),
+}
 """Flags that name something known; a bundle may be a folder anywhere."""
 
 

@@ -1,0 +1,50 @@
+"""A bundle as a folder for a model hub: weights, card, example, requirements, and nothing of this machine."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cluster import storage
+from jobs.catalog import layout
+from jobs.registry.model_card import card_of, yaml_head
+from jobs.registry.registering import requirements, results_of
+
+KEPT_BACK = ("config", "imported")
+"""Facts that name places of the machine where the bundle was made."""
+
+EXAMPLE = '''\
+"""Score clips with this bundle: python example.py CLIP [CLIP ...]"""
+
+import sys
+from pathlib import Path
+
+import affuse
+
+bundle = affuse.load_bundle(str(Path(__file__).resolve().parent))
+print(bundle.predict(sys.argv[1:]).to_string())
+'''
+
+
+def exported(
+    uri: str, facts: Mapping[str, Any], dataset: Mapping[str, Any] | None
+) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files, the bundle's own commit last.
+
+    Args:
+        uri: folder of the bundle.
+        facts: its `bundle.json`.
+        dataset: facts of the data, for the card.
+    """
+    results = results_of(uri)
+    for member in facts["members"]:
+        for seed in member["seeds"]:
+            for file in (layout.WEIGHTS, layout.CARD):
+                inside = layout.nets_uri("", member["run"], seed, file).lstrip("/")
+                yield inside, storage.read_bytes(storage.join(uri, inside))
+    if results is not None:
+        yield layout.RESULTS, storage.json_bytes(results)
+    card = yaml_head(facts, results) + "\n" + card_of(facts, results, dataset)
+    yield "README.md", card.encode()
+    yield "example.py", EXAMPLE.encode()
+    yield "requirements.txt", "".join(f"{line}\n" for line in requirements()).encode()
+    kept = {name: value for name, value in facts.items() if name not in KEPT_BACK}
+    yield layout.BUNDLE, storage.json_bytes({**kept, "imported": []})
