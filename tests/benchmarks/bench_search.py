@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import storage
@@ -52,7 +53,11 @@ def subset(root: str, out: str, count: int, per_group: int | None, seed: int) ->
         for name in storage.names(f"{out}/manifest/{manifest}", ".parquet")
     ]
     everybody = sorted(
-        {group for file in files for group in pq.read_table(file, ["group"])["group"].to_pylist()}
+        {
+            group
+            for file in files
+            for group in pq.read_table(file, columns=["group"])["group"].to_pylist()
+        }
     )
     chosen = draws.permutation(everybody)[:count].tolist()
     fold_of = {group: at % MOST_FOLDS for at, group in enumerate(chosen)}
@@ -119,7 +124,9 @@ def searched(root: str, inputs: tuple[str, ...], more: dict[str, Any]) -> dict[s
     """One search, and how its bundle compares with the linear model of all inputs."""
     with Clock() as clock:
         tune.main(tune.Config(root=root, inputs=inputs, run="search", tracking=False, **more))
-    task = next(iter(read_dataset(root).tasks.values()))
+    tasks = read_dataset(root).tasks
+    name = next(iter(more.get("tasks") or tasks))
+    task = tasks[name]
     records = [
         json.loads(path.read_text()) for path in Path(root, "runs/search/trials").glob("*.json")
     ]
@@ -132,7 +139,8 @@ def searched(root: str, inputs: tuple[str, ...], more: dict[str, Any]) -> dict[s
         "bundle": storage.read_table(f"{root}/bundles/search/predictions.parquet"),
         "linear": storage.read_table(f"{root}/runs/search/trials/{linear:05d}.parquet"),
     }
-    held = align({key: seeds_averaged(table, task) for key, table in tables.items()}, task)
+    rows = {key: table.filter(pc.equal(table["task"], name)) for key, table in tables.items()}
+    held = align({key: seeds_averaged(table, task) for key, table in rows.items()}, task)
     said = [probabilities(task.kind, held.members.alone(at)) for at in range(2)]
     gain = paired("nll", (said[0], said[1]), held.target, Groups.of(groups_of(root, held.clip_id)))
     return {
