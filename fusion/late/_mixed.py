@@ -1,19 +1,22 @@
 """The simple rules that `mixture` mixes.
 
     mean       mean of the probabilities, then a temperature
-    pool       softmax(sum_m w_m log p_m): members far apart in weight are allowed
+    pool       softmax(sum_m w_m log q_m): members far apart in weight are allowed
     even_pool  the same, weights held close together
     best       the member of least NLL, as it is
     simplex    sum_m v_m p_m with v on the simplex (MAP under a Dirichlet prior), then a temperature
 
-Every number that sets sharpness has a prior that few rows cannot overrule (`fusion.late._tempering`,
-`total_strength` of the pools). Of values (a regression) all but `simplex` are taken, each
-with the variance of its errors, so that all kinds of tasks are judged by a log-likelihood.
+The pools take q = (1 - s) p + s / classes: without the small s a member that is sure and wrong vetoes all
+others, with it little is lost where members are right to be sure. Every number that sets sharpness has a
+prior that few rows cannot overrule (`fusion.late._tempering`, `total_strength` of the pools). Of values (a
+regression) all but `simplex` are taken, each with the variance of its errors, so that all kinds of tasks are
+judged by a log-likelihood.
 
 Shapes: rule, member, row, outputs.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -29,13 +32,17 @@ VALUE_RULES = RULES[:4]
 POOL_STRENGTHS = {"pool": 1.0, "even_pool": 16.0}
 """Pull of the relative weights M w_m towards each other, in rows."""
 
+SOFT_SHARE = 0.02
+"""Share s of a member's probability that the pools spread evenly over the classes."""
+
 SIMPLEX_PRIOR_ROWS = 20.0
 """Dirichlet prior of the simplex weights: each member counts as 20 / M rows of responsibility."""
 
 SIMPLEX_STEPS = 100
 
 Numbers = Mapping[str, Tensor]
-"""weights [rule member], inverse [rule] (temperatures, 1 where a rule has none), variance [rule]."""
+"""weights [rule member], inverse [rule] (temperatures, 1 where a rule has none), variance [rule], soft (the
+pools' s; none in mixtures of version 0.1, whose pools took members as they are)."""
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -54,37 +61,48 @@ def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: flo
     """
     even = torch.full((len(members.names),), 1 / len(members.names), dtype=torch.float64)
     rows = {"mean": even, "best": _best(members, target, weights)}
+    soft = torch.tensor(SOFT_SHARE, dtype=torch.float64)
+    some = softened(members, soft)
     for name, strength in POOL_STRENGTHS.items():
-        rows[name] = _pool_weights(members, target, weights, strength, prior_rows)
+        rows[name] = _pool_weights(some, target, weights, strength, prior_rows)
     if members.kind != "regression":
         rows["simplex"] = _simplex(members, target, weights)
     table = torch.stack([rows[name] for name in names(members.kind)])
     inverse = torch.ones(len(table), dtype=torch.float64)
     variance = torch.ones(len(table), dtype=torch.float64)
-    raw = rule_scores({"weights": table, "inverse": inverse}, members)
+    raw = rule_scores({"weights": table, "inverse": inverse, "soft": soft}, members)
     for index, name in enumerate(names(members.kind)):
         if members.kind == "regression":
             errors = (raw[index, :, 0] - target).square()
             variance[index] = (errors @ weights / weights.sum()).clamp(min=1e-12)
         elif name in ("mean", "simplex"):
             inverse[index] = tempered_inverse(raw[index], target, weights, prior_rows)
-    return {"weights": table, "inverse": inverse, "variance": variance}
+    return {"weights": table, "inverse": inverse, "variance": variance, "soft": soft}
 
 
 def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row outputs"]:
     """Log-probabilities (or values) of every rule; finite also in rows without a member."""
+    soft = softened(members, numbers.get("soft", torch.zeros((), dtype=torch.float64)))
     found = []
     for index, name in enumerate(names(members.kind)):
         weights = numbers["weights"][index]
         if name in POOL_STRENGTHS:
             none = torch.zeros(members.outputs, dtype=torch.float64)
-            scores = _pool.pool(weights.unsqueeze(1), none, members.scores, members.present)
+            scores = _pool.pool(weights.unsqueeze(1), none, soft.scores, soft.present)
         else:
             scores = linear_pool(weights, members)
         if members.kind != "regression":
             scores = torch.log_softmax(numbers["inverse"][index] * scores, 1)
         found.append(scores)
     return torch.stack(found)
+
+
+def softened(members: Members, share: Float[Tensor, ""]) -> Members:
+    """The members with a share of their probability spread evenly; values as they are."""
+    if members.kind == "regression":
+        return members
+    kept = members.scores + (1 - share).log()
+    return replace(members, scores=torch.logaddexp(kept, (share / members.outputs).log()))
 
 
 def log_likelihood(numbers: Numbers, members: Members, target: Tensor) -> Float[Tensor, "rule row"]:

@@ -4,10 +4,11 @@
 
 The rules r are those of `fusion.late._mixed`. Each is fitted on some groups and judged on the others (inner
 cross-validation over groups); v_r is the share of the draws of a Bayesian bootstrap over groups (weights from
-a flat Dirichlet) in which r foresaw the held-out rows best. With many groups one rule gets it all; with few
-the weight is spread, so that luck on a handful of speakers decides nothing. The mixture is linear because a
-linear one bounds the loss of every row by -log p_r - log v_r of its best rule: one overconfident net cannot
-veto the others. Of a regression values are mixed by the same shares.
+a flat Dirichlet) in which r foresaw the held-out rows best, drawn towards even shares by a prior worth one
+group. With many groups one rule gets it all; with few the weight is spread, so that luck on a handful of
+speakers decides nothing. The mixture is linear because a linear one bounds the loss of every row by
+-log p_r - log v_r of any rule: one overconfident net cannot veto the others, and the prior keeps -log v_r
+small for new people whom another rule suits. Of a regression values are mixed by the same shares.
 
 Rubin, The Bayesian bootstrap, Annals of Statistics 1981, https://doi.org/10.1214/aos/1176345338; what differs
 is that rules are weighted by it, not parameters.
@@ -40,6 +41,9 @@ class Rule(LateRule):
         draws: int = 200
         """Draws of the bootstrap over groups."""
 
+        prior_groups: float = 1.0
+        """Groups' worth of belief that no rule is better than another [>= 0]; of values there is none."""
+
         prior_rows: float = 25.0
         """Rows' worth of belief that probabilities need no temperature [>= 0]."""
 
@@ -47,10 +51,10 @@ class Rule(LateRule):
         """Seed of the folds and draws."""
 
         def __post_init__(self) -> None:
-            if self.folds < 2 or self.draws < 1 or self.prior_rows < 0:
+            if self.folds < 2 or self.draws < 1 or min(self.prior_groups, self.prior_rows) < 0:
                 raise ValueError(
-                    f"mixture: folds {self.folds}, draws {self.draws}, prior_rows {self.prior_rows}; "
-                    "expected at least 2, 1 and 0"
+                    f"mixture: folds {self.folds}, draws {self.draws}, prior_groups {self.prior_groups}, "
+                    f"prior_rows {self.prior_rows}; expected at least 2, 1, 0 and 0"
                 )
 
     @classmethod
@@ -61,7 +65,11 @@ class Rule(LateRule):
         numbers = _mixed.fit_rules(members, target, weights, config.prior_rows)
         group = torch.unique(groups, return_inverse=True)[1]
         foreseen = held_out_likelihood(config, members, target, weights, group)
-        return {**numbers, "shares": bootstrap_shares(config, foreseen * weights, group)}
+        drawn = bootstrap_shares(config, foreseen * weights, group)
+        # A mean of values has no bound by its best part: a rule that is far off harms with any share.
+        prior = 0.0 if members.kind == "regression" else config.prior_groups
+        count = int(group.max()) + 1
+        return {**numbers, "shares": (count * drawn + prior / len(drawn)) / (count + prior)}
 
     def combine_part(self, part: Part, members: Members) -> Tensor:
         """[row outputs]: log of the mixed probabilities, or the mixed values."""
@@ -81,7 +89,7 @@ class Rule(LateRule):
     def rule_shares(self) -> dict[str, float]:
         """Share of each simple rule; the mean over labels."""
         mean = torch.stack([part["shares"] for part in self.parts]).mean(0)
-        return dict(zip(_mixed.names(self._part_kind), mean.tolist(), strict=True))
+        return dict(zip(_mixed.names(self._part_kind), mean.tolist(), strict=False))
 
     @property
     def _part_kind(self) -> str:

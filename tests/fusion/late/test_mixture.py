@@ -97,6 +97,57 @@ def test_a_net_that_is_sure_and_wrong_harms_less_than_in_a_pool():
     assert nll(rule.combine(members(spoilt)), answers) < nll(pooled, answers)
 
 
+def test_a_net_that_turns_sure_and_wrong_in_new_people_costs_half_of_what_hard_pools_cost(
+    monkeypatch,
+):
+    logits, target, group = people(8, seed=1)
+    other, answers, _ = people(40, seed=2)
+    every = members(torch.cat([logits, 0.9 * logits[:1]]))
+    wrong = members(torch.cat([other, -20 * other[:1]]))
+
+    def loss(prior_groups):
+        config = MIXTURE.Config(prior_groups=prior_groups)
+        rule = MIXTURE.fit(config, every, target, groups=group)
+        return nll(rule.combine(wrong), answers)
+
+    soft = loss(1.0)
+    monkeypatch.setattr(_mixed, "SOFT_SHARE", 0.0)
+    assert soft < 0.6 * loss(0.0)
+
+
+@pytest.mark.parametrize("count", [2, 8, 100])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_every_rule_keeps_its_part_of_the_weight_of_one_group(count, kind):
+    logits, target, group = people(count, each=6, seed=3)
+    scores = logits if kind == "classification" else logits[..., :1]
+    goal = target if kind == "classification" else target.double()
+    some = Members.from_logits(["a", "b", "c"], kind, scores)
+    shares = MIXTURE.fit(MIXTURE.Config(), some, goal, groups=group).rule_shares().values()
+    least = 0.0 if kind == "regression" else 1 / (count + 1) / len(shares)
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= least - 1e-12
+
+
+def test_a_mixture_of_version_0_1_says_what_it_said():
+    logits, target, group = people(9, seed=4)
+    rule = MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
+    state = rule.state()
+    del state["parts"][0]["soft"]
+    del state["config"]["prior_groups"]
+    part = {name: torch.tensor(value) for name, value in state["parts"][0].items()}
+    pools = torch.stack(
+        [
+            torch.softmax(
+                (part["weights"][row].reshape(-1, 1, 1) * members(logits).scores).sum(0), 1
+            )
+            for row in (1, 2)
+        ]
+    )
+    old = MIXTURE.from_state(state)
+    found = _mixed.rule_scores(old.parts[0], members(logits))[1:3].exp()
+    assert torch.allclose(found, pools.double(), atol=1e-5)
+
+
 def test_the_more_groups_the_more_one_rule_has():
     few, many = (
         max(
@@ -150,11 +201,12 @@ def test_pools_are_the_stationary_points_of_their_objectives():
     logits, target, _ = people(6, seed=4)
     some = members(logits)
     found = _mixed.fit_rules(some, target, torch.ones(len(target)).double(), 25.0)["weights"]
+    log_q = ((1 - _mixed.SOFT_SHARE) * some.scores.exp() + _mixed.SOFT_SHARE / CLASSES).log()
     for row, strength in ((1, 1.0), (2, 16.0)):
         w = found[row].clone().requires_grad_()
         u = len(w) * w
         loss = torch.nn.functional.cross_entropy(
-            (w.reshape(-1, 1, 1) * some.scores).sum(0), target, reduction="sum"
+            (w.reshape(-1, 1, 1) * log_q).sum(0), target, reduction="sum"
         )
         loss = loss + strength / 2 * (u - u.mean()).square().sum() + 25 / 2 * (u.mean() - 1) ** 2
         loss.backward()
