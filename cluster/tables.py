@@ -226,7 +226,7 @@ PREDICTIONS = Table(
 
 SCORES = Table(
     name="SCORES",
-    version=2,
+    version=3,
     key=("clip_id", "task"),
     schema=pa.schema(
         [
@@ -242,6 +242,8 @@ SCORES = Table(
             ("low", pa.float64()),
             ("high", pa.float64()),
             ("modalities", pa.list_(pa.string())),
+            ("expected", pa.float64()),
+            ("unusual", pa.list_(pa.string())),
             ("status", pa.string()),
             ("error", pa.string()),
         ]

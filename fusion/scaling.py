@@ -85,6 +85,12 @@ class Scaler(nn.Module):
                 part.set_basis(moments.kept())
         return scaler
 
+    def moments(self, name: str) -> tuple[Float[Tensor, " feature"], Float[Tensor, " feature"]]:
+        """Mean of an input's features in training, and one over their spread (0 where nothing varied)."""
+        part = self.inputs[name]
+        assert isinstance(part, _Input)
+        return part.mean, part.scale
+
     def forward(self, batch: Batch) -> Batch:
         """The same batch with scaled inputs; inputs that the scaler does not know fall away."""
         inputs = {}

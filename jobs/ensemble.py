@@ -39,16 +39,17 @@ from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, promises, results_table
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
+from jobs.evaluation.expectations import expectation
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
-from jobs.evaluation.promises import Promised
 from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 from jobs.registry.registering import record_bundle
+from jobs.scoring.training_range import training_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,14 @@ def main(config: Config) -> None:
     decided = decide(config, held, shipping.verdict, folds)
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     publish_judged(config, name, held, fused, shipping.verdict, results)
-    publish_bundle(config, dataset, name, shipping, shipped, decided, promised)
+    foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
+    used = [run for run in config.runs if run in shipped.rule.names]
+    trust: dict[str, Any] = {
+        "conformal": promised.conformal.state(),
+        "expectation": None if foreseen is None else foreseen.state(),
+        "ranges": training_ranges(config.root, used, held.clip_id),
+    }
+    publish_bundle(config, dataset, name, shipping, shipped, decided, trust)
     results_table.show(results, task)
     print(promised.said)
     linear.show()
@@ -258,7 +266,7 @@ def publish_bundle(
     shipping: Shipping,
     shipped: cross_fitting.Fitted,
     decided: Decided | None,
-    promised: Promised,
+    trust: Mapping[str, Any],
 ) -> None:
     """Everything that scoring needs; bundle.json last, it is the commit."""
     task = dataset.tasks[name]
@@ -277,7 +285,7 @@ def publish_bundle(
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
         "prior": shipped.prior.tolist(),
-        "conformal": promised.conformal.state(),
+        **trust,
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),
         "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],

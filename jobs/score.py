@@ -43,7 +43,8 @@ from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.opening import open_bundle
-from jobs.scoring.outcome import rate_line, show_outcome
+from jobs.scoring.outcome import rate_line
+from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.sink import ScoreSink
 from jobs.scoring.stored import score_stored
@@ -140,8 +141,7 @@ class Config:
 def main(config: Config) -> None:
     """Score files, or the dataset."""
     config = replace(config, root=storage.absolute(config.root) if config.root else "")
-    bundle = open_bundle(config.bundle, config.root, config.transcriber)
-    bundle = bundle.promising(config.coverage)
+    bundle = open_bundle(config.bundle, config.root, config.transcriber).promising(config.coverage)
     if bundle.uri is None:
         print("face_expression: the 7 classes of an expression net trained on posed pictures")
     if config.clips:
@@ -153,7 +153,7 @@ def main(config: Config) -> None:
         scored = score_dataset(config, bundle)
         seconds = time.monotonic() - begun
         table = read_scores(config.root, config.name or bundle.name)
-        show_outcome(table)
+        show_result(bundle, table, config.root, config.name or bundle.name)
         if scored:
             print(rate_line(scored, seconds))
         conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
@@ -174,6 +174,7 @@ def score_files(config: Config, bundle: Bundle) -> None:
     encoder = OneByOne(work_of(config, bundle), config.decoding, config.stall_limit_s)
     table = in_order(score_here(files, encoder, Scorer(bundle, config.root)))
     show(table)
+    show_outlook(bundle, table)
     if config.out is not None:
         write_out(config, config.out, files, table)
 
@@ -186,11 +187,10 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
     """
     out = str(config.out)
     root = work_folder.work_root(out)
-    made_with = claim_of(bundle, "clips", config.decoding)
     again = command_of("score FILES", bundle=config.bundle, out="OTHER")
-    begun = work_folder.take_up(root, made_with, again)
-    how = "goes on" if begun else "works"
-    print(f"{len(files)} files: {how} in {root}; after a stop the same command goes on from there")
+    begun = work_folder.take_up(root, claim_of(bundle, "clips", config.decoding), again)
+    how = f"{len(files)} files: {'goes on' if begun else 'works'} in {root}"
+    print(f"{how}; after a stop the same command goes on from there")
     here = replace(
         config,
         root=root,
@@ -214,7 +214,7 @@ def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
         work_folder.put_away(root)
         print(f"nothing left to do: another command has written {out}")
         return
-    show_outcome(table)
+    show_result(bundle, table)
     write_out(config, out, files, table)
     work_folder.put_away(root)
 

@@ -48,6 +48,8 @@ FUSED = "fused.parquet"
 """Cross-fitted scores of a bundle's fusion, which ships or does not."""
 
 RESULTS = "results.json"
+OUTLOOK = "outlook.json"
+"""Beside scores: what accuracy to expect."""
 
 BUNDLE = "bundle.json"
 """Commit of a bundle; in a folder of scores the claim of what they are made with."""

@@ -21,6 +21,7 @@ from fusion.late.members import Members, mean_of_seeds
 from fusion.late.presence import ByPresence
 from fusion.nets import net_axis
 from fusion.predictor import Card, Predictor
+from fusion.shift import Expectation
 from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
@@ -93,11 +94,14 @@ class Fusion:
     conformal: ByPresence | None
     """From scores to sets and intervals; bundles of old have none."""
 
+    expectation: Expectation | None
+    """From signals to the probability of a right answer; values and bundles of old have none."""
+
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "Fusion":
         """The fusion that a `predictor.json` describes."""
         task = Task.from_json(facts)
-        decided, promised = facts.get("decision"), facts.get("conformal")
+        decided, promised, expected = map(facts.get, ("decision", "conformal", "expectation"))
         each = facts.get("member_calibration", {})
         return cls(
             task=facts["task"],
@@ -109,6 +113,7 @@ class Fusion:
                 Decision.from_state(decided) if decided else Decision.plain(task.kind, task.outputs)
             ),
             conformal=ByPresence.from_state(promised) if promised else None,
+            expectation=Expectation.from_state(expected) if expected else None,
         )
 
     def combine(self, members: Members) -> Tensor:

@@ -17,15 +17,20 @@ from cluster import storage, tables
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.predictor import Pool
+from fusion.shift import Signals
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.bundles import nets_of_member
 from jobs.scoring.bundle import Bundle
+from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.scoring.promised import NOTHING, promised_rows
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
 from jobs.training.stores import HeldTable, steps_in
+
+UNKNOWN: dict[str, Any] = {"expected": None, "unusual": None}
+"""Columns of SCORES of answers of which the bundle does not know how far they are to be trusted."""
 
 
 class Scorer:
@@ -46,6 +51,8 @@ class Scorer:
             self.modality[folder] = storage.read_json(known)["modality"] if known else name
         self.members: list[MemberNets] = []
         self.fusion: Fusion | None = None
+        ranges = bundle.facts.get("ranges", {})
+        self.ranges = {folder: Range.from_state(state) for folder, state in ranges.items()}
         if bundle.uri is not None:
             self.fusion = Fusion.from_facts(bundle.facts)
             members = {member["run"]: member for member in bundle.facts["members"]}
@@ -66,20 +73,23 @@ class Scorer:
         if self.fusion is None:
             task, kind, fused = untrained_scores(tables_)
             decision = Decision.plain(kind.kind, kind.outputs)
-            promises = [NOTHING] * len(facts)
+            promises, signs = [NOTHING] * len(facts), [UNKNOWN] * len(facts)
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
-            members = self._members(facts, tables_, task, kind)
+            members, unusual = self._members(facts, tables_, task, kind)
             fused = self.fusion.combine(members).double()
             promises = self._promises(self.fusion, fused, members.present)
+            signs = self._signs(self.fusion, fused, members, unusual)
         verdicts = [_verdict(row, kind, decision) for row in fused.double()]
         states = self._states(tables_, len(facts))
         rows = [
             {"clip_id": fact["clip_id"], "name": fact["name"], "task": task}
-            | {**verdict, **promise, **state}
+            | {**verdict, **promise, **sign, **state}
             if verdict
             else _nothing(fact, task, state)
-            for fact, verdict, promise, state in zip(facts, verdicts, promises, states, strict=True)
+            for fact, verdict, promise, sign, state in zip(
+                facts, verdicts, promises, signs, states, strict=True
+            )
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
@@ -103,17 +113,39 @@ class Scorer:
         features: Mapping[str, pa.Table],
         name: str,
         task: Task,
-    ) -> Members:
+    ) -> tuple[Members, list[list[str]]]:
+        """Scores of all members, and of each clip the inputs that lie outside the training range."""
         clips = clips_without_labels(facts)
         tables_ = TablesInHand(clips, features)
         scores = torch.zeros(len(self.members), len(facts), task.outputs, dtype=torch.float64)
         present = torch.zeros(len(self.members), len(facts), dtype=torch.bool)
+        unusual: list[list[str]] = [[] for _ in facts]
         for index, member in enumerate(self.members):
             feed = feed_of_card(member.card, clips, tables_)
             said, known = predict_member(member, feed, name, task)
             scores[index], present[index] = torch.from_numpy(said), torch.from_numpy(known)
+            for place, source in member.card.inputs.items():
+                found = self.ranges.get(source["features"])
+                if found is not None and (found.run, found.input) == (member.name, place):
+                    beyond = distances(member, place, feed.stores[place]) > found.limit
+                    for row in beyond.nonzero()[:, 0].tolist():
+                        unusual[row].append(source["name"])
         names = tuple(member.name for member in self.members)
-        return Members(names=names, kind=task.kind, scores=scores, present=present)
+        members = Members(names=names, kind=task.kind, scores=scores, present=present)
+        return members, unusual
+
+    def _signs(
+        self, fusion: Fusion, scores: Tensor, members: Members, unusual: Sequence[list[str]]
+    ) -> list[dict[str, Any]]:
+        """How far each answer is to be trusted, as the bundle knows it."""
+        expected = [None] * members.num_rows
+        if fusion.expectation is not None:
+            expected = fusion.expectation.of(Signals.of(scores, members)).tolist()
+        known = bool(self.ranges)
+        return [
+            {"expected": one, "unusual": sorted(names) if known else None}
+            for one, names in zip(expected, unusual, strict=True)
+        ]
 
     def _states(self, features: Mapping[str, pa.Table], count: int) -> list[dict[str, Any]]:
         """Per clip: the modalities that were there, and what went wrong."""
@@ -159,6 +191,7 @@ def _nothing(fact: Mapping[str, Any], task: str, state: Mapping[str, Any]) -> di
         "certain": None,
         "low": None,
         "high": None,
+        **UNKNOWN,
         "modalities": [],
         "status": "failed" if failed else "missing",
         "error": state["error"] or "nothing in it that the bundle reads (no face, no speech)",

@@ -189,7 +189,7 @@ class TestRefusals:
         with pytest.raises(NotPreparedError, match="holds no scores; type: affuse score"):
             annotate.main(Config(clip=clip, scores=str(tmp_path / "none")))
         storage.publish_table(pa.table({"a": [1]}), str(tmp_path / "x.parquet"))
-        with pytest.raises(SchemaError, match="expected SCORES/2"):
+        with pytest.raises(SchemaError, match="expected SCORES/3"):
             annotate.main(Config(clip=clip, scores=str(tmp_path / "x.parquet")))
 
     def test_a_sound_file_and_a_broken_one(self, tmp_path):

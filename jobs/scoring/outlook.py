@@ -1,0 +1,171 @@
+"""What accuracy to expect of a collection that has been scored, and what is unlike the training data."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster import console, storage
+from fusion.shift import Expectation
+from jobs.catalog import layout
+from jobs.catalog.manifest import read_manifest
+from jobs.scoring.bundle import Bundle
+from jobs.scoring.outcome import show_outcome
+
+ODD_SHARE = 0.05
+"""Share of unusual clips that is never warned of: 1 % of the training clips are, and people differ."""
+
+FOREIGN_SHARE = 0.5
+"""Share of unusual clips beyond which the training data says nothing of a collection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """A collection as the bundle sees it, without its labels."""
+
+    expected: float | None
+    """Share of the answers (labels) that are right; None: it cannot tell."""
+
+    low: float | None
+    high: float | None
+    """95 % interval, which honours how few people there were in training and are here."""
+
+    training: float | None
+    """The same share in training, on people left out."""
+
+    reason: str
+    """Why it cannot tell; empty where it can."""
+
+    people: int
+    clips: int
+    """That have an answer."""
+
+    unusual: Mapping[str, float]
+    """Input -> share of the clips whose features lie outside the training range."""
+
+    odd: tuple[str, ...]
+    """Inputs of which more clips are unusual than of nearly all people in training."""
+
+    missing: Mapping[str, float]
+    """Modality -> share of the answered clips that lack it."""
+
+    def lines(self) -> Iterator[str]:
+        """What to print."""
+        if self.expected is None:
+            yield f"expected accuracy: cannot tell: {self.reason}"
+        else:
+            yield (
+                f"expected accuracy: {self.expected:.2f} [{self.low:.2f}, {self.high:.2f}] "
+                f"({self.training:.2f} in training, on people left out)"
+            )
+        for name in self.odd:
+            yield (
+                f"warning: {name}: features of {self.unusual[name]:.0%} of the clips lie outside the "
+                "training range"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def outlook(bundle: Bundle, scores: pa.Table, people: int) -> Outlook:
+    """The outlook on scores.
+
+    Args:
+        bundle: that made them.
+        scores: rows of SCORES.
+        people: groups in the collection, 1 where nobody is named.
+    """
+    state = bundle.facts.get("expectation")
+    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
+    names = {item.folder: item.spec.name for item in bundle.encoders} | dict(bundle.imported)
+    unusual = _shares(answered, "unusual", sorted(names.values()))
+    usual = {names[f]: one["usual"] for f, one in bundle.facts.get("ranges", {}).items()}
+    odd = tuple(n for n, share in unusual.items() if share > max(ODD_SHARE, usual.get(n, 0.0)))
+    modalities = sorted({str(item.spec.modality) for item in bundle.encoders})
+    there = _shares(answered, "modalities", modalities)
+    mean = pc.mean(answered["expected"]).as_py()
+    reason = _reason(bundle, state, unusual, mean)
+    fitted = None if state is None else Expectation.from_state(state)
+    low = high = None
+    if fitted is not None and not reason:
+        reach = fitted.margin(people, len(answered), mean)
+        low, high = max(0.0, mean - reach), min(1.0, mean + reach)
+    return Outlook(
+        expected=None if reason else mean,
+        low=low,
+        high=high,
+        training=None if fitted is None else fitted.accuracy,
+        reason=reason,
+        people=people,
+        clips=len(answered),
+        unusual=unusual,
+        odd=odd,
+        missing={name: 1 - share for name, share in there.items()},
+    )
+
+
+def show_result(bundle: Bundle, scores: pa.Table, root: str = "", name: str = "") -> None:
+    """Print what many scores say all together; arguments as of `show_outlook`."""
+    show_outcome(scores)
+    show_outlook(bundle, scores, root, name)
+
+
+def show_outlook(bundle: Bundle, scores: pa.Table, root: str = "", name: str = "") -> None:
+    """Print the outlook on scores; of a dataset it is written beside them.
+
+    Args:
+        bundle: that made them.
+        scores: rows of SCORES.
+        root: of the dataset; empty: files, of which nobody says whose they are.
+        name: of the scores.
+    """
+    seen = outlook(bundle, scores, people_in(root) if root else 1)
+    if root:
+        uri = layout.scores_uri(root, name)
+        storage.publish_json(seen.facts(), storage.join(uri, layout.OUTLOOK))
+    for line in seen.lines():
+        print(console.readable(line))
+
+
+def people_in(root: str) -> int:
+    """Groups of a dataset; clips that name none are of one."""
+    named = pc.count_distinct(read_manifest(root, ["group"])["group"], mode="only_valid").as_py()
+    return max(1, int(named))
+
+
+def _reason(
+    bundle: Bundle,
+    state: Mapping[str, Any] | None,
+    unusual: Mapping[str, float],
+    mean: float | None,
+) -> str:
+    """Why nothing can be said of the accuracy; empty where something can."""
+    if bundle.uri is None:
+        return "the bundle was not fitted on anybody's labels"
+    if state is None:
+        if bundle.facts.get("kind") == "regression":
+            return "values have none"
+        if "expectation" in bundle.facts:
+            return "the bundle was fitted on too few people"
+        return "the bundle was made before it was foreseen; type affuse ensemble again"
+    if mean is None:
+        return "no clip has an answer"
+    foreign = [name for name, share in unusual.items() if share > FOREIGN_SHARE]
+    if foreign:
+        return f"most clips lie outside the training range in {', '.join(foreign)}"
+    return ""
+
+
+def _shares(scores: pa.Table, column: str, names: list[str]) -> dict[str, float]:
+    """Share of the rows whose list has each of the names; empty where no row has a list."""
+    known = scores[column].drop_null()
+    if not len(known):
+        return {}
+    counts = {
+        pair["values"]: pair["counts"] for pair in pc.list_flatten(known).value_counts().to_pylist()
+    }
+    return {name: counts.get(name, 0) / len(known) for name in names}
