@@ -97,7 +97,7 @@ class Scorer:
     def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
         """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
         assert self.fusion is not None
-        members = self._members(facts, features, self.fusion.task, self.fusion.kind)
+        members, _ = self._members(facts, features, self.fusion.task, self.fusion.kind)
         return self.fusion.combine(members)
 
     def _promises(self, fusion: Fusion, scores: Tensor, present: Tensor) -> list[dict[str, Any]]:
