@@ -16,10 +16,10 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.mlflow_store import Experiment, quiet_mlflow, tracking_uri
 from cluster.redaction import redacted
+from cluster.settings import REGISTERED
 
 T = TypeVar("T")
 
-SCHEME = "models:/"
 URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
@@ -37,7 +37,7 @@ class ModelVersion:
     @property
     def uri(self) -> str:
         """As MLflow takes it."""
-        return f"{SCHEME}{self.name}/{self.version}"
+        return f"{REGISTERED}{self.name}/{self.version}"
 
 
 class ModelRegistry:
@@ -196,7 +196,7 @@ def _everywhere(uri: str) -> Iterator[None]:
 
 def is_model_uri(text: str) -> bool:
     """Whether a text names a registered model and not a folder."""
-    return text.startswith(SCHEME)
+    return text.startswith(REGISTERED)
 
 
 def _registry_uri(root: str) -> str:

@@ -177,10 +177,23 @@ def _placed(hint: Any, value: Any, act: Callable[[str, str], str], field: str) -
     if isinstance(value, dict) and dataclasses.is_dataclass(hint):
         return _placed_fields(hint, value, act, f"{field}.")  # type: ignore[arg-type]
     for part in get_args(hint) if isinstance(value, str) else ():
-        if value and (part == PLACE or (part == NAME_OR_PLACE and "/" in value)):
+        if value and (part == PLACE or (part == NAME_OR_PLACE and is_place(value))):
             return act(field, value)
         value = _placed(part, value, act, field)
     return value
+
+
+REGISTERED = "models:/"
+"""How the name of a model in MLflow's registry begins; it is a name, and no place."""
+
+
+def is_place(text: str) -> bool:
+    """Whether a name or place is a place.
+
+    >>> [is_place(each) for each in ("best", "data/best", "models:/best@champion")]
+    [False, True, False]
+    """
+    return "/" in text and not text.startswith(REGISTERED)
 
 
 def _absolute(place: str) -> str:

@@ -28,7 +28,7 @@ from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.growth import known_capacity, planned_capacity, requested
 from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import SessionConfig, ray_session
-from cluster.settings import NameOrPlace, Place
+from cluster.settings import NameOrPlace, Place, is_place
 from cluster.unit_tables import published
 from encoders.store import local_paths
 from jobs.catalog import layout
@@ -346,4 +346,5 @@ def work_of(config: Config, bundle: Bundle) -> Work:
 
 def store_of(config: Config) -> str:
     """Store of the weights; files have no root, so that of the bundle says which store all machines see."""
-    return chosen_store(config.store, config.root or config.bundle.partition("/bundles/")[0])
+    of_bundle = config.bundle.partition("/bundles/")[0] if is_place(config.bundle) else ""
+    return chosen_store(config.store, config.root or of_bundle)

@@ -13,9 +13,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from cluster import storage
+from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.model_registry import ModelRegistry
+from encoders import store as weights
 from jobs import bundle, ensemble, score, train
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import predictions_uri
@@ -251,3 +252,9 @@ def asked(url, body):
 
 def test_the_store_of_the_process_is_as_before():
     assert not mlflow.get_tracking_uri().startswith("sqlite:////tmp/pytest")
+
+
+def test_the_name_of_a_registered_model_is_no_place():
+    config = score.Config(clips=("a.mp4",), bundle="models:/best@champion")
+    assert settings.resolved(config)["bundle"] == "models:/best@champion"
+    assert score.store_of(config) == weights.DEFAULT_STORE
