@@ -14,9 +14,10 @@ from jobs.catalog import bundles, layout
 CLASSES = ("calm", "happy", "sad")
 
 
-def source(text, *, pool="mean"):
-    """An input of a card."""
-    descriptor = describe(text)
+def source(text, *, pool="mean", ear=None):
+    """An input of a card; `ear`: the transcriber whose words it read."""
+    upstream = () if ear is None else (describe(ear).fingerprint,)
+    descriptor = describe(text, upstream=upstream)
     return {
         "features": descriptor.folder,
         "name": descriptor.name,
@@ -36,6 +37,7 @@ def write_bundle(
     width=2,
     words=3,
     classes=CLASSES,
+    ear=None,
 ):
     """The bundle `b` under a root.
 
@@ -48,10 +50,11 @@ def write_bundle(
         sound: facts of the input of sound, in place of those of toy_audio.
         width: of the features of sound.
         words: width of the features of words.
+        ear: transcriber of clips without text.
     """
     task = Task(kind="classification", classes=classes)
     members = []
-    inputs = [] if text is None else [("words", "text", source(text), words, net)]
+    inputs = [] if text is None else [("words", "text", source(text, ear=ear), words, net)]
     inputs.append(("voice", "audio", sound or source("toy_audio"), width, "concat_mlp"))
     for seed, (run, name, facts, dim, kind) in enumerate(inputs):
         card = nets.Card(
