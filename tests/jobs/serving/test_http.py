@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import affuse
+from jobs.serving.judge import open_judge
 from jobs.serving.sniffing import suffix_of
 
 
@@ -338,8 +339,8 @@ class TestStrangers:
 class TestManyVisitors:
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_fifty_at_once_are_all_answered_with_their_own(self, serve):
-        with serve(hands=2) as client:
+    def test_fifty_at_once_are_all_answered_with_their_own(self, serve, toy_bundle):
+        with serve(hands=2, start=lambda: open_judge(toy_bundle, "", None, 60.0)) as client:
             said, lock = {}, threading.Lock()
 
             def visit(number):
