@@ -226,13 +226,17 @@ PREDICTIONS = Table(
 
 SCORES = Table(
     name="SCORES",
-    version=3,
-    key=("clip_id", "task"),
+    version=4,
+    key=("clip_id", "task", "bundle"),
     schema=pa.schema(
         [
             ("clip_id", pa.int64()),
             ("name", pa.string()),
             ("task", pa.string()),
+            ("bundle", pa.string()),
+            # A piece of the clip; null: all of it.
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
             ("label", pa.list_(pa.string())),
             ("confidence", pa.float64()),
             ("probabilities", pa.map_(pa.string(), pa.float64())),

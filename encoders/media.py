@@ -9,34 +9,22 @@ follows. Frames and waveforms come back through an anonymous shared file, which 
         decoded.clip.frames, decoded.faults, decoded.partial
 """
 
-import contextlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from cluster.errors import Fault, MediaError
 from encoders.decoding.inspect import Probe, inspect
+from encoders.decoding.process import START_LIMIT_S, Child
 from encoders.decoding.sources import Source
-from encoders.spec import Clip, Frames, Modality, Needs, Word
+from encoders.spec import Clip, FramePolicy, Frames, Modality, Needs, Word
 
-__all__ = ["ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]
+__all__ = ["START_LIMIT_S", "ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]
 
 UNKNOWN_DURATION_S = 20.0
 """Assumed for the time limit where the manifest does not know a clip's length."""
-
-START_LIMIT_S = 120.0
-"""A child that has not said hello by then cannot start here at all."""
 
 
 TRACKS: tuple[Modality, ...] = ("audio", "video")
@@ -123,7 +111,7 @@ class Decoder:
         self._recycle_after = recycle_after
         self._attempts = attempts
         self._threads = threads
-        self._child: _Child | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> "Decoder":
         return self
@@ -148,47 +136,82 @@ class Decoder:
         Raises:
             MediaError: the child crashed, ran out of time or memory on this clip.
         """
-        rates, policies = sorted(needs.rates_hz), sorted(needs.frames, key=repr)
+        read: dict[str, Any] = {}
+        answer, child = self._read(source, needs)
+        if child is not None:
+            read = _sound(answer, child)
+            if pictures := answer.get("video"):
+                read["frames"] = {
+                    policy: Frames(*(child.array(*place) for place in places))
+                    for policy, places in zip(_policies(needs), pictures["frames"], strict=True)
+                }
+            child.release()
+        return _decoded(source, answer, read)
+
+    def decode_pieces(
+        self, source: ClipSource, needs: Needs, pieces: Sequence[tuple[float, float]]
+    ) -> Iterator[Decoded]:
+        """Read parts of a clip that may overlap: what `decode` gives of each, but all of it is read once.
+
+        Args:
+            source: the clip; its own segment is not looked at.
+            needs: what is needed of each part.
+            pieces: start and end of each in the file [s], near each other: they are in memory together.
+
+        Raises:
+            MediaError: as `decode`.
+        """
+        first_s, last_s = min(start for start, _ in pieces), max(end for _, end in pieces)
+        block = replace(source, start_s=first_s, end_s=last_s)
+        answer, child = self._read(block, needs, pieces)
+        sound: dict[str, Any] = {}
+        arrays: dict[int, np.ndarray] = {}
+        shown: list[Mapping[str, Any] | None] = [None] * len(pieces)
+        if child is not None:
+            sound = _sound(answer, child)
+            if "video" in answer:
+                shown = answer["video"]["pieces"]
+            for place in (place for part in shown if part for place in _places(part)):
+                if place[0] not in arrays:
+                    arrays[place[0]] = child.array(*place)
+            child.release()
+        for (start_s, end_s), part in zip(pieces, shown, strict=True):
+            own: dict[str, Any] = {"faults": dict(answer.get("faults", {}))}
+            read = _sound_of_piece(answer, sound, start_s - first_s, end_s - first_s, own)
+            if part is not None and "fault" in part:
+                own["faults"]["video"] = part["fault"]
+            elif part is not None:
+                own["video"] = part
+                read["frames"] = {
+                    policy: Frames(np.stack([arrays[at] for at, *_ in pixels]), arrays[times[0]])
+                    for policy, (pixels, times) in zip(
+                        _policies(needs), part["frames"], strict=True
+                    )
+                }
+            alone = replace(source, start_s=start_s, end_s=end_s, duration_s=end_s - start_s)
+            yield _decoded(alone, own, read)
+
+    def _read(
+        self,
+        source: ClipSource,
+        needs: Needs,
+        pieces: Sequence[tuple[float, float]] | None = None,
+    ) -> tuple[Mapping[str, Any], Child | None]:
+        """The child's answer, and the child that holds the arrays; nothing where nothing is to be read."""
+        rates, policies = sorted(needs.rates_hz), _policies(needs)
         request = {
             "kind": "decode",
             "audio": _plain(source.audio) if rates else None,
             "video": _plain(source.video) if policies else None,
             "start_s": source.start_s,
             "end_s": source.end_s,
+            "pieces": pieces,
             "rates_hz": rates,
             "policies": [vars(policy) for policy in policies],
         }
-        answer: Mapping[str, Any] = {}
-        read: dict[str, Any] = {}
         if request["audio"] or request["video"]:
-            answer, child = self._ask(request, self._limit(source))
-            if sound := answer.get("audio"):
-                read["waveforms"] = {
-                    rate: child.array(*place) for rate, place in sound["waveforms"]
-                }
-                read["audio_start_s"] = sound["start_s"]
-            if pictures := answer.get("video"):
-                read["frames"] = {
-                    policy: Frames(*(child.array(*place) for place in places))
-                    for policy, places in zip(policies, pictures["frames"], strict=True)
-                }
-            child.release()
-        tracks = {name: answer[name] for name in TRACKS if name in answer}
-        measured_s = max((track["end_s"] for track in tracks.values()), default=0.0)
-        clip = Clip(
-            clip_id=source.clip_id,
-            duration_s=measured_s if source.duration_s is None else source.duration_s,
-            text=source.text,
-            words=source.words,
-            context=source.context,
-            **read,
-        )
-        faults = {
-            modality: MediaError(Fault(fault), detail)
-            for modality, (fault, detail) in answer.get("faults", {}).items()
-        }
-        partial = {name: track["partial"] for name, track in tracks.items() if track["partial"]}
-        return Decoded(clip=clip, faults=faults, partial=partial)
+            return self._ask(request, self._limit(source))
+        return {}, None
 
     def probe(self, source: Source) -> Probe:
         """Read a file's headers in the child.
@@ -205,9 +228,7 @@ class Decoder:
             length = source.end_s - source.start_s
         return self._time_limit_s + self._time_limit_per_s * (length or UNKNOWN_DURATION_S)
 
-    def _ask(
-        self, request: Mapping[str, Any], limit_s: float
-    ) -> tuple[Mapping[str, Any], "_Child"]:
+    def _ask(self, request: Mapping[str, Any], limit_s: float) -> tuple[Mapping[str, Any], "Child"]:
         """The child's answer; what killed one child is tried again in a fresh one."""
         for attempt in range(1, self._attempts + 1):
             child = self._ready()
@@ -227,115 +248,80 @@ class Decoder:
             return answer, child
         raise AssertionError("at least one attempt is made")
 
-    def _ready(self) -> "_Child":
+    def _ready(self) -> "Child":
         if self._child is not None:
             worn_out = self._child.served >= self._recycle_after
             if worn_out or self._child.process.poll() is not None:
                 self.close()
         if self._child is None:
-            self._child = _Child(self._memory_bytes, self._threads, self._max_bytes)
+            self._child = Child(self._memory_bytes, self._threads, self._max_bytes)
         return self._child
-
-
-class _Child:
-    """The process, its pipes and the shared file."""
-
-    def __init__(self, memory_bytes: int, threads: int, max_bytes: int) -> None:
-        self.served = 0
-        self._shared = _anonymous_file()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        numbers = (self._shared.fileno(), memory_bytes, os.getpid(), threads, max_bytes)
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "encoders.decoding.child", *map(str, numbers)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            pass_fds=[self._shared.fileno()],
-            bufsize=0,
-            env={
-                # It reads strangers' files: nothing of Ray, whose token would let it run what it likes.
-                **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
-                "PYTHONPATH": os.pathsep.join(paths),
-                "OMP_NUM_THREADS": "1",
-            },
-        )
-        try:
-            self._receive(START_LIMIT_S)
-        except MediaError as error:
-            self.close()
-            raise RuntimeError(f"the decoding process does not start: {error.detail}") from error
-
-    def ask(self, request: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
-        """Send one request and wait for its answer.
-
-        Raises:
-            MediaError: the process ended, or the time did.
-        """
-        self.served += 1
-        body = json.dumps(request).encode()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its end is then seen by the read
-            self.process.stdin.write(len(body).to_bytes(4, "big") + body)
-        return self._receive(limit_s)  # type: ignore[no-any-return]
-
-    def array(self, offset: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
-        """Copy one array out of the shared file."""
-        array = np.empty(shape, dtype)
-        view = array.reshape(-1).view(np.uint8).data
-        self._shared.seek(offset)
-        while len(view):
-            read = self._shared.readinto(view)
-            assert read, "the shared file is shorter than the child said"
-            view = view[read:]
-        return array
-
-    def release(self) -> None:
-        """Give the memory of the last answer back."""
-        os.ftruncate(self._shared.fileno(), 0)
-
-    def close(self) -> None:
-        """End the process and everything it held."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._shared, self._errors):
-            assert stream is not None
-            stream.close()
-
-    def _receive(self, limit_s: float) -> Any:
-        deadline = time.monotonic() + limit_s
-        length = int.from_bytes(self._read(4, deadline, limit_s), "big")
-        return json.loads(self._read(length, deadline, limit_s))
-
-    def _read(self, count: int, deadline: float, limit_s: float) -> bytes:
-        assert self.process.stdout is not None
-        parts: list[bytes] = []
-        while count:
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self.process.stdout], [], [], left)[0]:
-                raise MediaError(Fault.TIMEOUT, f"not decoded after {limit_s:.0f} s")
-            part = os.read(self.process.stdout.fileno(), count)
-            if not part:
-                raise MediaError(Fault.CRASHED, self._last_words())
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def _last_words(self) -> str:
-        status = self.process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read()[-4000:].decode(errors="replace").strip().splitlines()
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return f"the decoder ended with {how}" + (f": {lines[-1][:200]}" if lines else "")
-
-
-def _anonymous_file() -> Any:
-    """A file without a name that a child can inherit: in memory on Linux, on disk elsewhere."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("affuse-decoded"), "r+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
 
 
 def _plain(source: Source | None) -> list[Any] | None:
     return None if source is None else [source.uri, source.offset, source.size]
+
+
+def _policies(needs: Needs) -> list[FramePolicy]:
+    return sorted(needs.frames, key=repr)
+
+
+def _sound(answer: Mapping[str, Any], child: Child) -> dict[str, Any]:
+    """Waveforms by rate, and where they start."""
+    sound = answer.get("audio")
+    if not sound:
+        return {}
+    waveforms = {rate: child.array(*place) for rate, place in sound["waveforms"]}
+    return {"waveforms": waveforms, "audio_start_s": sound["start_s"]}
+
+
+def _places(part: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """Where the arrays of a piece lie; the pictures of several pieces are the same ones."""
+    for pixels, times in part.get("frames", ()):
+        yield from (*pixels, times)
+
+
+def _sound_of_piece(
+    answer: Mapping[str, Any],
+    sound: Mapping[str, Any],
+    start_s: float,
+    end_s: float,
+    own: dict[str, Any],
+) -> dict[str, Any]:
+    """A piece's part of the waveforms of a block; `own` gets the facts, or the fault where it has none."""
+    if not sound:
+        return {}
+    begin_s = sound["audio_start_s"]
+    first_s = max(begin_s, start_s)
+    waveforms = {
+        rate: wave[round((first_s - begin_s) * rate) : max(0, round((end_s - begin_s) * rate))]
+        for rate, wave in sound["waveforms"].items()
+    }
+    if any(len(wave) == 0 for wave in waveforms.values()):
+        own["faults"]["audio"] = [Fault.NO_AUDIO.value, "has no sound in this segment"]
+        return {}
+    rate, wave = next(iter(waveforms.items()))
+    late_s = first_s - start_s
+    end = {"end_s": late_s + len(wave) / rate, "partial": answer["audio"]["partial"]}
+    own["audio"] = end
+    return {"waveforms": waveforms, "audio_start_s": late_s}
+
+
+def _decoded(source: ClipSource, answer: Mapping[str, Any], read: Mapping[str, Any]) -> Decoded:
+    """A clip of what was read."""
+    tracks = {name: answer[name] for name in TRACKS if name in answer}
+    measured_s = max((track["end_s"] for track in tracks.values()), default=0.0)
+    clip = Clip(
+        clip_id=source.clip_id,
+        duration_s=measured_s if source.duration_s is None else source.duration_s,
+        text=source.text,
+        words=source.words,
+        context=source.context,
+        **read,
+    )
+    faults = {
+        modality: MediaError(Fault(fault), detail)
+        for modality, (fault, detail) in answer.get("faults", {}).items()
+    }
+    partial = {name: track["partial"] for name, track in tracks.items() if track["partial"]}
+    return Decoded(clip=clip, faults=faults, partial=partial)

@@ -1,39 +1,35 @@
-"""Caption a video with its predicted label and a bar for each class.
+"""Write on a video what a bundle reads in it: label, confidence and a bar for each class, over time.
 
-A clip that was scored in pieces (`name@12.0`) shows the label of each piece from its start on.
+The film is scored here, sentence by sentence where the bundle hears words and window by window else; or
+the scores are those that `affuse score` wrote. A clip that was scored in pieces shows the label of each piece
+while it lasts. The caption covers at most a fifth of the picture, or stands below one that is too small.
 
-Reads:  a video file, and the scores of it (cluster.tables.SCORES: a Parquet file or a folder of them)
-Writes: <clip>.annotated.mp4 (H.264, the sound as AAC) in one step, and <it>.config.json
+Reads:  a video file, and a bundle; or the scores of it (cluster.tables.SCORES: a Parquet file or a folder)
+Writes: <clip>.annotated.mp4 (H.264, the sound as it is), .srt, .vtt and .json beside it, <it>.config.json
 
-Laptop:  affuse annotate clip.mp4 --scores data/own/scores/first
+Laptop:  affuse annotate clip.mp4 --bundle data/own/bundles/best
+Scored:  affuse annotate clip.mp4 --scores data/own/scores/first
 Choose:  affuse annotate clip.mp4 --scores scores.parquet --name dia0_utt3 --task emotion --out shown.mp4
 """
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import tyro
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
-from cluster.settings import Place, nearest
+from cluster.settings import NameOrPlace, Place, nearest
 from cluster.tables import SCORES
-from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
-
-PALETTE = (
-    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7",
-    "#9c755f", "#bab0ac",
-)  # fmt: skip
-"""Colour of a class by its place in alphabetical order, so that it never changes within a film."""
-
-MAX_SIDE = 1920
-"""Longer side of the film that is written [px]; a 4K picture gains nothing from a caption."""
+from jobs.captioning.captions import captions_of, piece_of
+from jobs.captioning.film import length_s, write_film
+from jobs.captioning.subtitles import subtitles
+from jobs.catalog.outputs import Content, check_outputs, publish_outputs, record_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,25 @@ class Config:
     clip: Annotated[Place, tyro.conf.Positional, tyro.conf.arg(metavar="CLIP")]
     """Video file to caption."""
 
-    scores: Place
+    bundle: NameOrPlace | None = None
+    """Bundle that scores the clip: a folder, or face_expression; without --scores that is the default."""
+
+    by: Literal["auto", "clip", "window", "sentence"] = "auto"
+    """What --bundle scores; auto: sentences where it hears words and the film has sound, else windows."""
+
+    window_s: float = 5.0
+    """Length of a window [s]."""
+
+    step_s: float = 1.0
+    """From the start of a window to that of the next [s]."""
+
+    transcriber: str | None = None
+    """Transcriber for the sentences, where the bundle brings none."""
+
+    store: Place | None = None
+    """Store of the weights; by default ~/.cache/affuse/store."""
+
+    scores: Place | None = None
     """Scores of the clip: a Parquet file, or a folder of them."""
 
     name: str | None = None
@@ -65,43 +79,76 @@ class Config:
     """TrueType file for labels beyond Latin letters."""
 
     def __post_init__(self) -> None:
+        if self.bundle is not None and self.scores is not None:
+            raise ConfigError(
+                "--bundle scores the clip, --scores are of it: leave one of them away"
+            )
         if self.classes < 1:
             raise ConfigError(f"classes is 1 or more; came {self.classes}")
         if self.out is not None and not self.out.endswith(".mp4"):
             raise ConfigError(f"out {self.out!r}: expected a name that ends in .mp4")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Caption:
-    """Title and bars that are shown from one second on."""
-
-    start_s: float
-    title: str
-    bars: tuple[tuple[str, float], ...] = ()
-    """Class and probability, the highest first."""
-
-    order: Mapping[str, int]
-    """Class -> its place in the palette."""
-
-
 def main(config: Config) -> None:
-    """Read the scores, draw them over every frame, publish the film."""
-    clip, scores = storage.absolute(config.clip), storage.absolute(config.scores)
+    """Score the film or read its scores, draw them over every frame, publish the film."""
+    clip = storage.absolute(config.clip)
     out = storage.absolute(config.out or f"{clip.rsplit('.', 1)[0]}.annotated.mp4")
-    record = record_of(out)
-    check_outputs([out], record, sources=[clip, scores], overwrite=config.overwrite)
-    rows = scored_rows(read_scores(scores), config)
-    captions = captions_of(rows, config.classes)
+    beside = {suffix: f"{out.removesuffix('.mp4')}.{suffix}" for suffix in ("srt", "vtt", "json")}
+    record, sources = record_of(out), [clip]
+    if config.scores is not None:
+        sources.append(storage.absolute(config.scores))
+    check_outputs([out, *beside.values()], record, sources=sources, overwrite=config.overwrite)
     with storage.local_copy(clip) as path, tempfile.TemporaryDirectory() as folder:
+        film_s = length_s(path)  # also refuses what is no film, before it is scored
+        table = scored(config, clip) if config.scores is None else read_scores(sources[-1])
+        captions = captions_of(scored_rows(table, config), config.classes)
         drawn = Path(folder, "film.mp4")
         frames = write_film(path, str(drawn), captions, config.font)
-        publish_outputs(config, {out: drawn}, record)
+        texts = subtitles(captions, film_s or length_s(str(drawn)) or 0.0)
+        files: dict[str, Content] = {out: drawn, **{beside[name]: texts[name] for name in texts}}
+        publish_outputs(config, files, record)
     for caption in captions:
         print(f"from {caption.start_s:g} s: {caption.title}")
-    print(f"wrote {out}: {frames} frames")
+    print(f"wrote {out}: {frames} frames; beside it .srt, .vtt and .json")
 
 
 # ---- scores
+
+
+def scored(config: Config, clip: str) -> pa.Table:
+    """The film scored by the bundle, in this process.
+
+    Raises:
+        ConfigError: the bundle cannot score files, or hears no words where sentences are asked for.
+    """
+    from jobs.scoring.by_piece import PieceScorer, score_pieces  # heavy: torch
+    from jobs.scoring.in_process import encoder_of, score_here
+    from jobs.scoring.opening import UNTRAINED, open_bundle
+    from jobs.scoring.pieces import PiecesConfig
+    from jobs.scoring.scorer import Scorer
+    from jobs.stream.job import DecodingConfig
+    from jobs.stream.selection import chosen_store
+
+    size = PiecesConfig(window_s=config.window_s, step_s=config.step_s)
+    place = config.bundle or UNTRAINED
+    bundle = open_bundle(place, "", config.transcriber)
+    bundle.refuse_alone()
+    store = storage.absolute(chosen_store(config.store, place.partition("/bundles/")[0]))
+    encoder, scorer = encoder_of([bundle], store, DecodingConfig()), Scorer(bundle)
+    if config.by == "clip":
+        return score_here([clip], encoder, scorer)
+    by = config.by
+    if by == "auto":
+        by = "sentence" if bundle.transcriber is not None and has_sound(clip) else "window"
+    return pa.concat_tables(score_pieces([clip], PieceScorer(encoder, [scorer], by, size)))
+
+
+def has_sound(clip: str) -> bool:
+    """Whether a film has a sound track."""
+    import av
+
+    with storage.local_copy(clip) as path, av.open(path) as container:
+        return bool(container.streams.audio)
 
 
 def read_scores(uri: str) -> pa.Table:
@@ -151,7 +198,12 @@ def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:
     if task not in tasks or (config.task is None and len(tasks) > 1):
         raise ConfigError(f"which task? type: --task NAME; scored are: {', '.join(tasks)}")
     chosen = [row for row in found if row["task"] == task]
-    return sorted(chosen, key=lambda row: piece_of(row["name"])[1])
+    return sorted(chosen, key=start_of)
+
+
+def start_of(row: Mapping[str, Any]) -> float:
+    """Where a piece of a clip begins [s]."""
+    return piece_of(row["name"])[1] if row["start_s"] is None else float(row["start_s"])
 
 
 def names_of_clip(uri: str) -> list[str]:
@@ -160,168 +212,3 @@ def names_of_clip(uri: str) -> list[str]:
     stem = [*whole[:-1], whole[-1].rsplit(".", 1)[0]]
     tails = range(len(whole))
     return ["/".join(parts[count:]) for count in tails for parts in (whole, stem)]
-
-
-def piece_of(name: str) -> tuple[str, float]:
-    """The clip a piece was cut from and the second it starts at; a whole clip starts at 0."""
-    parent, at, second = name.rpartition("@")
-    try:
-        return (parent, float(second)) if at else (name, 0.0)
-    except ValueError:
-        return name, 0.0
-
-
-def captions_of(rows: Sequence[Mapping[str, Any]], classes: int) -> list[Caption]:
-    """Turn each row into a title and bars."""
-    names = sorted({name for row in rows for name, _ in row["probabilities"] or ()})
-    order = {name: place for place, name in enumerate(names)}
-    out = []
-    for row in rows:
-        bars = sorted(row["probabilities"] or (), key=lambda bar: -bar[1])[:classes]
-        if row["status"] == "failed" or (row["value"] is None and not row["label"]):
-            title = f"{row['task']}: not scored ({row['error'] or row['status']})"
-        elif row["value"] is not None:
-            title = f"{row['task']}: {row['value']:.2f}"
-        else:
-            sure = "" if row["confidence"] is None else f"  {row['confidence']:.0%}"
-            title = f"{row['task']}: {', '.join(row['label'])}{sure}"
-        out.append(
-            Caption(start_s=piece_of(row["name"])[1], title=title, bars=tuple(bars), order=order)
-        )
-    return out
-
-
-# ---- film
-
-
-def write_film(source: str, target: str, captions: Sequence[Caption], font: str | None) -> int:
-    """Copy a film with the captions drawn into it.
-
-    Returns:
-        Number of frames.
-
-    Raises:
-        ConfigError: the file has no picture, or cannot be opened.
-    """
-    import av
-
-    try:
-        container = av.open(source)
-    except (av.FFmpegError, OSError) as error:
-        raise ConfigError(f"{source}: not a film that can be opened: {error}") from error
-    with container, av.open(target, "w", options={"movflags": "faststart"}) as output:
-        if not container.streams.video:
-            raise ConfigError(f"{source}: has no picture to draw into")
-        picture = container.streams.video[0]
-        film = output.add_stream("libx264", rate=picture.average_rate or 25)
-        film.pix_fmt = "yuv420p"
-        sound = container.streams.audio[0] if container.streams.audio else None
-        voice = None if sound is None else output.add_stream("aac", rate=min(sound.rate, 48000))
-        painter: Painter | None = None
-        count = 0
-        for packet in container.demux([s for s in (picture, sound) if s is not None]):
-            for frame in decoded(packet):
-                if isinstance(frame, av.AudioFrame):
-                    output.mux(voice.encode(frame))  # type: ignore[union-attr]
-                    continue
-                image = upright(frame)
-                if painter is None:
-                    painter = Painter(image.shape[1], image.shape[0], captions, font)
-                    film.width, film.height = painter.width, painter.height
-                shown = painter.draw(image, frame.time or 0.0)
-                new = av.VideoFrame.from_ndarray(shown, format="rgb24")
-                new.pts, new.time_base = frame.pts, frame.time_base
-                output.mux(film.encode(new))
-                count += 1
-        if count == 0:
-            raise ConfigError(f"{source}: not a single frame could be read")
-        output.mux(film.encode(None))
-        if voice is not None:
-            output.mux(voice.encode(None))
-    return count
-
-
-def decoded(packet: Any) -> Iterator[Any]:
-    """The frames of a packet; a damaged one has none."""
-    import av
-
-    try:
-        yield from packet.decode()
-    except av.error.InvalidDataError:
-        return
-
-
-def upright(frame: Any) -> np.ndarray:
-    """RGB as displayed, rotated where the file says so."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), k=frame.rotation // 90)
-
-
-class Painter:
-    """Draws a panel over the lower edge; each caption's panel is drawn once."""
-
-    def __init__(
-        self, width: int, height: int, captions: Sequence[Caption], font: str | None
-    ) -> None:
-        shrink = min(1.0, MAX_SIDE / max(width, height))
-        # H.264 with 4:2:0 colour wants even sides.
-        self.width = max(2, int(width * shrink) // 2 * 2)
-        self.height = max(2, int(height * shrink) // 2 * 2)
-        self.captions = captions
-        self.size = max(9, min(self.width, self.height) // 22)
-        self.font = load_font(font, self.size)
-        self._panels: dict[int, Any] = {}
-
-    def draw(self, image: np.ndarray, time_s: float) -> np.ndarray:
-        """One frame, RGB height x width x 3, with what holds at `time_s` drawn into it."""
-        from PIL import Image
-
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        if picture.size != (self.width, self.height):
-            picture = picture.resize((self.width, self.height))
-        index = max(
-            (i for i, caption in enumerate(self.captions) if caption.start_s <= time_s + 1e-6),
-            default=0,
-        )
-        if index not in self._panels:
-            self._panels[index] = self._panel(self.captions[index])
-        panel = self._panels[index]
-        picture.paste(panel, (0, self.height - panel.height), panel)
-        return np.asarray(picture)
-
-    def _panel(self, caption: Caption) -> Any:
-        """A half-transparent strip: the title, and a bar for each class."""
-        from PIL import Image, ImageDraw
-
-        line = int(self.size * 1.5)
-        height = min(self.height, line * (1 + len(caption.bars)) + self.size)
-        panel = Image.new("RGBA", (self.width, height), (0, 0, 0, 170))
-        draw = ImageDraw.Draw(panel)
-        left, top = self.size // 2, self.size // 2
-        draw.text((left, top), caption.title, font=self.font, fill="white")
-        widest = max((draw.textlength(name, font=self.font) for name, _ in caption.bars), default=0)
-        start = left + int(widest) + self.size
-        room = max(1, self.width - start - self.size * 4)
-        for row, (name, probability) in enumerate(caption.bars, 1):
-            y = top + row * line
-            draw.text((left, y), name, font=self.font, fill="white")
-            colour = PALETTE[caption.order[name] % len(PALETTE)]
-            draw.rectangle((start, y, start + room, y + self.size), outline="#888888")
-            draw.rectangle((start, y, start + int(room * probability), y + self.size), fill=colour)
-            draw.text((start + room + left, y), f"{probability:.0%}", font=self.font, fill="white")
-        return panel
-
-
-def load_font(path: str | None, size: int) -> Any:
-    """The font that was named, or the one Pillow brings (Latin letters).
-
-    Raises:
-        ConfigError: not a font file.
-    """
-    from PIL import ImageFont
-
-    if path is None:
-        return ImageFont.load_default(size)
-    try:
-        return ImageFont.truetype(path, size)
-    except OSError as error:
-        raise ConfigError(f"font {path}: {error}; expected a TrueType file") from error

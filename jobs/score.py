@@ -3,7 +3,8 @@
 A dataset's clips are scored from their features where all are there, else straight from the raw clips, in
 one stream that decodes, encodes and predicts and stores no features. Files need no manifest; up to 20 of
 them are scored in this process and printed as a table, more in a folder beside --out, where the same command
-goes on after a stop. Rows are in the order of names, numbers in them by their value.
+goes on after a stop. A file can be scored window by window or sentence by sentence, in memory that does not
+grow with its length. Rows are in the order of names, numbers in them by their value.
 
 Reads:  <root>/manifest/, <root>/features/ or the media; <root>/bundles/<bundle>/
 Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files without a manifest,
@@ -11,47 +12,46 @@ Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files
         FILE.affuse/            while many files are scored
 
 Own video: affuse score clip.mp4 --bundle face_expression
+Over time: affuse score film.mp4 --by window --out windows.parquet
 Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out scores.csv
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import replace
 
 import pyarrow as pa
-import tyro
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.growth import known_capacity, planned_capacity, requested
-from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import SessionConfig, ray_session
-from cluster.settings import NameOrPlace, Place, is_place
+from cluster.resources import plan_stream
+from cluster.session import ray_session
+from cluster.settings import is_place
 from cluster.unit_tables import published
 from encoders.store import local_paths
 from jobs.catalog import layout
 from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import UnitRef, units
-from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.preparing.builder import build
 from jobs.scoring import work_folder
 from jobs.scoring.bundle import Bundle, as_needed, check_speakers, from_features
+from jobs.scoring.by_piece import PieceScorer, score_pieces
 from jobs.scoring.claim import claim, claim_of, command_of
+from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
-from jobs.scoring.in_process import OneByOne, score_here
+from jobs.scoring.in_process import OneByOne, score_here, work_of_bundles
 from jobs.scoring.opening import open_bundle
-from jobs.scoring.outcome import rate_line
+from jobs.scoring.outcome import rate_line, show_pieces
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.scorer import Scorer
-from jobs.scoring.sink import ScoreSink
+from jobs.scoring.sink import ScoreSink, check_one_pass, plan_of_stream
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, reads_of, versions_of
-from jobs.stream.autotune import Autotune, autotuned
-from jobs.stream.forecast import Assumed, forecast, planned_for
-from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
+from jobs.stream.autotune import autotuned
+from jobs.stream.job import StreamJob, UnitTask, Work
 from jobs.stream.progress import Progress, conclude
 from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
@@ -61,81 +61,7 @@ FEW = 20
 """Files that are scored in this process and printed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Which clips are scored, and by which bundle."""
-
-    clips: Annotated[tuple[Place, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CLIPS")] = ()
-    """Files, folders and patterns such as ``calls/*.mp4``; without any, the dataset under --root."""
-
-    root: Place = ""
-    """Folder or URI of a dataset; a bundle's plain name is looked up under it."""
-
-    bundle: NameOrPlace = "face_expression"
-    """Bundle: a name under --root, a folder, or face_expression, which needs no training."""
-
-    name: str | None = None
-    """Name of the scores; by default the bundle's."""
-
-    out: Place | None = None
-    """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
-
-    overwrite: bool = False
-    """Replace an --out that no earlier run made; an input is never replaced."""
-
-    coverage: float | None = None
-    """Give each clip the classes that cannot be excluded (each value an interval), so that they hold the
-    truth for this share of a new person's clips [0.5..0.99], e.g. 0.9."""
-
-    source: Literal["auto", "clips", "features"] = "auto"
-    """What a dataset is scored from: clips, or stored features; auto takes features where all are there."""
-
-    transcriber: str | None = None
-    """Transcriber for clips that have no text, where the bundle brings none."""
-
-    store: Place | None = None
-    """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
-
-    max_failed_share: float = 0.2
-    """Share of clips that may fail [0..1]. Above it the job ends with status 1, from 100 clips on at once."""
-
-    autotune: Autotune = "auto"
-    """Time a few clips first and size the stages by them: auto where the job is long enough to gain."""
-
-    stall_limit_s: float = STALL_LIMIT_S
-    """Time that a model may take for a clip beyond its usual pace [s]; after it the clip fails."""
-
-    dry_run: bool = False
-    """Print the plan, what it is made of and what the job would take, and stop before Ray starts."""
-
-    assume: Assumed = field(default_factory=Assumed)
-    """What a dry run plans for, where that is not what is there."""
-
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
-    """Workers of the stream; what is left out is derived from the machine."""
-
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """Limits of decoding one clip."""
-
-    session: SessionConfig = field(default_factory=SessionConfig)
-    """Ray session: which cluster is joined, or what a local session may use."""
-
-    def __post_init__(self) -> None:
-        check_names(name=self.name)
-        if not self.clips and not self.root:
-            raise ConfigError("score what? type: affuse score clip.mp4, or --root FOLDER")
-        if self.out is not None and not self.out.endswith((".csv", ".jsonl", ".parquet")):
-            raise ConfigError(f"--out {self.out}: expected a name in .csv, .jsonl or .parquet")
-        if self.out is not None and not self.clips:
-            raise ConfigError(
-                f"--out {self.out} is for files without a manifest; the scores of a dataset are Parquet "
-                f"files below {self.root}/scores/{self.name or 'BUNDLE'}: leave --out away"
-            )
-        if self.source == "features" and self.clips:
-            raise ConfigError("--source features: files have none; leave it away")
-        if self.dry_run and self.clips:
-            raise ConfigError("--dry-run plans a dataset; type first: affuse prepare, then --root")
-        self.assume.check(dry_run=self.dry_run)
+Config = ScoreConfig
 
 
 def main(config: Config) -> None:
@@ -168,6 +94,9 @@ def score_files(config: Config, bundle: Bundle) -> None:
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
     check_out(config.out, files, overwrite=config.overwrite)
+    if config.by != "clip":
+        score_by_piece(config, bundle, files)
+        return
     if len(files) > FEW:
         score_many(config, bundle, files)
         return
@@ -177,6 +106,20 @@ def score_files(config: Config, bundle: Bundle) -> None:
     show_outlook(bundle, table)
     if config.out is not None:
         write_out(config, config.out, files, table)
+
+
+def score_by_piece(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
+    """Score windows or sentences of files, in this process and file after file."""
+    encoder = OneByOne(work_of(config, bundle), config.decoding, config.stall_limit_s)
+    pieces = PieceScorer(encoder, [Scorer(bundle, config.root)], config.by, config.size)
+    made_with = claim_of(bundle, "clips", config.decoding) | {"by": config.by, **vars(config.size)}
+    again = command_of("score FILES", bundle=config.bundle, by=config.by, out="OTHER")
+    folder = None if config.out is None else work_folder.begun(config.out, made_with, again)
+    table = pa.concat_tables([*score_pieces(files, pieces, folder)])
+    show_pieces(table)
+    if config.out is not None:
+        write_out(config, config.out, files, table)
+        work_folder.put_away(work_folder.work_root(config.out))
 
 
 def score_many(config: Config, bundle: Bundle, files: Sequence[str]) -> None:
@@ -250,7 +193,7 @@ def score_dataset(config: Config, bundle: Bundle) -> int:
         print("source: stored features, because every clip has them")
         score_stored(config.root, bundle, Scorer(bundle, config.root), refs, uri)
     else:
-        check_unlinked(config, bundle)
+        bundle.refuse_stream(config.root)
         print("source: raw clips; no features are stored")
         score_clips(config, bundle, todo, uri)
     compact(uri, lambda: [*versions_of(config.root, bundle, units(config.root)).values()])
@@ -258,32 +201,14 @@ def score_dataset(config: Config, bundle: Bundle) -> int:
     return left
 
 
-def check_unlinked(config: Config, bundle: Bundle) -> None:
-    """Refuse a stream to a bundle that has to see several clips together."""
-    if bundle.linked:
-        names = " ".join(item.spec.name for item in bundle.encoders)
-        raise ConfigError(
-            "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
-            f"affuse encode --root {config.root} --encoders {names}"
-        )
-
-
 def foreseen(config: Config, bundle: Bundle) -> list[str]:
     """What is left to score would take so much; for another number of clips, all of it."""
     if from_features(config.root, bundle, config.source):
         return ["source: stored features, because every clip has them; there is no stream to plan"]
-    check_unlinked(config, bundle)
+    bundle.refuse_stream(config.root)
     uri = layout.scores_uri(config.root, config.name or bundle.name)
-    refs, done, reads = units(config.root), published(uri), reads_of(bundle)
-    if config.assume.clips is None:
-        refs = [ref for ref in refs if ref.version(reads) not in done]
-    if not refs:
-        return [f"nothing to do: all clips are scored in {uri}"]
     job = stream_job(config, bundle, uri)
-    tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in refs]
-    capacity = planned_for(config.session, config.workers, config.assume)
-    check_one_pass(plan_stream(models_gb(job.work), capacity, config.workers))
-    return forecast(job, tasks, config.session, config.workers, config.assume)
+    return plan_of_stream(job, bundle, config.session, config.workers, config.assume)
 
 
 def stream_job(config: Config, bundle: Bundle, uri: str) -> StreamJob:
@@ -295,18 +220,6 @@ def stream_job(config: Config, bundle: Bundle, uri: str) -> StreamJob:
         sink=ScoreSink(bundle=bundle, root=config.root, uri=uri),
         stall_limit_s=config.stall_limit_s,
     )
-
-
-def check_one_pass(plan: Plan) -> None:
-    """Refuse a plan of several passes.
-
-    Raises:
-        ConfigError: the encoders do not fit together.
-    """
-    if len(plan.passes) > 1:
-        raise ConfigError(
-            f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
-        )
 
 
 def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: str) -> None:
@@ -337,11 +250,11 @@ def score_clips(config: Config, bundle: Bundle, todo: Sequence[UnitRef], uri: st
 
 def work_of(config: Config, bundle: Bundle) -> Work:
     """The encoders of the bundle; their weights are found before anything starts."""
-    store = storage.absolute(store_of(config))
-    models = (*bundle.encoders, *([bundle.transcriber] if bundle.transcriber else []))
-    for item in () if config.dry_run else models:
-        local_paths(item.weights, store)
-    return Work(descriptors=bundle.encoders, transcriber=bundle.transcriber, store=store)
+    work = work_of_bundles([bundle], storage.absolute(store_of(config)))
+    models = (*work.descriptors, work.transcriber)
+    for item in () if config.dry_run else filter(None, models):
+        local_paths(item.weights, work.store)
+    return work
 
 
 def store_of(config: Config) -> str:

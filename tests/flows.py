@@ -106,13 +106,12 @@ def is_clips(value: Any, depth: int = 2) -> bool:
 
 def in_this_process() -> type:
     """A decoder child that answers here, where it is traced; its messages are JSON all the same."""
-    from encoders import media
-    from encoders.decoding import child
+    from encoders.decoding import child, process
 
-    class Here(media._Child):
+    class Here(process.Child):
         def __init__(self, _memory_bytes: int, threads: int, max_bytes: int) -> None:
             self.served, self._threads, self._max_bytes = 0, threads, max_bytes
-            self._shared = media._anonymous_file()
+            self._shared = process.anonymous_file()
             self.process = SimpleNamespace(poll=lambda: None)
 
         def ask(self, request: Any, limit_s: float) -> Any:
@@ -205,9 +204,9 @@ def score(folder: str) -> Trace:
 
 
 FLOWS: dict[str, tuple[Callable[[str], Trace], int]] = {
-    "encode": (encode, 21),
+    "encode": (encode, 22),
     "train": (train, 22),
-    "score": (score, 30),
+    "score": (score, 32),
 }
 """Flow -> how it is run, and the most files that it may go through."""
 
@@ -217,13 +216,13 @@ def flow(name: str) -> Trace:
     from encoders import media
 
     run, _ = FLOWS[name]
-    child = media._Child
-    media._Child = in_this_process()
+    child = media.Child
+    media.Child = in_this_process()
     try:
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             return run(folder)
     finally:
-        media._Child = child
+        media.Child = child
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 
 from cluster.errors import Fault, MediaError
 from encoders.decoding.audio import read_sound
-from encoders.decoding.frames import read_frames
+from encoders.decoding.frames import read_frames, read_pieces
 from encoders.decoding.inspect import inspect
 from encoders.decoding.sources import Source, is_machines, reason, staged
 from encoders.spec import FramePolicy
@@ -64,8 +64,10 @@ def serve(request: Mapping[str, Any], shared: "Shared", threads: int, max_bytes:
     segment = (request["start_s"], request["end_s"])
     readers: dict[str, Callable[[Source], dict[str, Any]]] = {
         "audio": lambda source: _audio(source, request["rates_hz"], segment, max_bytes, shared),
-        "video": lambda source: _video(
-            source, request["policies"], segment, max_bytes, threads, shared
+        "video": lambda source: (
+            _video(source, request["policies"], segment, max_bytes, threads, shared)
+            if request.get("pieces") is None
+            else _pieces(source, request["policies"], request["pieces"], max_bytes, threads, shared)
         ),
     }
     read, faults = {}, {}
@@ -122,6 +124,35 @@ def _video(
         "end_s": pictures.end_s,
         "partial": pictures.partial,
     }
+
+
+def _pieces(
+    source: Source,
+    policies: list[dict[str, Any]],
+    pieces: list[tuple[float, float]],
+    max_bytes: int,
+    threads: int,
+    shared: "Shared",
+) -> dict[str, Any]:
+    """Pictures of the pieces of a film; one that several pieces show is sent once."""
+    wanted = [FramePolicy(**policy) for policy in policies]
+    with staged(source) as local:
+        read = read_pieces(local, wanted, pieces, max_bytes, threads)
+    sent: dict[int, list[Any]] = {}
+    parts: list[dict[str, Any]] = []
+    for part in read:
+        if isinstance(part, MediaError):
+            parts.append({"fault": [part.fault.value, part.detail]})
+            continue
+        frames = []
+        for policy in wanted:
+            images, times = part.frames[policy]
+            for image in images:
+                if id(image) not in sent:
+                    sent[id(image)] = shared.put(image)
+            frames.append([[sent[id(image)] for image in images], shared.put(times)])
+        parts.append({"frames": frames, "end_s": part.end_s, "partial": part.partial})
+    return {"pieces": parts}
 
 
 class Shared:

@@ -7,7 +7,7 @@ jumps to the key frame before each wanted frame and leaves out the frames that n
 import contextlib
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -19,7 +19,7 @@ from encoders.decoding.film import Film
 from encoders.decoding.frame_times import Choice, choose, most_frames
 from encoders.decoding.pictures import PictureReader
 from encoders.decoding.sources import Local
-from encoders.decoding.timeline import Timeline, read_timeline
+from encoders.decoding.timeline import Timeline, part_of, read_timeline
 from encoders.spec import FramePolicy, Frames
 
 
@@ -28,6 +28,15 @@ class ReadFrames:
     """What was read: frames by policy, and why there are fewer than asked if there are."""
 
     frames: Mapping[FramePolicy, Frames]
+    end_s: float
+    partial: str | None = None
+
+
+@dataclass
+class ReadPiece:
+    """As `ReadFrames`, with pictures that other pieces may have too: by policy a list and their times."""
+
+    frames: Mapping[FramePolicy, tuple[list[np.ndarray], np.ndarray]]
     end_s: float
     partial: str | None = None
 
@@ -47,18 +56,97 @@ def read_frames(
     """
     with Film(local, threads) as film:
         timeline = read_timeline(film, start_s, end_s)
-        if not timeline.ticks:
-            detail = timeline.damage or "has no frame in this segment"
-            fault = Fault.UNREADABLE if timeline.damage else Fault.NO_VIDEO
-            raise MediaError(fault, f"{local.path}: {detail}")
-        codec = film.stream.codec_context
-        share = max_bytes // max(1, len(policies))
-        choices = {
-            policy: choose(policy, timeline, most_frames(policy, codec.width, codec.height, share))
-            for policy in policies
-        }
+        choices = _chosen(film, timeline, policies, max_bytes)
         fetched = _fetch(film, timeline, choices)
-    return _pictures(local, timeline, choices, fetched)
+    read = _pictures(local, timeline, choices, fetched)
+    frames = {
+        policy: Frames(np.stack(images), times) for policy, (images, times) in read.frames.items()
+    }
+    return ReadFrames(frames, read.end_s, read.partial)
+
+
+Piece = tuple[float, float]
+"""Start and end of a part of a file [s]."""
+
+
+def read_pieces(
+    local: Local,
+    policies: Sequence[FramePolicy],
+    pieces: Sequence[Piece],
+    max_bytes: int,
+    threads: int,
+) -> list[ReadPiece | MediaError]:
+    """Decode the frames of parts of a film that may overlap, each picture once.
+
+    A part gets the pictures that it would get as a clip of its own.
+
+    Args:
+        local: the staged film.
+        policies: which frames of each part.
+        pieces: the parts, near each other.
+        max_bytes: cap on the frames of one part.
+        threads: of the codec.
+
+    Raises:
+        MediaError: no pictures at all.
+    """
+    first_s, last_s = min(start for start, _ in pieces), max(end for _, end in pieces)
+    with Film(local, threads) as film:
+        whole = read_timeline(film, first_s, last_s)
+        parts = [part_of(whole, start - first_s, end - first_s) for start, end in pieces]
+        chosen = [_moved(film, *part, policies, max_bytes) for part in parts]
+        found = [each for each in chosen if not isinstance(each, MediaError)]
+        wanted = {p: {i for choices in found for i in choices[p].indices} for p in policies}
+        fetched = _fetch(film, whole, {p: Choice(sorted(wanted[p])) for p in policies})
+    # What is damaged at the end of the block is no fault of the parts before it.
+    new = fetched.damage if fetched.damage != whole.damage else None
+    read: list[ReadPiece | MediaError] = []
+    for (part, _), choices in zip(parts, chosen, strict=True):
+        if isinstance(choices, MediaError):
+            read.append(choices)
+            continue
+        try:
+            own = replace(fetched, damage=part.damage or new)
+            pictures = _pictures(local, part, choices, own)
+        except MediaError as error:
+            read.append(error)
+        else:
+            read.append(pictures)
+    return read
+
+
+def _moved(
+    film: Film, part: Timeline, begin: int, policies: Sequence[FramePolicy], max_bytes: int
+) -> dict[FramePolicy, Choice] | MediaError:
+    """The frames that policies want of a part, counted in the whole; or why it has none."""
+    try:
+        choices = _chosen(film, part, policies, max_bytes)
+    except MediaError as error:
+        return error
+    return {
+        policy: Choice([index + begin for index in choice.indices], choice.partial)
+        for policy, choice in choices.items()
+    }
+
+
+def _chosen(
+    film: Film, timeline: Timeline, policies: Sequence[FramePolicy], max_bytes: int
+) -> dict[FramePolicy, Choice]:
+    """The frames that each policy wants.
+
+    Raises:
+        MediaError: there are none.
+    """
+    if not timeline.ticks:
+        detail = timeline.damage or "has no frame in this segment"
+        fault = Fault.UNREADABLE if timeline.damage else Fault.NO_VIDEO
+        raise MediaError(fault, f"{film.local.path}: {detail}")
+    codec = film.stream.codec_context
+    share = max_bytes // max(1, len(policies))
+    return {
+        policy: choose(policy, timeline, most_frames(policy, codec.width, codec.height, share))
+        for policy in policies
+    }
 
 
 @dataclass(frozen=True)
@@ -105,11 +193,12 @@ def _pictures(
     timeline: Timeline,
     choices: Mapping[FramePolicy, Choice],
     fetched: _Fetched,
-) -> ReadFrames:
+) -> ReadPiece:
     frames = {}
     partial = fetched.damage
     for policy, choice in choices.items():
-        kept = fetched.pictures[policy]
+        there = fetched.pictures[policy]
+        kept = {index: there[index] for index in sorted({*choice.indices}) if index in there}
         if not kept:
             detail = fetched.damage or "no frame could be decoded"
             raise MediaError(Fault.UNREADABLE, f"{local.path}: {detail}")
@@ -117,10 +206,10 @@ def _pictures(
         if lost:
             partial = partial or f"{lost} of {len(choice.indices)} frames could not be decoded"
         partial = partial or choice.partial
-        pixels = np.stack([_same_shape(kept, index) for index in indices])
+        images = [_same_shape(kept, index) for index in indices]
         times = [timeline.seconds(fetched.shown[index]) for index in indices]
-        frames[policy] = Frames(pixels, np.maximum(np.asarray(times, np.float64), 0.0))
-    return ReadFrames(frames, timeline.end_s, partial)
+        frames[policy] = images, np.maximum(np.asarray(times, np.float64), 0.0)
+    return ReadPiece(frames, timeline.end_s, partial)
 
 
 def _present(

@@ -8,7 +8,7 @@ decoder has the k-th time: that of the decoding order if those are sound, else t
 import bisect
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av.error
 import numpy as np
@@ -131,6 +131,34 @@ def read_timeline(film: Film, start_s: float | None, end_s: float | None) -> Tim
     limit_s = math.inf if end_s is None else end_s - (start_s or 0.0)
     damage = seen.damage or _cut_short(film, seen, end_s)
     return Timeline(ordered, dict(sorted(seen.keys.items())), tick_s, zero, limit_s, damage)
+
+
+def part_of(whole: Timeline, start_s: float, end_s: float) -> tuple[Timeline, int]:
+    """A part of a segment as the timeline of its own, and which frame of the segment is its first.
+
+    Args:
+        whole: of the segment.
+        start_s: where the part starts, from the start of the segment [s].
+        end_s: where it ends [s].
+    """
+    zero = (whole.zero_s + start_s) / whole.tick_s
+    stop = (whole.zero_s + end_s) / whole.tick_s
+    # The frame that is on screen when the part starts belongs to it.
+    low = max(0, bisect.bisect_right(whole.ticks, zero + 1e-6) - 1)
+    high = bisect.bisect_left(whole.ticks, stop - 1e-6)
+    lasting = whole.ticks[-1] + whole.frame_ticks if whole.ticks else zero
+    if zero >= lasting:
+        low = high = len(whole.ticks)  # it lies behind the end
+    known = whole.counted_from is None and stop <= lasting
+    part = replace(
+        whole,
+        ticks=whole.ticks[low:high],
+        zero_s=whole.zero_s + start_s,
+        limit_s=end_s - start_s,
+        damage=None if known else whole.damage,
+        counted_from=None if whole.counted_from is None else whole.counted_from + low,
+    )
+    return part, low
 
 
 def _scanned(film: Film, start: float | None, stop: float) -> _Seen:

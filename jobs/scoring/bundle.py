@@ -66,6 +66,29 @@ class Bundle:
                 "then: affuse score --root ROOT --source features"
             )
 
+    def refuse_alone(self) -> None:
+        """Refuse a bundle that cannot score one file by itself.
+
+        Raises:
+            ConfigError: an input was imported, or it needs several clips of each speaker.
+        """
+        self.refuse_raw()
+        if self.clips_of_speaker:
+            check_speakers(pa.chunked_array([[None]]), self.clips_of_speaker)
+
+    def refuse_stream(self, root: str) -> None:
+        """Refuse a stream to a bundle that has to see several clips together.
+
+        Raises:
+            ConfigError: with what to type in its place.
+        """
+        if self.linked:
+            names = " ".join(item.spec.name for item in self.encoders)
+            raise ConfigError(
+                "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
+                f"affuse encode --root {root} --encoders {names}"
+            )
+
     def promising(self, coverage: float | None) -> "Bundle":
         """The bundle, making sets or intervals of a coverage.
 

@@ -111,7 +111,9 @@ def in_order(table: pa.Table) -> pa.Table:
     key = pc.replace_substring_regex(key, r"([0-9]+)", "0" * 19 + r"\1")
     key = pc.replace_substring_regex(key, r"[0-9]*([0-9]{20})", r"\1")
     keyed = table.append_column("key", pc.replace_substring(key, "/", "\x01"))
-    order = pc.sort_indices(keyed, [(name, "ascending") for name in ("key", "name", "task")])
+    order = pc.sort_indices(
+        keyed, [(name, "ascending") for name in ("key", "name", "start_s", "task", "bundle")]
+    )
     return table.take(order)
 
 
@@ -147,8 +149,10 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
         promised = any(
             row[name] is not None for row in rows for name in ("possible", "low", "high")
         )
+        cut = any(row["start_s"] is not None for row in rows)
         flat = [
             {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
+            | ({name: row[name] for name in ("start_s", "end_s")} if cut else {})
             | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
             | (_promise(row) if promised else {})
             | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
@@ -178,7 +182,7 @@ def show(table: pa.Table) -> None:
             "-" if row["value"] is None else f"{row['value']:.2f}"
         )
         grid.add_row(
-            row["name"],
+            row["name"] if row["start_s"] is None else f"{row['name']} {_span(row)}",
             verdict,
             "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
             _possible(row)
@@ -188,6 +192,11 @@ def show(table: pa.Table) -> None:
             row["error"] or ("" if row["status"] == "ok" else row["status"]),
         )
     console.show(grid)
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    """Where a piece lies [s]."""
+    return f"{row['start_s']:.1f}-{row['end_s']:.1f}"
 
 
 def _possible(row: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
     """
     ear = None if transcriber is None else describe(transcriber)
     if text == UNTRAINED:
-        return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=None)
+        return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=ear)
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
     bundles.check_speaks_of_others(facts)

@@ -7,10 +7,23 @@ import pyarrow.compute as pc
 
 from cluster import console
 from cluster.console import Table
+from jobs.scoring.files import show
 from jobs.stream.progress import clock
 
 MOST_LABELS = 30
 """Lines of a table."""
+
+
+MOST_PIECES = 60
+"""Pieces of clips that are printed one by one."""
+
+
+def show_pieces(scores: pa.Table) -> None:
+    """Print pieces of clips, or what they say all together."""
+    if scores.num_rows <= MOST_PIECES:
+        show(scores)
+    else:
+        show_outcome(scores)
 
 
 def show_outcome(scores: pa.Table) -> None:

@@ -65,7 +65,7 @@ class Scorer:
         """SCORES of some clips.
 
         Args:
-            facts: of each clip its clip_id, name, dialogue, turn and speaker.
+            facts: of each clip its clip_id, name, dialogue, turn and speaker; of a piece start_s and end_s.
             features: folder name of each encoder -> FEATURES of the same clips, in any order.
         """
         facts = sorted(facts, key=lambda fact: fact["clip_id"])
@@ -83,16 +83,19 @@ class Scorer:
         verdicts = [_verdict(row, kind, decision) for row in fused.double()]
         states = self._states(tables_, len(facts))
         rows = [
-            {"clip_id": fact["clip_id"], "name": fact["name"], "task": task}
-            | {**verdict, **promise, **sign, **state}
-            if verdict
-            else _nothing(fact, task, state)
+            self._of(fact, task)
+            | ({**verdict, **promise, **sign, **state} if verdict else _nothing(state))
             for fact, verdict, promise, sign, state in zip(
                 facts, verdicts, promises, signs, states, strict=True
             )
         ]
         table = pa.Table.from_pylist(rows, tables.SCORES.schema)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
+
+    def _of(self, fact: Mapping[str, Any], task: str) -> dict[str, Any]:
+        """What a row is about; a piece of a clip has a start and an end."""
+        named = {name: fact.get(name) for name in ("clip_id", "name", "start_s", "end_s")}
+        return {**named, "task": task, "bundle": self.bundle.name}
 
     def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
         """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
@@ -176,13 +179,10 @@ class Scorer:
         ]
 
 
-def _nothing(fact: Mapping[str, Any], task: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def _nothing(state: Mapping[str, Any]) -> dict[str, Any]:
     """A clip that no member could say anything of."""
     failed = state["error"] is not None
     return {
-        "clip_id": fact["clip_id"],
-        "name": fact["name"],
-        "task": task,
         "label": None,
         "confidence": None,
         "probabilities": None,

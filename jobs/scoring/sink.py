@@ -5,14 +5,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.unit_tables import publish_unit
+from cluster.errors import ConfigError
+from cluster.resources import Plan, WorkersConfig, plan_stream
+from cluster.session import SessionConfig
+from cluster.unit_tables import publish_unit, published
+from jobs.catalog.manifest import units
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.versions import reads_of
+from jobs.stream.forecast import Assumed, forecast, planned_for
 from jobs.stream.job import Publish, StreamJob, UnitResult, UnitTask
 from jobs.stream.result_rows import failed_clips
+from jobs.stream.selection import models_gb
 
 if TYPE_CHECKING:
     from jobs.scoring.scorer import Scorer
+
+
+def check_one_pass(plan: Plan) -> None:
+    """Refuse a plan of several passes.
+
+    Raises:
+        ConfigError: the encoders do not fit together.
+    """
+    if len(plan.passes) > 1:
+        raise ConfigError(
+            f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +65,24 @@ class ScoreSink:
         scores = scorer().scores(facts, result.features)
         publish_unit(self.uri, task.ref.version(reads_of(self.bundle)), scores)
         return failed_clips([scores])
+
+
+def plan_of_stream(
+    job: StreamJob,
+    bundle: Bundle,
+    session: SessionConfig,
+    workers: WorkersConfig,
+    assume: Assumed,
+) -> list[str]:
+    """What a stream over the clips that are left would take; for another number of clips, over all."""
+    assert isinstance(job.sink, ScoreSink)
+    refs, reads = units(job.root), reads_of(bundle)
+    if assume.clips is None:
+        done = published(job.sink.uri)
+        refs = [ref for ref in refs if ref.version(reads) not in done]
+    if not refs:
+        return [f"nothing to do: all clips are scored in {job.sink.uri}"]
+    tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in refs]
+    capacity = planned_for(session, workers, assume)
+    check_one_pass(plan_stream(models_gb(job.work), capacity, workers))
+    return forecast(job, tasks, session, workers, assume)

@@ -44,6 +44,13 @@ def take_up(root: str, made_with: Mapping[str, Any], command: str) -> bool:
     return begun
 
 
+def begun(out: str, made_with: Mapping[str, Any], command: str) -> str:
+    """The folder of work on `out`, made or taken up."""
+    root = work_root(out)
+    take_up(root, made_with, command)
+    return root
+
+
 def is_leaving(root: str) -> bool:
     """Whether a folder in which work was going on is gone, or about to go."""
     return not storage.exists(layout.dataset_uri(root))

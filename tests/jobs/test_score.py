@@ -18,6 +18,7 @@ from jobs.catalog import layout
 from jobs.scoring import claim as claims
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.scorer import Scorer
+from jobs.stream.job import DecodingConfig
 
 CLASSES = ("calm", "happy", "sad")
 
@@ -120,7 +121,7 @@ class TestRefusals:
         uri = str(tmp_path / "scores" / "b")
 
         def claim(bundle):
-            made_with = claims.claim_of(bundle, "auto", score.DecodingConfig())
+            made_with = claims.claim_of(bundle, "auto", DecodingConfig())
             claims.claim(uri, made_with, "affuse score --name OTHER")
 
         claim(bundle)

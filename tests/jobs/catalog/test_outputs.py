@@ -36,7 +36,7 @@ def status_of(*words):
 @pytest.fixture
 def clip(tmp_path):
     row = {
-        "clip_id": 1, "name": "clip", "task": "mood", "label": ["glad"], "confidence": 0.7,
+        "clip_id": 1, "name": "clip", "task": "mood", "bundle": "b", "label": ["glad"], "confidence": 0.7,
         "probabilities": [("calm", 0.3), ("glad", 0.7)], "value": None, "modalities": ["video"],
         "status": "ok", "error": None,
     }  # fmt: skip

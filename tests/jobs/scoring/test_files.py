@@ -35,7 +35,7 @@ from jobs.scoring.files import Files, in_order
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.sink import ScoreSink
 from jobs.stream import decode, watch
-from jobs.stream.job import UnitTask, facts_of
+from jobs.stream.job import DecodingConfig, UnitTask, facts_of
 from jobs.stream.workbench import Workbench
 
 TOYS = Path(__file__).parent.parent / "toys"
@@ -242,7 +242,7 @@ CHANGES = {
     "transcriber": {"transcriber": "toy_ear"},
     "source": {"source": "clips"},
     **{
-        f"decoding.{name}": {"decoding": score.DecodingConfig(**{name: 7.0})}
+        f"decoding.{name}": {"decoding": DecodingConfig(**{name: 7.0})}
         for name in ("time_limit_s", "time_limit_per_s", "memory_limit_gb", "max_decoded_gb")
     },
 }
@@ -267,8 +267,8 @@ class TestTheClaim:
 
     def test_every_field_of_decoding_is_in_it_or_known_to_shape_nothing(self, toys, tmp_path):
         toys.bundle.write_bundle(tmp_path)
-        made_with = claims.claim_of(open_bundle("b", str(tmp_path)), "auto", score.DecodingConfig())
-        fields = set(score.DecodingConfig.__dataclass_fields__)
+        made_with = claims.claim_of(open_bundle("b", str(tmp_path)), "auto", DecodingConfig())
+        fields = set(DecodingConfig.__dataclass_fields__)
         assert fields - set(made_with["decoding"]) == {"recycle_after"}
 
 

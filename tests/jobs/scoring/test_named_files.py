@@ -70,6 +70,21 @@ class TestNames:
         assert status_of("annotate", clip, "--scores", tmp_path / "s.parquet") == 0
         assert (clip.parent / "clip.annotated.mp4").exists()
 
+    @pytest.mark.parametrize("by", ["auto", "clip", "window"])
+    def test_annotate_scores_the_film_itself(self, bundle, tmp_path, by):
+        clip = film(tmp_path / "clip.mp4")
+        assert status_of("annotate", clip, "--bundle", bundle, "--by", by) == 0
+        shown = json.loads((tmp_path / "clip.annotated.json").read_text())
+        (caption,) = shown["captions"]
+        assert caption["label"]
+        assert sum(caption["probabilities"].values()) == pytest.approx(1)
+        assert (caption["shown_from_s"], caption["shown_to_s"]) == (0, pytest.approx(1, abs=0.1))
+        # What it wrote is replaced by the next run, what others wrote is not.
+        assert status_of("annotate", clip, "--bundle", bundle, "--by", by) == 0
+        (tmp_path / "clip.annotated.srt").write_text("mine")
+        assert status_of("annotate", clip, "--bundle", bundle, "--by", by) == 2
+        assert (tmp_path / "clip.annotated.srt").read_text() == "mine"
+
     def test_files_of_one_name_are_told_apart_by_their_folders(self, scored, tmp_path, capsys):
         for folder in ("a", "b"):
             film(tmp_path / folder / "clip.mp4")

@@ -1,0 +1,121 @@
+"""The parent's end of the child that decodes: the process, its pipes and the shared file."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import Fault, MediaError
+
+START_LIMIT_S = 120.0
+"""A child that has not said hello by then cannot start here at all."""
+
+
+class Child:
+    """The process, its pipes and the shared file."""
+
+    def __init__(self, memory_bytes: int, threads: int, max_bytes: int) -> None:
+        self.served = 0
+        self._shared = anonymous_file()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        numbers = (self._shared.fileno(), memory_bytes, os.getpid(), threads, max_bytes)
+        root = str(Path(__file__).resolve().parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "encoders.decoding.child", *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            pass_fds=[self._shared.fileno()],
+            bufsize=0,
+            env={
+                # It reads strangers' files: nothing of Ray, whose token would let it run what it likes.
+                **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
+                "PYTHONPATH": os.pathsep.join(paths),
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        try:
+            self._receive(START_LIMIT_S)
+        except MediaError as error:
+            self.close()
+            raise RuntimeError(f"the decoding process does not start: {error.detail}") from error
+
+    def ask(self, request: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
+        """Send one request and wait for its answer.
+
+        Raises:
+            MediaError: the process ended, or the time did.
+        """
+        self.served += 1
+        body = json.dumps(request).encode()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end is then seen by the read
+            self.process.stdin.write(len(body).to_bytes(4, "big") + body)
+        return self._receive(limit_s)  # type: ignore[no-any-return]
+
+    def array(self, offset: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
+        """Copy one array out of the shared file."""
+        array = np.empty(shape, dtype)
+        view = array.reshape(-1).view(np.uint8).data
+        self._shared.seek(offset)
+        while len(view):
+            read = self._shared.readinto(view)
+            assert read, "the shared file is shorter than the child said"
+            view = view[read:]
+        return array
+
+    def release(self) -> None:
+        """Give the memory of the last answer back."""
+        os.ftruncate(self._shared.fileno(), 0)
+
+    def close(self) -> None:
+        """End the process and everything it held."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._shared, self._errors):
+            assert stream is not None
+            stream.close()
+
+    def _receive(self, limit_s: float) -> Any:
+        deadline = time.monotonic() + limit_s
+        length = int.from_bytes(self._read(4, deadline, limit_s), "big")
+        return json.loads(self._read(length, deadline, limit_s))
+
+    def _read(self, count: int, deadline: float, limit_s: float) -> bytes:
+        assert self.process.stdout is not None
+        parts: list[bytes] = []
+        while count:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self.process.stdout], [], [], left)[0]:
+                raise MediaError(Fault.TIMEOUT, f"not decoded after {limit_s:.0f} s")
+            part = os.read(self.process.stdout.fileno(), count)
+            if not part:
+                raise MediaError(Fault.CRASHED, self._last_words())
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read()[-4000:].decode(errors="replace").strip().splitlines()
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"the decoder ended with {how}" + (f": {lines[-1][:200]}" if lines else "")
+
+
+def anonymous_file() -> Any:
+    """A file without a name that a child can inherit: in memory on Linux, on disk elsewhere."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("affuse-decoded"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
