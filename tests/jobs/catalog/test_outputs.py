@@ -128,7 +128,7 @@ class TestAFile:
         assert record.read_text() == "my notes"
         record.unlink()
         assert make(base) == 0
-        assert json.loads(record.read_text())["made"].keys() == {name}
+        assert json.loads(record.read_text())["made"].keys() >= {name}
 
     def test_whose_run_ended_between_record_and_file_is_its_own_still(self, name, base):
         out, make = base / name, MAKERS[name]
