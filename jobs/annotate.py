@@ -24,7 +24,7 @@ import tyro
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
-from cluster.settings import NameOrPlace, Place, nearest
+from cluster.settings import NameOrPlace, Place, is_place, nearest
 from cluster.tables import SCORES
 from jobs.captioning.captions import captions_of, piece_of
 from jobs.captioning.film import length_s, write_film
@@ -133,7 +133,8 @@ def scored(config: Config, clip: str) -> pa.Table:
     place = config.bundle or UNTRAINED
     bundle = open_bundle(place, "", config.transcriber)
     bundle.refuse_alone()
-    store = storage.absolute(chosen_store(config.store, place.partition("/bundles/")[0]))
+    beside = place.partition("/bundles/")[0] if is_place(place) else ""
+    store = storage.absolute(chosen_store(config.store, beside))
     encoder, scorer = encoder_of([bundle], store, DecodingConfig()), Scorer(bundle)
     if config.by == "clip":
         return score_here([clip], encoder, scorer)
