@@ -51,13 +51,13 @@ def serve(toy_bundle, toy_judge, tmp_path):
     """Opens a client of an application; its rooms lie under tmp_path."""
 
     @contextmanager
-    def opened(*, hands=1, queue=64, keep_s=300.0, base=MINE, start=lambda: toy_judge, **rules):
-        crew = [Here(start) for _ in range(hands)]
-        desk = Desk(crew, queue=queue, keep_s=keep_s, folder=str(tmp_path))
+    def opened(*, queue=64, keep_s=300.0, base=MINE, **rules):
+        hand = Here(lambda: toy_judge)  # one: the decoder of a process is for one thread
+        desk = Desk([hand], queue=queue, keep_s=keep_s, folder=str(tmp_path))
         rules = Rules(**{"names": LOOPBACK, "per_minute": 10**6, **rules})
         app = guarded(desk, rules, facts_of(toy_bundle, "", 1.0, 60.0, keep_s))
         with TestClient(app, base_url=base, follow_redirects=False) as client:
-            client.desk, client.hand = desk, crew[0]
+            client.desk, client.hand = desk, hand
             yield client
 
     return opened

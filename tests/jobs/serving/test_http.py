@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import affuse
-from jobs.serving.judge import open_judge
 from jobs.serving.sniffing import suffix_of
 
 
@@ -41,13 +40,13 @@ def rooms(client):
 
 
 def ended(client, ticket_id):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         state = client.get(f"/orders/{ticket_id}").json()
         if state["state"] in ("done", "refused"):
             return state
-        time.sleep(0.02)
-    raise AssertionError("no answer in a minute")
+        time.sleep(0.1)
+    raise AssertionError("no answer in time")
 
 
 class TestPredict:
@@ -339,8 +338,8 @@ class TestStrangers:
 class TestManyVisitors:
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_fifty_at_once_are_all_answered_with_their_own(self, serve, toy_bundle):
-        with serve(hands=2, start=lambda: open_judge(toy_bundle, "", None, 60.0)) as client:
+    def test_fifty_at_once_are_all_answered_with_their_own(self, serve):
+        with serve() as client:
             said, lock = {}, threading.Lock()
 
             def visit(number):
