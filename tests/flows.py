@@ -206,7 +206,7 @@ def score(folder: str) -> Trace:
 FLOWS: dict[str, tuple[Callable[[str], Trace], int]] = {
     "encode": (encode, 22),
     "train": (train, 22),
-    "score": (score, 32),
+    "score": (score, 30),
 }
 """Flow -> how it is run, and the most files that it may go through."""
 

@@ -174,10 +174,12 @@ def clip_id(name: str) -> int:
 def media(name: str, source: Source | None = None) -> dict[str, Any]:
     """The fields `video` and `audio` of a row for one file, by its suffix; probing corrects them."""
     source = source or Source(name)
-    suffix = "." + name.rsplit(".", 1)[-1].lower()
-    if suffix in AUDIO_SUFFIXES:
-        return {"audio": source}
-    return {"video": source, "audio": source}
+    return {"audio": source} if is_sound(name) else {"video": source, "audio": source}
+
+
+def is_sound(name: str) -> bool:
+    """Whether a name has the suffix of a sound."""
+    return "." + name.rsplit(".", 1)[-1].lower() in AUDIO_SUFFIXES
 
 
 def is_media(name: str) -> bool:

@@ -1,7 +1,6 @@
 """A few files scored in this process: no Ray, and one decoded clip in memory at a time."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ from cluster.errors import ConfigError, MediaError
 from cluster.tables import SCORES
 from encoders.media import ClipSource, Decoded, Decoder, Source
 from encoders.store import local_paths
-from jobs.preparing.adapter import clip_id, media
+from jobs.preparing.adapter import clip_id, is_sound, media
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.files import names_of
 from jobs.scoring.scorer import Scorer
@@ -124,14 +123,19 @@ def scores_of(
 
 def clip_of(file: str, name: str, decoder: Decoder) -> ClipSource:
     """A file with the tracks and the length that its headers say; as it is where it cannot be opened."""
-    tracks, length_s = media(file), None
-    # Without headers decoding says what is the matter.
-    with suppress(MediaError):
-        found = decoder.probe(Source(file))
-        there = {"video": found.has_video, "audio": found.has_audio}
-        tracks = {track: source for track, source in tracks.items() if there[track]}
-        length_s = found.duration_s
-    return ClipSource(clip_id=clip_id(name), duration_s=length_s, **tracks)
+    source = Source(file)
+    try:
+        found = decoder.probe(source)
+    except MediaError:
+        # Without headers decoding says what is the matter.
+        return ClipSource(clip_id=clip_id(name), **media(file))
+    return ClipSource(
+        clip_id=clip_id(name),
+        duration_s=found.duration_s,
+        # The cover of a song is no film.
+        video=source if found.has_video and not is_sound(file) else None,
+        audio=source if found.has_audio else None,
+    )
 
 
 def settled(

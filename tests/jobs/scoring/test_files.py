@@ -150,9 +150,9 @@ def scored_here(options, bundle, files):
 def scores_of(names):
     rows = [
         {
-            "clip_id": number, "name": name, "task": "mood", "label": ["calm"], "confidence": 1.0,
-            "probabilities": [("calm", 1.0)], "value": None, "modalities": ["audio"],
-            "status": "ok", "error": None,
+            "clip_id": number, "name": name, "task": "mood", "bundle": "b", "label": ["calm"],
+            "confidence": 1.0, "probabilities": [("calm", 1.0)], "value": None,
+            "modalities": ["audio"], "status": "ok", "error": None,
         }
         for number, name in enumerate(names)
     ]  # fmt: skip
