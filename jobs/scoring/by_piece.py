@@ -1,6 +1,7 @@
 """Scoring a clip in pieces, in this process: rows as they come, memory that does not grow with the clip."""
 
 import itertools
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from cluster.errors import ConfigError, Fault, MediaError
 from cluster.tables import SCORES
 from encoders.media import ClipSource, Decoded
 from jobs.preparing.adapter import clip_id
+from jobs.preparing.probing import stamps_of
 from jobs.scoring.files import names_of
 from jobs.scoring.in_process import OneByOne, clip_of, scores_of
 from jobs.scoring.pieces import (
@@ -205,7 +207,7 @@ def score_pieces(
     names = names_of(files)
     decoder = decoder_of(pieces.encoder.decoding)
     for file in files:
-        kept = None if folder is None else f"{folder}/{clip_id(names[file])}.parquet"
+        kept = None if folder is None else storage.join(folder, part_of(file, names[file]))
         if kept is not None and storage.exists(kept):
             yield storage.read_table(kept)
             continue
@@ -218,6 +220,12 @@ def score_pieces(
         if kept is not None:
             storage.publish_table(table, kept)
         yield table
+
+
+def part_of(file: str, name: str) -> str:
+    """Name of the table of one file: another version of the file has another."""
+    version = [name, file, stamps_of([file], workers=1)[file]]
+    return f"{clip_id(json.dumps(version))}.parquet"
 
 
 def _tell(name: str, part: pa.Table, length_s: float | None) -> None:

@@ -1,6 +1,7 @@
 """Clips in windows and sentences: what each piece sees, and that all of the clip is read once."""
 
 import itertools
+import os
 
 import av
 import numpy as np
@@ -235,6 +236,36 @@ class TestScoring:
         assert seen == ["a", "b", "b"]
         assert out.read_text().count('"a"') == 2
         assert "start_s" in out.read_text().splitlines()[0]
+
+    @pytest.mark.parametrize("change", ["touched", "another length", "another folder"])
+    def test_after_a_stop_a_file_that_changed_is_done_again(
+        self, bundle, tmp_path, monkeypatch, change
+    ):
+        folders = [tmp_path / "one", tmp_path / "two"]
+        for folder in folders:
+            folder.mkdir()
+            for name in ("a", "b"):
+                film(folder / f"{name}.wav", 6, pictures=False)
+        out = tmp_path / "s.csv"
+        whole, seen = PieceScorer.scores, []
+
+        def stopped(self, source, name):
+            seen.append(name)
+            if seen == ["a", "b"]:
+                raise KeyboardInterrupt
+            return whole(self, source, name)
+
+        monkeypatch.setattr(by_piece.PieceScorer, "scores", stopped)
+        how = ("--bundle", bundle, "--by", "window", "--out", out)
+        assert status_of("score", folders[0], *how) == 130
+        if change == "touched":
+            os.utime(folders[0] / "a.wav", (1, 1))
+        elif change == "another length":
+            film(folders[0] / "a.wav", 7, pictures=False)
+        assert status_of("score", folders[change == "another folder"], *how) == 0
+        assert seen == ["a", "b", "a", "b"]
+        rows = 3 if change == "another length" else 2
+        assert out.read_text().count('"a"') == rows
 
     @pytest.mark.parametrize("broken", [b"", b"no sound"])
     def test_a_broken_file_is_a_row_that_says_why(self, bundle, tmp_path, broken):
