@@ -273,7 +273,8 @@ def completions() -> Iterator[tuple[str, list[str]]]:
         for command, kind in configs.items():
             key = f"{job} {command}".rstrip()
             flags = list(_flags_of(kind))
-            yield f"{key} -", ["--help", "--config", *(flag for flag, _ in flags)]
+            facts = ["--how", "--cite"] if job == "prepare" else []
+            yield f"{key} -", ["--help", "--config", *facts, *(flag for flag, _ in flags)]
             yield from ((f"{key} {flag}", values) for flag, values in flags if values)
 
 

@@ -20,6 +20,8 @@ from jobs.datasets import DATASETS
 from jobs.preparing.adapter import Preparation
 from jobs.preparing.builder import build
 
+FACTS = "--how prints what to download and where to put it, --cite the papers and the licence."
+
 
 def configure(argv: list[str]) -> Preparation:
     """`affuse prepare DATASET --flags`, or the resolved config of an earlier time by `--config`."""
@@ -38,11 +40,15 @@ def configure(argv: list[str]) -> Preparation:
             f"there is no dataset {name!r}; {hint}" if name else f"expected a dataset: {known}"
         )
     adapter = importlib.import_module(f"jobs.datasets.{name}")
+    for flag, text in (("--how", adapter.ABOUT.how), ("--cite", adapter.ABOUT.cite)):
+        if flag in argv:
+            print(text())
+            raise SystemExit(0)
     config = parse_config(
         f"affuse prepare {name}",
         adapter.Config,
         argv,
-        description=adapter.__doc__ or "",
+        description=f"{adapter.__doc__ or ''}\n{FACTS}",
         given=values,
     )
     assert isinstance(config, Preparation)
@@ -60,4 +66,5 @@ def overview() -> str:
     manual = (__doc__ or "").rstrip()
     lines = [f"  {name:<{width}}  {text}" for name, text in DATASETS.items()]
     usage = "usage: affuse prepare DATASET [options]   (affuse prepare DATASET --help lists them)"
-    return "\n".join([usage, "", manual, "", "datasets:", *lines])
+    facts = f"affuse prepare DATASET {FACTS}"
+    return "\n".join([usage, "", manual, "", "datasets:", *lines, "", facts])

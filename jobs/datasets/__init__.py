@@ -4,6 +4,8 @@ DATASETS: dict[str, str] = {
     "arrays": "Labels in arrays (npz, HDF5, pickle), for clips whose features are ready.",
     "avamerg": "AvaMERG: conversations with an empathic listener, 7 emotions.",
     "cremad": "CREMA-D: 7,442 clips of acted speech, 6 emotions, 91 actors.",
+    "emodb": "EmoDB: 535 clips of acted German speech, 7 emotions, 10 speakers.",
+    "empathic_reactions": "Empathic Reactions: 1,860 essays with ratings of empathy and distress.",
     "folder": "Media files of your own plus a table of labels.",
     "iemocap": "IEMOCAP: about 10,000 turns of ten actors in five sessions.",
     "meld": "MELD: 13,708 utterances in dialogues, 7 emotions, 3 sentiments.",

@@ -17,8 +17,23 @@ from cluster.settings import Place, nearest
 from fusion.tasks import Kind, Task
 from jobs.interop.arrays import SPLIT_KEYS, beside, near, open_arrays
 from jobs.interop.columns import spelt_differently
+from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row
 from jobs.preparing.array_rows import PEOPLE, ROLES, ArrayOptions, SplitArrays, listed
+
+ABOUT = About(
+    name="arrays",
+    licence="",
+    citation="That of the data you bring.",
+    download="a file of your own",
+    layout=(
+        "features.npz: one array a fact, in the order of the clips; levels or names for train, valid, test",
+    ),
+    looked_for="an npz, HDF5 or pickle file of arrays",
+    groups="the arrays group, speaker or dialogue, else the clip",
+    splits="levels of the file, or the array split",
+    command="affuse prepare arrays --source pom.npz --root data/pom --tasks mood=regression",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster import storage
-from cluster.errors import LabelTableError, NotPreparedError
+from cluster.errors import LabelTableError
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
+from jobs.preparing.about import About
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     Collected,
@@ -49,6 +50,23 @@ PROFILE = ("age", "gender", "timbre")
 
 Key = tuple[int, int]
 """Conversation and utterance."""
+
+ABOUT = About(
+    name="avamerg",
+    licence="research use",
+    citation="Zhang et al. 2025, Towards Multimodal Empathetic Response Generation: A Rich Text-Speech-"
+    "Vision Avatar-based Benchmark, WWW, https://arxiv.org/abs/2502.04976",
+    download="from the authors of the AvaMERG challenge, by their terms",
+    layout=(
+        "AvaMERG/",
+        "  train.json  valid.json  test.json",
+        "  video/dia00000utt0_12.mp4 ...  audio/dia00000utt0_12.wav ...  (optional)",
+    ),
+    looked_for="a JSON list of conversations such as train.json",
+    groups="conversations",
+    splits="by the names of the JSON files",
+    command="affuse prepare avamerg --source AvaMERG --root data/avamerg",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +97,10 @@ class Config(Preparation):
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     faults.append(f"{uri}, conversation {number}: {error!r}")
         if not rows and not faults:
-            raise NotPreparedError(f"--source {self.source}: holds no JSON list of conversations")
+            raise ABOUT.absent(self.source)
         return Collected(
             name="avamerg",
-            licence="research use",
+            licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=CLASSES)},
             rows=rows,
             faults=faults,

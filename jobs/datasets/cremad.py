@@ -11,10 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
+from jobs.preparing.about import About
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     Collected,
@@ -48,6 +48,24 @@ SENTENCES = {
 }
 TAKE = re.compile(rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX|X)")
 
+ABOUT = About(
+    name="cremad",
+    licence="ODbL-1.0",
+    citation="Cao et al. 2014, CREMA-D: Crowd-Sourced Emotional Multimodal Actors Dataset, IEEE Transactions "
+    "on Affective Computing 5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
+    download="https://github.com/CheyneyComputerScience/CREMA-D (git lfs)",
+    layout=(
+        "CREMA-D/",
+        "  AudioWAV/1001_DFA_ANG_XX.wav",
+        "  VideoFlash/1001_DFA_ANG_XX.flv",
+        "  ...",
+    ),
+    looked_for="files named such as 1001_DFA_ANG_XX.wav",
+    groups="actors",
+    splits="none of its own; --folds 5 cuts by actor",
+    command="affuse prepare cremad --source CREMA-D --root data/cremad --folds 5",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Preparation):
@@ -65,12 +83,10 @@ class Config(Preparation):
                 kind = "audio" if path.suffix.lower() in AUDIO_SUFFIXES else "video"
                 takes[path.stem][kind] = uri
         if not takes:
-            raise NotPreparedError(
-                f"--source {self.source}: no file is named as in CREMA-D, such as 1001_DFA_ANG_XX.wav"
-            )
+            raise ABOUT.absent(self.source)
         return Collected(
             name="cremad",
-            licence="ODbL-1.0",
+            licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=tuple(EMOTIONS.values()))},
             rows=[_row(name, files) for name, files in sorted(takes.items())],
         )

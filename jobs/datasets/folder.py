@@ -25,6 +25,7 @@ from encoders.media import Source
 from fusion.tasks import Kind
 from jobs.interop.cells import composed
 from jobs.interop.tables import read_table
+from jobs.preparing.about import About
 from jobs.preparing.adapter import (
     Collected,
     Preparation,
@@ -37,6 +38,23 @@ from jobs.preparing.adapter import (
 from jobs.preparing.label_parts import COLUMNS, LabelOptions
 from jobs.preparing.label_rows import File, Reading
 from jobs.preparing.shards import inside_parquet, inside_tar
+
+ABOUT = About(
+    name="folder",
+    licence="",
+    citation="That of the data you bring.",
+    download="files of your own",
+    layout=(
+        "clips/",
+        "  any.mp4 ...  any.wav ...  shards.tar ...",
+        "labels.csv: name, text, speaker, split, mood, ...",
+    ),
+    looked_for="media files",
+    groups="the columns group, speaker or dialogue, else the file that segments share, else the clip",
+    splits="the columns split and fold",
+    command="affuse prepare folder --source clips --labels labels.csv --root data/mine "
+    "--tasks mood=classification",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

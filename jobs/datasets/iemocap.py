@@ -16,10 +16,10 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from cluster import storage
-from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.preparing import adapter
+from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, decoded, files_below
 
 SCHEMES: Mapping[str, Mapping[str, str]] = {
@@ -39,6 +39,26 @@ LABEL = re.compile(
 )
 WORDS = re.compile(r"(?P<turn>Ses\w+) \[[\d.]+-[\d.]+\]:\s*(?P<text>.*)")
 DIMENSIONS = ("valence", "arousal", "dominance")
+
+ABOUT = About(
+    name="iemocap",
+    licence="research use, by agreement with USC",
+    citation="Busso et al. 2008, IEMOCAP: interactive emotional dyadic motion capture database, Language "
+    "Resources and Evaluation 42, https://doi.org/10.1007/s10579-008-9076-6",
+    download="https://sail.usc.edu/iemocap/iemocap_release.htm (a signed form)",
+    layout=(
+        "IEMOCAP_full_release/",
+        "  Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
+        "  Session1/dialog/transcriptions/Ses01F_impro01.txt",
+        "  Session1/dialog/avi/DivX/Ses01F_impro01.avi",
+        "  Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav",
+        "  ...",
+    ),
+    looked_for="Session*/dialog/EmoEvaluation/*.txt with labelled turns",
+    groups="sessions (two actors each)",
+    splits="folds session: one session left out, five folds",
+    command="affuse prepare iemocap --source IEMOCAP_full_release --root data/iemocap --scheme four",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +88,13 @@ class Config(Preparation):
                 for number, match in enumerate(ordered):
                     rows.append(self._row(match, number, texts, found))
         if not rows:
-            raise NotPreparedError(
-                f"--source {self.source}: no Session*/dialog/EmoEvaluation/*.txt with labelled turns"
-            )
+            raise ABOUT.absent(self.source)
         classes = tuple(dict.fromkeys(SCHEMES[self.scheme].values()))
         tasks = {"emotion": Task(kind="classification", classes=classes)}
         tasks |= {name: Task(kind="regression", range=(0.0, 5.5)) for name in DIMENSIONS}
         return Collected(
             name="iemocap",
-            licence="research use, by agreement with USC",
+            licence=ABOUT.licence,
             tasks=tasks,
             rows=rows,
             folds={"session": {row.name: int(row.name[3:5]) - 1 for row in rows}},

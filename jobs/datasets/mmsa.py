@@ -18,15 +18,31 @@ from typing import Any
 import numpy as np
 
 from cluster import storage
-from cluster.errors import LabelTableError, NotPreparedError
+from cluster.errors import ConfigError, LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.interop.arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
-from jobs.preparing.adapter import Collected, Label, Preparation, Row
+from jobs.preparing.about import About
+from jobs.preparing.adapter import Collected, Label, Preparation, Row, files_below
 
 LABEL_KEYS = ("regression_labels", "labels", "label")
 UNIMODAL = {"T": "text", "A": "audio", "V": "video"}
 """CH-SIMS labels each modality by itself: `regression_labels_T` and so on."""
+
+ABOUT = About(
+    name="mmsa",
+    licence="",
+    citation="Mao et al. 2022, M-SENA: An Integrated Platform for Multimodal Sentiment Analysis, ACL, "
+    "https://doi.org/10.18653/v1/2022.acl-demo.20",
+    download="https://github.com/thuiar/MMSA (Processed/*.pkl of MOSI, MOSEI and SIMS), or your own",
+    layout=(
+        "aligned_50.pkl: {train, valid, test} of id, raw_text, text, audio, vision, regression_labels",
+    ),
+    looked_for="a pickle with regression_labels or labels",
+    groups="videos, where ids are such as video$_$7",
+    splits="the levels train, valid, test of the file",
+    command="affuse prepare mmsa --source aligned_50.pkl --root data/mine --range -3 3",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +50,7 @@ class Config(Preparation):
     """Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels."""
 
     source: Place
-    """File of the pickle; only arrays and plain containers are read from it."""
+    """File of the pickle, or a folder that holds one; only arrays and plain containers are read from it."""
 
     task: str = "sentiment"
     """Name of the task that the numbers label."""
@@ -52,7 +68,8 @@ class Config(Preparation):
         """One clip a row of each split."""
         rows: list[Row] = []
         tasks: dict[str, Task] = {}
-        with open_arrays(storage.absolute(self.source)) as content:
+        source = pickle_of(self.source, ABOUT)
+        with open_arrays(source) as content:
             for key, part in splits_of(content):
                 columns = self._labels(part, tasks)
                 if not columns:
@@ -61,7 +78,7 @@ class Config(Preparation):
                         f"came {', '.join(sorted({name.rpartition('/')[2] for name in content}))}"
                     )
                 rows += self._rows(part, key, columns)
-        name = self.source.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        name = source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return Collected(
             name=self.dataset_name or name, licence=self.licence, tasks=tasks, rows=rows
         )
@@ -102,6 +119,25 @@ class Config(Preparation):
             classes = tuple(sorted({*known, *words} - {""}))
             tasks["polarity"] = Task(kind="classification", classes=classes)
         return columns
+
+
+def pickle_of(source: str, about: About) -> str:
+    """The file that a source means: itself, or the one pickle below a folder.
+
+    Raises:
+        NotPreparedError: a folder without any.
+        ConfigError: a folder with several.
+    """
+    source = storage.absolute(source)
+    fs, path = storage.filesystem(source)
+    if not fs.isdir(path):
+        return source
+    found = [uri for uri in files_below(source) if uri.endswith((".pkl", ".pickle"))]
+    if not found:
+        raise about.absent(source)
+    if len(found) > 1:
+        raise ConfigError(f"--source {source}: holds several pickles; name one: {', '.join(found)}")
+    return found[0]
 
 
 def splits_of(content: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:

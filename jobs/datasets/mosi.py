@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import Place
 from fusion.tasks import Task
+from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
@@ -24,6 +25,19 @@ MODALITY_LABELS = {
     "label_A": "sentiment_audio",
     "label_V": "sentiment_video",
 }
+
+ABOUT = About(
+    name="mosi",
+    licence="research use",
+    citation="Zadeh et al. 2016, MOSI: Multimodal Corpus of Sentiment Intensity and Subjectivity Analysis in "
+    "Online Opinion Videos, https://arxiv.org/abs/1606.06259",
+    download="https://github.com/thuiar/MMSA (MOSI: label.csv, Raw, Processed)",
+    layout=("MOSI/", "  label.csv", "  Raw/{video_id}/{clip_id}.mp4 ...  (films: optional)"),
+    looked_for="label.csv or a Parquet table of utterances",
+    groups="videos",
+    splits="train, valid, test as published",
+    command="affuse prepare mosi --source MOSI --root data/mosi",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +73,7 @@ class Config(Preparation):
         for name in dict.fromkeys(name for row in rows for name in row.labels):
             tasks[name] = Task(kind="regression", range=BOUNDS[self.corpus])
         return Collected(
-            name=self.corpus, licence="research use", tasks=tasks, rows=rows, faults=faults
+            name=self.corpus, licence=ABOUT.licence, tasks=tasks, rows=rows, faults=faults
         )
 
     def _row(self, cells: Mapping[str, Any], films: Mapping[tuple[str, str], str]) -> Row:
@@ -92,7 +106,7 @@ def _table(files: list[str], source: str) -> str:
     if len(found) > 1:
         raise ConfigError(f"--source {source}: holds several Parquet tables: {', '.join(found)}")
     if not found:
-        raise NotPreparedError(f"--source {source}: holds neither label.csv nor a Parquet table")
+        raise ABOUT.absent(source)
     return found[0]
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from cluster.errors import NotPreparedError
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
+from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, files_below, is_media
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -32,6 +32,24 @@ SUBJECT_FOLDS = (
     (1, 4, 9, 22),
 )
 TAKE = re.compile(r"0[1-3]-0[12]-0[1-8]-0[12]-0[12]-0[12]-(0[1-9]|1\d|2[0-4])")
+
+ABOUT = About(
+    name="ravdess",
+    licence="CC-BY-NC-SA-4.0",
+    citation="Livingstone and Russo 2018, The Ryerson Audio-Visual Database of Emotional Speech and Song, "
+    "PLoS ONE 13(5), https://doi.org/10.1371/journal.pone.0196391",
+    download="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip, Video_Speech_Actor_*.zip)",
+    layout=(
+        "ravdess/",
+        "  Actor_01/01-01-01-01-01-01-01.mp4",
+        "  Actor_01/03-01-01-01-01-01-01.wav",
+        "  ...",
+    ),
+    looked_for="files named such as 03-01-05-02-01-01-12.wav",
+    groups="actors",
+    splits="folds subject: the five of Luna-Jimenez et al. 2021",
+    command="affuse prepare ravdess --source ravdess --root data/ravdess",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +69,7 @@ class Config(Preparation):
                 if take.startswith(SPEECH):
                     takes[take][modality] = uri
         if not takes:
-            raise NotPreparedError(
-                f"--source {self.source}: no file is named as in RAVDESS, such as "
-                "03-01-05-02-01-01-12.wav"
-            )
+            raise ABOUT.absent(self.source)
         rows = [
             _row(files)
             for _, files in sorted(takes.items(), key=lambda item: (item[0][-2:], item[0]))
@@ -62,7 +77,7 @@ class Config(Preparation):
         fold_of = {actor: k for k, actors in enumerate(SUBJECT_FOLDS) for actor in actors}
         return Collected(
             name="ravdess",
-            licence="CC-BY-NC-SA-4.0",
+            licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=EMOTIONS)},
             rows=rows,
             folds={"subject": {row.name: fold_of[int(row.name[-2:])] for row in rows}},

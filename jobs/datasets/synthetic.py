@@ -27,12 +27,25 @@ from encoders.media import Source
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.datasets.corpus import script
+from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row
 
 MAX_CLIPS = 240
 NUM_FOLDS = 4
 EDITION = 2
 """Counts changes to what is filmed: clips of another edition are filmed anew."""
+
+ABOUT = About(
+    name="synthetic",
+    licence="Apache-2.0",
+    citation="None: it is made by this command.",
+    download="nothing: its films are painted from a seed",
+    layout=("data/demo/clips/*.mp4 are written below --root",),
+    looked_for="nothing",
+    groups="speakers",
+    splits="folds speaker: four, of unseen voices, faces and sentences",
+    command="affuse prepare synthetic --root data/demo",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +80,7 @@ class Config(Preparation):
         fold_of = {speaker.name: n % NUM_FOLDS for n, speaker in enumerate(script.SPEAKERS)}
         return Collected(
             name="synthetic",
-            licence="Apache-2.0",
+            licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=script.EMOTIONS)},
             rows=[_row(line, clip_uri(root, line)) for line in lines],
             folds={"speaker": {line.name: fold_of[line.speaker.name] for line in lines}},

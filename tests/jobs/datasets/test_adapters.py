@@ -11,7 +11,16 @@ from cluster.errors import LabelTableError, NotPreparedError
 from cluster.settings import from_mapping
 from jobs import prepare
 from jobs.catalog import manifest
-from jobs.datasets import avamerg, cremad, iemocap, meld, mosi, ravdess
+from jobs.datasets import (
+    avamerg,
+    cremad,
+    emodb,
+    empathic_reactions,
+    iemocap,
+    meld,
+    mosi,
+    ravdess,
+)
 from tests.jobs.preparing.clip_rows import checked
 
 DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -29,7 +38,7 @@ def touch(path):
     return str(path)
 
 
-@pytest.mark.parametrize("module", [avamerg, cremad, iemocap, meld, mosi, ravdess])
+@pytest.mark.parametrize("module", [avamerg, cremad, emodb, iemocap, meld, mosi, ravdess])
 @pytest.mark.parametrize("folder", ["", "nowhere"])
 def test_a_source_that_is_not_the_dataset_is_named(module, folder, tmp_path):
     with pytest.raises(NotPreparedError, match="--source"):
@@ -104,7 +113,61 @@ class TestMeld:
         rows, _ = collect(meld, DATA / "meld")
         splits = Counter(row.split for row in rows.values())
         assert splits == {"train": 9989, "valid": 1109, "test": 2610}
+        train = Counter(row.labels["emotion"] for row in rows.values() if row.split == "train")
+        assert train == {
+            "neutral": 4710, "joy": 1743, "surprise": 1205, "anger": 1109, "sadness": 683,
+            "disgust": 271, "fear": 268,
+        }  # fmt: skip
         assert not any(0x80 <= ord(c) < 0xA0 for row in rows.values() for c in row.text)
+
+    @pytest.mark.skipif(not (DATA / "meld").is_dir(), reason="AFFUSE_DATA holds no meld folder")
+    def test_emotion_and_sentiment_together_make_eight_classes(self):
+        rows, collected = collect(meld, DATA / "meld", glued=True)
+        assert len(collected.tasks["emotion_sentiment"].classes) == 8
+        test = [row.labels for row in rows.values() if row.split == "test"]
+        assert Counter(labels["emotion_sentiment"] for labels in test) == {
+            "anger-negative": 345, "disgust-negative": 68, "fear-negative": 50, "joy-positive": 402,
+            "neutral-neutral": 1256, "sadness-negative": 208, "surprise-negative": 162,
+            "surprise-positive": 119,
+        }  # fmt: skip
+
+
+class TestEmodb:
+    def test_a_name_says_speaker_sentence_and_emotion(self, tmp_path):
+        sound = touch(tmp_path / "wav" / "16b10Eb.wav")
+        touch(tmp_path / "lablaut" / "16b10Eb.lablaut")
+        touch(tmp_path / "wav" / "99b10Eb.wav")  # nobody
+        rows, collected = collect(emodb, tmp_path)
+        row = rows["16b10Eb"]
+        assert list(rows) == ["16b10Eb"]
+        assert (row.audio.uri, row.speaker, row.labels["emotion"]) == (
+            sound,
+            "speaker-16",
+            "disgust",
+        )
+        assert row.text.startswith("Die wird auf dem Platz sein")
+        assert collected.folds["speaker"] == {"16b10Eb": 9}
+
+
+class TestEmpathicReactions:
+    def test_a_rating_outside_its_range_and_a_word_for_a_number_are_faults(self, tmp_path):
+        head = "message_id,response_id,article_id,empathy,distress,empathy_bin,distress_bin,essay\n"
+        table = tmp_path / "empathic_reactions_messages.csv"
+        table.write_text(head + "a,p,1,5,5,1,1,x\nb,p,1,7.5,5,1,2,x\nc,q,1,high,5,1,1,x\n")
+        with pytest.raises(LabelTableError) as caught:
+            collect(empathic_reactions, tmp_path)
+        for said in ("7.5", "'2'", "row 3", "3 faults"):
+            assert said in str(caught.value)
+
+    @pytest.mark.skipif(
+        not (DATA / "empathic_reactions").is_dir(), reason="AFFUSE_DATA holds no essays"
+    )
+    def test_the_published_table_gives_its_essays(self):
+        rows, _ = collect(empathic_reactions, DATA / "empathic_reactions")
+        assert len(rows) == 1860
+        assert len({row.group for row in rows.values()}) == 417
+        by_person, _ = collect(empathic_reactions, DATA / "empathic_reactions", grouping="person")
+        assert len({row.group for row in by_person.values()}) == 372
 
 
 class TestMosi:

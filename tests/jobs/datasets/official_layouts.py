@@ -1,0 +1,146 @@
+"""Small copies of the datasets, laid out as they are handed out, with empty media."""
+
+import csv
+import json
+import pickle
+
+import numpy as np
+
+MELD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+ESSAYS = [
+    "message_id",
+    "response_id",
+    "article_id",
+    "empathy",
+    "distress",
+    "empathy_bin",
+    "distress_bin",
+    "essay",
+]
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def write_csv(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+
+
+def arrays(folder):
+    np.savez(folder / "toy.npz", name=["a", "b", "c"], mood=["low", "high", "low"])
+    return {"source": str(folder / "toy.npz"), "tasks": {"mood": "classification"}}
+
+
+def avamerg(folder):
+    person = {"age": "young", "gender": "male", "timbre": "mid", "ID": 7}
+    said = [{"index": k, "role": r, "utterance": r} for k, r in enumerate(("speaker", "listener"))]
+    chain = {"speaker_emotion": "anxious"}
+    turn = {"turn_id": "1", "dialogue_history": said, "response": "Oh", "chain_of_empathy": chain}
+    talk = {"conversation_id": "00012", "turns": [turn]}
+    talk |= {"speaker_profile": person, "listener_profile": {**person, "ID": 9}}
+    (folder / "train.json").write_text(json.dumps([talk]))
+    touch(folder / "video" / "dia00012utt0_7.mp4")
+
+
+def cremad(folder):
+    for name in ("1001_DFA_ANG_XX", "1001_IEO_HAP_HI", "1002_IEO_SAD_LO"):
+        touch(folder / "AudioWAV" / f"{name}.wav")
+
+
+def emodb(folder):
+    for name in ("03a01Fa", "08b03Wd", "16b10Eb"):
+        touch(folder / "wav" / f"{name}.wav")
+
+
+def empathic_reactions(folder):
+    rows = [
+        ["R_1_1", "R_1", "67", "5.667", "4.375", "1", "1", "it is, really, sad"],
+        ["R_1_2", "R_1", "86", "4.833", "1.000", "1", "0", "über “alles”"],
+        ["R_2_1", "R_2", "67", "1.0", "7.0", "0", "1", "another"],
+    ]
+    write_csv(folder / "empathic_reactions_messages.csv", ESSAYS, rows)
+
+
+def folder(folder):
+    for name in ("a.wav", "b.mp4", "c.flac"):
+        touch(folder / name)
+
+
+def iemocap(folder):
+    label = folder / "Session2" / "dialog" / "EmoEvaluation" / "Ses02F_impro01.txt"
+    touch(label)
+    lines = [
+        f"[{k}.5000 - {k}.9000]\tSes02F_impro01_{turn}\t{code}\t[4.0000, 3.5000, 2.5000]"
+        for k, (turn, code) in enumerate((("F000", "exc"), ("M000", "neu"), ("F001", "xxx")))
+    ]
+    label.write_text("\n".join(["% header", *lines]) + "\n")
+    for turn in ("F000", "M000", "F001"):
+        name = f"Ses02F_impro01_{turn}.wav"
+        touch(folder / "Session2" / "sentences" / "wav" / "Ses02F_impro01" / name)
+
+
+def meld(folder):
+    for part, feeling in (
+        ("train", "surprise,positive"),
+        ("dev", "joy,positive"),
+        ("test", "fear,negative"),
+    ):
+        line = f'1,“Hi”,Ross,{feeling},0,0,1,1,"00:00:01,000","00:00:02,000"'
+        (folder / f"{part}_sent_emo.csv").write_bytes(f"{MELD}\n{line}\n".encode("cp1252"))
+    touch(folder / "train_splits" / "dia0_utt0.mp4")
+
+
+def pickled(path, **labels):
+    """A pickle of the MMSA family: three splits of two clips and one."""
+    content = {}
+    for split, ids in (("train", ["v$_$1", "v$_$2"]), ("valid", ["w$_$1"]), ("test", ["x$_$3"])):
+        count = len(ids)
+        content[split] = {
+            "id": ids,
+            "raw_text": np.array([f"said {k}" for k in range(count)]),
+            "text": np.zeros((count, 3, 4), np.float32),
+            "audio": np.zeros((count, 3, 2), np.float32),
+            "vision": np.zeros((count, 3, 2), np.float32),
+            "regression_labels": np.linspace(-1, 1, count),
+            **{key: np.linspace(1, -1, count) for key in labels},
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+
+
+def mmsa(folder):
+    pickled(folder / "aligned_50.pkl")
+    return {"source": str(folder / "aligned_50.pkl"), "range": [-3, 3]}
+
+
+def mosi(folder):
+    header = ["video_id", "clip_id", "text", "label", "annotation", "mode"]
+    rows = [["v", k, "so", k - 1.5, "x", mode] for k, mode in enumerate(("train", "valid", "test"))]
+    rows = [[f"{video}{k}", *rest] for k, (video, *rest) in enumerate(rows)]
+    write_csv(folder / "label.csv", header, rows)
+    touch(folder / "Raw" / "v0" / "0.mp4")
+
+
+def ravdess(folder):
+    for name in ("03-01-03-01-01-01-02", "03-01-05-02-02-01-11", "03-01-08-02-02-01-24"):
+        touch(folder / f"Actor_{name[-2:]}" / f"{name}.wav")
+
+
+LAYOUTS = {
+    "arrays": arrays,
+    "avamerg": avamerg,
+    "cremad": cremad,
+    "emodb": emodb,
+    "empathic_reactions": empathic_reactions,
+    "folder": folder,
+    "iemocap": iemocap,
+    "meld": meld,
+    "mmsa": mmsa,
+    "mosi": mosi,
+    "ravdess": ravdess,
+}
+"""Adapter -> what writes a small copy into a folder, and gives the options beside `source=folder`."""
