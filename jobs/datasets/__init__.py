@@ -8,10 +8,13 @@ DATASETS: dict[str, str] = {
     "empathic_reactions": "Empathic Reactions: 1,860 essays with ratings of empathy and distress.",
     "folder": "Media files of your own plus a table of labels.",
     "iemocap": "IEMOCAP: about 10,000 turns of ten actors in five sessions.",
+    "influencer_empathy": "Influencer empathy: features of words, voice and face with a score of empathy.",
     "meld": "MELD: 13,708 utterances in dialogues, 7 emotions, 3 sentiments.",
     "mmsa": "Pickles of the MMSA family (MOSI, MOSEI, SIMS and their like): features and labels.",
+    "mosei": "CMU-MOSEI: about 23,000 utterances with sentiment scores.",
     "mosi": "CMU-MOSI, CMU-MOSEI, CH-SIMS: utterances with sentiment scores.",
     "ravdess": "RAVDESS: 1440 clips of acted speech, 8 emotions, 24 actors.",
+    "sims": "CH-SIMS: 2,281 Chinese utterances with sentiment scores, also of each modality.",
     "synthetic": "Painted faces and synthetic voices: 240 clips of acted emotion, made from a seed.",
 }
 """Adapter name (= file name) -> one-line help."""

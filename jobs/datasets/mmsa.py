@@ -21,11 +21,12 @@ from cluster import storage
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
 from cluster.settings import Place
 from fusion.tasks import Task
-from jobs.interop.arrays import SPLIT_KEYS, as_text, open_arrays, positional_name
+from jobs.interop.arrays import SPLIT_KEYS, Arrays, as_text, open_arrays, positional_name
 from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Label, Preparation, Row, files_below
 
 LABEL_KEYS = ("regression_labels", "labels", "label")
+FEATURES = ("text", "audio", "vision")
 UNIMODAL = {"T": "text", "A": "audio", "V": "video"}
 """CH-SIMS labels each modality by itself: `regression_labels_T` and so on."""
 
@@ -66,25 +67,38 @@ class Config(Preparation):
 
     def collect(self) -> Collected:
         """One clip a row of each split."""
-        rows: list[Row] = []
-        tasks: dict[str, Task] = {}
         source = pickle_of(self.source, ABOUT)
         with open_arrays(source) as content:
-            for key, part in splits_of(content):
-                columns = self._labels(part, tasks)
-                if not columns:
-                    raise NotPreparedError(
-                        f"{self.source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
-                        f"came {', '.join(sorted({name.rpartition('/')[2] for name in content}))}"
-                    )
-                rows += self._rows(part, key, columns)
+            return self.read(content, source)
+
+    def read(self, content: Mapping[str, Any], source: str) -> Collected:
+        """One clip a row of each split of an open file.
+
+        Raises:
+            NotPreparedError: a split without labels.
+            LabelTableError: arrays of different length.
+        """
+        rows: list[Row] = []
+        tasks: dict[str, Task] = {}
+        for key, part in splits_of(content):
+            columns = self._labels(part, tasks)
+            if not columns:
+                raise NotPreparedError(
+                    f"{source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
+                    f"came {', '.join(sorted({name.rpartition('/')[2] for name in content}))}"
+                )
+            rows += self._rows(part, key, columns, feature_counts(content, key))
         name = source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         return Collected(
             name=self.dataset_name or name, licence=self.licence, tasks=tasks, rows=rows
         )
 
     def _rows(
-        self, part: Mapping[str, Any], split: str | None, columns: Mapping[str, Sequence[Label]]
+        self,
+        part: Mapping[str, Any],
+        split: str | None,
+        columns: Mapping[str, Sequence[Label]],
+        features: Mapping[str, int],
     ) -> list[Row]:
         """The clips of one split.
 
@@ -94,6 +108,7 @@ class Config(Preparation):
         count = len(columns[self.task])
         kept = {key: part[key] for key in ("id", "raw_text") if key in part}
         sizes = {key: len(values) for key, values in {**columns, **kept}.items()}
+        sizes |= features
         if set(sizes.values()) != {count}:
             each = ", ".join(f"{key} {size}" for key, size in sizes.items())
             raise LabelTableError(f"{self.source}: {split or 'the file'} has rows of {each}")
@@ -152,6 +167,25 @@ def splits_of(content: Mapping[str, Any]) -> list[tuple[str | None, dict[str, An
         if names:
             found.append((key, {name: content[prefix + name] for name in names if _is_read(name)}))
     return found or [(None, {name: content[name] for name in content if _is_read(name)})]
+
+
+def feature_counts(content: Mapping[str, Any], key: str | None) -> dict[str, int]:
+    """The clips that each array of features of a split holds; arrays on disk are not read for it."""
+    counts = {}
+    for name in FEATURES:
+        path = name if key is None else f"{key}/{name}"
+        if path in content:
+            counts[name] = shape_of(content, path)[0]
+    return counts
+
+
+def shape_of(content: Mapping[str, Any], path: str) -> tuple[int, ...]:
+    """The shape of an array; of what is no array, one dimension."""
+    known = content.shape(path) if isinstance(content, Arrays) else None
+    if known is None:
+        value = content[path]
+        known = value.shape if isinstance(value, np.ndarray) else (len(value),)
+    return known or (0,)
 
 
 def _is_read(name: str) -> bool:

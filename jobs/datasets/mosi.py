@@ -8,17 +8,20 @@ Zadeh et al. 2016, https://arxiv.org/abs/1606.06259; Yu et al. 2020, https://doi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from cluster import storage
 from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import Place
 from fusion.tasks import Task
+from jobs.datasets import mmsa
 from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, files_below, media, read_rows
 
 MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
+TABLES = ("label.csv", "labels.csv")
 BOUNDS = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}
 MODALITY_LABELS = {
     "label_T": "sentiment_text",
@@ -97,8 +100,26 @@ class Config(Preparation):
         )
 
 
+def of_corpus(source: str, corpus: Literal["mosei", "sims"], about: About) -> Collected:
+    """A corpus under its own name: films with label.csv, else a pickle of the MMSA family.
+
+    Raises:
+        NotPreparedError: the source holds neither.
+    """
+    fs, path = storage.filesystem(storage.absolute(source))
+    names = {PurePosixPath(uri).name for uri in files_below(source)} if fs.isdir(path) else set()
+    if names & set(TABLES):
+        collected = Config(root="", source=source, corpus=corpus).collect()
+    else:
+        file = mmsa.pickle_of(source, about)
+        collected = mmsa.Config(
+            root="", source=file, range=BOUNDS[corpus], dataset_name=corpus
+        ).collect()
+    return replace(collected, licence=about.licence)
+
+
 def _table(files: list[str], source: str) -> str:
-    for wanted in ("label.csv", "labels.csv"):
+    for wanted in TABLES:
         for uri in files:
             if PurePosixPath(uri).name == wanted:
                 return uri

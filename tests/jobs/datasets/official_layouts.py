@@ -94,7 +94,14 @@ def meld(folder):
     touch(folder / "train_splits" / "dia0_utt0.mp4")
 
 
-def pickled(path, **labels):
+def influencer_empathy(folder):
+    shapes = {"text": 768, "audio": 74, "vision": 35}
+    part = {name: np.zeros((3, 2, width), np.float32) for name, width in shapes.items()}
+    part |= {"labels": np.array([1.5, 2.0, 4.25]), "info": [{"video": k} for k in range(3)]}
+    (folder / "empathy_test_data.pkl").write_bytes(pickle.dumps({"test": part}))
+
+
+def pickled(path, labels=()):
     """A pickle of the MMSA family: three splits of two clips and one."""
     content = {}
     for split, ids in (("train", ["v$_$1", "v$_$2"]), ("valid", ["w$_$1"]), ("test", ["x$_$3"])):
@@ -115,6 +122,15 @@ def pickled(path, **labels):
 def mmsa(folder):
     pickled(folder / "aligned_50.pkl")
     return {"source": str(folder / "aligned_50.pkl"), "range": [-3, 3]}
+
+
+def mosei(folder):
+    pickled(folder / "Processed" / "aligned_50.pkl")
+
+
+def sims(folder):
+    labels = [f"regression_labels_{letter}" for letter in "TAV"]
+    pickled(folder / "Processed" / "unaligned_39.pkl", labels)
 
 
 def mosi(folder):
@@ -138,9 +154,12 @@ LAYOUTS = {
     "empathic_reactions": empathic_reactions,
     "folder": folder,
     "iemocap": iemocap,
+    "influencer_empathy": influencer_empathy,
     "meld": meld,
     "mmsa": mmsa,
+    "mosei": mosei,
     "mosi": mosi,
     "ravdess": ravdess,
+    "sims": sims,
 }
 """Adapter -> what writes a small copy into a folder, and gives the options beside `source=folder`."""
