@@ -27,7 +27,7 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import NameOrPlace, Place, is_place, nearest
 from cluster.tables import SCORES
 from jobs.captioning.captions import captions_of, piece_of
-from jobs.captioning.film import length_s, write_film
+from jobs.captioning.film import has_sound, length_s, write_film
 from jobs.captioning.subtitles import subtitles
 from jobs.catalog.outputs import Content, check_outputs, publish_outputs, record_of
 
@@ -142,14 +142,6 @@ def scored(config: Config, clip: str) -> pa.Table:
     if by == "auto":
         by = "sentence" if bundle.transcriber is not None and has_sound(clip) else "window"
     return pa.concat_tables(score_pieces([clip], PieceScorer(encoder, [scorer], by, size)))
-
-
-def has_sound(clip: str) -> bool:
-    """Whether a film has a sound track."""
-    import av
-
-    with storage.local_copy(clip) as path, av.open(path) as container:
-        return bool(container.streams.audio)
 
 
 def read_scores(uri: str) -> pa.Table:

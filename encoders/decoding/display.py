@@ -41,7 +41,7 @@ def is_turned(matrix: Matrix) -> bool:
     return abs(matrix[1]) + abs(matrix[3]) > abs(matrix[0]) + abs(matrix[4])
 
 
-def placed(image: Pixels, matrix: Matrix) -> Pixels:
+def placed(image: Pixels, matrix: Matrix) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
     """A stored picture as it is shown: x' = a x + c y and y' = b x + d y, by quarter turns and mirrors."""
     a, b, _, c, d = matrix[:5]
     if is_turned(matrix):
