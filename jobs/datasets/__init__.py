@@ -4,6 +4,7 @@ DATASETS: dict[str, str] = {
     "arrays": "Labels in arrays (npz, HDF5, pickle), for clips whose features are ready.",
     "avamerg": "AvaMERG: conversations with an empathic listener, 7 emotions.",
     "cremad": "CREMA-D: 7,442 clips of acted speech, 6 emotions, 91 actors.",
+    "emobox": "EmoBox: 32 corpora of emotional speech by one layout, with its fixed folds.",
     "emodb": "EmoDB: 535 clips of acted German speech, 7 emotions, 10 speakers.",
     "empathic_reactions": "Empathic Reactions: 1,860 essays with ratings of empathy and distress.",
     "folder": "Media files of your own plus a table of labels.",
@@ -16,5 +17,6 @@ DATASETS: dict[str, str] = {
     "ravdess": "RAVDESS: 1440 clips of acted speech, 8 emotions, 24 actors.",
     "sims": "CH-SIMS: 2,281 Chinese utterances with sentiment scores, also of each modality.",
     "synthetic": "Painted faces and synthetic voices: 240 clips of acted emotion, made from a seed.",
+    "video_sentiment": "Video sentiment: short cuts of films, negative or positive, with votes.",
 }
 """Adapter name (= file name) -> one-line help."""

@@ -56,7 +56,7 @@ ABOUT = About(
     licence="research use",
     citation="Zhang et al. 2025, Towards Multimodal Empathetic Response Generation: A Rich Text-Speech-"
     "Vision Avatar-based Benchmark, WWW, https://arxiv.org/abs/2502.04976",
-    download="from the authors of the AvaMERG challenge, by their terms",
+    download="https://avamerg.github.io, by the terms of its authors",
     layout=(
         "AvaMERG/",
         "  train.json  valid.json  test.json",

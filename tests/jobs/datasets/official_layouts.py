@@ -51,6 +51,31 @@ def cremad(folder):
         touch(folder / "AudioWAV" / f"{name}.wav")
 
 
+def emobox_line(name, emo):
+    wav = f"downloads/emodb/wav/{name}.wav"
+    return {"key": f"emodb-{name}", "dataset": "emodb", "wav": wav, "task": "category", "emo": emo}
+
+
+def emobox(folder):
+    """Two folds by speaker; beside a list, an older form of it under another spelling, as emodb has it."""
+    clips = {"03a01Fa": "happy", "03a01Nc": "Neutral", "08a01Wa": "anger"}
+    lines = [emobox_line(name, emo) for name, emo in clips.items()]
+    parts = [(lines[2:], lines[:2]), (lines[:2], lines[2:])]
+    data = folder / "data" / "emodb"
+    for k, (train, test) in enumerate(parts, 1):
+        fold = data / f"fold_{k}"
+        fold.mkdir(parents=True, exist_ok=True)
+        for part, of_part in (("train", train), ("test", test)):
+            text = "".join(json.dumps(line) + "\n" for line in of_part)
+            (fold / f"emodb_{part}_fold_{k}.jsonl").write_text(text)
+        (fold / f"emodb_train_fold{k}.jsonl").write_text('{"path": "an older form"}\n')
+    words = {"anger": "Angry", "happy": "Happy", "Neutral": "Neutral"}
+    (data / "label_map.json").write_text(json.dumps(words))
+    for line in lines[:2]:
+        touch(folder / line["wav"])
+    return {"corpus": "emodb"}
+
+
 def emodb(folder):
     for name in ("03a01Fa", "08b03Wd", "16b10Eb"):
         touch(folder / "wav" / f"{name}.wav")
@@ -146,10 +171,25 @@ def ravdess(folder):
         touch(folder / f"Actor_{name[-2:]}" / f"{name}.wav")
 
 
+VOTES = ["file", "label", "text", "text_pred", "audio_pred", "predicted_mean_pool"]
+
+
+def video_sentiment(folder):
+    rows = [
+        ["Conjuring2_91.5-92.0_0.mp4", 0, "No!", 0, 1, 0],
+        ["The_Conjuring_73.0-73.5_1_0.mp4", 0, "", 1, "", 0],
+        ["pos_hero1801.mp4", 1, "Yes, “yes”", 1, 1, 1],
+    ]
+    write_csv(folder / "final_result.csv", VOTES, rows)
+    for name, *_ in rows[:2]:
+        touch(folder / name)
+
+
 LAYOUTS = {
     "arrays": arrays,
     "avamerg": avamerg,
     "cremad": cremad,
+    "emobox": emobox,
     "emodb": emodb,
     "empathic_reactions": empathic_reactions,
     "folder": folder,
@@ -161,5 +201,6 @@ LAYOUTS = {
     "mosi": mosi,
     "ravdess": ravdess,
     "sims": sims,
+    "video_sentiment": video_sentiment,
 }
 """Adapter -> what writes a small copy into a folder, and gives the options beside `source=folder`."""
