@@ -1,4 +1,4 @@
-"""A film of three sentences, said with three emotions, by real models: what is shown, when, and for how long."""
+"""A film of three sentences, said with three emotions, by real models: what is shown, and when."""
 
 import itertools
 import re
