@@ -1,6 +1,6 @@
 """Write on a video what a bundle reads in it: label, confidence and a bar for each class, over time.
 
-The film is scored here, sentence by sentence where the bundle hears words and window by window else; or
+The film is scored here, sentence by sentence where the bundle reads words, else window by window; or
 the scores are those that `affuse score` wrote. A clip that was scored in pieces shows the label of each piece
 while it lasts. The caption covers at most a fifth of the picture, or stands below one that is too small.
 
@@ -43,7 +43,7 @@ class Config:
     """Bundle that scores the clip: a folder, or face_expression; without --scores that is the default."""
 
     by: Literal["auto", "clip", "window", "sentence"] = "auto"
-    """What --bundle scores; auto: sentences where it hears words and the film has sound, else windows."""
+    """What --bundle scores; auto: sentences where it reads words and the film has sound, else windows."""
 
     window_s: float = 5.0
     """Length of a window [s]."""
@@ -119,7 +119,7 @@ def scored(config: Config, clip: str) -> pa.Table:
     """The film scored by the bundle, in this process.
 
     Raises:
-        ConfigError: the bundle cannot score files, or hears no words where sentences are asked for.
+        ConfigError: the bundle cannot score files, or reads no words where sentences are asked for.
     """
     from jobs.scoring.by_piece import PieceScorer, score_pieces  # heavy: torch
     from jobs.scoring.in_process import encoder_of, score_here

@@ -6,7 +6,7 @@ nothing is left to answer from, the answer is how frequent the classes were (the
 the bundle was fitted; a bundle that does not say so is taken to hold all classes for equally likely.
 
 An answer is the probability of each class or label, or the value. A transcript belongs to text, also where it
-was heard in the sound of the clip.
+was recognised in the sound of the clip.
 """
 
 from collections.abc import Mapping, Sequence

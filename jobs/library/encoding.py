@@ -44,7 +44,7 @@ def encoded(clips: ClipsGiven, encoder: str, *, transcriber: str | None, store: 
 
 
 def encode_rows(encoder: OneByOne, rows: Sequence[ClipRow]) -> UnitResult:
-    """FEATURES of clips by the folder of the encoder, and what was heard; one clip in memory at a time.
+    """FEATURES of clips by the folder of the encoder, and the transcripts; one clip in memory at a time.
 
     Raises:
         WorkerFaultError: what may be the machine's fault, where no clip passed.

@@ -39,7 +39,7 @@ class ScoreConfig:
     """Replace an --out that no earlier run made; an input is never replaced."""
 
     by: By = "clip"
-    """What gets a row: each clip, each window of a clip, or each sentence that is heard in it."""
+    """What gets a row: each clip, each window of a clip, or each sentence of its transcript."""
 
     window_s: float = 5.0
     """Length of a window [s]."""

@@ -124,7 +124,7 @@ def with_words(piece: Decoded, block: Decoded, span: Span) -> Decoded:
 def next_start(found: Sequence[Sequence[Word]], length_s: float) -> tuple[int, float]:
     """How many sentences of a block are whole, and where the next block starts.
 
-    The last sentence is heard again in the next block, unless a pause behind it says that it is over.
+    The last sentence is recognised again in the next block, unless a pause behind it says that it is over.
 
     Args:
         found: the sentences, in time from the block's start.

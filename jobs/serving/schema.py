@@ -26,7 +26,7 @@ class TimelinePiece(SaidOfClip):
 
 
 class HeardWord(BaseModel):
-    """A word that was heard."""
+    """A word of the transcript."""
 
     text: str
     start_s: float
@@ -34,7 +34,7 @@ class HeardWord(BaseModel):
 
 
 class HeardText(BaseModel):
-    """What was heard."""
+    """The transcript."""
 
     text: str
     language: str | None

@@ -58,6 +58,7 @@ NAMED = {
 """Flags of jobs that become names of files, and what else the job wants to hear."""
 
 LOOKED_UP = {
+    ("annotate", "--bundle"),
     ("bundle export", "--bundle"),
     ("encode", "--encoders"),
     ("explain", "--bundle"),
