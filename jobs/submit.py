@@ -26,7 +26,7 @@ from cluster.settings import Place
 from cluster.submission import Entrypoint
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 
-STAY_HERE = ("demo", "submit")
+STAY_HERE = ("demo", "serve", "submit")
 """Jobs that belong to the machine in front of you."""
 
 OF_A_FILE = ("render", "schedule", "out", "overwrite", "cluster")
