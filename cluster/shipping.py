@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cluster", "encoders", "fusion", "jobs")
 METADATA = ("constraints.txt", "pyproject.toml")
 SOURCES = (".py", ".c")
-"""Kinds of file that a package is made of; the cluster files and the page, for people, are not needed there."""
+"""Kinds of file that a package is made of; cluster files and the page are for people, not needed there."""
 
 MAX_SHIPPED_MB = 100.0
 """Ray refuses 500; sources that weigh more than this are something else."""
