@@ -1,0 +1,47 @@
+"""Frames every 10 ms, their windows and spectra, and the smoothing of contours over three frames."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+RATE_HZ = 16000
+HOP = 160
+SHORT, LONG = 320, 960
+"""Samples of the two frames: 20 ms for spectra and formants, 60 ms for pitch and harmonics."""
+SHORT_FFT, LONG_FFT = 512, 1024
+
+_HAMMING = np.hamming(SHORT)
+_ACROSS = np.linspace(-1.0, 1.0, LONG)
+_GAUSS = np.exp(-0.5 * (_ACROSS / 0.4) ** 2)
+
+
+def short_frames(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames 320"]:
+    """Frames of 20 ms under a Hamming window."""
+    return cut(samples, SHORT) * _HAMMING
+
+
+def long_frames(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames 960"]:
+    """Frames of 60 ms under a Gauss window of deviation 0.4 of its half."""
+    return cut(samples, LONG) * _GAUSS
+
+
+def cut(samples: Float[np.ndarray, " samples"], length: int) -> Float[np.ndarray, "frames length"]:
+    """Overlapping frames that begin every 10 ms; a last one that is not full is left out."""
+    return np.lib.stride_tricks.sliding_window_view(samples, length)[::HOP]
+
+
+def smooth(contours: Float[np.ndarray, "frames n"]) -> Float[np.ndarray, "frames n"]:
+    """Mean of each frame and its two neighbours; the ends repeat."""
+    padded = np.concatenate([contours[:1], contours, contours[-1:]])
+    mean: Float[np.ndarray, "frames n"] = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    return mean
+
+
+def smooth_where(
+    contours: Float[np.ndarray, "frames n"], defined: Bool[np.ndarray, "frames n"]
+) -> Float[np.ndarray, "frames n"]:
+    """As `smooth`, over the defined neighbours alone; 0 where the frame itself is not defined."""
+    values = np.pad(np.where(defined, contours, 0.0), ((1, 1), (0, 0)))
+    counts = np.pad(defined.astype(float), ((1, 1), (0, 0)))
+    total = values[:-2] + values[1:-1] + values[2:]
+    count = counts[:-2] + counts[1:-1] + counts[2:]
+    return np.where(defined, total / np.maximum(count, 1.0), 0.0)

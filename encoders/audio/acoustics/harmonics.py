@@ -1,0 +1,102 @@
+"""Harmonics of voiced 60 ms frames: noise, tilt, and how strong the formants are."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from encoders.audio.acoustics.frames import LONG_FFT, RATE_HZ
+
+UNVOICED_DB = -201.0
+"""What stands for a formant's amplitude where there is no voice."""
+_BIN_HZ = RATE_HZ / LONG_FFT
+_HARMONICS = 100
+_AROUND_FORMANT = 0.2
+_REACH = 4
+_CLIMB = 4
+"""Doublings of the climb to a peak: at most 16 bins."""
+_TINY = 1e-12
+
+
+def harmonics(
+    magnitude: Float[np.ndarray, "frames 513"],
+    hertz: Float[np.ndarray, " frames"],
+    formant_hz: Float[np.ndarray, "frames 3"],
+) -> Float[np.ndarray, "frames 6"]:
+    """Six descriptors in dB of voiced frames.
+
+    Args:
+        magnitude: Spectrum of 60 ms frames, 1024 points.
+        hertz: Fundamental frequency, above 0 everywhere.
+        formant_hz: The first three formants.
+
+    Returns:
+        Harmonics-to-noise ratio, H1-H2, H1-A3, and the strongest harmonic near formants 1 to 3 relative to
+        the fundamental. The reference counts harmonics from 0: its H1 lies at twice the fundamental.
+    """
+    place, strength = _peaks(magnitude, hertz)
+    rows = np.arange(len(magnitude))
+    first = _decibels(magnitude[rows, np.rint(place[:, 0] / _BIN_HZ).astype(int)])
+    level = _decibels(strength)
+    level[:, 0] = first
+    near = (
+        np.abs(place[:, :, None] - formant_hz[:, None, :])
+        <= _AROUND_FORMANT * formant_hz[:, None, :]
+    )
+    near &= (strength > 0)[:, :, None]
+    strongest = np.where(near, level[:, :, None], -np.inf).max(axis=1)
+    strongest = np.where(near.any(axis=1), strongest, first[:, None])
+    return np.column_stack(
+        [
+            _harmonics_to_noise(magnitude, hertz),
+            level[:, 1] - level[:, 2],
+            level[:, 1] - strongest[:, 2],
+            strongest - first[:, None],
+        ]
+    )
+
+
+def _harmonics_to_noise(
+    magnitude: Float[np.ndarray, "frames 513"], hertz: Float[np.ndarray, " frames"]
+) -> Float[np.ndarray, " frames"]:
+    """From the highest autocorrelation near one period."""
+    lags = np.fft.irfft(magnitude**2, LONG_FFT)
+    around = np.rint(RATE_HZ / hertz).astype(int)[:, None] + np.arange(-_REACH, _REACH + 1)
+    highest = np.take_along_axis(lags, np.clip(around, 1, LONG_FFT // 2), axis=1).max(axis=1)
+    share = np.clip(highest / np.maximum(lags[:, 0], _TINY), 1e-10, 1 - 1e-10)
+    ratio: Float[np.ndarray, " frames"] = 10 * np.log10(share / (1 - share))
+    return ratio
+
+
+def _peaks(
+    magnitude: Float[np.ndarray, "frames 513"], hertz: Float[np.ndarray, " frames"]
+) -> tuple[Float[np.ndarray, "frames 100"], Float[np.ndarray, "frames 100"]]:
+    """Where each harmonic's peak lies (Hz) and how high it is: up the hill, then the top of a parabola."""
+    at = np.outer(hertz / _BIN_HZ, np.arange(1, _HARMONICS + 1))
+    last = magnitude.shape[1] - 2
+    summit = np.take_along_axis(
+        _uphill(magnitude), np.clip(np.rint(at), 1, last).astype(int), axis=1
+    )
+    summit = np.clip(summit, 1, last)
+    left, top, right = (np.take_along_axis(magnitude, summit + step, axis=1) for step in (-1, 0, 1))
+    curve = left - 2 * top + right
+    is_peak = (top > left) & (top >= right)
+    offset = 0.5 * np.where(is_peak, left - right, 0.0) / np.where(is_peak, curve, 1.0)
+    place = (summit + offset) * _BIN_HZ
+    strength = top - 0.25 * (left - right) * offset
+    inside = at < last + 1
+    return place, np.where(inside, strength, 0.0)
+
+
+def _uphill(magnitude: Float[np.ndarray, "frames 513"]) -> Int[np.ndarray, "frames 513"]:
+    """The bin of the local maximum that is reached from each bin by going up."""
+    left = np.pad(magnitude[:, :-1], ((0, 0), (1, 0)), constant_values=-1.0)
+    right = np.pad(magnitude[:, 1:], ((0, 0), (0, 1)), constant_values=-1.0)
+    step = np.where(left >= right, -(left > magnitude).astype(int), (right > magnitude).astype(int))
+    reached = np.arange(magnitude.shape[1]) + step
+    for _ in range(_CLIMB):
+        reached = np.take_along_axis(reached, reached, axis=1)
+    return reached
+
+
+def _decibels(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    decibels: Float[np.ndarray, "*shape"] = 20 * np.log10(np.maximum(values, _TINY))
+    return decibels
