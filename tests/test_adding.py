@@ -56,7 +56,7 @@ def test_every_other_file_that_the_page_names_is_there():
         "jobs/evaluation/cross_fitting.py: TRIED",
         "jobs/tuning/space.py: PRESETS FIRST_NETS",
         "tests/encoders/conftest.py: WITHOUT_WEIGHTS OFFLINE",
-        "tests/jobs/datasets/test_adapters.py: test_a_source_that_is_not_the_dataset_is_named",
+        "tests/jobs/datasets/official_layouts.py: LAYOUTS",
     ],
 )
 def test_the_places_to_add_a_line_are_called_as_the_page_says(constant):

@@ -18,5 +18,6 @@ DATASETS: dict[str, str] = {
     "sims": "CH-SIMS: 2,281 Chinese utterances with sentiment scores, also of each modality.",
     "synthetic": "Painted faces and synthetic voices: 240 clips of acted emotion, made from a seed.",
     "video_sentiment": "Video sentiment: short cuts of films, negative or positive, with votes.",
+    "webdataset": "WebDataset tars: films and sounds read in place, facts from the JSON beside them.",
 }
 """Adapter name (= file name) -> one-line help."""

@@ -1,6 +1,8 @@
 """Media that lie inside tar and Parquet files, found as byte ranges that can be read in place."""
 
+import contextlib
 import tarfile
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -15,22 +17,33 @@ NAME_COLUMNS = ("name", "path", "file_name", "__key__", "key", "id")
 BYTES_COLUMNS = ("bytes", "content", "audio", "video", "data", "file")
 
 
+@contextlib.contextmanager
+def opened_tar(uri: str) -> Iterator[tarfile.TarFile]:
+    """A tar whose members can be read in place.
+
+    Raises:
+        NotPreparedError: compressed, cut off, or not a tar.
+    """
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            yield tar
+    except tarfile.ReadError as error:
+        raise NotPreparedError(f"{uri}: not an uncompressed tar ({error})") from error
+
+
 def inside_tar(uri: str) -> list[tuple[str, Source]]:
     """Name and byte range of every media file in a tar.
 
     Raises:
         NotPreparedError: compressed, or not a tar: its members cannot be read in place.
     """
-    fs, path = storage.filesystem(uri)
-    try:
-        with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return [
-                (member.name, Source(uri, member.offset_data, member.size))
-                for member in tar
-                if member.isreg() and is_media(member.name)
-            ]
-    except tarfile.ReadError as error:
-        raise NotPreparedError(f"{uri}: not an uncompressed tar ({error})") from error
+    with opened_tar(uri) as tar:
+        return [
+            (member.name, Source(uri, member.offset_data, member.size))
+            for member in tar
+            if member.isreg() and is_media(member.name)
+        ]
 
 
 def inside_parquet(uri: str) -> list[tuple[str, Source]]:

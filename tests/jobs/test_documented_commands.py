@@ -13,6 +13,8 @@ from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRINTING = {"--help", "--how", "--cite"}
+"""Flags that print something and leave."""
 PLACEHOLDERS = {"URL": "http://127.0.0.1:8265"}
 
 
@@ -35,7 +37,7 @@ def commands():
             shown = re.split(r"\s+#|  +\(|\s+\|\s|[;,]\s|\.$| && ", found)[0].strip()
             words = shlex.split(shown.replace("'", "").replace("...", ""))
             has_flags = any(word.startswith("--") for word in words)
-            if words[0] in JOBS and has_flags and "--help" not in words:
+            if words[0] in JOBS and has_flags and not PRINTING & set(words):
                 yield where, [PLACEHOLDERS.get(word, word) for word in words]
 
 
