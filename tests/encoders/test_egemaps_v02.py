@@ -98,7 +98,7 @@ class TestAnySound:
             elements=st.floats(-1, 1, width=32, allow_subnormal=False),
         )
     )
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     def test_functionals_and_contours_are_finite(self, samples):
         assert np.isfinite(statistics(samples.astype(float))).all()
         assert np.isfinite(descriptors(samples.astype(float))).all()

@@ -8,7 +8,7 @@ from encoders.audio.acoustics.frames import RATE_HZ, SHORT_FFT
 _BANDS = 26
 _LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
 _BIN_HZ = RATE_HZ / SHORT_FFT
-_POWER_FLOOR, _BAND_FLOOR = 1e-12, 1e-8
+_POWER_FLOOR, _BAND_FLOOR = 1e-14, 1.0
 _LIFTER = 22
 _CEPSTRA = 4
 
@@ -29,7 +29,7 @@ def spectral(magnitude: Float[np.ndarray, "frames 257"]) -> Float[np.ndarray, "f
     columns = [
         np.mean((bands * _EQUAL_LOUDNESS) ** 0.33, axis=1),
         _alpha_ratio(power),
-        decibels[:, :65].max(axis=1) - decibels[:, 65:161].max(axis=1),
+        decibels[:, :64].max(axis=1) - decibels[:, 64:161].max(axis=1),
         decibels[:, 0:17] @ _slope_weights(0, 17),
         decibels[:, 16:49] @ _slope_weights(16, 49),
         _flux(magnitude),
