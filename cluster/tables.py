@@ -153,6 +153,24 @@ MANIFEST = Table(
     ),
 )
 
+UNITS = Table(
+    name="UNITS",
+    version=1,
+    key=("unit",),
+    # Its footer holds the sizes of the manifest's files: of other files it says nothing.
+    schema=pa.schema(
+        [
+            ("unit", pa.string()),
+            ("file", pa.string()),
+            ("row_group", pa.int64()),
+            ("num_clips", pa.int64()),
+            ("cost", pa.float64()),
+            ("wordless", pa.int64()),
+            ("keys", KEYS),
+        ]
+    ),
+)
+
 FOLDS = Table(
     name="FOLDS",
     version=1,

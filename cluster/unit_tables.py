@@ -143,12 +143,12 @@ class UnitIndex:
         """Where the rows of a version lie."""
         return self._where[version]
 
-    def read(self, version: Version) -> pa.Table:
+    def read(self, version: Version, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one unit; only the row groups that hold them are read."""
 
         def read() -> pa.Table:
             try:
-                return rows_at(self._where[version])
+                return rows_at(self._where[version], columns)
             except (AbsentError, FileNotFoundError):
                 self._load()
                 raise
@@ -156,8 +156,8 @@ class UnitIndex:
         return unmoved(read)
 
 
-def rows_at(at: UnitRows) -> pa.Table:
-    """The rows of one version, of the row groups that hold them alone."""
+def rows_at(at: UnitRows, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one version, of the row groups that hold them alone; by default all columns."""
     parquet = storage.open_parquet(at.uri)
     groups, skipped, begin = [], 0, 0
     for group in range(parquet.num_row_groups):
@@ -167,7 +167,8 @@ def rows_at(at: UnitRows) -> pa.Table:
         elif begin < at.start + at.count:
             groups.append(group)
         begin = end
-    return parquet.read_row_groups(groups).slice(at.start - skipped, at.count)
+    names = None if columns is None else list(columns)
+    return parquet.read_row_groups(groups, columns=names).slice(at.start - skipped, at.count)
 
 
 def locate(table_uri: str) -> dict[Version, UnitRows]:
@@ -219,7 +220,7 @@ def failed_rows(table_uri: str, current: Collection[Version]) -> dict[str, set[i
     found: dict[str, set[int]] = {}
     for version in current:
         if version in index and index.at(version).failed:
-            rows = index.read(version)
+            rows = index.read(version, ["clip_id", "status"])
             failed = rows.filter(pc.equal(rows["status"], "failed"))["clip_id"].to_pylist()
             found[version.unit] = set(failed)
     return found

@@ -2,6 +2,7 @@
 
     dataset.json                              the present manifest, its tasks and profile fields
     manifest/<hash>/                          part-NNNNN.parquet, config.json of `prepare`
+    units/<hash>.parquet                      where each unit of that manifest stands
     folds/<name>.parquet                      clip -> fold
     probes/, probes.parquet                   lengths of media files, while they are looked at and after
     shards/                                   <hash>.tar of small files, index.parquet
@@ -102,6 +103,11 @@ def corpus_uri(root: str) -> str:
 def manifest_uri(root: str, digest: str, *inside: str) -> str:
     """Folder of a manifest."""
     return storage.join(root, "manifest", digest, *inside)
+
+
+def units_uri(root: str, digest: str) -> str:
+    """File of the units of a manifest."""
+    return storage.join(root, "units", f"{digest}.parquet")
 
 
 def folds_uri(root: str, name: str) -> str:

@@ -1,23 +1,25 @@
 """Reading what `prepare` wrote: the dataset's facts, its manifest, its units of work and its folds.
 
 `<root>/dataset.json` names the present manifest by its hash; `<root>/manifest/<hash>/*.parquet` holds one
-unit a row group; `<root>/folds/<name>.parquet` says which fold a clip is in.
+unit a row group; `<root>/units/<hash>.parquet` says where each stands; `<root>/folds/<name>.parquet` says
+which fold a clip is in.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster import stamps, storage
 from cluster.errors import NotPreparedError
-from cluster.tables import FOLDS, MANIFEST
+from cluster.tables import FOLDS, MANIFEST, UNITS
 from cluster.unit_tables import Version
 from fusion.tasks import Task
-from jobs.catalog import layout
+from jobs.catalog import layout, unit_rows
 from jobs.catalog.names import checked_name
 
 
@@ -43,6 +45,9 @@ class UnitRef:
     num_clips: int
     cost: float
     """Estimated seconds of work."""
+
+    wordless: int = 0
+    """Clips without a text."""
 
     keys: Mapping[str, str] = field(default_factory=dict)
     """Part of `cluster.tables.KEY_PARTS` -> its hash over the unit's clips."""
@@ -89,7 +94,7 @@ def manifest_files(root: str) -> list[str]:
     folder = layout.manifest_uri(root, read_dataset(root).manifest_hash)
     files = [storage.join(folder, name) for name in storage.names(folder, ".parquet")]
     if not files:
-        raise NotPreparedError(f"{folder} is empty; type: affuse prepare ... --root {root}")
+        raise _no_files(root, folder)
     return files
 
 
@@ -115,30 +120,47 @@ def units(root: str) -> list[UnitRef]:
     Raises:
         NotPreparedError: it holds none.
     """
-    found = []
-    for file in manifest_files(root):
-        parquet = _opened(root, file)
-        rows = parquet.read(columns=["unit", "cost", "keys"])
-        start = 0
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            if not count:
-                continue
-            part = rows.slice(start, count)
-            found.append(
-                UnitRef(
-                    unit=part["unit"][0].as_py(),
-                    file=file,
-                    row_group=group,
-                    num_clips=count,
-                    cost=float(sum(cost or 0.0 for cost in part["cost"].to_pylist())),
-                    keys={k: v for k, v in (part["keys"][0].as_py() or {}).items() if v},
-                )
-            )
-            start += count
+    digest = read_dataset(root).manifest_hash
+    files = stamps.of_folder(layout.manifest_uri(root, digest), ".parquet")
+    return [*_units(root, digest, tuple(files.items()))]
+
+
+@lru_cache(1)
+def _units(
+    root: str, digest: str, stamped: tuple[tuple[str, stamps.FileStamp], ...]
+) -> tuple[UnitRef, ...]:
+    """The units of one state of a manifest: a command asks for them many times over."""
+    folder = layout.manifest_uri(root, digest)
+    sizes = {name: stamp.size for name, stamp in stamped}
+    files = [storage.join(folder, name) for name in sizes]
+    if not files:
+        raise _no_files(root, folder)
+    _opened(root, files[0])
+    rows = unit_rows.published(layout.units_uri(root, digest), sizes)
+    if rows is None:
+        parts = ((file, _opened(root, file)) for file in files)
+        rows = pa.concat_tables(unit_rows.of_file(file, parquet) for file, parquet in parts)
+    found = [
+        UnitRef(
+            unit=unit,
+            file=storage.join(folder, file),
+            row_group=group,
+            num_clips=count,
+            cost=cost,
+            wordless=wordless,
+            keys={part: key for part, key in (keys or {}).items() if key},
+        )
+        for unit, file, group, count, cost, wordless, keys in zip(
+            *(rows[name].to_pylist() for name in UNITS.schema.names), strict=True
+        )
+    ]
     if not found:
         raise _no_clips(root)
-    return found
+    return tuple(found)
+
+
+def _no_files(root: str, folder: str) -> NotPreparedError:
+    return NotPreparedError(f"{folder} is empty; type: affuse prepare ... --root {root}")
 
 
 def _no_clips(root: str) -> NotPreparedError:

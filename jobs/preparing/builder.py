@@ -20,7 +20,7 @@ from jobs.preparing import probing, units
 from jobs.preparing.adapter import Preparation
 from jobs.preparing.clips import make_clips
 from jobs.preparing.packing import pack
-from jobs.preparing.publishing import facts_of, publish_parts, write_manifest
+from jobs.preparing.publishing import Part, facts_of, publish_parts, write_manifest
 from jobs.preparing.row_tables import of_part
 from jobs.preparing.splitting import cut_folds, cut_splits, publish_folds, same_folds, split_column
 from jobs.preparing.staging import sources_of, stage
@@ -111,13 +111,13 @@ def _publish(
     place: Workplace,
     config: Preparation,
     facts: Mapping[str, Any],
-    parts: Sequence[str],
+    parts: Sequence[Part],
     folds: Sequence[str],
 ) -> None:
     """Publish everything, and dataset.json last: it names the manifest that holds."""
     root = storage.absolute(config.root)
     folder = layout.manifest_uri(root, facts["manifest"])
-    publish_parts(parts, folder)
+    publish_parts(parts, root, facts["manifest"])
     name = type(config).__module__.rsplit(".", 1)[-1]
     publish_config(config, folder, dataset=name)
     publish_folds(place, root, folds, footer={"manifest": facts["manifest"], "seed": config.seed})

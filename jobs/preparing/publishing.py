@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import storage
 from cluster.tables import MANIFEST
+from jobs.catalog import layout, unit_rows
 from jobs.preparing.json_text import json_texts, objects
 from jobs.preparing.keys import Dialogues, Said, Stamps, keyed, unit_ranges
 from jobs.preparing.row_tables import Shape
@@ -21,11 +23,11 @@ WRITERS = 2
 """Files that are written at once."""
 
 
-def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str, list[str]]:
+def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str, list["Part"]]:
     """Write the clips of `planned` in the order of their units, a unit a row group.
 
     Returns:
-        The manifest's hash over all rows, and paths of its files in the workplace.
+        The manifest's hash over all rows, and its files in the workplace.
     """
     digest = hashlib.sha256()
     dialogues = cut_dialogues(place)
@@ -36,7 +38,7 @@ def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str,
             digest.update("".join(f"{row}\n" for row in objects(texts)).encode())
             for start, stop in unit_ranges(table):
                 parts.add(table.slice(start, stop - start))
-    return digest.hexdigest()[:12], parts.paths
+    return digest.hexdigest()[:12], parts.written
 
 
 def whole_units(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -86,6 +88,14 @@ def cut_dialogues(place: Workplace) -> Dialogues:
     return lambda name: turns_of(name) if name in cut else None
 
 
+class Part(NamedTuple):
+    """A file of a manifest that is not published yet."""
+
+    path: str
+    units: pa.Table
+    """Their rows as `jobs.catalog.unit_rows` makes them."""
+
+
 class _Parts:
     """Files of a manifest, written in threads while the next rows are made.
 
@@ -94,11 +104,12 @@ class _Parts:
     """
 
     def __init__(self, folder: str) -> None:
-        self.paths: list[str] = []
+        self.written: list[Part] = []
         self._folder = folder
         self._units: list[pa.Table] = []
         self._pool = ThreadPoolExecutor(WRITERS)
-        self._writing: list[Future[None]] = []
+        self._count = 0
+        self._writing: list[Future[Part]] = []
 
     def __enter__(self) -> "_Parts":
         return self
@@ -119,28 +130,36 @@ class _Parts:
 
     def _flush(self) -> None:
         if self._units:
-            path = os.path.join(self._folder, f"part-{len(self.paths):05d}.parquet")
-            self.paths.append(path)
+            path = os.path.join(self._folder, f"part-{self._count:05d}.parquet")
+            self._count += 1
             self._writing.append(self._pool.submit(_write, path, self._units))
             self._units = []
             self._wait(WRITERS)
 
     def _wait(self, most: int) -> None:
         while len(self._writing) > most:
-            self._writing.pop(0).result()
+            self.written.append(self._writing.pop(0).result())
 
 
-def _write(path: str, units: list[pa.Table]) -> None:
+def _write(path: str, units: list[pa.Table]) -> Part:
     schema = units[0].schema
     with pq.ParquetWriter(path, schema, **storage.parquet_options(schema)) as writer:
         for unit in units:
             writer.write_table(unit, row_group_size=unit.num_rows)
+    clips = pa.concat_tables([unit.select(list(unit_rows.COLUMNS)) for unit in units])
+    counts = [unit.num_rows for unit in units]
+    return Part(path, unit_rows.unit_rows(clips, counts, path))
 
 
-def publish_parts(paths: Sequence[str], folder: str) -> None:
-    """Make the files of a manifest appear in its folder."""
-    for path in paths:
-        storage.publish_file(path, storage.join(folder, os.path.basename(path)))
+def publish_parts(parts: Sequence[Part], root: str, digest: str) -> None:
+    """Make the files of a manifest appear in its folder, and the rows of its units beside it."""
+    folder = layout.manifest_uri(root, digest)
+    sizes = {}
+    for part in parts:
+        name = os.path.basename(part.path)
+        sizes[name] = os.path.getsize(part.path)
+        storage.publish_file(part.path, storage.join(folder, name))
+    unit_rows.publish([part.units for part in parts], sizes, layout.units_uri(root, digest))
 
 
 def facts_of(

@@ -9,7 +9,7 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import describe, find
 from encoders.spec import Descriptor, View
 from encoders.store import default_store, local_paths
-from jobs.catalog.manifest import read_manifest
+from jobs.catalog.manifest import units
 from jobs.stream.job import Work
 
 
@@ -77,7 +77,7 @@ def chosen_work(
                 f"there is no transcriber {transcriber!r}; known: {', '.join(TRANSCRIBERS)}"
             )
         recogniser = describe(transcriber)
-        if read_manifest(root, ["text"])["text"].null_count == 0:
+        if not _wordless(root):
             print(f"{recogniser.name} is not needed: every clip has its text")
             recogniser = None
     upstream = () if recogniser is None else (recogniser.fingerprint,)
@@ -105,12 +105,17 @@ def check_context(root: str, descriptors: Sequence[Descriptor]) -> None:
         ConfigError: an encoder reads its neighbours, and some clips of the manifest have no text.
     """
     reading = [item.name for item in descriptors if item.options.get("context", "none") != "none"]
-    wordless = read_manifest(root, ["text"])["text"].null_count if reading else 0
+    wordless = _wordless(root) if reading else 0
     if wordless:
         raise ConfigError(
             f"{', '.join(reading)}: context reads neighbouring texts, and {wordless} clips have none in "
             "the manifest; add the texts by `affuse prepare`, or leave context=none"
         )
+
+
+def _wordless(root: str) -> int:
+    """Clips of the manifest that have no text."""
+    return sum(ref.wordless for ref in units(root))
 
 
 def views_of(descriptors: Sequence[Descriptor], count: int) -> list[Descriptor]:

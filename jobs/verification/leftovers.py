@@ -18,8 +18,9 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 """Name of a file that `cluster.storage` writes before it gets its own."""
 
 OWN = (
-    "manifest", "folds", "probes", "features", "transcripts", "former", "encodings", "runs", "searches",
-    "bundles", "comparisons", "evaluations", "explanations", "looks", "leaks", "scores", "reports", "shards",
+    "manifest", "units", "folds", "probes", "features", "transcripts", "former", "encodings", "runs",
+    "searches", "bundles", "comparisons", "evaluations", "explanations", "looks", "leaks", "scores",
+    "reports", "shards",
 )  # fmt: skip
 """Folders of a root that jobs write; media are not looked through."""
 

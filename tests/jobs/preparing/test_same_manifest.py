@@ -81,6 +81,9 @@ def made(corner, root, dataset, *flags):
         for name in layout.folds_there(str(root))
     }
     refs = manifest.units(str(root))
+    storage.remove(layout.units_uri(str(root), manifest.read_dataset(str(root)).manifest_hash))
+    manifest._units.cache_clear()
+    assert refs == manifest.units(str(root))  # as read off the manifest itself
     return manifest.read_dataset(str(root)).manifest_hash, folds, len(refs)
 
 

@@ -120,8 +120,8 @@ def reads(monkeypatch):
     opened = storage.open_parquet
 
     class Counted:
-        def __init__(self, uri):
-            self._uri, self._file = uri, opened(uri)
+        def __init__(self, uri, *, checked=False):
+            self._uri, self._file = uri, opened(uri, checked=checked)
 
         def __getattr__(self, name):
             return getattr(self._file, name)
