@@ -3,6 +3,7 @@
 The film is scored here, sentence by sentence where the bundle reads words, else window by window; or
 the scores are those that `affuse score` wrote. A clip that was scored in pieces shows the label of each piece
 while it lasts. The caption covers at most a fifth of the picture, or stands below one that is too small.
+Where a bundle that reads faces scores the film here, each face has a grey box, the one that is read a yellow.
 
 Reads:  a video file, and a bundle; or the scores of it (cluster.tables.SCORES: a Parquet file or a folder)
 Writes: <clip>.annotated.mp4 (H.264, the sound as it is), .srt, .vtt and .json beside it, <it>.config.json
@@ -27,7 +28,7 @@ from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import NameOrPlace, Place, is_place, nearest
 from cluster.tables import SCORES
 from jobs.captioning.captions import captions_of, piece_of
-from jobs.captioning.film import has_sound, length_s, write_film
+from jobs.captioning.film import Draw, has_sound, length_s, write_film
 from jobs.captioning.subtitles import subtitles
 from jobs.catalog.outputs import Content, check_outputs, publish_outputs, record_of
 
@@ -100,10 +101,13 @@ def main(config: Config) -> None:
     check_outputs([out, *beside.values()], record, sources=sources, overwrite=config.overwrite)
     with storage.local_copy(clip) as path, tempfile.TemporaryDirectory() as folder:
         film_s = length_s(path)  # also refuses what is no film, before it is scored
-        table = scored(config, clip) if config.scores is None else read_scores(sources[-1])
+        if config.scores is None:
+            table, mark = scored(config, clip)
+        else:
+            table, mark = read_scores(sources[-1]), None
         captions = captions_of(scored_rows(table, config), config.classes)
         drawn = Path(folder, "film.mp4")
-        frames = write_film(path, str(drawn), captions, config.font)
+        frames = write_film(path, str(drawn), captions, config.font, mark)
         texts = subtitles(captions, film_s or length_s(str(drawn)) or 0.0)
         files: dict[str, Content] = {out: drawn, **{beside[name]: texts[name] for name in texts}}
         publish_outputs(config, files, record)
@@ -115,12 +119,13 @@ def main(config: Config) -> None:
 # ---- scores
 
 
-def scored(config: Config, clip: str) -> pa.Table:
-    """The film scored by the bundle, in this process.
+def scored(config: Config, clip: str) -> tuple[pa.Table, Draw | None]:
+    """The film scored by the bundle, in this process, and what marks the faces that it read.
 
     Raises:
         ConfigError: the bundle cannot score files, or reads no words where sentences are asked for.
     """
+    from jobs.captioning.faces import face_boxes
     from jobs.scoring.by_piece import PieceScorer, score_pieces  # heavy: torch
     from jobs.scoring.in_process import encoder_of, score_here
     from jobs.scoring.opening import UNTRAINED, open_bundle
@@ -136,12 +141,14 @@ def scored(config: Config, clip: str) -> pa.Table:
     beside = place.partition("/bundles/")[0] if is_place(place) else ""
     store = storage.absolute(chosen_store(config.store, beside))
     encoder, scorer = encoder_of([bundle], store, DecodingConfig()), Scorer(bundle)
+    mark = face_boxes(bundle.encoders, store)
     if config.by == "clip":
-        return score_here([clip], encoder, scorer)
+        return score_here([clip], encoder, scorer), mark
     by = config.by
     if by == "auto":
         by = "sentence" if bundle.transcriber is not None and has_sound(clip) else "window"
-    return pa.concat_tables(score_pieces([clip], PieceScorer(encoder, [scorer], by, size)))
+    pieces = PieceScorer(encoder, [scorer], by, size)
+    return pa.concat_tables(score_pieces([clip], pieces)), mark
 
 
 def read_scores(uri: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Finding one face in a frame: detector, presence check, upright crops.
+"""Finding faces in a frame: detector, presence check, upright crops.
 
 BlazeFace (short range, 128 x 128 input, https://arxiv.org/abs/1907.05047) proposes a box with six points; the
 face mesh (192 x 192 input, https://arxiv.org/abs/1907.06724) then says whether a face is really there: on
@@ -21,6 +21,15 @@ MIN_SCORE = 0.5
 MIN_PRESENCE = 0.5
 MESH_MARGIN = 1.5
 """The mesh wants the face with a margin of a quarter of its size on each side."""
+
+
+MOST_FACES = 16
+
+SAME_FACE = 0.3
+"""Boxes that share this part of their union are one face."""
+
+_Box = tuple[tuple[float, float], float, float, float]
+"""Centre [px], side [px], angle [rad] and score of a box of the detector."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +69,34 @@ class FaceFinder:
         """The surest face of a frame, or None."""
         image = Image.fromarray(frame)
         with self._lock:
-            found = self._detect(image)
-            if found is None:
-                return None
-            centre, side, angle, score = found
-            crop = upright(image, centre, side * MESH_MARGIN, angle, MESH_PX)
-            points, presence = self._landmarks(crop)
+            return next((self._checked(image, each) for each in self._detect(image, 1)), None)
+
+    def find_all(
+        self, frame: UInt8[np.ndarray, "height width 3"], most: int = MOST_FACES
+    ) -> list[Face]:
+        """The faces of a frame, the surest first; of boxes that lie over each other the surer one.
+
+        Args:
+            frame: RGB picture.
+            most: boxes of the detector that are looked at.
+        """
+        image = Image.fromarray(frame)
+        with self._lock:
+            checked = [self._checked(image, each) for each in self._detect(image, most)]
+        return [face for face in checked if face is not None]
+
+    def _checked(self, image: Image.Image, found: _Box) -> Face | None:
+        """The face in a box of the detector, where the mesh sees one there."""
+        centre, side, angle, score = found
+        crop = upright(image, centre, side * MESH_MARGIN, angle, MESH_PX)
+        points, presence = self._landmarks(crop)
         if presence < MIN_PRESENCE:
             return None
         landmarks = to_frame(points, centre, side * MESH_MARGIN, angle)
         return Face(centre, side, angle, score, presence, landmarks)
 
-    def _detect(self, image: Image.Image) -> tuple[tuple[float, float], float, float, float] | None:
+    def _detect(self, image: Image.Image, most: int) -> list[_Box]:
+        """Boxes that may hold a face, the surest first."""
         # Letter-boxed, so that a wide frame does not squeeze the face.
         longest = max(image.size)
         left, top = (longest - image.width) / 2, (longest - image.height) / 2
@@ -85,17 +110,21 @@ class FaceFinder:
         outputs = run(self._detector, tensor)
         boxes = next(output for output in outputs if output.shape[-1] == 16)[0]
         scores = next(output for output in outputs if output.shape[-1] == 1)[0, :, 0]
-        best = int(scores.argmax())
-        score = sigmoid(float(scores[best]))
-        if score < MIN_SCORE:
-            return None
-        box = boxes[best] / DETECTOR_PX
-        points = box[4:].reshape(6, 2) + self._anchors[best]
-        middle = (box[:2] + self._anchors[best]) * longest - (left, top)
-        right_eye, left_eye = points[0], points[1]
-        angle = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
-        side = float(max(box[2], box[3]) * longest)
-        return (float(middle[0]), float(middle[1])), side, angle, score
+        found: list[_Box] = []
+        for best in np.argsort(-scores, kind="stable"):
+            score = sigmoid(float(scores[best]))
+            if score < MIN_SCORE or len(found) == most:
+                break
+            box = boxes[best] / DETECTOR_PX
+            points = box[4:].reshape(6, 2) + self._anchors[best]
+            middle = (box[:2] + self._anchors[best]) * longest - (left, top)
+            right_eye, left_eye = points[0], points[1]
+            angle = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
+            side = float(max(box[2], box[3]) * longest)
+            this = (float(middle[0]), float(middle[1])), side, angle, score
+            if all(overlap(this, other) < SAME_FACE for other in found):
+                found.append(this)
+        return found
 
     def _landmarks(self, crop: Image.Image) -> tuple[np.ndarray, float]:
         tensor = np.asarray(crop, np.float32)[None] / 255
@@ -103,6 +132,21 @@ class FaceFinder:
         points = next(output for output in outputs if output.size == 468 * 3)
         presence = next(output for output in outputs if output.size == 1)
         return points.reshape(468, 3) / MESH_PX, sigmoid(float(presence.ravel()[0]))
+
+
+def overlap(one: _Box, other: _Box) -> float:
+    """Intersection over union of two boxes, as if they stood upright.
+
+    >>> overlap(((0, 0), 2, 0, 1), ((1, 0), 2, 0, 1))
+    0.3333333333333333
+    """
+    (centre, side, *_), (middle, width, *_) = one, other
+    shared = 1.0
+    for axis in range(2):
+        low = max(centre[axis] - side / 2, middle[axis] - width / 2)
+        high = min(centre[axis] + side / 2, middle[axis] + width / 2)
+        shared *= max(0.0, high - low)
+    return shared / (side**2 + width**2 - shared)
 
 
 def anchors() -> Float[np.ndarray, "896 2"]:
