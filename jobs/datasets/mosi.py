@@ -17,10 +17,10 @@ from cluster.errors import ConfigError, LabelTableError
 from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.datasets import mmsa
+from jobs.interop.arrays import SPLIT_KEYS
 from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, files_below, media, read_rows
 
-MODES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
 TABLES = ("label.csv", "labels.csv")
 BOUNDS = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}
 MODALITY_LABELS = {
@@ -95,7 +95,7 @@ class Config(Preparation):
             dialogue=video,
             turn=int(clip) if clip.isdigit() else None,
             group=video,
-            split=MODES[mode] if mode else None,
+            split=SPLIT_KEYS[mode] if mode else None,
             labels={name: float(score) for name, score in scores.items()},
         )
 
