@@ -25,6 +25,31 @@ T = TypeVar("T")
 WAV_OPTIONS = {"max_size": "16384", "probesize": "16384"}
 """Longer packets, and fewer of them read only to guess: opening and reading takes a fifth of the time."""
 
+OPENERS = frozenset(
+    {
+        "avisynth",
+        "bluray",
+        "concat",
+        "dash",
+        "dvdvideo",
+        "hls",
+        "image2",
+        "imf",
+        "lavfi",
+        "rtp",
+        "rtsp",
+        "sap",
+        "sdp",
+        "vapoursynth",
+        "vobsub",
+        "webm_dash_manifest",
+    }
+)
+"""Formats that open what a file names: playlists, scripts, patterns of names, descriptions of streams."""
+
+CLOSED_FORMATS = ",".join(sorted(av.formats_available - OPENERS))
+"""Formats whose bytes are all in the file that was given; FFmpeg compares before it reads a header."""
+
 COPY_BYTES = 1 << 22
 """Remote files are staged in pieces of this size."""
 
@@ -124,10 +149,11 @@ class Local:
         """
         head = self.head()
         is_wav = head[:4] == b"RIFF" and head[8:] == b"WAVE"
-        options = {"protocol_whitelist": "file", **(WAV_OPTIONS if is_wav else {})}
+        options = {"protocol_whitelist": "file", "format_whitelist": CLOSED_FORMATS}
+        options |= WAV_OPTIONS if is_wav else {}
         with contextlib.ExitStack() as stack:
             # The `file:` prefix keeps a name such as `concat:x` from being read as a protocol, and
-            # the whitelist keeps a playlist from fetching what it names.
+            # the whitelists keep a playlist from opening what it names, near or far.
             source: Any = f"file:{self.path}"
             if self.offset is not None:
                 source = stack.enter_context(contextlib.closing(self.binary()))

@@ -121,7 +121,7 @@ def first_picture(source: str) -> Any:
 
 @contextmanager
 def opened(source: str) -> Iterator[Film]:
-    """A film, opened as the encoders open it: what a playlist names is not fetched.
+    """A film, opened as the encoders open it: what a playlist names is not opened.
 
     Raises:
         ConfigError: it cannot be opened, or has no picture.
