@@ -160,16 +160,11 @@ UNITS = Table(
     # Its footer holds the sizes of the manifest's files: of other files it says nothing.
     schema=pa.schema(
         [
-            ("unit", pa.string()),
-            ("file", pa.string()),
-            ("row_group", pa.int64()),
-            ("num_clips", pa.int64()),
-            ("cost", pa.float64()),
-            ("wordless", pa.int64()),
-            ("keys", KEYS),
+            ("unit", pa.string()), ("file", pa.string()), ("row_group", pa.int64()),
+            ("num_clips", pa.int64()), ("cost", pa.float64()), ("wordless", pa.int64()), ("keys", KEYS),
         ]
     ),
-)
+)  # fmt: skip
 
 FOLDS = Table(
     name="FOLDS",
@@ -229,18 +224,12 @@ PREDICTIONS = Table(
     key=("clip_id", "run", "fold", "seed", "task"),
     schema=pa.schema(
         [
-            ("clip_id", pa.int64()),
-            ("run", pa.string()),
-            ("split", pa.string()),
-            ("fold", pa.int64()),
-            ("seed", pa.int64()),
-            ("task", pa.string()),
-            ("target", pa.list_(pa.float64())),
-            ("role", pa.string()),
-            ("scores", pa.list_(pa.float64())),
+            ("clip_id", pa.int64()), ("run", pa.string()), ("split", pa.string()),
+            ("fold", pa.int64()), ("seed", pa.int64()), ("task", pa.string()),
+            ("target", pa.list_(pa.float64())), ("role", pa.string()), ("scores", pa.list_(pa.float64())),
         ]
     ),
-)
+)  # fmt: skip
 
 SCORES = Table(
     name="SCORES",

@@ -20,7 +20,7 @@ from jobs.preparing import probing, units
 from jobs.preparing.adapter import Preparation
 from jobs.preparing.clips import make_clips
 from jobs.preparing.packing import pack
-from jobs.preparing.publishing import Part, facts_of, publish_parts, write_manifest
+from jobs.preparing.publishing import NewFile, facts_of, publish_parts, write_manifest
 from jobs.preparing.row_tables import of_part
 from jobs.preparing.splitting import cut_folds, cut_splits, publish_folds, same_folds, split_column
 from jobs.preparing.staging import sources_of, stage
@@ -111,7 +111,7 @@ def _publish(
     place: Workplace,
     config: Preparation,
     facts: Mapping[str, Any],
-    parts: Sequence[Part],
+    parts: Sequence[NewFile],
     folds: Sequence[str],
 ) -> None:
     """Publish everything, and dataset.json last: it names the manifest that holds."""

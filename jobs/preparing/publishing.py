@@ -23,7 +23,7 @@ WRITERS = 2
 """Files that are written at once."""
 
 
-def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str, list["Part"]]:
+def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str, list["NewFile"]]:
     """Write the clips of `planned` in the order of their units, a unit a row group.
 
     Returns:
@@ -88,7 +88,7 @@ def cut_dialogues(place: Workplace) -> Dialogues:
     return lambda name: turns_of(name) if name in cut else None
 
 
-class Part(NamedTuple):
+class NewFile(NamedTuple):
     """A file of a manifest that is not published yet."""
 
     path: str
@@ -104,12 +104,12 @@ class _Parts:
     """
 
     def __init__(self, folder: str) -> None:
-        self.written: list[Part] = []
+        self.written: list[NewFile] = []
         self._folder = folder
         self._units: list[pa.Table] = []
         self._pool = ThreadPoolExecutor(WRITERS)
         self._count = 0
-        self._writing: list[Future[Part]] = []
+        self._writing: list[Future[NewFile]] = []
 
     def __enter__(self) -> "_Parts":
         return self
@@ -141,17 +141,17 @@ class _Parts:
             self.written.append(self._writing.pop(0).result())
 
 
-def _write(path: str, units: list[pa.Table]) -> Part:
+def _write(path: str, units: list[pa.Table]) -> NewFile:
     schema = units[0].schema
     with pq.ParquetWriter(path, schema, **storage.parquet_options(schema)) as writer:
         for unit in units:
             writer.write_table(unit, row_group_size=unit.num_rows)
     clips = pa.concat_tables([unit.select(list(unit_rows.COLUMNS)) for unit in units])
     counts = [unit.num_rows for unit in units]
-    return Part(path, unit_rows.unit_rows(clips, counts, path))
+    return NewFile(path, unit_rows.unit_rows(clips, counts, path))
 
 
-def publish_parts(parts: Sequence[Part], root: str, digest: str) -> None:
+def publish_parts(parts: Sequence[NewFile], root: str, digest: str) -> None:
     """Make the files of a manifest appear in its folder, and the rows of its units beside it."""
     folder = layout.manifest_uri(root, digest)
     sizes = {}

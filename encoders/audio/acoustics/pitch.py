@@ -39,7 +39,7 @@ def pitch(
 
 
 def _on_octaves(magnitude: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "frames 513"]:
-    """Spectral peaks alone, smoothed, on a logarithmic axis, weighted as the ear is sensitive."""
+    """Spectral peaks alone, smoothed, on a logarithmic axis, weighted by the sensitivity of hearing."""
     peaks = np.zeros(magnitude.shape, bool)
     inner = magnitude[:, 1:-1]
     peaks[:, 1:-1] = (inner > magnitude[:, :-2]) & (inner >= magnitude[:, 2:])
