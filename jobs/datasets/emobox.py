@@ -77,7 +77,7 @@ class Config(Preparation):
     """Folder or URI with `data` and `downloads`."""
 
     corpus: str
-    """Name of the corpus, that of its folder below `data`."""
+    """Name of the corpus as EmoBox spells it, such as emodb."""
 
     speakers: str = ""
     """Pattern whose first bracket in a clip's key is its speaker, such as `^(spk[0-9]+)_`."""
