@@ -229,7 +229,13 @@ def expected(sheet):
     ]
     rows = [row for k, row in enumerate(sheet.rows) if k not in sheet.ragged]
     rows = [row for row in rows if any(cell.strip() for cell in row)] if sheet.delimited else rows
-    faults += ["the header has"] * len(sheet.ragged)
+    # A row that says nothing is passed over, whatever its length.
+    uneven = [
+        index
+        for index, change in sheet.ragged.items()
+        if change > 0 or any(cell.strip() for cell in sheet.rows[index][:change])
+    ]
+    faults += ["the header has"] * len(uneven)
     place = {column: sheet.header.index(column) for column in sheet.header}
     if not sheet.delimited and not sheet.rows and sheet.form != "parquet":
         return {}, None
