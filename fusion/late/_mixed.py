@@ -10,7 +10,8 @@ The pools take q = (1 - s) p + s / classes: without the small s a member that is
 others, with it little is lost where members are right to be sure. Every number that sets sharpness has a
 prior that few rows cannot overrule (`fusion.late._tempering`, `total_strength` of the pools). Of values (a
 regression) all but `simplex` are taken, each with the variance of its errors, so that all kinds of tasks are
-judged by a log-likelihood.
+judged by a log-likelihood. Their pools weigh distances from the mean of the targets: the total of the weights
+draws what members overstate towards that mean, wherever the zero of the scale is.
 
 Shapes: rule, member, row, outputs.
 """
@@ -42,7 +43,8 @@ SIMPLEX_STEPS = 100
 
 Numbers = Mapping[str, Tensor]
 """weights [rule member], inverse [rule] (temperatures, 1 where a rule has none), variance [rule], soft (the
-pools' s; none in mixtures of version 0.1, whose pools took members as they are)."""
+pools' s), centre (what the pools measure values from). Mixtures of version 0.1 have neither of the last two:
+their pools took members as they are."""
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -62,33 +64,41 @@ def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: flo
     even = torch.full((len(members.names),), 1 / len(members.names), dtype=torch.float64)
     rows = {"mean": even, "best": _best(members, target, weights)}
     soft = torch.tensor(SOFT_SHARE, dtype=torch.float64)
-    some = softened(members, soft)
+    centre = torch.zeros((), dtype=torch.float64)
+    if members.kind == "regression":
+        centre = target.double() @ weights / weights.sum()
+    some, aim = pooled_from(members, soft, centre), target
+    if members.kind == "regression":
+        aim = target - centre
     for name, strength in POOL_STRENGTHS.items():
-        rows[name] = _pool_weights(some, target, weights, strength, prior_rows)
+        rows[name] = _pool_weights(some, aim, weights, strength, prior_rows)
     if members.kind != "regression":
         rows["simplex"] = _simplex(members, target, weights)
     table = torch.stack([rows[name] for name in names(members.kind)])
     inverse = torch.ones(len(table), dtype=torch.float64)
     variance = torch.ones(len(table), dtype=torch.float64)
-    raw = rule_scores({"weights": table, "inverse": inverse, "soft": soft}, members)
+    shape = {"weights": table, "inverse": inverse, "soft": soft, "centre": centre}
+    raw = rule_scores(shape, members)
     for index, name in enumerate(names(members.kind)):
         if members.kind == "regression":
             errors = (raw[index, :, 0] - target).square()
             variance[index] = (errors @ weights / weights.sum()).clamp(min=1e-12)
         elif name in ("mean", "simplex"):
             inverse[index] = tempered_inverse(raw[index], target, weights, prior_rows)
-    return {"weights": table, "inverse": inverse, "variance": variance, "soft": soft}
+    return {**shape, "variance": variance}
 
 
 def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row outputs"]:
     """Log-probabilities (or values) of every rule; finite also in rows without a member."""
-    soft = softened(members, numbers.get("soft", torch.zeros((), dtype=torch.float64)))
+    none = torch.zeros((), dtype=torch.float64)
+    centre = numbers.get("centre", none)
+    pooled = pooled_from(members, numbers.get("soft", none), centre)
     found = []
     for index, name in enumerate(names(members.kind)):
         weights = numbers["weights"][index]
         if name in POOL_STRENGTHS:
-            none = torch.zeros(members.outputs, dtype=torch.float64)
-            scores = _pool.pool(weights.unsqueeze(1), none, soft.scores, soft.present)
+            bias = centre.expand(members.outputs)
+            scores = _pool.pool(weights.unsqueeze(1), bias, pooled.scores, pooled.present)
         else:
             scores = linear_pool(weights, members)
         if members.kind != "regression":
@@ -97,12 +107,12 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
     return torch.stack(found)
 
 
-def softened(members: Members, share: Float[Tensor, ""]) -> Members:
-    """The members with a share of their probability spread evenly; values as they are."""
+def pooled_from(members: Members, soft: Float[Tensor, ""], centre: Float[Tensor, ""]) -> Members:
+    """What the pools weigh: softened probabilities, or the distances of values from the centre."""
     if members.kind == "regression":
-        return members
-    kept = members.scores + (1 - share).log()
-    return replace(members, scores=torch.logaddexp(kept, (share / members.outputs).log()))
+        return replace(members, scores=members.scores - centre)
+    kept = members.scores + (1 - soft).log()
+    return replace(members, scores=torch.logaddexp(kept, (soft / members.outputs).log()))
 
 
 def log_likelihood(numbers: Numbers, members: Members, target: Tensor) -> Float[Tensor, "rule row"]:

@@ -79,7 +79,7 @@ def plain_sets(folder: Path) -> Iterator[MemberSet]:
     article = labels["article"]
     folds = group_folds(article, 5)
     felt = np.stack([labels["empathy"], labels["distress"]], 1)
-    yield made("essays", "classification", features, felt[:, 0] > 4, article, folds)
+    yield made("essays", "classification", features, (felt[:, 0] > 4).astype(int), article, folds)
     yield made("essays labels", "multilabel", features, felt > 4, article, folds)
     yield made("essays values", "regression", features, felt[:, 0], article, folds)
 

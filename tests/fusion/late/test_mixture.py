@@ -248,3 +248,26 @@ def test_other_kinds_are_not_worse_than_the_mean_on_unseen_people(kind):
         said = torch.sigmoid(said) if kind == "multilabel" else said
         loss[name] = metric(judge)(said, goal[~at])
     assert loss["mixture"] < loss["mean"] * 1.01
+
+
+@pytest.mark.parametrize(("slope", "zero"), [(1.0, 100.0), (0.01, -3.0), (30.0, 0.0)])
+def test_values_on_another_scale_are_fused_alike(slope, zero):
+    logits, target, group = people(6, seed=5)
+    values, goal = logits[..., :1], target.double()
+
+    def fused(change):
+        some = Members.from_logits(["a", "b", "c"], "regression", change(values))
+        return MIXTURE.fit(MIXTURE.Config(), some, change(goal), groups=group).combine(some)
+
+    moved = fused(lambda some: slope * some + zero)
+    assert torch.allclose(moved, slope * fused(lambda some: some) + zero, atol=1e-4 * slope)
+
+
+def test_values_that_overstate_are_drawn_to_the_mean_of_the_targets_wherever_zero_is():
+    draws = torch.Generator().manual_seed(0)
+    goal = 50 + torch.randn(120, generator=draws, dtype=torch.float64)
+    loud = 50 + 8 * (goal - 50 + torch.randn(3, 120, generator=draws, dtype=torch.float64))
+    some = Members.from_logits(["a", "b", "c"], "regression", loud.unsqueeze(2))
+    rule = MIXTURE.fit(MIXTURE.Config(), some, goal, groups=torch.arange(120) % 12)
+    error = (rule.combine(some).squeeze(1) - goal).square().mean()
+    assert error < 0.6  # one member has 127, and the mean of the targets 1
