@@ -8,6 +8,7 @@ DATASETS: dict[str, str] = {
     "emodb": "EmoDB: 535 clips of acted German speech, 7 emotions, 10 speakers.",
     "empathic_reactions": "Empathic Reactions: 1,860 essays with ratings of empathy and distress.",
     "folder": "Media files of your own plus a table of labels.",
+    "huggingface": "Hugging Face datasets on disk: saved folders or Parquet files with media inside.",
     "iemocap": "IEMOCAP: about 10,000 turns of ten actors in five sessions.",
     "influencer_empathy": "Influencer empathy: features of words, voice and face with a score of empathy.",
     "meld": "MELD: 13,708 utterances in dialogues, 7 emotions, 3 sentiments.",

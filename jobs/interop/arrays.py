@@ -24,7 +24,14 @@ from jobs.interop.cells import composed, text_of
 NAME_KEYS = ("name", "names", "id", "ids", "utt_id", "clip", "filename", "file", "video_id")
 """Where the clips' names are looked for, in this order, when nothing is said."""
 
-SPLIT_KEYS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "test": "test"}
+SPLIT_KEYS = {
+    "train": "train",
+    "valid": "valid",
+    "dev": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+}
 """What files call their splits -> what they are."""
 
 BROKEN = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError)

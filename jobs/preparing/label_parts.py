@@ -30,7 +30,9 @@ class LabelOptions:
 
     columns: Mapping[str, str]
     tasks: Mapping[str, str]
-    classes: Mapping[str, str]
+    classes: Mapping[str, str | Sequence[str]]
+    """Task -> its classes, as typed or one by one."""
+
     ranges: Mapping[str, str]
     profile: tuple[str, ...]
     as_is: tuple[str, ...]
@@ -55,6 +57,9 @@ class WholeTable(Protocol):
         self, name: str, video: str | None, audio: str | None
     ) -> tuple[dict[str, Source | None], str | None]:
         """The files of a clip, and what is wrong with them."""
+
+    def held(self, start: int, count: int) -> dict[str, list[dict[str, Any] | None]] | None:
+        """The media of some rows, where the table itself holds them."""
 
 
 class PartRows:
@@ -196,6 +201,9 @@ class PartRows:
 
     def _media(self) -> dict[str, list[dict[str, Any] | None]]:
         count = self._part.num_rows
+        held = self._reading.held(self._start, count)
+        if held is not None:
+            return held
         found: dict[str, list[dict[str, Any] | None]] = {
             kind: [None] * count for kind in ("video", "audio")
         }
@@ -218,7 +226,10 @@ class PartRows:
 
 def given_classes(options: LabelOptions, task: str) -> tuple[str, ...]:
     """The classes that are allowed, in order; none where those that occur are."""
-    return tuple(filter(None, map(str.strip, options.classes.get(task, "").split(","))))
+    given = options.classes.get(task, "")
+    return tuple(
+        filter(None, map(str.strip, given.split(",") if isinstance(given, str) else given))
+    )
 
 
 def _name_by_file(path: str, start: str | None) -> str | None:

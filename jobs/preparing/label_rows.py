@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 
@@ -224,6 +225,10 @@ class Reading:
         if sound is None and self.column("audio") is None:
             sound = film  # the film's own sound
         return {"video": film, "audio": sound}, None
+
+    def held(self, start: int, count: int) -> dict[str, list[dict[str, Any] | None]] | None:
+        """The media of some rows, where the table itself holds them."""
+        return None
 
     def _source_of(self, path: str) -> Source:
         """A file by its path; below the source also where its name is spelt in the other normal form."""

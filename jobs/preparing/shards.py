@@ -63,19 +63,46 @@ def inside_parquet(uri: str) -> list[tuple[str, Source]]:
     naming = next((name for name in NAME_COLUMNS if name in schema.names), None)
     if naming is None and not nested:
         raise NotPreparedError(f"{uri}: has no column of names; one of {', '.join(NAME_COLUMNS)}")
+    path = naming or f"{column}.path"
+    names = [
+        str(cell if naming else cell and cell["path"])
+        for group in range(parquet.num_row_groups)
+        for cell in parquet.read_row_group(group, columns=[path])[naming or column].to_pylist()
+    ]
+    places = (
+        place
+        for starts, sizes in places_in_parquet(uri, column)
+        for place in zip(starts, sizes, strict=True)
+    )
+    return [
+        (name, Source(uri, start, size))
+        for name, (start, size) in zip(names, places, strict=True)
+        if start is not None
+    ]
+
+
+def places_in_parquet(uri: str, column: str) -> Iterator[tuple[list[int | None], list[int]]]:
+    """Where the values of a column of bytes lie, a row group at a time: starts, None of no value, and sizes.
+
+    Args:
+        uri: the file.
+        column: binary, or a struct with `bytes`.
+
+    Raises:
+        NotPreparedError: the column is compressed or encoded.
+    """
+    parquet = storage.open_parquet(uri)
+    nested = pa.types.is_struct(parquet.schema_arrow.field(column).type)
     leaf = f"{column}.bytes" if nested else column
-    found = []
     for group in range(parquet.num_row_groups):
-        rows = parquet.read_row_group(
-            group, columns=[column, *([] if naming is None else [naming])]
-        ).to_pylist()
-        values = [row[column]["bytes"] if nested else row[column] for row in rows]
-        names = [str(row[naming]) if naming else str(row[column]["path"]) for row in rows]
-        offsets = _offsets(uri, _chunk(parquet, group, leaf, uri), values)
-        for name, value, offset in zip(names, values, offsets, strict=True):
-            if value is not None:
-                found.append((name, Source(uri, offset, len(value))))
-    return found
+        chunk = _chunk(parquet, group, leaf, uri)
+        cells = parquet.read_row_group(group, columns=[leaf])[column].to_pylist()
+        values = [cell and cell["bytes"] for cell in cells] if nested else cells
+        offsets = _offsets(uri, chunk, values)
+        yield (
+            [None if value is None else at for value, at in zip(values, offsets, strict=True)],
+            [len(value or b"") for value in values],
+        )
 
 
 def _holds_bytes(schema: pa.Schema, name: str) -> bool:

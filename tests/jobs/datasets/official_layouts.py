@@ -7,6 +7,7 @@ import pickle
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 
 MELD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 ESSAYS = [
@@ -95,6 +96,58 @@ def empathic_reactions(folder):
 def folder(folder):
     for name in ("a.wav", "b.mp4", "c.flac"):
         touch(folder / name)
+
+
+def hub_features(classes=("low", "high")):
+    """Features as `datasets` writes them."""
+    return {
+        "audio": {"sampling_rate": 16000, "_type": "Audio"},
+        "mood": {"names": list(classes), "_type": "ClassLabel"},
+        "text": {"dtype": "string", "_type": "Value"},
+        "speaker": {"dtype": "string", "_type": "Value"},
+    }
+
+
+def hub_table(names, *, features=None, moods=None):
+    """Rows of a dataset with sounds inside, described as `datasets` does."""
+    sound = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    sounds = [{"bytes": b"RIFF" + name.encode() * 20, "path": f"{name}.wav"} for name in names]
+    table = pa.table(
+        {
+            "audio": pa.array(sounds, sound),
+            "mood": pa.array(moods or [k % 2 for k in range(len(names))], pa.int64()),
+            "text": [f"said {name}" for name in names],
+            "speaker": [f"s{name}" for name in names],
+        }
+    )
+    said = {"info": {"features": features or hub_features()}}
+    return table.replace_schema_metadata({"huggingface": json.dumps(said)})
+
+
+def saved_to_disk(folder, table, split, *, features=None):
+    """One split as `Dataset.save_to_disk` writes it: an Arrow stream and two descriptions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "data-00000-of-00001.arrow"
+    with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table, max_chunksize=2)
+    state = {
+        "_data_files": [{"filename": name}],
+        "_fingerprint": "0123456789abcdef",
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    (folder / "state.json").write_text(json.dumps(state))
+    info = {"citation": "", "features": features or hub_features(), "license": ""}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+def huggingface(folder):
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    for split, names in (("train", "abc"), ("validation", "d")):
+        saved_to_disk(folder / split, hub_table(names), split)
 
 
 def iemocap(folder):
@@ -217,6 +270,7 @@ LAYOUTS = {
     "emodb": emodb,
     "empathic_reactions": empathic_reactions,
     "folder": folder,
+    "huggingface": huggingface,
     "iemocap": iemocap,
     "influencer_empathy": influencer_empathy,
     "meld": meld,

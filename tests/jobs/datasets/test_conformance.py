@@ -14,7 +14,7 @@ from tests.jobs.datasets.official_layouts import LAYOUTS
 from tests.jobs.preparing.clip_rows import checked
 
 WITHOUT_SOURCE = {"synthetic"}
-OF_ANY_FOLDER = {"arrays", "folder", "webdataset"}
+OF_ANY_FOLDER = {"arrays", "folder", "huggingface", "webdataset"}
 """They read files of your own, of any name."""
 ADAPTERS = [name for name in DATASETS if name not in WITHOUT_SOURCE]
 
@@ -37,7 +37,7 @@ def source(tmp_path):
 
 
 def test_every_adapter_has_a_small_copy_of_its_dataset():
-    assert len(DATASETS) == 18
+    assert len(DATASETS) == 19
     assert set(LAYOUTS) == set(ADAPTERS)
 
 
@@ -82,7 +82,7 @@ class TestRows:
     def test_it_becomes_a_manifest_of_as_many_clips(self, name, source):
         config = config_of(name, source)
         prepare.main(config)
-        assert read_manifest(config.root).num_rows == len(config.collect().rows)
+        assert read_manifest(config.root).num_rows == len(checked(config.collect()))
 
 
 @pytest.mark.parametrize("name", [name for name in ADAPTERS if name not in {"arrays", "folder"}])

@@ -2,15 +2,16 @@
 
 import pyarrow as pa
 
+from encoders.media import Source
 from jobs.interop.tables import Faults
 from jobs.preparing import units
-from jobs.preparing.adapter import Collected, Preparation
+from jobs.preparing.adapter import Collected, Preparation, Row
 from jobs.preparing.builder import BEFORE, plan
 from jobs.preparing.clips import CLIP
 from jobs.preparing.groups import group_rows
 from jobs.preparing.keys import keyed
 from jobs.preparing.publishing import cut_dialogues, manifest_table
-from jobs.preparing.row_tables import Shape, shape_of
+from jobs.preparing.row_tables import COLUMNS, Shape, shape_of
 from jobs.preparing.staging import fill, stage
 from jobs.preparing.workplace import workplace
 
@@ -18,8 +19,20 @@ from jobs.preparing.workplace import workplace
 def checked(collected):
     """The rows of an adapter, if their labels hold no fault."""
     with workplace() as place:
-        stage(place, collected, Preparation(root=""))
-    return collected.rows
+        shape, _ = stage(place, collected, Preparation(root=""))
+        if collected.tables is None:
+            return collected.rows
+        staged = pa.concat_tables(place.stream("select * from rows order by seq")).to_pylist()
+    return [_row(facts, shape) for facts in staged]
+
+
+def _row(facts, shape):
+    given = {name: facts[name] for name in COLUMNS.names}
+    for kind in ("video", "audio"):
+        given[kind] = given[kind] and Source(**given[kind])
+    labels = {task: facts[f"label{k}"] for k, task in enumerate(shape.tasks)}
+    profile = {fact: facts[f"profile{k}"] for k, fact in enumerate(shape.profile)}
+    return Row(**given, labels=labels, profile=profile)
 
 
 def groups_of(rows, source=""):
