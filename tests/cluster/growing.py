@@ -1,6 +1,8 @@
 """A head without CPUs whose autoscaler may start three machines: encode and score, then nothing is left.
 
-The machines are those of the rendered AWS file, the commands the entry points of rendered KubeRay jobs.
+The machines are those of the rendered AWS file, the commands the entry points of rendered KubeRay jobs. They
+have no GPU, or one that is only counted: then the plan is that of a GPU cluster and every actor holds one,
+while the toys run on the CPU.
 Run by test_autoscaling on a host of its own: prints the output of the commands, the most machines that were
 there, and whether all of them left.
 """
@@ -46,9 +48,9 @@ ADDRESS = "127.0.0.1:7441"
 MOST = 3
 
 
-def autoscaler() -> dict:
+def autoscaler(gpus: int) -> dict:
     """The file of the AWS cluster with small machines, which another provider starts here."""
-    file = yaml.safe_load(render("aws", Deployment(nodes=MOST, gpus=0, cpus=2)))
+    file = yaml.safe_load(render("aws", Deployment(nodes=MOST, gpus=gpus, cpus=2)))
     types = {
         name: {**kind, "node_config": {}} for name, kind in file["available_node_types"].items()
     }
@@ -76,9 +78,9 @@ def autoscaler() -> dict:
     }
 
 
-def start_head(folder: Path) -> subprocess.Popen:
+def start_head(folder: Path, gpus: int) -> subprocess.Popen:
     file = folder / "autoscaler.json"
-    file.write_text(json.dumps(autoscaler()))
+    file.write_text(json.dumps(autoscaler(gpus)))
     host, port = ADDRESS.split(":")
     words = ["--head", "--block", f"--port={port}", f"--node-ip-address={host}", "--num-cpus=0"]
     words += ["--num-gpus=0", f"--autoscaling-config={file}", "--temp-dir=/tmp/ray"]
@@ -104,23 +106,29 @@ def machines() -> int:
     return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
 
 
-def run(*words: str) -> int:
-    """Run a command to its end; the most machines that were there meanwhile."""
+def gpus_taken() -> int:
+    """GPUs that actors hold."""
+    there = ray.cluster_resources().get("GPU", 0)
+    return round(there - ray.available_resources().get("GPU", 0))
+
+
+def run(*words: str) -> str:
+    """Run a command to its end; the most machines that were there meanwhile, and GPUs held at once."""
     command = [sys.executable, toy_corpus.__file__, *words]
     process = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": ADDRESS})
-    most = 0
+    most = taken = 0
     while process.poll() is None:
-        most = max(most, machines())
+        most, taken = max(most, machines()), max(taken, gpus_taken())
         time.sleep(0.3)
     assert process.returncode == 0, words
-    return most
+    return f"{most}, {taken} GPUs held"
 
 
-def main(folder: Path, clips: int) -> None:
+def main(folder: Path, clips: int, gpus: int) -> None:
     root = toy_corpus.write_corpus(folder / "root", clips)
     toy_corpus.register()
     toy_bundle.write_bundle(root)
-    head = start_head(folder)
+    head = start_head(folder, gpus)
     ray.init(address=ADDRESS, log_to_driver=False)
     assert machines() == 0
     encode = ["encode", "--root", str(root), "--encoders", "toy_text", "toy_audio"]
@@ -136,4 +144,4 @@ def main(folder: Path, clips: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
