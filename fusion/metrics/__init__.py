@@ -51,6 +51,7 @@ METRICS: dict[str, str] = {
     "multilabel_macro_f1": f"{_MULTILABEL}:multilabel_macro_f1",
     "multilabel_micro_f1": f"{_MULTILABEL}:multilabel_micro_f1",
     "multilabel_nll": f"{_MULTILABEL}:multilabel_nll",
+    "multilabel_weighted_accuracy": f"{_MULTILABEL}:multilabel_weighted_accuracy",
     "multilabel_weighted_f1": f"{_MULTILABEL}:multilabel_weighted_f1",
     "nll": f"{_CLASSIFICATION}:nll",
     "pearson": f"{_REGRESSION}:pearson",
@@ -68,9 +69,12 @@ METRICS: dict[str, str] = {
 
 FIGURES: Mapping[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
-    "multilabel": ("multilabel_macro_f1", "multilabel_micro_f1", "multilabel_nll"),
+    "multilabel": (
+        "multilabel_macro_f1", "multilabel_micro_f1", "multilabel_weighted_accuracy",
+        "multilabel_nll",
+    ),
     "regression": ("mae", "pearson", "ccc"),
-}
+}  # fmt: skip
 """Metrics of a kind of task; the first one is what gains are stated in."""
 
 

@@ -6,7 +6,10 @@ unknown and left out.
 Shapes: row, label.
 """
 
+from dataclasses import dataclass
+
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fusion.metrics._metric import mean_of, metric_of, ratio, share
@@ -95,6 +98,61 @@ def multilabel_weighted_f1(sums: Tensor) -> Tensor:
     """
     hits, called, true, _ = _split(sums)
     return share((share(2 * hits, called + true) * true).sum(-1), true.sum(-1))
+
+
+def weighted_accuracies(sums: Tensor) -> Tensor:
+    """(TP N / P + TN) / 2N of every label [..., label]; NaN of one that all known rows have, or none."""
+    hits, called, true, known = _split(sums)
+    false = known - true
+    rejected = false - (called - hits)
+    return (mean_of(hits, true) + mean_of(rejected, false)) / 2
+
+
+@metric_of(kind="multilabel", higher_is_better=True, rows=_count_rows)
+def multilabel_weighted_accuracy(sums: Tensor) -> Tensor:
+    """Plain mean of the labels' (TP N / P + TN) / 2N, P rows having the label and N not: CMU-MOSEI's figure.
+
+    A label that all known rows have, or none, is left out.
+
+    >>> prediction = torch.tensor([[0.9], [0.9], [0.1], [0.1]])
+    >>> metric("multilabel_weighted_accuracy")(prediction, torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
+    0.8333333333333333
+    """
+    each = weighted_accuracies(sums)
+    known = ~each.isnan()
+    return mean_of(each.nan_to_num().sum(-1), known.sum(-1))
+
+
+@dataclass(frozen=True)
+class PerLabel:
+    """One line a label."""
+
+    precision: Float[Tensor, " label"]
+    recall: Float[Tensor, " label"]
+    f1: Float[Tensor, " label"]
+    weighted_accuracy: Float[Tensor, " label"]
+    support: Float[Tensor, " label"]
+
+
+def per_label(
+    prediction: Shaped[Tensor, "row label"], target: Float[Tensor, "row label"]
+) -> PerLabel:
+    """Precision, recall, F1, weighted accuracy and support of every label over its known rows.
+
+    Ratios without a denominator are 0, the weighted accuracy NaN.
+
+    >>> per_label(torch.tensor([[0.9], [0.9]]), torch.tensor([[1.0], [0.0]])).precision.tolist()
+    [0.5]
+    """
+    sums = _count_rows(prediction, target).sum(0)
+    hits, called, true, _ = _split(sums)
+    return PerLabel(
+        precision=share(hits, called),
+        recall=share(hits, true),
+        f1=share(2 * hits, called + true),
+        weighted_accuracy=weighted_accuracies(sums),
+        support=true,
+    )
 
 
 @metric_of(kind="multilabel", higher_is_better=True, rows=_exact_rows)

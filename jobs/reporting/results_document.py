@@ -12,6 +12,7 @@ import torch
 
 from fusion.late.members import probabilities
 from fusion.metrics.classification import confusion, per_class
+from fusion.metrics.multilabel import per_label
 from jobs.reporting.evidence import Evidence
 
 
@@ -35,6 +36,8 @@ def results_document(evidence: Evidence) -> dict[str, Any]:
     }
     if task.kind == "classification":
         document |= _by_class(evidence)
+    elif task.kind == "multilabel":
+        document |= _by_label(evidence)
     return {**document, "detailed_predictions": _rows(evidence)}
 
 
@@ -50,6 +53,19 @@ def _by_class(evidence: Evidence) -> dict[str, Any]:
     return {
         "per_class_metrics": {"labels": classes, **metrics, "support": support},
         "confusion_matrix": {"labels": classes, "rows_true": counts.long().tolist()},
+    }
+
+
+def _by_label(evidence: Evidence) -> dict[str, Any]:
+    """Decided at 0.5; clips without an answer are left out."""
+    known = ~evidence.focus.scores.isnan().any(1)
+    answers = probabilities("multilabel", evidence.focus.scores[known])
+    each = per_label(answers > 0.5, evidence.target[known])
+    names = ("precision", "recall", "f1", "weighted_accuracy")
+    metrics = {name: [_number(x) for x in getattr(each, name).tolist()] for name in names}
+    support = [int(count) for count in each.support.tolist()]
+    return {
+        "per_label_metrics": {"labels": list(evidence.task.classes), **metrics, "support": support}
     }
 
 

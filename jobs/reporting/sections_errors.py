@@ -8,6 +8,7 @@ import torch
 from fusion.late.members import probabilities
 from fusion.metrics.classification import BINS, confusion, per_class
 from fusion.metrics.classification import ece as ece_of
+from fusion.metrics.multilabel import per_label
 from fusion.statistics import ece_bound
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
@@ -43,22 +44,20 @@ def classes(_: Options, evidence: Evidence) -> Section | None:
 
 
 def labels(_: Options, evidence: Evidence) -> Section | None:
-    """Precision, recall and F1 of each label of a multi-label task."""
+    """Precision, recall, F1 and weighted accuracy of each label of a multi-label task."""
     if evidence.task.kind != "multilabel":
         return None
     prediction, target, _known = _judged(evidence)
-    rows = []
-    for k, name in enumerate(evidence.task.classes):
-        asked = ~target[:, k].isnan()
-        said, is_so = prediction[asked, k] > 0.5, target[asked, k] > 0.5
-        right = float((said & is_so).sum())
-        precision = right / max(1.0, float(said.sum()))
-        recall = right / max(1.0, float(is_so.sum()))
-        f1 = 2 * right / max(1.0, float(said.sum() + is_so.sum()))
-        rows.append([name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{int(is_so.sum())}"])
+    each = per_label(prediction > 0.5, target)
+    rows = [
+        [name, f"{each.precision[k]:.3f}", f"{each.recall[k]:.3f}", f"{each.f1[k]:.3f}",
+         f"{each.weighted_accuracy[k]:.3f}", f"{each.support[k]:.0f}"]
+        for k, name in enumerate(evidence.task.classes)
+    ]  # fmt: skip
     grid = Grid(
-        name="per_label", caption=f"Decided at 0.5. {_caption(evidence)}",
-        header=["label", "precision", "recall", "F1", "n"], rows=rows,
+        name="per_label",
+        caption=f"Decided at 0.5; weighted accuracy is (TP N / P + TN) / 2N. {_caption(evidence)}",
+        header=["label", "precision", "recall", "F1", "weighted accuracy", "n"], rows=rows,
     )  # fmt: skip
     return Section(title="Labels", tables=(grid,))
 

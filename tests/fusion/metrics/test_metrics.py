@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fusion.metrics import METRICS, default_metric, metric
 from fusion.metrics.classification import confusion, per_class
+from fusion.metrics.multilabel import per_label
 from fusion.tasks import Kind
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +38,7 @@ def seeded(seed=0):
 class TestTheRegistry:
     def test_is_alphabetical_and_names_a_documented_function_and_its_facts(self):
         assert list(METRICS) == sorted(METRICS)
-        assert len(METRICS) == 34
+        assert len(METRICS) == 35
         for name, place in METRICS.items():
             module, _, function = place.partition(":")
             assert function == name
@@ -200,6 +201,30 @@ class TestReferees:
         assert metric("multilabel_exact")(p, y) == pytest.approx(exact)
         hamming = sklearn.metrics.hamming_loss(y, p >= 0.5)
         assert metric("multilabel_accuracy")(p, y) == pytest.approx(1 - hamming)
+
+    def test_the_weighted_accuracy_equals_its_formula_label_by_label(self):
+        p = torch.rand(60, 5, generator=seeded(5))
+        y = (torch.rand(60, 5, generator=seeded(6)) > 0.7).double()
+        y[:7, 1] = torch.nan
+        y[:, 3] = 0.0
+        each = []
+        for k in range(5):
+            known = ~y[:, k].isnan()
+            said, true = p[known, k] >= 0.5, y[known, k] > 0.5
+            positives, negatives = int(true.sum()), int((~true).sum())
+            hits, rejected = int((said & true).sum()), int((~said & ~true).sum())
+            weighted = (
+                (hits * negatives / positives + rejected) / (2 * negatives)
+                if positives and negatives
+                else np.nan
+            )
+            each.append(weighted)
+        assert metric("multilabel_weighted_accuracy")(p, y) == pytest.approx(np.nanmean(each))
+        table = per_label(p, y)
+        np.testing.assert_allclose(table.weighted_accuracy.numpy(), each)
+        theirs = sklearn.metrics.f1_score(y[:, 0], p[:, 0] >= 0.5)
+        assert float(table.f1[0]) == pytest.approx(theirs)
+        assert table.support[3] == 0
 
     def test_an_unknown_label_counts_for_nothing(self):
         p = torch.tensor([[0.9, 0.9], [0.1, 0.2]])
