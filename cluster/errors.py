@@ -12,6 +12,7 @@
     +-- MissingExtraError   an optional dependency is not installed
     +-- MediaError          one clip cannot be decoded; becomes its error row, never stops a job
     +-- MachineError        a machine fails (full disk, spoilt device); no clip is to blame for it
+    +-- ServerError         a server of somebody else's does not answer; what was had is kept
     +-- StorageError        nothing can be written: disk full, read-only, no permission (also an OSError)
     +-- TooManyFailuresError  the share of failed clips passed the configured limit
     +-- DivergedError       training left the finite numbers; the net is not kept
@@ -117,6 +118,10 @@ class MediaError(AffuseError):
 
 class MachineError(AffuseError):
     """A worker cannot go on for a reason that is not its clip's."""
+
+
+class ServerError(AffuseError):
+    """A server that a job asks is away, too slow, or answers something else."""
 
 
 class StorageError(AffuseError, OSError):

@@ -9,6 +9,7 @@
             v
      features/<encoder>
             |  train        Ray Train: one net, all folds and seeds                  -> PREDICTIONS
+            |  ask          a large model behind a server, as one more run
             |  tune         Ray Tune: nets, inputs, hyper-parameters, then late fusion
             v
          runs/<run>
@@ -64,6 +65,7 @@ Glossary, in the order in which a reader meets the terms:
 
 JOBS: dict[str, str] = {
     "annotate": "Caption a video with its predicted label and a bar for each class.",
+    "ask": "Ask a large model behind a server about clips: one more member of an ensemble.",
     "benchmark": "Measure the rate of encoding and of its parts alone; print which stage limits it.",
     "bundle": "Register a bundle in MLflow, promote it, or export it for a model hub.",
     "compare": "Compare runs and bundles: paired differences, resampled over groups.",

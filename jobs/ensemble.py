@@ -7,7 +7,8 @@ Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, MODEL_CAR
         a version of the model of that name in MLflow's registry
 
 What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
-over it. A rule that was named by --rule ships as it is.
+over it. A large model's answers (`affuse ask`) are fused only where they show a gain over the others. A rule
+that was named by --rule ships as it is.
 
 Laptop:   affuse ensemble --root data/ravdess --runs voice face both
 Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto --trials 200
@@ -29,6 +30,7 @@ from cluster.settings import Place
 from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
+from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
@@ -37,6 +39,7 @@ from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, promises, results_table
+from jobs.evaluation.asked_members import say_mute, with_those_that_gain
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.expectations import expectation
@@ -128,8 +131,9 @@ def main(config: Config) -> None:
     """Judge the fusion by cross-fitting, then fit it on all held-out rows and ship it."""
     dataset = read_dataset(config.root)
     name, task = pick_task(dataset, config.task)
+    bundles.check_asked(config.root, config.runs)
     held = held_out(config.root, config.runs, name, task) if config.runs else None
-    held = add_members(config.root, held, config.imported, name, task)
+    held = earning(config, add_members(config.root, held, config.imported, name, task), task)
     groups = groups_of(config.root, held.clip_id)
     held = replace(held, group=groups)
     folds = folds_of(held, groups, config)
@@ -155,7 +159,7 @@ def main(config: Config) -> None:
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     publish_judged(config, name, held, fused, shipping.verdict, results)
     foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
-    used = [run for run in config.runs if run in shipped.rule.names]
+    used = [run for run in nets_among(config) if run in shipped.rule.names]
     trust: dict[str, Any] = {
         "conformal": promised.conformal.state(),
         "expectation": None if foreseen is None else foreseen.state(),
@@ -173,7 +177,26 @@ def main(config: Config) -> None:
             + ("" if decided.decision.metric else ": no gain, labels stay as they are")
         )
     print(f"wrote {layout.bundle_uri(config.root, config.bundle)}: {shipped.candidate.title}")
+    say_mute(bundles.read_bundle(config.root, config.bundle))
     record_bundle(storage.absolute(config.root), config.bundle, tracking=config.tracking)
+
+
+def earning(config: Config, held: HeldOut, task: Task) -> HeldOut:
+    """The members without large models that show no gain; a rule that was named fuses them all."""
+    asked = [run for run in config.runs if bundles.was_asked(config.root, run)]
+    if not asked or config.rule not in (None, "auto"):
+        return held
+    groups = groups_of(config.root, held.clip_id)
+    held = replace(held, group=groups)
+    judging = Judging(
+        task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
+    )
+    return with_those_that_gain(held, asked, folds_of(held, groups, config), judging)
+
+
+def nets_among(config: Config) -> list[str]:
+    """The runs that have nets: not the answers of a large model."""
+    return [run for run in config.runs if not bundles.was_asked(config.root, run)]
 
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
@@ -270,7 +293,7 @@ def publish_bundle(
 ) -> None:
     """Everything that scoring needs; bundle.json last, it is the commit."""
     task = dataset.tasks[name]
-    used = [run for run in config.runs if run in shipped.rule.names]
+    used = [run for run in nets_among(config) if run in shipped.rule.names]
     chosen = shipping.verdict.chosen
     facts: Mapping[str, Any] = {
         "config": settings.resolved(config),
@@ -290,6 +313,7 @@ def publish_bundle(
         "member_weights": shipped.rule.member_weights(),
         "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],
         "imported": list(config.imported),
+        "asked": [run for run in config.runs if bundles.was_asked(config.root, run)],
     }
     publish_config(config, layout.bundle_uri(config.root, config.bundle))
     bundles.publish(config.root, config.bundle, facts)

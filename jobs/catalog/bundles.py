@@ -6,7 +6,7 @@ fusion were judged.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -75,21 +75,41 @@ def newest_first(root: str) -> list[str]:
 
 
 def members_elsewhere(facts: Mapping[str, Any]) -> list[str]:
-    """Members whose predictions were imported: nobody can ask them about other clips."""
+    """Members of predictions alone, imported or of a large model: a bundle cannot ask them of other clips."""
     imported = [PurePosixPath(file).stem for file in facts.get("imported", ())]
-    return [name for name in imported if name in facts["rule"]["members"]]
+    elsewhere = [*imported, *facts.get("asked", ())]
+    return [name for name in elsewhere if name in facts["rule"]["members"]]
+
+
+def was_asked(root: str, run: str) -> bool:
+    """Whether a run is the answers of a large model (`affuse ask`), and so has no nets."""
+    return storage.exists(layout.run_uri(root, run, layout.ASKED))
+
+
+def check_asked(root: str, runs: Sequence[str]) -> None:
+    """Refuse runs of `affuse ask` that were stopped: some of their folds would count for all.
+
+    Raises:
+        NotPreparedError: one has no summary.
+    """
+    for run in runs:
+        if was_asked(root, run) and not storage.exists(layout.run_uri(root, run, layout.SUMMARY)):
+            config = layout.run_uri(root, run, layout.CONFIG)
+            raise NotPreparedError(
+                f"run {run!r} was stopped before all was answered; type: affuse ask --config {config}"
+            )
 
 
 def check_speaks_of_others(facts: Mapping[str, Any]) -> None:
     """Refuse a bundle whose fusion reads members that nobody can ask about other clips.
 
     Raises:
-        ConfigError: what ships reads imported predictions.
+        ConfigError: what ships reads predictions that were imported or asked for.
     """
     if mute := members_elsewhere(facts):
         raise ConfigError(
-            f"bundle {facts['name']!r} has members of imported predictions, which say nothing of "
-            f"other clips: {', '.join(mute)}; type: affuse ensemble --runs ..."
+            f"bundle {facts['name']!r} has members of asked or imported predictions, which say nothing of "
+            f"other clips: {', '.join(mute)}; type: affuse ensemble --runs ... without them"
         )
 
 
@@ -101,7 +121,13 @@ def nets_of_run(root: str, run: str) -> dict[str, str]:
 
     Raises:
         NotPreparedError: the run has folds and no refit.
+        ConfigError: a large model was asked, there is no net.
     """
+    if was_asked(root, run):
+        raise ConfigError(
+            f"run {run!r} is the answers of a large model to its held-out clips, and has no net for "
+            "others; type other --runs"
+        )
     refit = layout.run_uri(root, run, layout.REFIT)
     refits = {name: storage.join(refit, name) for name in storage.names(refit)}
     refits = {

@@ -14,6 +14,7 @@
         fold=K/seed=S/, refit/seed=S/         the net, history.jsonl, predictions.parquet, checkpoint.pt
         trials/                               records and logs of a search
     searches/<hash>/                          judged candidates of late fusion
+    answers/<model>-<hash>/                   what a large model answered, by what it was asked
     bundles/<name>/                           bundle.json, nets/<run>/seed=S/, results.json and others
     comparisons/<name>/, evaluations/<name>/  results.json and tables
     looks/, leaks/                            who opened the test split, what leaks into it
@@ -70,6 +71,9 @@ RAY_STATE = ".ray"
 
 CHECKPOINT = "checkpoint.pt"
 """The state from which training resumes."""
+
+ASKED = "asked.json"
+"""What a run is that a large model answered: it has predictions and no nets."""
 
 REFIT = "refit"
 """Folder of a run's nets that train on all rows."""
@@ -198,6 +202,11 @@ def trials_uri(root: str, run: str, *inside: str) -> str:
 def search_uri(root: str, identity: str) -> str:
     """Folder of evaluated candidates of late fusion."""
     return storage.join(root, "searches", identity)
+
+
+def answers_uri(root: str, model: str) -> str:
+    """Folder of a large model's answers."""
+    return storage.join(root, "answers", model)
 
 
 def bundle_uri(root: str, name: str, *inside: str) -> str:

@@ -50,7 +50,9 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
     """Read the predictions of a run, and load its nets."""
     found, base = Findings(table=f"runs/{run}"), layout.run_uri(root, run)
     trials = storage.names(layout.trials_uri(root, run), ".json")
-    command = f"affuse {'tune' if trials else 'train'} --config {storage.join(base, layout.CONFIG)}"
+    asked = bundles.was_asked(root, run)
+    job = "ask" if asked else "tune" if trials else "train"
+    command = f"affuse {job} --config {storage.join(base, layout.CONFIG)}"
     broken = f"remove the folder of the part, then type: {command}"
     output = Output(found=found, lacking=typing(command), broken=broken)
     for trial in trials:
@@ -61,7 +63,7 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
         said = "runs without a summary: they were stopped, or go on"
         found.add("unfinished", said, examples=[run], mend=output.lacking)
     judged = _Judged(clips)
-    cards = _check_parts(root, run, output, judged)
+    cards = _check_parts(root, run, output, judged, nets=not asked)
     judged.check(output)
     inputs = {name: facts for card in cards for name, facts in card.inputs.items()}
     made_from = {str(card.facts["manifest"]) for card in cards if "manifest" in card.facts}
@@ -73,10 +75,12 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
     return found
 
 
-def _check_parts(root: str, run: str, output: Output, judged: "_Judged") -> list[Card]:
-    """Every net and its predictions; the cards that could be read."""
+def _check_parts(
+    root: str, run: str, output: Output, judged: "_Judged", *, nets: bool
+) -> list[Card]:
+    """Every net, where there are any, and its predictions; the cards that could be read."""
     folders = {part: layout.part_uri(root, run, *part) for part in _parts(root, run)}
-    cards = {part: check_net(output, folder) for part, folder in folders.items()}
+    cards = {part: check_net(output, each) for part, each in folders.items() if nets}
     tasks = {name: task for card in cards.values() if card for name, task in card.tasks.items()}
     for (fold, seed), folder in folders.items():
         if fold is not None:

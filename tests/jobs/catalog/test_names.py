@@ -36,7 +36,10 @@ EVIL = {
     "a hidden file": ".hidden",
     "a trailing space": "a ",
 }
+SERVER = ("--server", "http://127.0.0.1:9/v1", "--model", "m")
 NAMED = {
+    ("ask", "--run"): SERVER,
+    ("ask", "--folds"): SERVER,
     ("train", "--run"): ("--inputs", "voice"),
     ("train", "--folds"): ("--inputs", "voice"),
     ("tune", "--run"): ("--inputs", "voice"),
