@@ -78,6 +78,7 @@ JOBS: dict[str, str] = {
     "models": "Mirror the pretrained weights into the store; after it nothing needs the network.",
     "prepare": "Turn a source of clips and labels into a manifest, cut into units of work.",
     "report": "Write one HTML file with pictures: results, baselines, intervals, worst errors.",
+    "reproduce": "Make a published table again, by its authors' protocol and by a clean one.",
     "score": "Score clips with a bundle: a dataset, or any files at all.",
     "serve": "Serve a bundle: a page to speak, film, upload or type to, and POST /predict.",
     "submit": "Run any job on a Ray cluster: the same command line, after --.",

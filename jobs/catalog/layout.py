@@ -21,6 +21,7 @@
     scores/<name>/                            bundle.json (made with), descriptor.json, one file a unit
     explanations/<bundle>/                    values.parquet, rests_on.json
     reports/<name>/                           report.html, its pictures and tables
+    reproduce/                                <preset>.md and .json: published tables made again
 
 Every function takes the names below the place that it gives: `run_uri(root, run, SUMMARY)`.
 """
@@ -262,6 +263,11 @@ def explanation_uri(root: str, name: str, *inside: str) -> str:
 def report_uri(root: str, name: str, *inside: str) -> str:
     """Folder of a report."""
     return storage.join(root, "reports", name, *inside)
+
+
+def reproduce_uri(root: str, *inside: str) -> str:
+    """Folder of published tables that were made again."""
+    return storage.join(root, "reproduce", *inside)
 
 
 def root_of_net(folder: str) -> str:

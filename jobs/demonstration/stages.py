@@ -14,20 +14,21 @@ Stage = tuple[str, Callable[[], object], Mapping[str, Any]]
 
 
 class Stages:
-    """Records in `demo.json` which inputs each stage was run with, so that no stage runs twice on them.
+    """Records which inputs each stage was run with, so that no stage runs twice on them.
 
     The key of a stage is a hash of all that shapes its result and of the stage before it. Jobs skip what
     they have themselves; this also skips those that would look at every row again.
 
     Args:
-        root: local folder of everything.
+        root: folder or URI of everything.
         outputs: stage -> the last thing it writes; without it the stage is done again.
+        record: file below the root.
     """
 
-    def __init__(self, root: str, outputs: Mapping[str, str]) -> None:
+    def __init__(self, root: str, outputs: Mapping[str, str], record: str = layout.STAGES) -> None:
         self._root = storage.absolute(root)
         self._outputs = outputs
-        self._record = storage.join(self._root, layout.STAGES)
+        self._record = storage.join(self._root, record)
         self.kept: dict[str, str] = (
             storage.read_json(self._record) if storage.exists(self._record) else {}
         )

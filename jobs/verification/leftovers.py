@@ -20,7 +20,7 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 OWN = (
     "manifest", "units", "folds", "probes", "features", "transcripts", "former", "encodings", "runs",
     "searches", "bundles", "comparisons", "evaluations", "explanations", "looks", "leaks", "scores",
-    "reports", "shards",
+    "reports", "reproduce", "shards",
 )  # fmt: skip
 """Folders of a root that jobs write; media are not looked through."""
 

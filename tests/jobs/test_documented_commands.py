@@ -13,7 +13,7 @@ from jobs.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
-PRINTING = {"--help", "--how", "--cite"}
+PRINTING = {"--help", "--how", "--cite", "--list"}
 """Flags that print something and leave."""
 PLACEHOLDERS = {"URL": "http://127.0.0.1:8265"}
 

@@ -1,0 +1,198 @@
+"""Published tables are made again from small copies of the official layouts."""
+
+import importlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from cluster import storage
+from cluster.errors import ConfigError, NotPreparedError
+from fusion.metrics import METRICS
+from jobs import reproduce
+from jobs.__main__ import run
+from jobs.catalog import layout
+from jobs.datasets import DATASETS
+from jobs.reproducing import PRESETS, preset
+from jobs.reproducing.preset import Fused, Trained
+from tests.jobs.reproducing import corpora
+
+VOTES = {
+    (1, 1, 1, 1): 482, (1, 1, 0, 1): 139, (1, 0, 1, 1): 47, (1, 1, 1, 0): 15, (1, 0, 0, 1): 18,
+    (1, 1, 0, 0): 1, (1, 0, 1, 0): 1, (0, 1, 1, 1): 3, (0, 1, 0, 1): 5, (0, 0, 1, 1): 2,
+    (0, 1, 1, 0): 124, (0, 0, 0, 1): 8, (0, 1, 0, 0): 132, (0, 0, 1, 0): 25, (0, 0, 0, 0): 180,
+}  # fmt: skip
+"""(label, text, audio, image) -> cuts: the only counts that agree with the published tables of confusion."""
+
+SMALL = {"tracking": False, "resamples": 100, "workers": 0}
+
+
+def table_of(config):
+    reproduce.main(config)
+    return json.loads(
+        storage.read_bytes(layout.reproduce_uri(config.root, f"{config.preset}.json"))
+    )["models"]
+
+
+def config_of(name, data, root, **more):
+    return reproduce.Config(preset=name, data=str(data), root=str(root), **{**SMALL, **more})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+class TestPresets:
+    def test_its_dataset_metrics_and_sentences_are_there(self, name):
+        found = preset(name)
+        assert found.dataset in DATASETS
+        assert set(found.metrics) <= set(METRICS)
+        assert found.why
+        assert all(sentence.endswith(".") for sentence in [*found.why, *found.columns.values()])
+        assert set(found.columns) == {"reproduced", "clean"}
+
+
+def test_the_list_shows_every_preset_with_its_data_and_licence(capsys):
+    with pytest.raises(SystemExit) as left:
+        reproduce.configure(["--list"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    for name in PRESETS:
+        about = importlib.import_module(f"jobs.datasets.{preset(name).dataset}").ABOUT
+        assert f"\n{name}\n" in said
+        assert preset(name).data in said
+        assert about.licence in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mmsa_mosy", "--data", "d", "--root", "r"], "did you mean 'mmsa_mosi'"),
+        (["mmsa_mosi", "--data", "d", "--root", "r", "--epochs", "0"], "expected 1 or more"),
+    ],
+    ids=["preset", "epochs"],
+)
+def test_a_wrong_word_is_refused_with_what_to_type(words, said, capsys):
+    assert run(["reproduce", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_refused_before_anything_is_trained(tmp_path):
+    data = corpora.mmsa(tmp_path / "MOSI")
+    with pytest.raises(ConfigError, match="did you mean 'TFN'"):
+        reproduce.main(config_of("mmsa_mosi", data, tmp_path / "root", models=("TFM",)))
+    assert layout.runs_there(str(tmp_path / "root")) == []
+
+
+def test_a_folder_without_the_pickles_is_refused_by_their_names(tmp_path):
+    with pytest.raises(NotPreparedError, match=r"aligned_50\.pkl.*--how"):
+        reproduce.main(config_of("mmsa_mosi", tmp_path, tmp_path / "root"))
+
+
+def test_the_published_votes_come_out_of_the_published_answers(tmp_path):
+    data = corpora.votes(tmp_path / "cuts", VOTES)
+    models = ("image+text",)
+    table = table_of(
+        config_of(
+            "video_sentiment", data, tmp_path / "root", models=models, protocols=("reproduced",)
+        )
+    )
+    for name in models:
+        figures = table[name]["reproduced"]["figures"]
+        for metric, published in table[name]["published"].items():
+            assert figures[metric]["value"] == pytest.approx(published, abs=0.0051), (name, metric)
+        assert table[name]["reproduced"]["rows"] == 1182
+
+
+class TestMmsa:
+    def test_seeds_are_judged_apart_in_one_column_and_together_in_the_other(self, tmp_path):
+        data = corpora.mmsa(tmp_path / "MOSI")
+        config = config_of(
+            "mmsa_mosi", data, tmp_path / "root", models=("TFN",), epochs=2, seeds=(1, 2)
+        )
+        table = table_of(config)["TFN"]
+        assert [len(table[column]["made_of"]) for column in ("reproduced", "clean")] == [2, 1]
+        each = []
+        for name in table["reproduced"]["made_of"]:
+            facts = storage.read_json(layout.evaluation_uri(config.root, name, layout.RESULTS))
+            each += [row["figures"]["mae"]["value"] for row in facts["rows"] if row["name"] == name]
+        mean = sum(each) / len(each)
+        assert table["reproduced"]["figures"]["mae"]["value"] == pytest.approx(mean, abs=1e-6)
+        assert table["reproduced"]["judged_on"] == "test"
+        before = len(storage.names(layout.looks_uri(config.root), ".json"))
+        assert table_of(config)["TFN"]["clean"] == table["clean"]
+        assert len(storage.names(layout.looks_uri(config.root), ".json")) == before == 3
+        page = storage.read_bytes(layout.reproduce_uri(config.root, "mmsa_mosi.md")).decode()
+        assert "Not the preset's own settings: epochs 2, seeds (1, 2)" in page
+        assert "| TFN | `acc2_nonzero` | 0.791 |" in page
+        assert "here are aligned ones" in page
+
+    @pytest.mark.parametrize("name", ["mmsa_mosi", "mmsa_mosei", "mmsa_sims"])
+    def test_every_setting_is_one_that_the_job_takes(self, name, tmp_path):
+        data = corpora.mmsa(tmp_path / "X", kinds=("aligned_50", "unaligned_50"))
+        found = preset(name)
+        models = found.models(config_of(name, data, tmp_path / "root"))
+        assert len(models) == (8 if name == "mmsa_sims" else 9)
+        for model in models:
+            assert set(model.published) == set(found.metrics)
+            assert all(-1 <= figure <= 1 for figure in model.published.values())
+            assert model.reproduced.config.seeds == (1111, 1112, 1113, 1114, 1115)
+            assert "align" not in model.note or "clip" in model.note
+
+    def test_where_mosei_differs_the_settings_are_its_own(self, tmp_path):
+        data = corpora.mmsa(tmp_path / "X")
+        config = config_of("mmsa_mosei", data, tmp_path / "root")
+        nets = {
+            model.name: model.reproduced.config for model in preset("mmsa_mosei").models(config)
+        }
+        assert (nets["LMF"].net_options["rank"], nets["LMF"].batch_size) == (4, 32)
+        assert nets["MulT"].net_options == {
+            "hidden": 30, "heads": 6, "layers": 4, "kernel": 5, "dropout": 0.3,
+        }  # fmt: skip
+        assert nets["TFN"].lr == 5e-3
+
+
+class TestInfluencers:
+    def test_there_are_fourteen_and_each_is_the_preset_of_its_net(self, tmp_path):
+        data = corpora.influencers(tmp_path / "empathy_test_data.pkl", clips=3)
+        config = config_of("influencer_empathy", data, tmp_path / "root", epochs=2)
+        models = preset("influencer_empathy").models(config)
+        assert [model.name for model in models] == [f"A{k}" for k in range(1, 15)]
+        frozen = {m.name for m in models if m.reproduced.config.net_options.get("frozen_vertices")}
+        assert frozen == {"A12", "A13", "A14"}
+        assert all(m.reproduced.config.net_options["preset"] == m.name for m in models)
+        assert {m.reproduced.config.epochs for m in models} == {2}
+
+    def test_a_file_of_test_rows_alone_is_cut_anew(self, tmp_path):
+        data = corpora.influencers(tmp_path / "empathy_test_data.pkl", parts=("test",), clips=40)
+        config = config_of(
+            "influencer_empathy", data, tmp_path / "root", models=("A2",), epochs=1, seeds=(3,)
+        )
+        table = table_of(config)["A2"]
+        assert table["reproduced"]["rows"] == 8
+        assert table["reproduced"]["judged_on"] == "test"
+        # Another number of epochs is another run; the data are not read again.
+        again = table_of(replace(config, epochs=2))["A2"]
+        assert again["clean"]["made_of"] != table["clean"]["made_of"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["influencer_empathy", "mmsa_mosi", "mmsa_sims", "video_sentiment"]
+)
+def test_a_whole_preset_runs_from_the_official_layout(name, tmp_path):
+    if name == "influencer_empathy":
+        data = corpora.influencers(tmp_path / "empathy_test_data.pkl")
+    elif name == "video_sentiment":
+        data = corpora.votes(tmp_path / "cuts", VOTES)
+    else:
+        bound, kinds = (1.0 if name == "mmsa_sims" else 3.0), ("aligned_50", "unaligned_50")
+        data = corpora.mmsa(tmp_path / "data", kinds=kinds, bound=bound)
+    config = config_of(name, data, tmp_path / "root", epochs=1, seeds=(1,))
+    table = table_of(config)
+    models = {model.name: model for model in preset(name).models(config)}
+    assert set(table) == set(models)
+    for key, model in models.items():
+        for column in ("reproduced", "clean"):
+            assert (column in table[key]) == isinstance(model.way(column), Trained | Fused)
+        if name == "video_sentiment" and key != "audio":  # published of fewer cuts
+            figures = table[key]["reproduced"]["figures"]
+            said = {metric: figures[metric]["value"] for metric in model.published}
+            assert said == pytest.approx(model.published, abs=0.0051)
