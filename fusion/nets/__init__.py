@@ -19,6 +19,7 @@ NETS: dict[str, str] = {
     "concat_mlp": "ConcatMLP",
     "dialogue_profile": "DialogueProfile",
     "ef_lstm": "EarlyFusionLSTM",
+    "finetune": "FineTune",
     "gated": "GatedFusion",
     "graph_mfn": "GraphMemoryFusion",
     "lf_dnn": "LateFusionDNN",

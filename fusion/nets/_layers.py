@@ -57,11 +57,14 @@ class Net(nn.Module):
     """What every net has: its modalities, its tasks, reading a batch, and one way to look inside."""
 
     axis: ClassVar[Axis] = "clip"
-    reads_targets: ClassVar[bool] = False
+    reads_targets: bool = False
     """Whether its auxiliary losses are held against the targets of the rows it sees."""
 
     convex: ClassVar[bool] = False
     """Whether it is solved and not trained by steps: no epochs, and the same net for every seed."""
+
+    owns_encoders: bool = False
+    """Whether some of its inputs are those of a pretrained model, which no scaling or noise may touch."""
 
     def __init__(self, dims: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         super().__init__()
@@ -76,6 +79,15 @@ class Net(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Logits of every task, and in training the auxiliary losses of the paper."""
         raise NotImplementedError
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names in its state that are those of pretrained weights, and not stored with the net."""
+        return frozenset()
+
+    def rate_of(self, parameter: str) -> float:
+        """Factor on the learning rate of a parameter, by its name."""
+        return 1.0
 
     def read(self, batch: Batch) -> dict[str, Steps]:
         """The net's modalities in sorted order; what is masked is zero, whatever it held.

@@ -7,26 +7,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from fusion.nets._layers import Net
 from fusion.training.recipe import Recipe
 
 
 def optimiser_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Parameter groups by the longest prefix of `lr_factors` that fits.
+    """Parameter groups by the longest prefix of `lr_factors` that fits, and by the net's own rates.
 
     Raises:
         ValueError: a prefix that no parameter has.
     """
-    groups: dict[str, list[Tensor]] = {"": [], **{prefix: [] for prefix in recipe.lr_factors}}
+    groups: dict[str, dict[float, list[Tensor]]] = {"": {}, **{p: {} for p in recipe.lr_factors}}
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = net.rate_of(name) if isinstance(net, Net) else 1.0
         fitting = [prefix for prefix in groups if name.startswith(prefix)]
-        groups[max(fitting, key=len)].append(parameter)
+        groups[max(fitting, key=len)].setdefault(rate, []).append(parameter)
     empty = [prefix for prefix, found in groups.items() if prefix and not found]
     if empty:
         raise ValueError(f"lr_factors: no parameter's name starts with {', '.join(empty)}")
     parts: list[dict[str, Any]] = [
-        {"params": found, "lr": recipe.lr * recipe.lr_factors.get(prefix, 1.0)}
-        for prefix, found in groups.items()
-        if found
+        {"params": found, "lr": recipe.lr * recipe.lr_factors.get(prefix, 1.0) * rate}
+        for prefix, rates in groups.items()
+        for rate, found in rates.items()
     ]
     # One kernel for all of a parameter's update: a third off the step of a small net on a CPU.
     fused = all(p.device.type in ("cpu", "cuda") for p in net.parameters())

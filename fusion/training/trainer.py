@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from fusion.augment import Side, augment, mixup
 from fusion.batch import Batch, Output
 from fusion.metrics import metric
-from fusion.predictor import Predictor, state_copy
+from fusion.predictor import Predictor, load_own_state, own_state, state_copy
 from fusion.tasks import Task
 from fusion.training.objective import Objective, balanced_weights
 from fusion.training.optimiser import optimiser_of, schedule_of, schedule_state
@@ -52,6 +52,10 @@ class Trainer:
         if recipe.mixup and (predictor.axis != "clip" or predictor.net.reads_targets):
             raise ValueError(
                 "mixup takes a net of clips whose own losses read no targets; set mixup to 0"
+            )
+        if predictor.net.owns_encoders and (recipe.mixup or recipe.feature_noise):
+            raise ValueError(
+                "tokens and sound cannot be mixed or given noise; set mixup and feature_noise to 0"
             )
         self.chances = self._chances() if recipe.balanced else None
         self.chooses = self._chooses()
@@ -230,7 +234,7 @@ class Trainer:
         """All that the next epoch depends on."""
         content = {
             "epoch": self.epoch,
-            "now": self.predictor.state_dict(),
+            "now": own_state(self.predictor),
             "best": self.best,
             "best_epoch": self.best_epoch,
             "best_score": self.best_score,
@@ -247,7 +251,7 @@ class Trainer:
         """Go on from a state; nothing in it is executed."""
         device = self.group.device
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        self.predictor.load_state_dict(state["now"])
+        load_own_state(self.predictor, state["now"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -266,7 +270,7 @@ class Trainer:
                 f"monitor {self.recipe.monitor} has no value on the rows that choose the epoch, in no "
                 "epoch; set monitor to loss"
             )
-        self.predictor.load_state_dict(self.best)
+        load_own_state(self.predictor, self.best)
         if len(self.valid) == 0:
             # Nobody has looked at what the net says yet.
             with torch.no_grad():

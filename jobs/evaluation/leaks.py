@@ -23,6 +23,7 @@ from jobs.catalog import layout
 from jobs.catalog.features import resolve_features
 from jobs.catalog.groups import group_names
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.training.branches import publishes_inputs
 from jobs.training.loading import Request, load
 
 Against = Literal["valid", "test"]
@@ -67,6 +68,10 @@ def leak_reports(
     found = {}
     for text in dict.fromkeys(inputs):
         folder = resolve_features(root, text)
+        if publishes_inputs(
+            storage.read_json(layout.features_uri(root, folder, layout.DESCRIPTOR))
+        ):
+            continue  # the numbers of tokens say nothing to a linear probe
         report = _kept(root, folder, name, against)
         report = report or _probed(root, folder, name, task, against)
         if report is not None:

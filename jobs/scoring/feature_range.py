@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fusion.predictor import Pool
 from jobs.scoring.member_nets import MemberNets
+from jobs.training.branches import publishes_inputs
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import make_store
 from jobs.training.stores import StoredTable
@@ -74,7 +75,7 @@ def fitted_ranges(root: str, members: Sequence[MemberNets], clips: Clips) -> dic
     people = np.unique(np.array([str(name) for name in clips.group]), return_inverse=True)[1]
     for member in members:
         for name, facts in member.card.inputs.items():
-            if facts["features"] in found:
+            if facts["features"] in found or publishes_inputs(facts):
                 continue
             # The mean of a clip's steps is all that is looked at, so no more is held in memory.
             pool: Pool = "mean" if facts["pool"] == "none" else facts["pool"]

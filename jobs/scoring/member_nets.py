@@ -25,6 +25,7 @@ from fusion.shift import Expectation
 from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
+from jobs.training.branches import branches_of, store_of_net
 from jobs.training.net_input import Feed, has_input
 
 
@@ -37,14 +38,20 @@ class MemberNets:
     nets: tuple[Predictor, ...]
 
 
-def load_member(name: str, folders: Mapping[str, str]) -> MemberNets:
-    """Read the nets of a member; `folders` maps `seed=S` to where each lies."""
+def load_member(name: str, folders: Mapping[str, str], store: str = "") -> MemberNets:
+    """Read the nets of a member.
+
+    Args:
+        name: of the run.
+        folders: `seed=S` -> where each lies.
+        store: of the weights that nets were fine-tuned from; by default that of the nets' root.
+    """
     nets = []
     for folder in folders.values():
         card = Card.from_json(storage.read_json(storage.join(folder, layout.CARD)))
-        nets.append(
-            predictor.from_bytes(storage.read_bytes(storage.join(folder, layout.WEIGHTS)), card)
-        )
+        content = storage.read_bytes(storage.join(folder, layout.WEIGHTS))
+        branches = branches_of(card, store or store_of_net(folder))
+        nets.append(predictor.from_bytes(content, card, branches))
     if _was_causal(card, folder):
         print(f"{name}: its card does not say that it was trained with --causal; taken as causal")
         card = dataclasses.replace(card, causal=True)

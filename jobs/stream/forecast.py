@@ -270,7 +270,7 @@ def _row_gb(item: Descriptor, media_s: float) -> float:
         steps = {"even": policy.count, "fps": by_time, "windows": by_time / policy.count}[
             policy.kind
         ]
-    return max(steps, 1.0) * item.dim * (2 if item.spec.dtype == "float16" else 4) / 1e9
+    return max(steps, 1.0) * item.dim * (2 if item.dtype == "float16" else 4) / 1e9
 
 
 def _store(sizing: Sizing, measured: Measured, capacity: Capacity) -> str:

@@ -47,7 +47,7 @@ def feature_table(
         _state(result, descriptor.spec.modality, item)
         for item, result in zip(decoded, results, strict=True)
     ]
-    dtype = np.dtype(descriptor.spec.dtype)
+    dtype = np.dtype(descriptor.dtype)
     columns = {
         "clip_id": pa.array([item.clip.clip_id for item in decoded], pa.int64()),
         "values": vector_lists(
@@ -64,7 +64,7 @@ def feature_table(
     for name, width in descriptor.spec.side.items():
         side = [None if r is None else r.side[name] for r in rows]
         columns[name] = vector_lists(side, width, np.float32)
-    return tables.features(descriptor.dim, descriptor.spec.dtype).conform(
+    return tables.features(descriptor.dim, descriptor.dtype).conform(
         pa.table(columns), footer={"encoder": descriptor.folder, **_versions()}
     )
 
@@ -197,10 +197,10 @@ def checked(encoded: Encoded, descriptor: Descriptor) -> Encoded | MediaError:
     if encoded.side.keys() != descriptor.spec.side.keys():
         return MediaError(Fault.ENCODER, f"{descriptor.name} gave columns {sorted(encoded.side)}")
     with np.errstate(over="ignore"):
-        stored = encoded.values.astype(descriptor.spec.dtype)
+        stored = encoded.values.astype(descriptor.dtype)
     if not np.isfinite(stored).all():
         return MediaError(
-            Fault.ENCODER, f"{descriptor.name} gave values not finite as {descriptor.spec.dtype}"
+            Fault.ENCODER, f"{descriptor.name} gave values not finite as {descriptor.dtype}"
         )
     return encoded
 

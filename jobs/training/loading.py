@@ -26,6 +26,7 @@ from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
+from jobs.training.branches import facts_of_owned
 from jobs.training.feeds import Clips, Store
 from jobs.training.mapped import MemoryBudget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
@@ -250,13 +251,14 @@ def view_folders(
 
 def _input_facts(descriptor: Mapping[str, Any], folder: str, pool: Pool) -> dict[str, Any]:
     """Facts of one input for the card of a net."""
-    return {
+    facts = {
         "features": folder,
         "name": descriptor.get("name", folder),
         "options": dict(descriptor.get("options", {})),
         "fingerprint": descriptor.get("fingerprint"),
         "pool": pool,
     }
+    return {**facts, **facts_of_owned(facts)}
 
 
 def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:

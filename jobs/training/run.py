@@ -11,6 +11,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from cluster.settings import Place
+from encoders.store import default_store
 from fusion.nets import is_convex, net_axis
 from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
@@ -26,8 +27,8 @@ from jobs.training.speaker_norm import enrolment
 from jobs.training.train_part import NetChoice, check_net
 
 ELSEWHERE = (
-    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "tracking",
-    "workers",
+    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "store",
+    "tracking", "workers",
 )  # fmt: skip
 """Fields that do not change the result of a run: where and how safely it is made."""
 
@@ -110,6 +111,9 @@ class TrainConfig(Recipe):
 
     cache: Place = "~/.cache/affuse/feeding"
     """Folder for memory-mapped features."""
+
+    store: Place = ""
+    """Folder or URI of pretrained weights, for a net that trains encoders; by default as `encode`."""
 
     tracking: bool = True
     """Record the run in MLflow."""
@@ -295,4 +299,5 @@ def choice_of(config: TrainConfig) -> NetChoice:
         valid_share=0 if all_rows else config.valid_share,
         has_folds=config.folds is not None,
         share=config.share,
+        store=config.store or default_store(config.root),
     )

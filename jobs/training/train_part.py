@@ -33,6 +33,7 @@ from fusion.training.recipe import Recipe
 from jobs.catalog import layout
 from jobs.catalog.groups import group_names
 from jobs.catalog.predictions import write_predictions
+from jobs.training.branches import branches_of
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
 from jobs.training.net_input import has_input
@@ -57,6 +58,9 @@ class NetChoice:
     share: float = 1.0
     """Share of the training groups to train on [0..1]."""
 
+    store: str = ""
+    """Folder or URI of pretrained weights, for a net that trains encoders."""
+
     def split(self, clips: Clips, part: Part) -> Split:
         """Roles of the clips in one part."""
         return split_of(
@@ -70,18 +74,19 @@ class NetChoice:
 
 def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Predictor:
     """A fresh net behind a scaler that was fitted on the training rows."""
+    card = card_of(choice, data, {})
+    branches = branches_of(card, choice.store)
     pca = {name: width for name, width in choice.pca.items() if name in data.dims}
 
     def fitted() -> Scaler:
         order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
         batches = (data.feed.batch(rows) for rows in torch.split(order, 256))
-        return Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale)
+        return Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale, raw=branches)
 
     rows = hashlib.blake2b(train.numpy().data, digest_size=16).digest()
     scaler = data.scalers.of((rows, choice.scale, *pca.items()), fitted)
-    card = card_of(choice, data, {})
     torch.manual_seed(seed_of("init", seed))
-    predictor = bundle.build(card)
+    predictor = bundle.build(card, branches)
     predictor.scaler.load_state_dict(scaler.state_dict())
     return predictor
 

@@ -1,0 +1,84 @@
+"""A pretrained model as a branch of a net that trains it: from published inputs to states, with gradients.
+
+What a net has to know of any transformer: its width, its blocks from bottom to top, and at which level of
+it a parameter lies (`EncoderBranch.level`). The wrappers that encode are not used here: they run without
+gradients and cut long clips; a branch takes the steps that `publish=inputs` stored.
+
+Shapes: batch, time, feature.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class EncoderBranch(nn.Module):
+    """A model and its levels: 0 is all that lies below the blocks, 1 to `depth` are the blocks.
+
+    Args:
+        model: as `transformers` builds it.
+        dim: width of its states.
+        depth: number of its blocks.
+        top: names of its parts above the blocks, which count to the last one.
+        unused: names of its parts that the states do not depend on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        dim: int,
+        depth: int,
+        top: tuple[str, ...] = (),
+        unused: tuple[str, ...] = ("pooler",),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.dim, self.depth = dim, depth
+        self._blocks = f"model.{_blocks_of(model, depth)}."
+        self._top = tuple(f"model.{name}." for name in top)
+        self._unused = tuple(f"model.{name}." for name in unused)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Its blocks, bottom to top."""
+        return list(self.get_submodule(self._blocks[:-1]).children())
+
+    def level(self, parameter: str) -> int | None:
+        """Where a parameter lies, by its name here; None: nothing depends on it."""
+        if parameter.startswith(self._unused):
+            return None
+        if parameter.startswith(self._blocks):
+            return 1 + int(parameter.removeprefix(self._blocks).partition(".")[0])
+        return self.depth if parameter.startswith(self._top) else 0
+
+    def forward(
+        self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
+        """States, and which of them are real; what the mask hides changes nothing."""
+        raise NotImplementedError
+
+
+def attended(mask: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+    """The mask, with one step open in rows that have none: attention over nothing is not a number."""
+    first = torch.zeros_like(mask)
+    first[:, 0] = ~mask.any(1)
+    return mask | first
+
+
+def _blocks_of(model: nn.Module, depth: int) -> str:
+    """Name of the list of blocks inside a model."""
+    found: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no list of {depth} blocks; it cannot be trained inside a net"
+        )
+    return min(found, key=_nesting)
+
+
+def _nesting(name: str) -> int:
+    return name.count(".")

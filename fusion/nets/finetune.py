@@ -1,0 +1,167 @@
+"""Fine-tuning: pretrained encoders as branches of a net of the zoo, trained with it.
+
+    z_m = E_m(x_m)   for the inputs that were published as a model's own inputs (token ids)
+    z_m = x_m        for all others: features of frozen encoders
+    logits = head(z)
+
+`head` is any net of the zoo that reads clips. A branch reaches the net from outside (`Branch`: width, blocks,
+level of each parameter), so that nothing of a model library is imported here. Its lower blocks may be frozen,
+as in the system that trains the upper 6 of BERT's 12 (`freeze`); learning rates fall from the head (1) over
+the last block (`encoder_rate`) by `layer_decay` a block (ULMFiT: Howard & Ruder 2018,
+https://arxiv.org/abs/1801.06146). Parameters that are not trained are not stored: `given` names them, and
+they come from the pretrained weights again.
+
+Shapes: batch, time, feature.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from fusion.batch import Batch, Output, Steps
+from fusion.nets import net_class, net_config
+from fusion.nets._layers import Net, Widths, module_dict, width_of
+
+STEPS_AT_ONCE = 16_384
+"""Rows times steps that a branch reads at a time where nothing is trained."""
+
+
+@runtime_checkable
+class Branch(Protocol):
+    """A pretrained model, as a net has to know it; an `nn.Module`."""
+
+    dim: int
+    depth: int
+
+    def level(self, parameter: str) -> int | None:
+        """0 below the blocks, 1 to `depth` in them; None: nothing depends on it."""
+
+    def __call__(
+        self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
+        """States, and which of them are real."""
+
+
+class FineTune(Net):
+    """Encoders and a fusion net, trained together.
+
+    Args:
+        config: what is trained, and how fast.
+        dims: feature width of each input.
+        outputs: logits of each task.
+        branches: input -> the model that reads it; the others go to the head as they come.
+
+    Raises:
+        ValueError: a head that cannot take the states, or more frozen blocks than there are.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Which part of the encoders is trained, and the net on top of them."""
+
+        head: str = "concat_mlp"
+        """Net of the zoo on top."""
+
+        head_options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+        """Options of that net: head_options.hidden=64."""
+
+        freeze: Widths = 0
+        """Frozen blocks of each encoder from below, with all that lies under them; 0: all is trained."""
+
+        encoder_rate: float = 0.03
+        """Factor on the learning rate for the last block of encoders."""
+
+        layer_decay: float = 1.0
+        """Factor on the learning rate from a block to the one below it (0..1]."""
+
+        dropout_inside: bool = True
+        """Dropout inside the encoders, as they were pretrained with."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dims: Mapping[str, int],
+        outputs: Mapping[str, int],
+        branches: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__(dims, outputs)
+        self.config = config
+        kind = net_class(config.head)
+        if kind.axis != self.axis or kind.convex or kind is FineTune:
+            raise ValueError(
+                f"head {config.head!r}: expected a net of clips that is trained by steps"
+            )
+        owned = module_dict(branches or {})
+        states = {name: cast(Branch, branch).dim for name, branch in owned.items()}
+        options = net_config(config.head, config.head_options)
+        # The head comes first: the rate of its parameters is the one that is shown.
+        self.head = kind(options, dims={**dims, **states}, outputs=outputs)
+        self.branches = owned
+        self.reads_targets = self.head.reads_targets
+        self.owns_encoders = bool(branches)
+        for name, parameter, level in self._levels():
+            frozen = self._frozen(name)
+            parameter.requires_grad_(level is not None and (frozen == 0 or level > frozen))
+
+    def forward(self, batch: Batch) -> Output:
+        sequences: dict[str, Steps] = self.read(batch)
+        for name, branch in self.branches.items():
+            # As they came: half a precision would not hold a token's id.
+            sequences[name] = self._states(branch, batch.inputs[name])
+        output: Output = self.head(replace(batch, inputs=sequences))
+        return output
+
+    def train(self, mode: bool = True) -> "FineTune":
+        """Training or evaluation; encoders without dropout stay as they are in evaluation."""
+        super().train(mode)
+        self.branches.train(mode and self.config.dropout_inside)
+        return self
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names in the state that the pretrained weights give: all of the branches that is not trained."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        inside = (name for name in self.state_dict() if name.startswith("branches."))
+        return frozenset(inside) - trained
+
+    def rate_of(self, parameter: str) -> float:
+        """Factor on the learning rate of a parameter, by its name."""
+        place, _, rest = parameter.partition(".")
+        if place != "branches":
+            return 1.0
+        name, _, inside = rest.partition(".")
+        branch = self._branch(name)
+        level = branch.level(inside)
+        below = branch.depth - (0 if level is None else level)
+        return float(self.config.encoder_rate * self.config.layer_decay**below)
+
+    def _states(self, branch: nn.Module, steps: Steps) -> Steps:
+        """The states of a branch; without gradients a few rows at a time, which changes nothing."""
+        if torch.is_grad_enabled():
+            return Steps(*branch(steps.values, steps.mask))
+        rows = max(1, STEPS_AT_ONCE // steps.mask.shape[1])
+        pieces = (torch.split(side, rows) for side in (steps.values, steps.mask))
+        parts = [branch(*piece) for piece in zip(*pieces, strict=True)]
+        values, mask = (torch.cat(side) for side in zip(*parts, strict=True))
+        return Steps(values, mask)
+
+    def _levels(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
+        """Every parameter of the branches, with its input and level."""
+        for name, module in self.branches.items():
+            branch = self._branch(name)
+            for inside, parameter in module.named_parameters():
+                yield name, parameter, branch.level(inside)
+
+    def _frozen(self, name: str) -> int:
+        frozen, depth = width_of(self.config.freeze, name), self._branch(name).depth
+        if not 0 <= frozen <= depth:
+            raise ValueError(f"freeze of {name}: expected 0 to its {depth} blocks, came {frozen}")
+        return frozen
+
+    def _branch(self, name: str) -> Branch:
+        return cast(Branch, self.branches[name])

@@ -1,0 +1,102 @@
+"""The pretrained models that a net of `--net finetune` owns, loaded from the store of weights.
+
+An input of such a net may be a table of published inputs (`minilm:publish=inputs`). Its card names the
+weights that training started from by URI and hash; beside the card lies only what training changed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from cluster.errors import ConfigError
+from encoders import ENCODERS
+from encoders.digests import without_path
+from encoders.registry import describe, load_branch
+from encoders.spec import Descriptor
+from encoders.store import default_store, local_paths
+from fusion.predictor import Card
+from jobs.catalog import layout
+from jobs.catalog.missing_rows import typed
+
+OWNER = "finetune"
+"""The net that reads published inputs."""
+
+
+def publishes_inputs(facts: Mapping[str, Any]) -> bool:
+    """Whether a feature table holds what a model is given, by its descriptor or by a card."""
+    return dict(facts.get("options", {})).get("publish") == "inputs"
+
+
+def facts_of_owned(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card of a net says beyond that of an input that a model of its own reads.
+
+    Such an input is never pooled; from which weights training starts is part of what the net is.
+    """
+    return {"pool": "none", "weights": _weights_of(facts)} if publishes_inputs(facts) else {}
+
+
+def branches_of(card: Card, store: str) -> dict[str, nn.Module]:
+    """Input -> the model that reads it, as it was pretrained; empty for a net that owns none.
+
+    Args:
+        card: of the net.
+        store: folder or URI of weights.
+
+    Raises:
+        ConfigError: another net was to read published inputs, `finetune` none, or here are other weights.
+        WeightsError: the store does not hold them.
+    """
+    owned = {name: facts for name, facts in card.inputs.items() if publishes_inputs(facts)}
+    check_inputs(card.net, list(owned.values()), card.normalise)
+    found: dict[str, nn.Module] = {}
+    for name, facts in owned.items():
+        if facts["weights"] != (here := _weights_of(facts)):
+            raise ConfigError(
+                f"the net was fine-tuned from {facts['weights']}; here {facts['name']} has {here}"
+            )
+        descriptor = _descriptor(facts)
+        found[name] = load_branch(descriptor, local_paths(descriptor.weights, store))
+    return found
+
+
+def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> None:
+    """Refuse a net and inputs that do not go together.
+
+    Args:
+        net: key of fusion.nets.NETS.
+        owned: facts of the inputs that were published for a model.
+        normalise: of the features, by speaker.
+
+    Raises:
+        ConfigError: with what to type in their place.
+    """
+    if owned and net != OWNER:
+        names = " ".join(typed(facts) for facts in owned)
+        raise ConfigError(f"{net} cannot read {names}, which a model reads; type --net {OWNER}")
+    if not owned and net == OWNER:
+        raise ConfigError(
+            f"--net {OWNER} needs an input that a model reads, e.g. --inputs minilm:publish=inputs; "
+            "type first: affuse encode --encoders minilm:publish=inputs"
+        )
+    if owned and normalise != "none":
+        raise ConfigError(
+            f"--normalise {normalise}: tokens and sound stay as they are; leave it out"
+        )
+
+
+def store_of_net(folder: str) -> str:
+    """The store of a net that lies below a root, where nothing else is said."""
+    return default_store(layout.root_of_net(folder))
+
+
+def _weights_of(facts: Mapping[str, Any]) -> list[list[str | None]]:
+    """Name, origin and hash of the weights behind a table of published inputs."""
+    weights = _descriptor(facts).weights
+    return [[each.name, without_path(each.uri), each.sha256] for each in weights]
+
+
+def _descriptor(facts: Mapping[str, Any]) -> Descriptor:
+    options = ",".join(f"{name}={value}" for name, value in facts["options"].items())
+    assert facts["name"] in ENCODERS
+    return describe(f"{facts['name']}:{options}")
