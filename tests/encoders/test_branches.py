@@ -1,0 +1,117 @@
+"""A model inside a net says what its encoder says: from published inputs, with gradients, level by level."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.errors import ConfigError
+from encoders.registry import describe, load, load_branch
+
+TEXT = (
+    "bart_large",
+    "bert_base",
+    "hub_text",
+    pytest.param("minilm", marks=pytest.mark.weights),
+    "roberta_base",
+    "xlm_roberta_base",
+)
+
+
+@pytest.fixture(scope="session", params=TEXT)
+def pair(request, case_of, clips_for):
+    """States, published inputs, branch and clips of one encoder."""
+    plain, weights = case_of(request.param)
+    descriptor, _ = case_of(request.param, "publish=inputs")
+    clips = clips_for(plain)
+    branch = load_branch(descriptor, weights).eval()
+    return load(plain, weights).encode(clips), load(descriptor, weights).encode(clips), branch
+
+
+def batch(inputs, more=0):
+    """Values and mask of some clips, rubbish behind each."""
+    longest = max(len(each.values) for each in inputs) + more
+    values = torch.full((len(inputs), longest, inputs[0].values.shape[1]), torch.nan)
+    mask = torch.zeros(len(inputs), longest, dtype=torch.bool)
+    for row, each in enumerate(inputs):
+        values[row, : len(each.values)] = torch.from_numpy(each.values)
+        mask[row, : len(each.values)] = torch.from_numpy(each.valid)
+    return values, mask
+
+
+class TestABranch:
+    def test_gives_the_states_that_the_encoder_gives(self, pair):
+        states, inputs, branch = pair
+        found, mask = branch(*batch(inputs))
+        for row, each in enumerate(states):
+            kept = found[row][mask[row]].detach().numpy()
+            np.testing.assert_allclose(kept, each.values[each.valid], atol=2e-5)
+
+    def test_reads_nothing_behind_a_clip_and_nothing_of_its_neighbours(self, pair):
+        _, inputs, branch = pair
+        alone, _ = branch(*batch(inputs[:1]))
+        among, mask = branch(*batch(inputs, more=3))
+        torch.testing.assert_close(among[0][mask[0]], alone[0], atol=2e-5, rtol=1e-4)
+
+    def test_stays_finite_with_its_gradients_where_a_clip_is_hidden(self, pair):
+        _, inputs, branch = pair
+        values, mask = batch(inputs)
+        mask[1] = False
+        states, said = branch(values, mask)
+        assert not said[1].any()
+        states[said].square().sum().backward()
+        grads = [p.grad for p in branch.parameters() if p.grad is not None]
+        assert grads and all(grad.isfinite().all() for grad in grads)
+        branch.zero_grad()
+
+    def test_has_every_parameter_at_a_level_and_all_blocks_among_them(self, pair):
+        _, inputs, branch = pair
+        values, mask = batch(inputs)
+        states, said = branch(values, mask)
+        states[said].square().sum().backward()
+        levels = {name: branch.level(name) for name, _ in branch.named_parameters()}
+        assert set(levels.values()) - {None} == set(range(branch.depth + 1))
+        assert len(branch.blocks) == branch.depth
+        for name, parameter in branch.named_parameters():
+            if levels[name] is None:
+                assert parameter.grad is None
+        branch.zero_grad()
+
+
+class TestNeighbours:
+    def test_are_read_and_their_states_dropped(self, case_of, clips_for):
+        plain, weights = case_of("bert_base", "context=both")
+        descriptor, _ = case_of("bert_base", "context=both,publish=inputs")
+        clips = [
+            replace(clip, context=(("what a day",), ("come in", "sit down")))
+            for clip in clips_for(plain)
+        ]
+        states = load(plain, weights).encode(clips)
+        inputs = load(descriptor, weights).encode(clips)
+        found, mask = load_branch(descriptor, weights).eval()(*batch(inputs))
+        for row, each in enumerate(states):
+            kept = found[row][mask[row]].detach().numpy()
+            np.testing.assert_allclose(kept, each.values[each.valid], atol=2e-5)
+
+
+class TestWhatIsPublished:
+    def test_changes_the_fingerprint_and_the_default_does_not(self):
+        states, inputs = describe("minilm"), describe("minilm:publish=inputs")
+        assert describe("minilm:publish=states") == states
+        assert "publish" not in states.options
+        assert states.fingerprint != inputs.fingerprint
+        assert (inputs.dim, inputs.dtype) == (2, "float32")
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("minilm:publish=tokens", "publish is one of states, inputs"),
+            ("egemaps:publish=inputs", "egemaps has no inputs that a net could train on"),
+            ("minilm:publish=inputs,pool=mean", "leave out pool"),
+            ("minilm:publish=inputs,pool=mean,layers=all", "leave out layers and pool"),
+        ],
+    )
+    def test_is_refused_where_it_makes_no_sense(self, text, said):
+        with pytest.raises(ConfigError, match=said):
+            describe(text)
