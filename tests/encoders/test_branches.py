@@ -62,7 +62,8 @@ class TestABranch:
         assert not said[1].any()
         states[said].square().sum().backward()
         grads = [p.grad for p in branch.parameters() if p.grad is not None]
-        assert grads and all(grad.isfinite().all() for grad in grads)
+        assert grads
+        assert all(grad.isfinite().all() for grad in grads)
         branch.zero_grad()
 
     def test_has_every_parameter_at_a_level_and_all_blocks_among_them(self, pair):
