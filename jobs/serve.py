@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING
 from cluster import storage
 from cluster.errors import ConfigError, MachineError, MissingExtraError
 from cluster.settings import NameOrPlace, Place
+from jobs.serving import TOKEN
 
 if TYPE_CHECKING:
     from jobs.serving.guard import Rules
     from jobs.serving.hands import Hand
-
-TOKEN = "AFFUSE_SERVE_TOKEN"
-"""Variable of the environment that may hold the token."""
 
 SHORTEST_TOKEN = 16
 

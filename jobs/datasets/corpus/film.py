@@ -1,5 +1,6 @@
 """Films one line of the synthetic corpus: a face, a voice and a sentence in one MP4 (H.264 and AAC)."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import av
@@ -36,6 +37,28 @@ def film(line: ScriptLine, *, voice: Voice, seed: int, to: str) -> None:
     sound = _speak(line, voice, for_sound)
     frames = _act(line, _loudness(sound, voice.rate_hz), for_pictures)
     mux(frames, sound, voice.rate_hz, to)
+
+
+def monologue(
+    lines: Sequence[ScriptLine], *, length_s: float, voice: Voice, seed: int, to: str
+) -> NDArray[np.int16]:
+    """Write a film of a length in which one speaker says several lines, over again where they are short.
+
+    Args:
+        lines: of one speaker; the face is that of the first.
+        length_s: of the film [s].
+        voice: says them.
+        seed: of the small differences.
+        to: local file.
+
+    Returns:
+        The sound, at the rate of the voice: [sample].
+    """
+    rng = np.random.default_rng(seed)
+    said = np.concatenate([_speak(line, voice, rng) for line in lines])
+    sound = np.resize(said, round(length_s * voice.rate_hz))
+    mux(_act(lines[0], _loudness(sound, voice.rate_hz), rng), sound, voice.rate_hz, to)
+    return sound
 
 
 def _speak(line: ScriptLine, voice: Voice, rng: np.random.Generator) -> NDArray[np.int16]:

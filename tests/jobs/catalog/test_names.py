@@ -62,6 +62,7 @@ NAMED = {
 
 LOOKED_UP = {
     ("annotate", "--bundle"),
+    ("benchmark serve", "--bundle"),
     ("bundle export", "--bundle"),
     ("encode", "--encoders"),
     ("explain", "--bundle"),
