@@ -37,7 +37,7 @@ class EncoderBranch(nn.Module):
         self.dim, self.depth = dim, depth
         self._blocks = f"model.{_blocks_of(model, depth)}."
         self._top = tuple(f"model.{name}." for name in top)
-        self._unused = tuple(f"model.{name}." for name in unused)
+        self._unused = tuple(f"model.{name}" for name in unused)
 
     @property
     def blocks(self) -> list[nn.Module]:

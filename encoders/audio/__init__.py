@@ -1,6 +1,22 @@
 """Audio encoders: sound, voice and prosody."""
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
+
+MEL = Inputs(
+    dim=160,
+    dtype="float16",
+    publisher="encoders.audio._inputs:MelPublisher",
+    branch="encoders.audio._inputs:WhisperBranch",
+)
+"""Of Whisper: two log-mel frames of 80 bands a step of 20 ms."""
+
+WAVE = Inputs(
+    dim=320,
+    dtype="float16",
+    publisher="encoders.audio._inputs:WavePublisher",
+    branch="encoders.audio._inputs:SpeechBranch",
+)
+"""Of wav2vec 2.0 and its kin: 320 samples a step of 20 ms."""
 
 
 def speech_spec(
@@ -21,6 +37,7 @@ def speech_spec(
         memory_gb=2.0,
         seconds_per_clip_second=0.15,
         options=HUB_OPTIONS,
+        inputs=WAVE,
     )
 
 
@@ -44,4 +61,5 @@ def whisper_spec(
         memory_gb=3 * size_mb / 1000 + 0.5,
         seconds_per_clip_second=0.02 * (dim / 384) ** 2 * blocks / 4,
         options=HUB_OPTIONS,
+        inputs=MEL,
     )

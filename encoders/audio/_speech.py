@@ -59,7 +59,7 @@ class SpeechTransformer:
         self._model = model.eval().to(device)
         check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
         self._equal_lengths = model.config.feat_extract_norm == "group"
-        self._normalised = _is_normalised(Path(folder) / "preprocessor_config.json")
+        self._normalised = is_normalised(Path(folder) / "preprocessor_config.json")
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """States of each clip; no samples give one step that is not valid."""
@@ -80,10 +80,7 @@ class SpeechTransformer:
         return [self._encoded(clip, part) for clip, part in zip(clips, parts, strict=True)]
 
     def _scaled(self, samples: Float32[np.ndarray, " samples"]) -> np.ndarray:
-        if not self._normalised or len(samples) == 0:
-            return samples
-        scaled: np.ndarray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
-        return scaled
+        return normalised(samples) if self._normalised and len(samples) else samples
 
     @torch.inference_mode()
     def _states(self, windows: list[np.ndarray]) -> list[np.ndarray]:
@@ -133,6 +130,12 @@ def num_steps(samples: int) -> int:
     return samples
 
 
-def _is_normalised(path: Path) -> bool:
+def normalised(samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
+    """Mean 0 and variance 1."""
+    scaled: np.ndarray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+    return scaled
+
+
+def is_normalised(path: Path) -> bool:
     """What the model's preprocessor says; the classes' own default where it says nothing."""
     return bool(json.loads(path.read_text()).get("do_normalize", True)) if path.exists() else True

@@ -3,6 +3,7 @@
 `hub_audio:weights=hf://owner/name@revision,dim=1024,depth=24`; the numbers stand in its config.json.
 """
 
+from encoders.audio import WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec
 
 SPEC = EncoderSpec(
@@ -19,4 +20,5 @@ SPEC = EncoderSpec(
     memory_gb=4.0,
     seconds_per_clip_second=0.3,
     options=HUB_OPTIONS,
+    inputs=WAVE,
 )

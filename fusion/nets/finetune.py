@@ -8,13 +8,13 @@
 level of each parameter), so that nothing of a model library is imported here. Its lower blocks may be frozen,
 as in the system that trains the upper 6 of BERT's 12 (`freeze`); learning rates fall from the head (1) over
 the last block (`encoder_rate`) by `layer_decay` a block (ULMFiT: Howard & Ruder 2018,
-https://arxiv.org/abs/1801.06146). Parameters that are not trained are not stored: `given` names them, and
+https://arxiv.org/abs/1801.06146); `lora` trains a low-rank update in place of the weights. Parameters that are not trained are not stored: `given` names them, and
 they come from the pretrained weights again.
 
 Shapes: batch, time, feature.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast, runtime_checkable
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Steps
 from fusion.nets import net_class, net_config
+from fusion.nets._adapters import adapt, recompute
 from fusion.nets._layers import Net, Widths, module_dict, width_of
 
 STEPS_AT_ONCE = 16_384
@@ -36,6 +37,10 @@ class Branch(Protocol):
 
     dim: int
     depth: int
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Bottom to top."""
 
     def level(self, parameter: str) -> int | None:
         """0 below the blocks, 1 to `depth` in them; None: nothing depends on it."""
@@ -72,6 +77,9 @@ class FineTune(Net):
         freeze: Widths = 0
         """Frozen blocks of each encoder from below, with all that lies under them; 0: all is trained."""
 
+        lora: int = 0
+        """Rank of low-rank updates, trained in place of the weights of unfrozen blocks; 0: none."""
+
         encoder_rate: float = 0.03
         """Factor on the learning rate for the last block of encoders."""
 
@@ -80,6 +88,9 @@ class FineTune(Net):
 
         dropout_inside: bool = True
         """Dropout inside the encoders, as they were pretrained with."""
+
+        recompute: bool = False
+        """Run blocks once more for their gradients, which saves memory (gradient checkpointing)."""
 
     def __init__(
         self,
@@ -104,9 +115,8 @@ class FineTune(Net):
         self.branches = owned
         self.reads_targets = self.head.reads_targets
         self.owns_encoders = bool(branches)
-        for name, parameter, level in self._levels():
-            frozen = self._frozen(name)
-            parameter.requires_grad_(level is not None and (frozen == 0 or level > frozen))
+        for name in owned:
+            self._prepare(name)
 
     def forward(self, batch: Batch) -> Output:
         sequences: dict[str, Steps] = self.read(batch)
@@ -150,18 +160,28 @@ class FineTune(Net):
         values, mask = (torch.cat(side) for side in zip(*parts, strict=True))
         return Steps(values, mask)
 
-    def _levels(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
-        """Every parameter of the branches, with its input and level."""
-        for name, module in self.branches.items():
-            branch = self._branch(name)
-            for inside, parameter in module.named_parameters():
-                yield name, parameter, branch.level(inside)
-
-    def _frozen(self, name: str) -> int:
-        frozen, depth = width_of(self.config.freeze, name), self._branch(name).depth
-        if not 0 <= frozen <= depth:
-            raise ValueError(f"freeze of {name}: expected 0 to its {depth} blocks, came {frozen}")
-        return frozen
+    def _prepare(self, name: str) -> None:
+        """Freeze what is not trained, and give the rest of a branch its updates."""
+        branch, frozen, rank = (
+            self._branch(name),
+            width_of(self.config.freeze, name),
+            self.config.lora,
+        )
+        if not 0 <= frozen <= branch.depth or rank < 0:
+            raise ValueError(
+                f"freeze and lora of {name}: expected 0 to its {branch.depth} blocks, and a rank of 0 "
+                f"or more; came {frozen}, {rank}"
+            )
+        for inside, parameter in self.branches[name].named_parameters():
+            level = branch.level(inside)
+            trained = level is not None and (frozen == 0 or level > frozen) and not rank
+            # What a model itself keeps as it is (positions that are sines) stays so.
+            parameter.requires_grad_(trained and parameter.requires_grad)
+        for block in branch.blocks[frozen:]:
+            if rank:
+                adapt(block, rank)
+            if self.config.recompute:
+                recompute(block)
 
     def _branch(self, name: str) -> Branch:
         return cast(Branch, self.branches[name])

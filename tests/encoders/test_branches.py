@@ -17,9 +17,18 @@ TEXT = (
     "roberta_base",
     "xlm_roberta_base",
 )
+SOUND = (
+    "hub_audio",
+    "hubert_base",
+    "wav2vec2_base",
+    "wavlm_base",
+    "whisper_base",
+    "whisper_small",
+    pytest.param("whisper_tiny_en", marks=pytest.mark.weights),
+)
 
 
-@pytest.fixture(scope="session", params=TEXT)
+@pytest.fixture(scope="session", params=[*TEXT, *SOUND])
 def pair(request, case_of, clips_for):
     """States, published inputs, branch and clips of one encoder."""
     plain, weights = case_of(request.param)
@@ -46,7 +55,17 @@ class TestABranch:
         found, mask = branch(*batch(inputs))
         for row, each in enumerate(states):
             kept = found[row][mask[row]].detach().numpy()
-            np.testing.assert_allclose(kept, each.values[each.valid], atol=2e-5)
+            np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
+
+    def test_gives_nearly_the_same_of_what_is_stored(self, pair):
+        """Sound is stored as float16; token ids are stored as they are."""
+        states, inputs, branch = pair
+        kept = np.float32 if inputs[0].values.shape[1] == 2 else np.float16
+        rounded = [replace(x, values=x.values.astype(kept).astype(np.float32)) for x in inputs]
+        found, mask = branch(*batch(rounded))
+        for row, each in enumerate(states):
+            difference = found[row][mask[row]].detach().numpy() - each.values[each.valid]
+            assert np.linalg.norm(difference) < 5e-3 * np.linalg.norm(each.values[each.valid])
 
     def test_reads_nothing_behind_a_clip_and_nothing_of_its_neighbours(self, pair):
         _, inputs, branch = pair

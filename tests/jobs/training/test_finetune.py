@@ -1,0 +1,126 @@
+"""An encoder trained inside a net: from typed commands to scores of raw clips."""
+
+import contextlib
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from cluster import storage
+from cluster.errors import ConfigError, WeightsError
+from encoders import store
+from encoders.registry import describe
+from jobs.__main__ import run
+
+pytestmark = [pytest.mark.slow, pytest.mark.weights]
+
+MOODS = {
+    "glad": ("what a lovely day", "we won the game", "i love this song", "thank you so much"),
+    "sad": ("i lost my dog", "nobody came to see me", "it hurts so much", "i miss her every day"),
+}
+TRAINED = "minilm:publish=inputs"
+NET = (
+    "--net",
+    "finetune",
+    "--net-options",
+    "head_options.hidden=8",
+    "encoder_rate=0.1",
+    "freeze=4",
+)
+RECIPE = ("--epochs", "2", "--batch-size", "8", "--no-tracking", "--workers", "0")
+
+
+def typed(*words):
+    """What a command printed; it has to end well."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = run(list(words))
+    assert code == 0, out.getvalue()
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A prepared dataset of sentences, with published tokens and one run on them."""
+    try:
+        store.mirror(describe("minilm").weights, store.DEFAULT_STORE)
+    except WeightsError as error:
+        pytest.skip(f"the offline weights cannot be had: {error}")
+    place = tmp_path_factory.mktemp("finetune")
+    write_labels(place / "labels.csv")
+    root = str(place / "root")
+    typed("prepare", "folder", "--labels", str(place / "labels.csv"), "--source", str(place),
+          "--tasks", "mood=classification", "--root", root)  # fmt: skip
+    typed("encode", "--root", root, "--encoders", TRAINED)
+    typed("train", "--root", root, "--inputs", TRAINED, "--run", "tuned", *NET, *RECIPE)
+    return root
+
+
+def write_labels(path: Path) -> None:
+    draws = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["name", "text", "speaker", "split", "mood"])
+        for number in range(60):
+            mood = ("glad", "sad")[number % 2]
+            text = " and ".join(draws.choice(MOODS[mood], 1 + number % 3))
+            split = "train" if number < 32 else "valid" if number < 48 else "test"
+            rows.writerow([f"clip{number}", text, f"{split}{number % 4}", split, mood])
+
+
+def scores(root: str, name: str) -> dict[int, dict[str, float]]:
+    """Clip -> class -> probability."""
+    uris = storage.names(f"{root}/scores/{name}")
+    tables = [
+        storage.read_table(f"{root}/scores/{name}/{u}") for u in uris if u.endswith("parquet")
+    ]
+    return {
+        clip: dict(shares)
+        for table in tables
+        for clip, shares in zip(
+            table["clip_id"].to_pylist(), table["probabilities"].to_pylist(), strict=True
+        )
+    }
+
+
+class TestWhatIsKept:
+    def test_the_run_holds_what_training_changed_and_nothing_else(self, root):
+        (weights,) = Path(root, "runs", "tuned").rglob("model.safetensors")
+        names = set(load_file(weights))
+        inside = {name for name in names if name.startswith("net.branches.text.model.")}
+        assert {name.split("encoder.layer.")[1].split(".")[0] for name in inside} == {"4", "5"}
+        assert weights.stat().st_size < 25e6  # all of it are 91 MB
+
+    def test_the_card_names_the_weights_that_training_started_from(self, root):
+        (card,) = Path(root, "runs", "tuned").rglob("model.json")
+        facts = json.loads(card.read_text())["inputs"]["text"]
+        expected = [[w.name, w.uri, w.sha256] for w in describe("minilm").weights]
+        assert facts["weights"] == expected
+
+    def test_a_net_of_other_weights_is_refused(self, root, tmp_path):
+        from fusion.predictor import Card
+        from jobs.training.branches import branches_of
+
+        (card,) = Path(root, "runs", "tuned").rglob("model.json")
+        values = json.loads(card.read_text())
+        values["inputs"]["text"]["weights"][0][2] = "0" * 64
+        with pytest.raises(ConfigError, match="was fine-tuned from"):
+            branches_of(Card.from_json(values), store.DEFAULT_STORE)
+
+
+class TestABundle:
+    def test_scores_raw_clips_as_it_was_evaluated(self, root):
+        typed("ensemble", "--root", root, "--runs", "tuned", "--bundle", "b", "--resamples", "50")
+        said = typed("evaluate", "--root", root, "--bundle", "b", "--resamples", "50")
+        assert "mood" in said
+        typed("score", "--root", root, "--bundle", "b", "--source", "features", "--name", "stored")
+        typed("score", "--root", root, "--bundle", "b", "--source", "clips", "--name", "raw")
+        stored, raw = (scores(root, name) for name in ("stored", "raw"))
+        assert sorted(stored) == sorted(raw)
+        assert len(raw) == 60
+        for clip, shares in raw.items():
+            assert shares == pytest.approx(stored[clip], abs=1e-4)
