@@ -61,7 +61,7 @@ def adapt(block: nn.Module, rank: int) -> None:
 
 def recompute(block: nn.Module) -> None:
     """Keep of a block's forward pass only its input; a random draw is drawn again as it was."""
-    block.forward = functools.partial(_again, block.forward)  # type: ignore[method-assign]
+    block.forward = functools.partial(_again, block.forward)
 
 
 def _again(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:

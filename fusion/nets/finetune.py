@@ -8,8 +8,8 @@
 level of each parameter), so that nothing of a model library is imported here. Its lower blocks may be frozen,
 as in the system that trains the upper 6 of BERT's 12 (`freeze`); learning rates fall from the head (1) over
 the last block (`encoder_rate`) by `layer_decay` a block (ULMFiT: Howard & Ruder 2018,
-https://arxiv.org/abs/1801.06146); `lora` trains a low-rank update in place of the weights. Parameters that are not trained are not stored: `given` names them, and
-they come from the pretrained weights again.
+https://arxiv.org/abs/1801.06146); `lora` trains low-rank updates in place of the weights. Parameters that are
+not trained are not stored: `given` names them, and they come from the pretrained weights again.
 
 Shapes: batch, time, feature.
 """

@@ -1,0 +1,292 @@
+"""finetune: what is trained, how fast, what is kept of it, and that workers share it as one would do it."""
+
+import copy
+import importlib.util
+import os
+import socket
+from pathlib import Path
+
+import cloudpickle
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from fusion.batch import Batch
+from fusion.nets import net_class, net_config
+from fusion.predictor import Card, build, from_bytes, to_bytes
+from fusion.training.loop import Course, Group, RowSplit, fit
+from fusion.training.optimiser import optimiser_of
+from fusion.training.recipe import Recipe
+
+spec = importlib.util.spec_from_file_location(
+    "training_data", Path(__file__).with_name("training_data.py")
+)
+made_up = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made_up)
+
+TRAIN, VALID = torch.arange(45), torch.arange(45, 60)
+RECIPE = Recipe(epochs=4, patience=0, batch_size=16, lr=5e-3)
+HEAD = {"head_options.hidden": 8, "head_options.dropout": 0.0, "encoder_rate": 0.5}
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.inner, self.drop = nn.Linear(dim, dim), nn.Dropout(dropout)
+
+    def forward(self, x):
+        return x + self.drop(torch.tanh(self.inner(x)))
+
+
+class SmallBranch(nn.Module):
+    """A stem, three blocks, and a part that nothing depends on."""
+
+    dim, depth = 6, 3
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stem, self.pooler = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.layers = nn.ModuleList(Block(6, dropout) for _ in range(self.depth))
+        self.fixed = nn.Parameter(torch.ones(6), requires_grad=False)
+
+    @property
+    def blocks(self):
+        return list(self.layers)
+
+    def level(self, parameter: str) -> int | None:
+        if parameter.startswith("pooler"):
+            return None
+        return 1 + int(parameter.split(".")[1]) if parameter.startswith("layers") else 0
+
+    def forward(self, values, mask):
+        x = self.stem(values.masked_fill(~mask.unsqueeze(-1), 0)) * self.fixed
+        for block in self.layers:
+            x = block(x)
+        return x, mask
+
+
+def branch(dropout: float = 0.0) -> SmallBranch:
+    torch.manual_seed(11)
+    return SmallBranch(dropout)
+
+
+def net(dropout: float = 0.0, **options):
+    torch.manual_seed(5)
+    config = net_config("finetune", {**HEAD, **options})
+    outputs = {"emotion": 3, "arousal": 1}
+    kind = net_class("finetune")
+    return kind(config, dims=made_up.DIMS, outputs=outputs, branches={"text": branch(dropout)})
+
+
+def batch(count: int = 8) -> Batch:
+    return made_up.MadeUp().batch(torch.arange(count))
+
+
+def trained_levels(net) -> set[int]:
+    inside = "branches.text."
+    names = [n for n, p in net.named_parameters() if p.requires_grad and n.startswith(inside)]
+    return {net.branches["text"].level(name.removeprefix(inside)) for name in names}
+
+
+class TestWhatIsTrained:
+    @pytest.mark.parametrize(
+        ("freeze", "levels"), [(0, {0, 1, 2, 3}), (1, {2, 3}), (2, {3}), (3, set())]
+    )
+    def test_frozen_blocks_take_what_lies_under_them_along(self, freeze, levels):
+        assert trained_levels(net(freeze=freeze)) == levels
+        assert trained_levels(net(**{"freeze.text": freeze})) == levels
+
+    @pytest.mark.parametrize("lora", [0, 2])
+    @pytest.mark.parametrize("freeze", [0, 2])
+    def test_a_gradient_reaches_all_that_is_trained_and_nothing_else(self, freeze, lora):
+        model = net(freeze=freeze, lora=lora)
+        said = model.train()(batch())
+        torch.stack([v.square().sum() for v in said.logits.values()]).sum().backward()
+        for parameter in model.parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad
+
+    def test_an_update_of_low_rank_changes_nothing_before_it_is_trained(self):
+        plain, low = net().eval(), net(lora=2).eval()
+        for task, said in plain(batch()).logits.items():
+            assert torch.equal(said, low(batch()).logits[task])
+        names = {n.rpartition(".")[2] for n in low.state_dict() if n not in low.given}
+        assert {"up", "down"} <= names
+
+    def test_an_updated_layer_says_what_its_updated_weights_say(self):
+        low = net(lora=2).branches["text"].layers[0].inner
+        torch.nn.init.normal_(low.up)
+        x = torch.randn(5, 6)
+        torch.testing.assert_close(low(x), nn.functional.linear(x, low.weight, low.bias))
+
+    @pytest.mark.parametrize("options", [{"freeze": 4}, {"freeze": -1}, {"lora": -1}])
+    def test_blocks_and_ranks_that_are_none_are_refused(self, options):
+        with pytest.raises(ValueError, match="expected 0 to its 3 blocks, and a rank of 0 or more"):
+            net(**options)
+
+    @pytest.mark.parametrize("head", ["linear", "sdt", "finetune"])
+    def test_a_head_that_is_solved_or_reads_dialogues_is_refused(self, head):
+        with pytest.raises(ValueError, match="expected a net of clips that is trained by steps"):
+            net_class("finetune")(
+                net_config("finetune", {"head": head}), dims={"text": 6}, outputs={"y": 1}
+            )
+
+    @pytest.mark.parametrize("change", [{"mixup": 0.3}, {"feature_noise": 0.1}])
+    def test_tokens_and_sound_take_no_noise(self, change):
+        with pytest.raises(ValueError, match="cannot be mixed or given noise"):
+            train(recipe=Recipe(epochs=1, **change))
+
+
+class TestRates:
+    def test_fall_from_the_head_over_the_last_block_to_the_first(self):
+        model = net(layer_decay=0.1, encoder_rate=0.5)
+        recipe = Recipe(lr=1.0, lr_factors={"branches": 2.0})
+        found = {g["lr"]: g["params"] for g in optimiser_of(model, recipe).param_groups}
+        expected = {1.0, 1.0 * 2 * 0.5}
+        expected |= {2 * 0.5 * 0.1**below for below in (1, 2, 3)}
+        assert sorted(found) == pytest.approx(sorted(expected))
+        first = model.branches["text"].layers[0].inner.weight
+        (rate,) = [lr for lr, some in found.items() if any(p is first for p in some)]
+        assert rate == pytest.approx(2 * 0.5 * 0.1**2)
+
+    def test_the_rate_that_is_shown_is_that_of_the_head(self):
+        assert optimiser_of(net(), Recipe(lr=0.5)).param_groups[0]["lr"] == 0.5
+
+
+class TestRecomputation:
+    @pytest.mark.parametrize("lora", [0, 2])
+    def test_gives_the_same_gradients_with_dropout_and_keeps_less(self, lora):
+        found, kept = [], []
+        for recompute in (False, True):
+            model = net(dropout=0.3, recompute=recompute, lora=lora).train()
+            torch.manual_seed(3)
+            size = []
+
+            def packed(tensor, size=size):
+                size.append(tensor.numel())
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
+                said = model(batch())
+            torch.stack([v.square().sum() for v in said.logits.values()]).sum().backward()
+            found.append([p.grad for p in model.parameters() if p.requires_grad])
+            kept.append(sum(size))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other)
+        assert kept[1] < kept[0]
+
+    def test_a_copy_recomputes_its_own_blocks(self):
+        model = net(recompute=True)
+        for other in (copy.deepcopy(model), cloudpickle.loads(cloudpickle.dumps(model))):
+            other.branches["text"].layers[0].inner.weight.grad = None
+            other(batch()).logits["arousal"].sum().backward()
+            assert other.branches["text"].layers[0].inner.weight.grad is not None
+            assert model.branches["text"].layers[0].inner.weight.grad is None
+
+
+class TestEvaluation:
+    def test_rows_read_a_few_at_a_time_say_the_same(self, monkeypatch):
+        model = net().eval()
+        with torch.no_grad():
+            whole = model(batch(20)).logits
+            monkeypatch.setattr("fusion.nets.finetune.STEPS_AT_ONCE", 7)
+            parts = model(batch(20)).logits
+        for task in whole:
+            torch.testing.assert_close(whole[task], parts[task])
+
+    def test_encoders_without_dropout_say_the_same_in_training(self):
+        quiet, loud = (net(dropout=0.5, dropout_inside=inside).train() for inside in (False, True))
+        same, other = ([m(batch()).logits["arousal"] for _ in range(2)] for m in (quiet, loud))
+        assert torch.equal(*same)
+        assert not torch.equal(*other)
+
+
+def card(**options) -> Card:
+    config = {**HEAD, **options}
+    return Card(net="finetune", config=config, tasks=made_up.TASKS, dims=made_up.DIMS)
+
+
+def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, **options):
+    torch.manual_seed(7)
+    return fit(
+        build(card(**options), {"text": branch()}),
+        made_up.MadeUp(),
+        RowSplit(train=TRAIN, valid=VALID),
+        recipe,
+        tasks=made_up.TASKS,
+        group=group,
+        course=Course(seed=3, resume=resume, on_epoch=on_epoch, last_epoch=last_epoch),
+    )
+
+
+WAYS = [
+    {},
+    {"freeze": 2},
+    {"freeze": 3},
+    {"lora": 2},
+    {"lora": 1, "freeze": 1},
+    {"recompute": True},
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+class TestWhatIsKept:
+    def test_a_net_comes_back_from_what_changed_and_the_pretrained_weights(self, options):
+        fitted = train(**options).predictor
+        content = to_bytes(fitted)
+        again = from_bytes(content, card(**options), {"text": branch()})
+        said, once_more = fitted(batch()).logits, again(batch()).logits
+        assert all(torch.equal(said[task], once_more[task]) for task in said)
+        untouched = branch().state_dict()
+        given = {n.removeprefix("net.branches.text.") for n in fitted.given}
+        inside = fitted.net.branches["text"].state_dict()
+        assert all(
+            torch.equal(inside[name], untouched[name.replace(".base.", ".")]) for name in given
+        )
+
+    def test_training_that_goes_on_ends_as_if_undisturbed(self, options):
+        states = []
+
+        def kill(record, state):
+            states.append(state())
+            return record["epoch"] == 2
+
+        train(on_epoch=kill, **options)
+        ours, whole = train(resume=states[-1], **options), train(**options)
+        assert to_bytes(ours.predictor) == to_bytes(whole.predictor)
+
+
+def test_weights_of_another_part_of_the_encoder_are_refused():
+    content = to_bytes(train(freeze=2).predictor)
+    with pytest.raises(ValueError, match="do not fit the card of net 'finetune'"):
+        from_bytes(content, card(), {"text": branch()})
+
+
+def _worker(rank: int, port: int, folder: str, options: dict) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    fitted = train(group=Group.joined(), **options)
+    torch.save(fitted.predictor.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze": 1, "lora": 2, "recompute": True}], ids=str)
+def test_two_workers_equal_one_with_the_same_rows_a_step(options, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_worker, args=(rank, port, str(tmp_path), options))
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = train(**options).predictor.state_dict()
+    for name, value in alone.items():
+        assert torch.equal(ours[name], theirs[name])
+        torch.testing.assert_close(ours[name], value, atol=2e-5, rtol=1e-4)
