@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import affuse
@@ -310,18 +310,6 @@ class TestStrangers:
         with serve() as client:
 
             @settings(max_examples=15, deadline=None)
-            @given(bodies())
-            def check(body):
-                self.ask(client, *body)
-
-            check()
-            self.left(client, tmp_path)
-
-    @pytest.mark.slow
-    def test_two_thousand_bodies_leave_nothing(self, serve, tmp_path):
-        with serve() as client:
-
-            @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
             @given(bodies())
             def check(body):
                 self.ask(client, *body)
