@@ -1,21 +1,22 @@
 """The HTTP interface and the page, over a desk that has the work done."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from jobs.serving.desk import Desk, Ticket
 from jobs.serving.guard import COOKIE, DoorGuard, Rules, is_tls, refused, same
 from jobs.serving.handbook import handbook
-from jobs.serving.intake import EXPECTED, read_order
+from jobs.serving.intake import BLOCK_BYTES, EXPECTED, read_order
 from jobs.serving.refusal import RefusalError
 from jobs.serving.schema import FullAnswer, OrderState, Refused, ServedFacts, ServerHealth
 from jobs.serving.tables import csv_of
@@ -99,6 +100,7 @@ def make_app(desk: Desk, rules: Rules, facts: ServedFacts) -> FastAPI:
     _add_pages(app, rules)
     _add_predict(app, desk, facts)
     _add_orders(app, desk)
+    _add_films(app, desk)
     return app
 
 
@@ -192,6 +194,33 @@ def _add_orders(app: FastAPI, desk: Desk) -> None:
         return Response(csv_of(_answer(desk.find(ticket_id))), media_type="text/csv")
 
 
+def _add_films(app: FastAPI, desk: Desk) -> None:
+    @app.post("/orders/{ticket_id}/film", status_code=202, responses=REFUSALS | ABSENT)
+    def order_film(ticket_id: str) -> OrderState:
+        """Have an answer written on its film: an order of its own, with film.mp4 when it is done."""
+        return _state(desk, desk.take_film(desk.find(ticket_id)))
+
+    @app.get("/orders/{ticket_id}/film.mp4", responses=ABSENT, response_class=StreamingResponse)
+    def film(ticket_id: str) -> StreamingResponse:
+        """The captioned film."""
+        there = desk.find(ticket_id).film
+        try:
+            if there is None:
+                raise FileNotFoundError
+            # An open file outlives its room: a visitor may delete it while it is on the way.
+            content = there.open("rb")
+        except FileNotFoundError as error:
+            raise RefusalError(404, "there is no captioned film under this address") from error
+        headers = {"Content-Length": str(os.fstat(content.fileno()).st_size)}
+        return StreamingResponse(_blocks(content), media_type="video/mp4", headers=headers)
+
+
+def _blocks(content: BinaryIO) -> Iterator[bytes]:
+    with content:
+        while block := content.read(BLOCK_BYTES):
+            yield block
+
+
 async def _taken(request: Request, desk: Desk) -> Ticket:
     """The order of a request, in the queue."""
     desk.check_open()
@@ -212,6 +241,7 @@ def _state(desk: Desk, ticket: Ticket) -> OrderState:
         place=desk.place(ticket),
         progress=1.0 if answer is not None else ticket.progress,
         answer=answer,
+        film=ticket.film is not None,
         error=None if ticket.refusal is None else ticket.refusal.sentence,
     )
 

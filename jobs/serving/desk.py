@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from jobs.serving.captioned import FILM
 from jobs.serving.hands import Hand
 from jobs.serving.judge import Answer, Order
 from jobs.serving.refusal import RefusalError
@@ -53,6 +54,12 @@ class Ticket:
     """Nobody will ask for it any more."""
 
     done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def film(self) -> Path | None:
+        """The captioned film, where there is one."""
+        film = self.room / FILM
+        return film if self.answer is not None and film.is_file() else None
 
 
 class Desk:
@@ -135,6 +142,25 @@ class Desk:
             self._waiting.append(ticket)
             self._change.notify()
         return ticket
+
+    def take_film(self, ticket: Ticket) -> Ticket:
+        """Put the captioning of an answered film at the end of the queue, as an order with a room of its own.
+
+        Raises:
+            RefusalError: there is no film, or no answer yet; too many are waiting.
+        """
+        source, said = ticket.order.file, ticket.answer
+        if source is None or said is None or not said["film"]:
+            raise RefusalError(404, "there is no film with an answer under this address")
+        self.check_open()
+        room = self.room()
+        try:
+            file = room / Path(source).name
+            os.link(source, file)  # its own room may go while this order waits
+        except FileNotFoundError as error:
+            self.leave(room)
+            raise RefusalError(404, "the film is gone") from error
+        return self.take(room, Order(file=str(file), name=ticket.order.name, said=said))
 
     def find(self, ticket_id: str) -> Ticket:
         """The ticket of an id.

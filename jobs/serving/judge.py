@@ -1,5 +1,6 @@
 """From what one visitor gave (a file, words, or both) to everything that is said about it, as JSON."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,10 +12,14 @@ import pyarrow as pa
 
 from cluster.errors import MediaError
 from encoders.media import Source
+from jobs.captioning.faces import FaceBoxes, face_boxes
 from jobs.library.clip_rows import ClipRow
 from jobs.library.encoding import encode_rows
 from jobs.library.loaded_bundle import LoadedBundle, load
+from jobs.preparing.adapter import is_sound
+from jobs.serving.captioned import FILM, write_captioned
 from jobs.serving.refusal import RefusalError
+from jobs.serving.sniffing import PICTURES
 from jobs.stream.decode import decoder_of
 from jobs.stream.faults import WorkerFaultError
 
@@ -47,6 +52,9 @@ class Order:
     text: str | None = None
     """Words that were typed, or those of the file."""
 
+    said: Answer | None = None
+    """What was answered about the file before; it is written on the film."""
+
 
 class Judge:
     """A bundle, loaded in one process, that answers one order after the other.
@@ -61,6 +69,7 @@ class Judge:
         self.loaded, self.max_s = loaded, max_s
         loaded.encoder.load()
         self._modality = loaded.scorer.modality
+        self._mark: FaceBoxes | None = None
 
     def answer(self, order: Order, report: Report) -> Answer:
         """All that is said of an order.
@@ -68,8 +77,10 @@ class Judge:
         Raises:
             RefusalError: it cannot be read, is too long, or holds nothing that the bundle reads.
         """
+        if order.said is not None:
+            return self._captioned(order, order.said, report)
         begun = time.perf_counter()
-        duration_s = self._duration_s(order)
+        duration_s, film = self._facts(order)
         row = ClipRow(clip_id=0, name=order.name, file=order.file, text=order.text, given={})
         features, heard = self._encode(row, order)
         whole, *alone = self._verdicts(row, features)
@@ -94,22 +105,35 @@ class Judge:
             "transcript": heard,
             "timeline": timeline,
             "duration_s": duration_s,
+            "film": film,
             "seconds": round(time.perf_counter() - begun, 3),
         }
 
-    def _duration_s(self, order: Order) -> float | None:
+    def _captioned(self, order: Order, said: Answer, report: Report) -> Answer:
+        """The same answer; the film with it lies beside the order's file."""
+        assert order.file is not None
+        if self._mark is None:
+            self._mark = face_boxes(self.loaded.bundle.encoders, self.loaded.store)
+        target = os.path.join(os.path.dirname(order.file), FILM)
+        write_captioned(order.file, target, said, self._mark, report)
+        return said
+
+    def _facts(self, order: Order) -> tuple[float | None, bool]:
+        """Length of a file [s], and whether it is a film."""
         if order.file is None:
-            return None
+            return None, False
         try:
             decoder = decoder_of(self.loaded.encoder.decoding)
-            length_s = decoder.probe(Source(order.file)).duration_s
+            found = decoder.probe(Source(order.file))
         except MediaError as error:
             raise RefusalError(422, _without_path(str(error), order)) from error
+        length_s = found.duration_s
         if length_s is not None and length_s > self.max_s:
             raise RefusalError(
                 413, f"{order.name} is {length_s:.0f} s long; at most {self.max_s:g} s are taken"
             )
-        return length_s
+        still = os.path.splitext(order.file)[1] in PICTURES
+        return length_s, found.has_video and not still and not is_sound(order.file)
 
     def _encode(
         self, row: ClipRow, order: Order

@@ -56,6 +56,7 @@ class FullAnswer(SaidOfClip):
     transcript: HeardText | None
     timeline: list[TimelinePiece] = Field(description="Of longer clips; empty of others.")
     duration_s: float | None
+    film: bool = Field(description="Whether it is a film, on which the answer can be written.")
     seconds: float = Field(description="Time that it took, without waiting.")
 
 
@@ -67,6 +68,7 @@ class OrderState(BaseModel):
     place: int = Field(description="Orders up to this one that nobody has begun; 0: it is begun.")
     progress: float = Field(description="Share that is done, 0 to 1.")
     answer: FullAnswer | None = None
+    film: bool = Field(False, description="Whether film.mp4 is there.")
     error: str | None = Field(None, description="Why it was refused.")
 
 

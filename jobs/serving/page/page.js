@@ -10,6 +10,7 @@ let facts = null;
 let given = null; // {blob, name}
 let recorder = null;
 let shown = ""; // id of the order on the page
+let captioned = ""; // id of the order of its film with captions
 
 // ---- elements
 
@@ -196,6 +197,8 @@ async function send(form) {
   $("send").disabled = false;
 }
 
+const pause = () => new Promise((then) => setTimeout(then, POLL_MS));
+
 async function follow(id) {
   show(id);
   while (shown === id) {
@@ -214,16 +217,39 @@ async function follow(id) {
     } else {
       wait("Listening and looking", order.progress || null);
     }
-    await new Promise((then) => setTimeout(then, POLL_MS));
+    await pause();
   }
 }
 
-$("forget").addEventListener("click", async () => {
-  const id = shown;
+$("film").addEventListener("click", async () => {
+  const of = shown;
+  $("film").disabled = true;
   try {
-    await ask(`/orders/${encodeURIComponent(id)}`, { method: "DELETE" });
-  } catch {
-    // It is gone already.
+    let order = await ask(`/orders/${encodeURIComponent(of)}/film`, { method: "POST" });
+    captioned = order.id;
+    while (order.state !== "done" && shown === of) {
+      if (order.state === "refused") throw new Error(order.error);
+      sayOfFilm(order.place ? `Place ${order.place} in the queue` : `Writing captions: ${percent(order.progress)}`);
+      await pause();
+      order = await ask(`/orders/${encodeURIComponent(order.id)}`);
+    }
+    if (shown !== of) return;
+    sayOfFilm("The film with captions is there.");
+    const name = order.answer.name.replace(/\.[^.]*$/, "");
+    element("a", { href: `/orders/${encodeURIComponent(order.id)}/film.mp4`, download: `${name}.captioned.mp4` }).click();
+  } catch (error) {
+    if (shown === of) sayOfFilm(error.message);
+  }
+  $("film").disabled = false;
+});
+
+$("forget").addEventListener("click", async () => {
+  for (const id of [shown, captioned].filter(Boolean)) {
+    try {
+      await ask(`/orders/${encodeURIComponent(id)}`, { method: "DELETE" });
+    } catch {
+      // It is gone already.
+    }
   }
   history.replaceState(null, "", "/");
   discard();
@@ -234,6 +260,7 @@ $("forget").addEventListener("click", async () => {
 
 function show(id) {
   shown = id;
+  captioned = "";
   for (const part of ["progress", "problem", "answer"]) $(part).hidden = true;
   $("empty").hidden = id !== "";
 }
@@ -244,6 +271,11 @@ function wait(words, share) {
   if ($("progress-words").textContent !== words) $("progress-words").textContent = words;
   if (share === null) $("bar").removeAttribute("value");
   else $("bar").value = share;
+}
+
+function sayOfFilm(sentence) {
+  $("film-state").hidden = false;
+  $("film-state").textContent = sentence;
 }
 
 function complain(sentence) {
@@ -271,6 +303,9 @@ function present(order) {
   $("transcript-part").hidden = !answer.transcript;
   $("transcript").replaceChildren(...transcript(answer.transcript));
   $("json").href = `/orders/${order.id}/scores.json`;
+  $("film").hidden = !answer.film;
+  $("film").disabled = false;
+  $("film-state").hidden = true;
   $("csv").href = `/orders/${order.id}/scores.csv`;
   if ($("result-title").getBoundingClientRect().top > innerHeight / 2) $("result-title").scrollIntoView();
 }

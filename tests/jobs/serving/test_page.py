@@ -115,7 +115,9 @@ def visit(browser, site):
     @contextmanager
     def opened(width=1280, scheme="light"):
         size = {"width": width, "height": 900}
-        context = browser.new_context(viewport=size, color_scheme=scheme, base_url=site)
+        context = browser.new_context(
+            viewport=size, color_scheme=scheme, base_url=site, accept_downloads=True
+        )
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         said = []
@@ -173,6 +175,26 @@ def test_it_fits_and_shows_a_clip_as_predict_says_it(visit, site, tmp_path, widt
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
         assert (np.median(shot) < 100) == (scheme == "dark")
+
+
+def test_a_film_is_taken_away_with_captions_and_deleted_with_its_answer(visit, tmp_path):
+    with visit(390) as page:
+        send(page, sound(tmp_path / "a.wav", 1, 0.8))
+        answered(page)
+        assert page.is_hidden("#film")
+        page.click("#discard")
+        send(page, film(tmp_path / "clip.mp4", 2))
+        page.wait_for_selector("#film:visible")
+        with page.expect_download(timeout=WAIT_MS) as download:
+            page.click("#film")
+        assert download.value.suggested_filename == "clip.captioned.mp4"
+        with av.open(str(download.value.path())) as shown:
+            assert shown.duration / av.time_base == pytest.approx(2, abs=0.15)
+            assert [stream.type for stream in shown.streams] == ["video", "audio"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.click("#forget")
+        page.wait_for_selector("#empty:visible")
+        assert page.request.get(download.value.url).status == 404
 
 
 def test_the_radar_is_drawn_to_scale(visit, tmp_path):
