@@ -4,10 +4,14 @@ No other job loads test rows. Each look is recorded, because figures that are lo
 figures of unseen data. For a dataset without a test split the cross-fitted figures of `affuse ensemble` are
 shown again.
 
+With --on the model is judged on another dataset: the same features under another root, labels joined by
+name; beside its figure there stands what it loses against its own dataset.
+
 Reads:  <root>/bundles/<bundle>/ or <root>/runs/<run>/, <root>/features/, the test rows of the manifest
 Writes: <root>/evaluations/<name>/  predictions.parquet, results.json;  <root>/looks/
 
 Laptop:   affuse evaluate --root data/mosei --bundle ensemble
+Another:  affuse evaluate --root data/ravdess --bundle ensemble --on data/meld --labels joy=happy sadness=sad
 Cluster:  affuse submit --address URL -- evaluate --root s3://bucket/mosei --bundle ensemble
 """
 
@@ -15,7 +19,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +32,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import Place
 from cluster.tables import PREDICTIONS
-from fusion.late.members import prior
+from fusion.late.members import prior, probabilities
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
@@ -50,6 +54,8 @@ from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
+from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
+from jobs.scoring.elsewhere import member_table, open_elsewhere, said_elsewhere
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
 from jobs.training.parts import is_known
@@ -72,6 +78,20 @@ class Config:
     task: str | None = None
     """Task of the runs; may be left out where the dataset has one."""
 
+    on: Place = ""
+    """Folder or URI of another dataset, to judge on in place of the test split: its test rows, or all of it
+    where it has no test split."""
+
+    on_task: str | None = None
+    """Task of the other dataset; by default the one of the same name, or its only one."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    """Classes of the other dataset that have another name here, THEIRS=OURS, e.g. happiness=happy."""
+
+    predictions: Place = ""
+    """File (.parquet) that receives the predictions of the other dataset, as `affuse ensemble --imported`
+    takes them there; never of its test split."""
+
     resamples: int = 2000
     """Number of bootstrap resamples of the groups."""
 
@@ -83,15 +103,23 @@ class Config:
         check_resamples(self.resamples)
         if (self.bundle is None) == (len(self.runs) == 0):
             raise ConfigError("name either --bundle or --runs")
+        if not self.on and (self.labels or self.on_task or self.predictions):
+            raise ConfigError("--labels, --on-task and --predictions are for another dataset: --on")
+        if self.predictions and not self.predictions.endswith(".parquet"):
+            raise ConfigError(f"--predictions {self.predictions}: expected a name in .parquet")
 
     @property
     def name(self) -> str:
         """Name of the evaluation."""
-        return self.bundle or joined_name(self.runs, "+")
+        model = self.bundle or joined_name(self.runs, "+")
+        return f"{model}-on-{read_dataset(self.on).name}" if self.on else model
 
 
 def main(config: Config) -> None:
     """Predict the test rows, compute the figures, record the look."""
+    if config.on:
+        evaluate_elsewhere(config)
+        return
     if not has_test_rows(config.root):
         show_cross_fitted(config)
         return
@@ -134,6 +162,49 @@ def main(config: Config) -> None:
         if report.leaks:
             print(f"{folder}, train against test: {report.message}")
     print(f"this is look {looks(config.root)} at the test split; wrote {base}")
+
+
+def evaluate_elsewhere(config: Config) -> None:
+    """Predict the clips of another dataset, compute the figures and what is lost, record the look there."""
+    members = members_of(config)
+    name, task = task_of(config)
+    other = open_elsewhere(config.on, task, name, config.on_task, config.labels)
+    if config.predictions and other.is_test:
+        raise ConfigError(
+            f"--predictions: {config.on} has a test split, which nothing is fitted on"
+        )
+    held, left_out = said_elsewhere(members, other, name, task)
+    scores = fused(config, held)
+    judging = Judging(
+        task=task,
+        target=held.target,
+        groups=groups_of(other.root, held.clip_id),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    guess = prior_of(config.root, name, task)
+    judged = judge_elsewhere(held, left_out, scores, guess, other, judging)
+    judged = with_losses(
+        judged, config.root, config.bundle, name, task,
+        resamples=config.resamples, seed=config.seed,
+    )  # fmt: skip
+    record_look(config, judged.results, other.root)
+    base = layout.evaluation_uri(config.root, config.name)
+    publish_config(config, base)
+    said = test_predictions(config.name, name, judged.held, judged.scores)
+    storage.publish_table(said, storage.join(base, layout.PREDICTIONS))
+    if config.predictions:
+        whole = held.members.scores[0] if scores is None else scores
+        told = member_table(other, task, held.clip_id, probabilities(task.kind, whole).numpy())
+        storage.publish_table(told, config.predictions)
+    facts = {
+        "config": settings.resolved(config), **judged.results.facts(), "on": judged.facts(),
+    }  # fmt: skip
+    storage.publish_json(facts, storage.join(base, layout.RESULTS))
+    results_table.show(judged.results, judged.task)
+    print("\n".join(judged.notes()))
+    of = "test split" if other.is_test else "clips"
+    print(f"this is look {looks(other.root)} at the {of} of {other.root}; wrote {base}")
 
 
 def has_test_rows(root: str) -> bool:
@@ -230,14 +301,14 @@ def prior_of(root: str, name: str, task: Task) -> Tensor:
     return prior(task.kind, target[known], task.outputs)
 
 
-def record_look(config: Config, results: results_table.Results) -> None:
+def record_look(config: Config, results: results_table.Results, root: str = "") -> None:
     """Write one file for each look: the command and its figures."""
     last = results.rows[-1]
     seen: dict[str, Any] = {name: figure.value for name, figure in last.figures.items()}
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     storage.publish_json(
         {"at": stamp, "config": settings.to_mapping(config), "of": last.name, "figures": seen},
-        layout.looks_uri(config.root, f"{stamp}-{uuid.uuid4().hex[:8]}.json"),
+        layout.looks_uri(root or config.root, f"{stamp}-{uuid.uuid4().hex[:8]}.json"),
     )
 
 
