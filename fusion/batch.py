@@ -71,6 +71,10 @@ class Batch:
     target_masks: Mapping[str, Tensor] = field(default_factory=dict)
     """True where a target is known; same shape as the target."""
 
+    soft: Mapping[str, Tensor] = field(default_factory=dict)
+    """Task -> distribution of raters' choices [batch class] or [batch time class]; zeros where nobody
+    voted."""
+
     weights: Tensor | None = None
     """Weight of each row (or utterance) in the loss."""
 

@@ -18,11 +18,15 @@ LOSSES: dict[str, str] = {
     "cross_entropy": "cross-entropy with class weights and label smoothing (classification)",
     "focal": "cross-entropy that fades for rows that are right already (classification)",
     "huber": "squared near zero, absolute further out (regression)",
+    "kl": "divergence from the distribution of raters' choices (classification)",
     "l1": "absolute error (regression)",
     "mse": "squared error (regression)",
     "triplet": "adaptive-margin triplets, variance and covariance on embeddings (classification)",
 }
 """Loss name (= file name) -> one-line description."""
+
+OF_DISTRIBUTIONS = ("kl",)
+"""Losses whose target is a distribution [*rows outputs] in place of class indices."""
 
 
 Loss = Callable[..., tuple[Tensor, Tensor]]

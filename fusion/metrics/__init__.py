@@ -6,6 +6,7 @@ Every metric is ``metric(prediction, target, weights=None) -> float`` with `weig
   indices [row]. nll, brier and ece need the probabilities.
 - multilabel: prediction is probabilities [row label], decided at 0.5, or decisions [row label] of bool;
   target is 0, 1 or NaN (unknown, left out) [row label].
+- classification against raters (`SOFT`): prediction and target are probabilities [row class].
 - regression: prediction and target are values [row] (or [row 1]). Bins are compared in the type that came:
   published tables were made in float32, where 0.1 lies on the other side of a bin's edge than in float64.
 
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from fusion.metrics._metric import Metric
 from fusion.tasks import Kind
 
-__all__ = ["FIGURES", "METRICS", "Metric", "default_metric", "metric"]
+__all__ = ["FIGURES", "METRICS", "SOFT", "Metric", "default_metric", "metric"]
 
 _CLASSIFICATION = "fusion.metrics.classification"
 _MULTILABEL = "fusion.metrics.multilabel"
@@ -67,6 +68,13 @@ METRICS: dict[str, str] = {
 }
 """Metric name -> `module:function`."""
 
+SOFT: dict[str, str] = {
+    "entropy_correlation": "fusion.metrics.soft:entropy_correlation",
+    "js_divergence": "fusion.metrics.soft:js_divergence",
+    "kl_divergence": "fusion.metrics.soft:kl_divergence",
+}
+"""The same of figures whose target is raters' distribution [row class]."""
+
 FIGURES: Mapping[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1", "uar", "nll", "brier", "ece"),
     "multilabel": (
@@ -87,9 +95,10 @@ def metric(name: str) -> Metric:
     >>> metric("mae").higher_is_better
     False
     """
-    if name not in METRICS:
+    place = METRICS.get(name) or SOFT.get(name)
+    if place is None:
         raise ValueError(f"there is no metric {name!r}; known: {', '.join(METRICS)}")
-    module, _, function = METRICS[name].partition(":")
+    module, _, function = place.partition(":")
     found = getattr(importlib.import_module(module), function)
     assert isinstance(found, Metric)
     return found

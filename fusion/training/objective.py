@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from fusion.batch import Batch, Output
-from fusion.losses import loss_function
+from fusion.losses import OF_DISTRIBUTIONS, loss_function
 from fusion.tasks import Task
 from fusion.training.predicting import Predicted
 
@@ -49,6 +50,7 @@ class Objective:
         self.device = torch.device(device)
         self.shares = {name: float((shares or {}).get(name, 1.0)) for name in tasks}
         self._losses: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+        self._of_distributions: set[str] = set()
         kinds = [task.kind for task in tasks.values()]
         if label_smoothing and "classification" not in kinds:
             raise ValueError(f"label_smoothing takes a classification; the tasks are {kinds}")
@@ -60,6 +62,8 @@ class Objective:
             if class_weights and name in class_weights:
                 given["class_weights"] = class_weights[name].to(self.device)
             self._losses[name] = _bound(chosen, given, name)
+            if chosen in OF_DISTRIBUTIONS:
+                self._of_distributions.add(name)
 
     def __call__(self, output: Output, batch: Batch, totals: Mapping[str, Tensor] | None) -> Tensor:
         """A batch's share of the loss of a step.
@@ -105,17 +109,37 @@ class Objective:
         for name, function in self._losses.items():
             if name not in got.known or not bool(got.known[name].any()):
                 continue
+            target, mask = self._target(name, got.targets, got.known, got.soft)
             part, total = function(
-                got.logits[name].to(self.device),
-                got.targets[name].to(self.device),
-                mask=got.known[name].to(self.device),
+                got.logits[name].to(self.device), target.to(self.device), mask=mask.to(self.device)
             )
             loss += self.shares[name] * float(part) / max(float(total), 1e-12)
         return loss
 
     def _of(self, name: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        mask, weights = batch.target_masks[name], batch.weights
-        return self._losses[name](logits, batch.targets[name], mask=mask, weights=weights)
+        target, mask = self._target(name, batch.targets, batch.target_masks, batch.soft)
+        return self._losses[name](logits, target, mask=mask, weights=batch.weights)
+
+    def _target(
+        self,
+        name: str,
+        targets: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
+        soft: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """What a task's loss is computed from: votes, or the class where nobody voted."""
+        if name not in self._of_distributions:
+            return targets[name], known[name]
+        if name not in soft:
+            raise ValueError(
+                f"the loss of {name!r} takes raters' votes, and the dataset has none of it; prepare it "
+                "with --votes, or choose cross_entropy"
+            )
+        votes = soft[name]
+        single = one_hot(targets[name].clamp(min=0), votes.shape[-1]) * known[name].unsqueeze(-1)
+        voted = votes.sum(-1, keepdim=True) > 0
+        target = torch.where(voted, votes, single.to(votes.dtype))
+        return target, (target.sum(-1, keepdim=True) > 0).expand_as(target)
 
 
 def balanced_weights(target: Tensor, known: Tensor, classes: int) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: row, outputs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -46,6 +46,8 @@ class Predicted:
 
     targets: Mapping[str, Tensor]
     known: Mapping[str, Tensor]
+    soft: Mapping[str, Tensor] = field(default_factory=dict)
+    """Task -> distribution of raters' choices [row class]; zeros where there is none."""
 
 
 @torch.no_grad()
@@ -122,6 +124,7 @@ def _flat(batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Any]:
         "logits": {name: value[kept] for name, value in logits.items()},
         "targets": {name: value[kept] for name, value in batch.targets.items()},
         "known": {name: value[kept] for name, value in batch.target_masks.items()},
+        "soft": {name: value[kept] for name, value in batch.soft.items()},
     }
 
 
@@ -141,4 +144,5 @@ def _merged(parts: list[dict[str, Any]]) -> Predicted:
         logits=gather("logits"),
         targets=gather("targets"),
         known=gather("known"),
+        soft=gather("soft"),
     )

@@ -34,6 +34,9 @@ class Dataset:
     profile: tuple[str, ...]
     """Fields of the manifest's `profile` struct."""
 
+    votes: tuple[str, ...] = ()
+    """Tasks of which raters' votes are known: the fields of the manifest's `votes` struct."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRef:
@@ -86,6 +89,7 @@ def read_dataset(root: str) -> Dataset:
         manifest_hash=checked_name(facts["manifest"], f"{uri}: the manifest"),
         tasks=tasks,
         profile=tuple(facts.get("profile", ())),
+        votes=tuple(facts.get("votes", ())),
     )
 
 

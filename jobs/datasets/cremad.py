@@ -3,13 +3,18 @@
 A name is actor_sentence_emotion_intensity, such as 1001_DFA_ANG_XX.wav or .flv; where a take has both a film
 and a sound file, its clip has the pictures of the one and the sound of the other.
 
+The class is the emotion that was acted. What about ten people each took it for stands in
+`processedResults/tabulatedVotes.csv`; `--votes` adds that, of those who heard it, saw it, or both.
+
 Cao et al. 2014, https://doi.org/10.1109/TAFFC.2014.2336244.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from cluster.settings import Place
 from encoders.media import Source
@@ -22,7 +27,9 @@ from jobs.preparing.adapter import (
     Row,
     files_below,
     is_media,
+    read_rows,
 )
+from jobs.preparing.votes import from_counts
 
 EMOTIONS = {
     "ANG": "angry",
@@ -46,6 +53,13 @@ SENTENCES = {
     "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
 }
+LETTERS = ("A", "D", "F", "H", "N", "S")
+"""Columns of the table of votes, in the order of `EMOTIONS`."""
+
+ASKED = {"voice": 1, "face": 2, "both": 3}
+"""What raters were shown -> the hundred thousands of a row's number in the table of votes."""
+
+VOTES = "tabulatedVotes.csv"
 TAKE = re.compile(rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX|X)")
 
 ABOUT = About(
@@ -58,6 +72,7 @@ ABOUT = About(
         "CREMA-D/",
         "  AudioWAV/1001_DFA_ANG_XX.wav",
         "  VideoFlash/1001_DFA_ANG_XX.flv",
+        "  processedResults/tabulatedVotes.csv  (what raters chose: optional)",
         "  ...",
     ),
     looked_for="files named such as 1001_DFA_ANG_XX.wav",
@@ -74,25 +89,60 @@ class Config(Preparation):
     source: Place
     """Folder or URI that holds the files, at any depth."""
 
+    votes: Literal["none", "voice", "face", "both"] = "none"
+    """Raters' votes to add: of those who heard the voice, saw the face, or both."""
+
     def collect(self) -> Collected:
         """One clip a take, sorted by actor; groups are actors."""
         takes: dict[str, dict[str, str]] = defaultdict(dict)
-        for uri in files_below(self.source):
+        files = files_below(self.source)
+        for uri in files:
             path = PurePosixPath(uri)
             if is_media(uri) and TAKE.fullmatch(path.stem):
                 kind = "audio" if path.suffix.lower() in AUDIO_SUFFIXES else "video"
                 takes[path.stem][kind] = uri
         if not takes:
             raise ABOUT.absent(self.source)
+        faults: list[str] = []
+        votes = _votes(files, self.votes, self.source, faults) if self.votes != "none" else {}
         return Collected(
             name="cremad",
             licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=tuple(EMOTIONS.values()))},
-            rows=[_row(name, files) for name, files in sorted(takes.items())],
+            rows=[_row(name, of, votes.get(name, ())) for name, of in sorted(takes.items())],
+            faults=faults,
         )
 
 
-def _row(name: str, files: dict[str, str]) -> Row:
+def _votes(
+    files: list[str], shown: str, source: str, faults: list[str]
+) -> dict[str, Sequence[Sequence[float]]]:
+    """Take -> what each of its raters chose, who were shown its voice, its face or both."""
+    uri = next((uri for uri in files if PurePosixPath(uri).name == VOTES), None)
+    if uri is None:
+        raise ABOUT.absent(source, why=f"--votes needs processedResults/{VOTES}, found none")
+    found: dict[str, Sequence[Sequence[float]]] = {}
+    for number, cells in enumerate(read_rows(uri), 1):
+        try:
+            if int(cells["(column 1)"]) // 100_000 != ASKED[shown]:
+                continue
+            name = str(cells["fileName"]).strip()
+            if name in found:
+                raise ValueError(f"{name} stands twice")
+            found[name] = _counted(cells)
+        except (KeyError, TypeError, ValueError) as error:
+            faults.append(f"{uri}, row {number}: {error!r}")
+    return found
+
+
+def _counted(cells: Mapping[str, Any]) -> Sequence[Sequence[float]]:
+    counts = [int(cells[letter]) for letter in LETTERS]
+    if sum(counts) != int(cells["numResponses"]):
+        raise ValueError(f"{sum(counts)} votes of {cells['numResponses']} responses")
+    return from_counts(counts)
+
+
+def _row(name: str, files: dict[str, str], votes: Sequence[Sequence[float]]) -> Row:
     actor, sentence, emotion, _ = name.split("_")
     film, sound = files.get("video"), files.get("audio") or files["video"]
     return Row(
@@ -102,4 +152,5 @@ def _row(name: str, files: dict[str, str]) -> Row:
         text=SENTENCES[sentence],
         speaker=f"actor-{actor}",
         labels={"emotion": EMOTIONS[emotion]},
+        votes={"emotion": votes} if votes else {},
     )

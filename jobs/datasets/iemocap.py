@@ -3,7 +3,8 @@
 Reads the layout of the full release: `Session*/dialog/EmoEvaluation/*.txt` (labels and times),
 `dialog/transcriptions/*.txt` (words), `sentences/wav/*/*.wav` (sound of each turn) or, with `--media films`,
 the turn's segment of `dialog/avi/**/*.avi`, which shows both speakers. Turns whose label is not among the
-chosen classes stay in their dialogue without a label.
+chosen classes stay in their dialogue without a label. `--votes` adds what each evaluator chose (lines `C-E`);
+one who chose several classes is shared among them, one who chose none of the classes is left out.
 
 Busso et al. 2008, https://doi.org/10.1007/s10579-008-9076-6.
 """
@@ -11,7 +12,7 @@ Busso et al. 2008, https://doi.org/10.1007/s10579-008-9076-6.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from fusion.tasks import Task
 from jobs.preparing import adapter
 from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row, decoded, files_below
+from jobs.preparing.votes import from_choices
 
 SCHEMES: Mapping[str, Mapping[str, str]] = {
     "four": {
@@ -34,6 +36,13 @@ SCHEMES: Mapping[str, Mapping[str, str]] = {
         "fru": "frustrated",
     },
 }  # fmt: skip
+CHOICES = {
+    "Anger": "ang", "Excited": "exc", "Frustration": "fru", "Happiness": "hap", "Neutral": "neu",
+    "Neutral state": "neu", "Sadness": "sad",
+}  # fmt: skip
+"""Words of an evaluator's line -> code of the class."""
+
+EVALUATOR = re.compile(r"^C-E\w+:\t(?P<choices>[^()\n]*)", re.MULTILINE)
 LABEL = re.compile(
     r"\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\t(?P<turn>\S+)\t(?P<emotion>\w+)\t\[(?P<vad>[^\]]+)\]"
 )
@@ -74,6 +83,9 @@ class Config(Preparation):
     media: Literal["sentences", "films", "none"] = "sentences"
     """Media of a turn. sentences: its sound. films: pictures and sound, cut from the film of the dialogue."""
 
+    votes: bool = False
+    """Add what each evaluator chose."""
+
     def collect(self) -> Collected:
         """One clip a turn; groups are sessions, and folds leave one session out."""
         files = files_below(self.source)
@@ -83,10 +95,17 @@ class Config(Preparation):
         rows: list[Row] = []
         for uri in files:
             if "/EmoEvaluation/" in uri and PurePosixPath(uri).parent.name == "EmoEvaluation":
-                turns = LABEL.finditer(decoded(storage.read_bytes(uri)))
+                said = decoded(storage.read_bytes(uri))
+                turns = list(LABEL.finditer(said))
+                ends = [*(match.start() for match in turns[1:]), len(said)]
+                votes = {
+                    match["turn"]: self._votes(said[match.end() : end])
+                    for match, end in zip(turns, ends, strict=False)
+                }
                 ordered = sorted(turns, key=lambda match: float(match["start"]))
                 for number, match in enumerate(ordered):
-                    rows.append(self._row(match, number, texts, found))
+                    row = self._row(match, number, texts, found)
+                    rows.append(replace(row, votes=votes[row.name]))
         if not rows:
             raise ABOUT.absent(self.source)
         classes = tuple(dict.fromkeys(SCHEMES[self.scheme].values()))
@@ -99,6 +118,21 @@ class Config(Preparation):
             rows=rows,
             folds={"session": {row.name: int(row.name[3:5]) - 1 for row in rows}},
         )
+
+    def _votes(self, lines: str) -> dict[str, list[list[float]]]:
+        """What the evaluators whose lines stand below a turn chose."""
+        if not self.votes:
+            return {}
+        scheme = SCHEMES[self.scheme]
+        meaning = {word: scheme[code] for word, code in CHOICES.items() if code in scheme}
+        classes = tuple(dict.fromkeys(scheme.values()))
+        chosen = (
+            [word.strip() for word in re.split("[;,]", match["choices"]) if word.strip()]
+            for match in EVALUATOR.finditer(lines.replace("\r", ""))
+        )
+        votes = [from_choices(words, meaning, classes) for words in chosen]
+        kept = [vote for vote in votes if vote is not None]
+        return {"emotion": kept} if kept else {}
 
     def _row(
         self, match: re.Match[str], number: int, texts: Mapping[str, str], found: Mapping[str, str]

@@ -66,6 +66,9 @@ class Row:
 
     profile: Mapping[str, str | None] = field(default_factory=dict)
 
+    votes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """Classification task -> what each rater chose: shares of the classes that sum to one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:

@@ -26,7 +26,7 @@ CLIP = pa.schema(
     ]
 )  # fmt: skip
 
-ROW = tuple(name for name in Row.__dataclass_fields__ if name not in ("labels", "profile"))
+ROW = tuple(name for name in Row.__dataclass_fields__ if name not in ("labels", "profile", "votes"))
 
 
 def make_clips(

@@ -56,13 +56,16 @@ def whole_units(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def manifest_table(clips: pa.Table, shape: Shape) -> pa.Table:
-    """Columns by their names, with one per task and the profile."""
+    """Columns by their names, with one per task, the profile and raters' votes."""
     columns = {name: clips[name] for name in MANIFEST.schema.names}
     for k, name in enumerate(shape.tasks):
         columns[name] = clips[f"label{k}"]
     if shape.profile:
         facts = [clips[f"profile{k}"].combine_chunks() for k in range(len(shape.profile))]
         columns["profile"] = pa.StructArray.from_arrays(facts, list(shape.profile))
+    if shape.votes:
+        votes = [clips[f"votes{k}"].combine_chunks() for k in range(len(shape.votes))]
+        columns["votes"] = pa.StructArray.from_arrays(votes, list(shape.votes))
     return MANIFEST.conform(pa.table(columns))
 
 
@@ -172,5 +175,6 @@ def facts_of(
         "manifest": manifest,
         "tasks": {name: task.to_json() for name, task in shape.tasks.items()},
         "profile": list(shape.profile),
+        **({"votes": list(shape.votes)} if shape.votes else {}),
         "source": source,
     }

@@ -41,6 +41,9 @@ LABEL_TYPES = {
     "multilabel": pa.list_(pa.float64()),
 }
 
+VOTES = pa.list_(pa.list_(pa.float64()))
+"""What each rater of a clip chose: a share of each class."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -49,6 +52,8 @@ class Shape:
     tasks: Mapping[str, Task]
     profile: tuple[str, ...]
     folds: tuple[str, ...]
+    votes: tuple[str, ...] = ()
+    """Tasks of which raters' votes are known."""
 
     @property
     def more(self) -> list[pa.Field]:
@@ -58,6 +63,7 @@ class Shape:
             *(pa.field(f"label{k}", kind) for k, kind in enumerate(kinds)),
             *(pa.field(f"profile{k}", pa.string()) for k in range(len(self.profile))),
             *(pa.field(f"fold{k}", pa.int64()) for k in range(len(self.folds))),
+            *(pa.field(f"votes{k}", VOTES) for k in range(len(self.votes))),
         ]
 
     @property
@@ -88,7 +94,13 @@ def shape_of(collected: Collected) -> Shape:
     """The columns of a source."""
     names = {name for row in collected.rows for name in row.profile}
     profile = sorted({*collected.profile, *names})
-    return Shape(tasks=collected.tasks, profile=tuple(profile), folds=tuple(collected.folds))
+    votes = sorted({name for row in collected.rows for name in row.votes})
+    return Shape(
+        tasks=collected.tasks,
+        profile=tuple(profile),
+        folds=tuple(collected.folds),
+        votes=tuple(votes),
+    )
 
 
 def row_tables(collected: Collected, shape: Shape, faults: Faults) -> Iterator[pa.Table]:
@@ -142,12 +154,24 @@ def label_fault(label: Label, task: Task) -> str | None:
 
 def _checked(row: Row, tasks: Mapping[str, Task], faults: Faults) -> Row:
     """The row without the labels that have faults."""
+    faults += [
+        f"{row.name}: votes of {name}: {list(vote)}; expected a share of each of {len(tasks[name].classes)} "
+        "classes, one in all"
+        for name, votes in row.votes.items()
+        for vote in votes
+        if not _is_vote(vote, tasks[name])
+    ]
     found = {name: label_fault(label, tasks[name]) for name, label in row.labels.items()}
     wrong = {name: fault for name, fault in found.items() if fault}
     if not wrong:
         return row
     faults += [f"{row.name}: {name} {fault}" for name, fault in wrong.items()]
     return replace(row, labels={k: v for k, v in row.labels.items() if k not in wrong})
+
+
+def _is_vote(vote: Sequence[float], task: Task) -> bool:
+    whole = len(vote) == len(task.classes) and all(share >= 0 for share in vote)
+    return whole and math.isclose(sum(vote), 1.0, abs_tol=1e-6)
 
 
 def _table(rows: Sequence[Row], collected: Collected, shape: Shape) -> pa.Table:
@@ -166,6 +190,8 @@ def _table(rows: Sequence[Row], collected: Collected, shape: Shape) -> pa.Table:
     for k, name in enumerate(shape.folds):
         fold_of = collected.folds[name]
         columns[f"fold{k}"] = [fold_of.get(row.name) for row in rows]
+    for k, name in enumerate(shape.votes):
+        columns[f"votes{k}"] = [row.votes.get(name) or None for row in rows]
     return pa.table([pa.array(columns[f.name], f.type) for f in shape.schema], shape.schema)
 
 

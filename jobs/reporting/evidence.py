@@ -21,10 +21,12 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
 from jobs.catalog.tasks import pick_task
+from jobs.catalog.votes import votes_on
 from jobs.evaluation.bundle_scores import bundle_gate, with_bundle
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.leaks import known_leaks
 from jobs.evaluation.learning_curve import Point, share_curves
+from jobs.evaluation.raters import Raters, judge_by_raters
 from jobs.evaluation.results_table import Results
 from jobs.evaluation.shipping import Gate
 from jobs.evaluation.sibling_runs import run_configs
@@ -90,6 +92,9 @@ class Evidence:
 
     profiles: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Profile field of the dataset -> its value of each row; None where it is not known."""
+
+    raters: Raters | None = None
+    """What raters say of the judged rows, where it is known what each chose."""
 
     rests_on: Mapping[str, Any] | None = None
     """What `affuse explain` found that the answers of this bundle rest on; None: it was not asked."""
@@ -179,6 +184,7 @@ def gather(
         tested=evaluated(root, bundle or "+".join(names)),
         looks=len(storage.names(layout.looks_uri(root))),
         profiles=_profiles(root, held.clip_id) if dataset.profile else {},
+        raters=_raters(root, held.clip_id, name, judging.task, judged.lines),
         rests_on=_rests_on(root, facts),
     )
 
@@ -226,6 +232,15 @@ def _profiles(root: str, clip_id: np.ndarray) -> dict[str, list[Any]]:
         key: [row.get(key) for row in rows] for key in sorted({k for row in rows for k in row})
     }
     return {key: values for key, values in found.items() if any(v is not None for v in values)}
+
+
+def _raters(
+    root: str, clip_id: np.ndarray, name: str, task: Task, lines: Sequence[Line]
+) -> Raters | None:
+    votes = votes_on(root, clip_id, name, task)
+    if votes is None:
+        return None
+    return judge_by_raters(votes, {line.name: line.scores for line in lines})
 
 
 def _rests_on(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -18,6 +18,7 @@ from jobs.reporting.sections_errors import calibration, classes, errors, labels,
 from jobs.reporting.sections_explained import explained
 from jobs.reporting.sections_outlook import elsewhere
 from jobs.reporting.sections_people import people
+from jobs.reporting.sections_raters import raters
 from jobs.reporting.sections_robustness import data, leaks, normalised
 
 TRANSDUCTIVE = (
@@ -252,7 +253,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, normalised, tested, leaks, classes, labels, values, people, calibration, coverage, elsewhere,
-    weights, explained, memory, training, data, search, errors,
+    results, normalised, tested, raters, leaks, classes, labels, values, people, calibration, coverage,
+    elsewhere, weights, explained, memory, training, data, search, errors,
 )  # fmt: skip
 """In the order of the page."""

@@ -45,6 +45,9 @@ class Clips:
     known: Mapping[str, Tensor]
     """Task -> bool of the same shape."""
 
+    soft: Mapping[str, Tensor] = field(default_factory=dict)
+    """Task -> distribution of raters' choices [clip class], where votes are known; zeros without any."""
+
     def __len__(self) -> int:
         return len(self.clip_id)
 
@@ -187,6 +190,7 @@ class ClipFeed:
             index=rows,
             targets=targets,
             target_masks=known,
+            soft={name: soft[rows] for name, soft in self.clips.soft.items()},
         )
 
     def targets(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -276,6 +280,10 @@ class DialogueFeed:
             speaker=self.speakers[rows, : members.shape[1]],
             targets=targets,
             target_masks=known,
+            soft={
+                name: soft[members.clamp(min=0)] * steps.unsqueeze(-1)
+                for name, soft in self.clips.soft.items()
+            },
             causal=self.causal,
         )
 

@@ -26,6 +26,7 @@ from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
+from jobs.catalog.votes import distributions
 from jobs.training.branches import facts_of_owned
 from jobs.training.feeds import Clips, Store
 from jobs.training.mapped import MemoryBudget
@@ -309,6 +310,7 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
         turn=plain("turn"),
         targets={name: target for name, (target, _) in encoded.items()},
         known={name: known for name, (_, known) in encoded.items()},
+        soft=distributions(request.root, clip_id, tasks),
     )
     return checked(clips, test=request.test)
 

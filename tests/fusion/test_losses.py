@@ -20,6 +20,7 @@ KINDS = {
     "cross_entropy": "classification",
     "focal": "classification",
     "huber": "regression",
+    "kl": "distribution",
     "l1": "regression",
     "mse": "regression",
     "triplet": "classification",
@@ -30,6 +31,8 @@ def example(kind, rows=12, seed=0):
     g = torch.Generator().manual_seed(seed)
     if kind == "classification":
         return torch.randn(rows, 4, generator=g), torch.arange(rows) % 4
+    if kind == "distribution":
+        return torch.randn(rows, 4, generator=g), torch.rand(rows, 4, generator=g).softmax(-1)
     if kind == "multilabel":
         return torch.randn(rows, 3, generator=g), torch.randint(2, (rows, 3), generator=g).float()
     return torch.randn(rows, 1, generator=g), torch.randn(rows, generator=g)
@@ -88,6 +91,7 @@ def test_a_better_prediction_costs_less(name):
     logits, target = example(KINDS[name])
     good = {
         "classification": lambda: 4.0 * F.one_hot(target, 4),
+        "distribution": target.log,
         "multilabel": lambda: 8 * target - 4,
         "regression": lambda: target[:, None] + 0.01,
     }[KINDS[name]]()
@@ -103,6 +107,16 @@ def test_parts_of_a_batch_add_up_to_the_whole(name):
 
 
 class TestAgainstPyTorch:
+    def test_divergence_from_a_distribution(self):
+        logits, target = example("distribution")
+        theirs = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
+        torch.testing.assert_close(mean("kl", logits, target), theirs)
+
+    def test_divergence_from_a_single_class_is_the_cross_entropy(self):
+        logits, target = example("classification")
+        single = F.one_hot(target, 4).float()
+        torch.testing.assert_close(mean("kl", logits, single), F.cross_entropy(logits, target))
+
     def test_regression_losses(self):
         logits, target = example("regression")
         p = logits[:, 0]

@@ -17,6 +17,7 @@ def write_root(
     dialogues: bool = False,
     noise_on_last_turns: bool = False,
     splits: str | None = None,
+    votes: bool = False,
 ) -> str:
     """Nine speakers of eight clips each; the last three speakers are the test split.
 
@@ -26,6 +27,7 @@ def write_root(
         dialogues: the clips of a speaker are one dialogue.
         noise_on_last_turns: the features of the last turn of every dialogue are noise.
         splits: the split of every clip.
+        votes: of every clip but each ninth three raters' votes are known, two for its class.
     """
     count = SPEAKERS * CLIPS
     draws = np.random.default_rng(0)
@@ -56,7 +58,7 @@ def write_root(
         for clip in range(0, count, CLIPS):
             for values in features.values():
                 values[clip] = noise.standard_normal(values[clip].shape) * 50
-    _manifest(root, target, value, speaker, split, dialogues=dialogues)
+    _manifest(root, target, value, speaker, split, dialogues=dialogues, votes=votes)
     for name, values in features.items():
         _features(root, name, values, missing={3} if name == "face" else set())
     fold = tables.FOLDS.conform(
@@ -95,7 +97,7 @@ def write_views(root: str, name: str, count: int, *, noise_from: int | None = No
         storage.publish_json(facts | view, f"{folder}/descriptor.json")
 
 
-def _manifest(root, target, value, speaker, split, *, dialogues):
+def _manifest(root, target, value, speaker, split, *, dialogues, votes):
     count = len(target)
     columns = {name: pa.nulls(count, kind) for name, kind in _fields()}
     columns["clip_id"] = pa.array(np.arange(count) + 100)
@@ -111,6 +113,12 @@ def _manifest(root, target, value, speaker, split, *, dialogues):
     labels[7] = None
     columns["emotion"] = pa.array(labels, pa.string())
     columns["arousal"] = pa.array(value)
+    if votes:
+        choices = [np.eye(3)[[code, code, (code + 1) % 3]].tolist() for code in target]
+        choices[::9] = [None] * len(choices[::9])
+        columns["votes"] = pa.StructArray.from_arrays(
+            [pa.array(choices, pa.list_(pa.list_(pa.float64())))], ["emotion"]
+        )
     table = tables.MANIFEST.conform(pa.table(columns))
     for each in range(SPEAKERS):
         part = table.filter(pa.array(speaker == each))
@@ -120,6 +128,8 @@ def _manifest(root, target, value, speaker, split, *, dialogues):
         "arousal": {"kind": "regression"},
     }
     facts = {"name": "small", "licence": "none", "manifest": "abc", "tasks": tasks}
+    if votes:
+        facts["votes"] = ["emotion"]
     storage.publish_json(facts, f"{root}/dataset.json")
 
 

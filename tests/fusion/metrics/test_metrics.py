@@ -15,7 +15,7 @@ import torchmetrics.functional
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.metrics import METRICS, default_metric, metric
+from fusion.metrics import METRICS, SOFT, default_metric, metric
 from fusion.metrics.classification import confusion, per_class
 from fusion.metrics.multilabel import per_label
 from fusion.tasks import Kind
@@ -39,6 +39,7 @@ class TestTheRegistry:
     def test_is_alphabetical_and_names_a_documented_function_and_its_facts(self):
         assert list(METRICS) == sorted(METRICS)
         assert len(METRICS) == 35
+        assert not set(METRICS) & set(SOFT)
         for name, place in METRICS.items():
             module, _, function = place.partition(":")
             assert function == name
