@@ -125,9 +125,7 @@ MANIFEST = Table(
     name="MANIFEST",
     version=2,
     key=("clip_id",),
-    # One column per task (string, float64 or list<float64>), `profile` struct; `votes` struct of
-    # list<list<float64>>, for the tasks of which it is known what each rater chose.
-    open_ended=True,
+    open_ended=True,  # one column per task (string, float64 or list<float64>), structs `profile`, `votes`
     schema=pa.schema(
         [
             ("clip_id", pa.int64()),
