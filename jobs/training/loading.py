@@ -268,11 +268,8 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
     table = read_manifest(request.root, columns).sort_by("clip_id")
     is_test = np.array([split == "test" for split in table["split"].to_pylist()], bool)
     if not request.test and is_test.all():
-        of = (
-            f"all {len(is_test)} clips are of the test split"
-            if len(is_test)
-            else "there are no clips"
-        )
+        count = len(is_test)
+        of = f"all {count} clips are of the test split" if count else "there are no clips"
         raise ConfigError(
             f"{request.root}: {of}, so nothing is left to train on; type: affuse prepare with other "
             "--split shares, or on more clips"
