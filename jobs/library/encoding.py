@@ -1,5 +1,6 @@
 """Clips of a Python call through pretrained encoders, in this process; a frame with a row a step."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,9 @@ from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, UnitResult, Work
 from jobs.stream.result_rows import joined
 from jobs.stream.selection import chosen_store
 
+ONE_AT_A_TIME = threading.RLock()
+"""Held by a call from Python: all of a process share its decoder, and those of a bundle its models."""
+
 
 def encoded(clips: ClipsGiven, encoder: str, *, transcriber: str | None, store: str | None) -> Any:
     """Features of clips as a pandas.DataFrame; see `affuse.features`."""
@@ -35,7 +39,8 @@ def encoded(clips: ClipsGiven, encoder: str, *, transcriber: str | None, store: 
     for item in filter(None, (descriptor, ear)):
         local_paths(item.weights, where)
     work = Work(descriptors=(descriptor,), transcriber=ear, store=where)
-    found = encode_rows(OneByOne(work, DecodingConfig(), STALL_LIMIT_S), rows)
+    with ONE_AT_A_TIME:
+        found = encode_rows(OneByOne(work, DecodingConfig(), STALL_LIMIT_S), rows)
     (table,) = found.features.values()
     frame = pd.DataFrame(_steps(rows, table))
     return frame.rename(

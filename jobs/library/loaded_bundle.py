@@ -14,7 +14,7 @@ from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.explaining.clip_values import explain
 from jobs.library.clip_rows import ClipRow, ClipsGiven, clip_rows
-from jobs.library.encoding import encode_rows
+from jobs.library.encoding import ONE_AT_A_TIME, encode_rows
 from jobs.scoring.bundle import Bundle, check_speakers
 from jobs.scoring.in_process import OneByOne
 from jobs.scoring.opening import UNTRAINED, open_bundle
@@ -26,7 +26,7 @@ from jobs.stream.selection import chosen_store
 class LoadedBundle:
     """A bundle whose models are loaded by the first call that needs them, and stay.
 
-    Not for several threads at once: a call keeps the models to itself.
+    Several threads may call it; one is served at a time, as a process has one decoder.
 
     Args:
         bundle: what was opened.
@@ -79,8 +79,10 @@ class LoadedBundle:
         Raises:
             ConfigError: an unknown column, or clips that the bundle cannot score.
         """
-        rows, features = self.encode(clips)
-        return frame_of(self.scorer.scores([row.facts for row in rows], features), self.task)
+        with ONE_AT_A_TIME:
+            rows, features = self.encode(clips)
+            scores = self.scorer.scores([row.facts for row in rows], features)
+        return frame_of(scores, self.task)
 
     def explain(self, clips: ClipsGiven) -> list[dict[str, Any]]:
         """What each modality and each member adds to the answers.
@@ -95,8 +97,9 @@ class LoadedBundle:
         Raises:
             ConfigError: as `predict`.
         """
-        rows, features = self.encode(clips)
-        return explain(self.scorer, [row.facts for row in rows], features).rows()
+        with ONE_AT_A_TIME:
+            rows, features = self.encode(clips)
+            return explain(self.scorer, [row.facts for row in rows], features).rows()
 
     def encode(self, clips: ClipsGiven) -> tuple[list[ClipRow], dict[str, pa.Table]]:
         """The clips of a call, and FEATURES of them by folder: what the nets read.

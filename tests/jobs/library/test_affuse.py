@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,47 @@ class TestWhatIsRefused:
         with contextlib.suppress(AffuseError):
             rows = clip_rows(columns)
             assert [row.clip_id for row in rows] == list(range(len(rows)))
+
+
+class TestSeveralThreads:
+    """A web server, a thread pool or MLflow calls from any thread; a process has one decoder."""
+
+    def test_get_what_one_thread_gets(self, made):
+        clips = [str(made / "media" / f"{number}.wav") for number in range(4)]
+        shared, other = (affuse.load_bundle("b", root=str(made)) for _ in range(2))
+        expected = [shared.predict(clip).to_dict("records") for clip in clips]
+        steps = affuse.features(clips[0], "toy_audio").to_dict("records")
+        said, again = {}, {}
+
+        def visit(number):
+            mine = clips[number:] + clips[:number]
+            said[number] = [
+                (shared if turn % 2 else other).predict(clip).to_dict("records")
+                for turn, clip in enumerate(mine)
+            ]
+            again[number] = affuse.features(clips[0], "toy_audio").to_dict("records")
+
+        # One after the other, too: the decoder's process ends with the thread that started it.
+        for numbers in (range(4), (4 - 1,)):
+            threads = [threading.Thread(target=visit, args=(number,)) for number in numbers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(240)
+            assert not any(thread.is_alive() for thread in threads)
+            for number in numbers:
+                assert said.pop(number) == expected[number:] + expected[:number]
+                assert again.pop(number) == steps
+
+    def test_a_call_that_fails_lets_the_next_one_in(self, made):
+        bundle = affuse.load_bundle("b", root=str(made))
+        with pytest.raises(ConfigError):
+            bundle.predict({"clip": [3]})
+        rows = []
+        thread = threading.Thread(target=lambda: rows.append(bundle.predict([{"text": "well"}])))
+        thread.start()
+        thread.join(120)
+        assert len(rows) == 1
 
 
 @pytest.mark.slow
