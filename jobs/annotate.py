@@ -136,7 +136,7 @@ def scored(config: Config, clip: str) -> tuple[pa.Table, Draw | None]:
 
     size = PiecesConfig(window_s=config.window_s, step_s=config.step_s)
     place = config.bundle or UNTRAINED
-    bundle = open_bundle(place, "", config.transcriber)
+    bundle = open_bundle(place, "", config.transcriber, config.store)
     bundle.refuse_alone()
     beside = place.partition("/bundles/")[0] if is_place(place) else ""
     store = storage.absolute(chosen_store(config.store, beside))

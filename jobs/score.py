@@ -67,7 +67,9 @@ Config = ScoreConfig
 def main(config: Config) -> None:
     """Score files, or the dataset."""
     config = replace(config, root=storage.absolute(config.root) if config.root else "")
-    bundle = open_bundle(config.bundle, config.root, config.transcriber).promising(config.coverage)
+    bundle = open_bundle(config.bundle, config.root, config.transcriber, config.store).promising(
+        config.coverage
+    )
     if bundle.uri is None:
         print("face_expression: the 7 classes of an expression net trained on posed pictures")
     if config.clips:

@@ -170,7 +170,7 @@ def load(
     root = storage.absolute(root) if root else ""
     if place is None:
         place = _newest(root) if root else UNTRAINED
-    bundle = open_bundle(place, root).promising(coverage)
+    bundle = open_bundle(place, root, store=store).promising(coverage)
     where = root or (bundle.uri or "").partition("/bundles/")[0]
     return LoadedBundle(bundle, storage.absolute(chosen_store(store, where)))
 

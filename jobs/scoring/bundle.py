@@ -39,6 +39,9 @@ class Bundle:
     clips_of_speaker: int = 0
     """Clips that must be there of each speaker, where a net was trained on clips normalised by them."""
 
+    store: str = ""
+    """Weights that its nets were fine-tuned from; by default where they were found in training."""
+
     coverage: float | None = None
     """Share of new people's clips for which sets or intervals are to hold the truth; None: none are made."""
 

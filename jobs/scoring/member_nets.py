@@ -50,7 +50,7 @@ def load_member(name: str, folders: Mapping[str, str], store: str = "") -> Membe
     for folder in folders.values():
         card = Card.from_json(storage.read_json(storage.join(folder, layout.CARD)))
         content = storage.read_bytes(storage.join(folder, layout.WEIGHTS))
-        branches = branches_of(card, store or store_of_net(folder))
+        branches = branches_of(card, store or store_of_net(card, folder, name))
         nets.append(predictor.from_bytes(content, card, branches))
     if _was_causal(card, folder):
         print(f"{name}: its card does not say that it was trained with --causal; taken as causal")

@@ -21,8 +21,16 @@ FEWEST_OF_SPEAKER = 8
 """Clips of a speaker below which their own mean and spread mean nothing."""
 
 
-def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
+def open_bundle(
+    text: str, root: str, transcriber: str | None = None, store: str | None = None
+) -> Bundle:
     """A bundle by name (under the root), by folder, as a registered model, or the untrained one.
+
+    Args:
+        text: its name, folder or model.
+        root: of the dataset.
+        transcriber: in place of the one that it was trained with.
+        store: of pretrained weights, where one was named.
 
     Raises:
         NotPreparedError: there is no such bundle.
@@ -53,6 +61,7 @@ def open_bundle(text: str, root: str, transcriber: str | None = None) -> Bundle:
         encoders=tuple(found.values()),
         transcriber=ear,
         imported=imported,
+        store=store or "",
         whole_dialogues=any(net_axis(card["net"]) == "dialogue" for card in cards),
         clips_of_speaker=max(map(_clips_of_speaker, cards), default=0),
     )

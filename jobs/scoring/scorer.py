@@ -57,7 +57,9 @@ class Scorer:
             self.fusion = Fusion.from_facts(bundle.facts)
             members = {member["run"]: member for member in bundle.facts["members"]}
             for run in self.fusion.rule.names:
-                self.members.append(load_member(run, nets_of_member(bundle.uri, members[run])))
+                self.members.append(
+                    load_member(run, nets_of_member(bundle.uri, members[run]), bundle.store)
+                )
 
     def scores(
         self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from cluster import storage
 from cluster.errors import ConfigError
 from encoders import ENCODERS
 from encoders.digests import without_path
@@ -85,9 +86,20 @@ def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> No
         )
 
 
-def store_of_net(folder: str) -> str:
-    """The store of a net that lies below a root, where nothing else is said."""
-    return default_store(layout.root_of_net(folder))
+def store_of_net(card: Card, folder: str, run: str) -> str:
+    """The store of a net where none is named: the one it was trained from, else that of its root.
+
+    Args:
+        card: of the net; one that owns no encoder needs no store.
+        folder: of the net, below `<root>/runs/` or `<root>/bundles/`.
+        run: that made it.
+    """
+    if card.net != OWNER:
+        return ""
+    root = layout.root_of_net(folder)
+    config = layout.run_uri(root, run, layout.CONFIG)
+    named = storage.read_json(config).get("store") if storage.exists(config) else None
+    return str(named or default_store(root))
 
 
 def _weights_of(facts: Mapping[str, Any]) -> list[list[str | None]]:

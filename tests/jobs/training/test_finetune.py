@@ -112,10 +112,40 @@ class TestWhatIsKept:
             branches_of(Card.from_json(values), store.DEFAULT_STORE)
 
 
+def refused(capsys, *words):
+    """The line with which a command ends."""
+    assert run(list(words)) != 0
+    return capsys.readouterr().err
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--net", "concat_mlp", "--inputs", TRAINED), "type --net finetune"),
+            ((*NET, "--inputs", "minilm"), "no features 'minilm' under"),
+            ((*NET, "--inputs", TRAINED, "--normalise", "speaker"), "stay as they are"),
+            ((*NET, "--inputs", TRAINED, "--pca", "text=2"), "pca of"),
+            ((*NET, "--inputs", TRAINED, "--mixup", "0.2"), "set mixup and feature_noise to 0"),
+            (
+                ("--net", "finetune", "--inputs", TRAINED, "--net-options", "freeze=7"),
+                "expected 0 to its 6 blocks",
+            ),
+        ],
+    )
+    def test_a_net_and_inputs_that_do_not_go_together(self, root, capsys, words, said):
+        assert said in refused(capsys, "train", "--root", root, *words, *RECIPE)
+
+    def test_a_store_without_the_weights_is_named(self, root, capsys, tmp_path):
+        words = ("train", "--root", root, "--inputs", TRAINED, *NET, *RECIPE, "--run", "elsewhere")
+        said = refused(capsys, *words, "--store", str(tmp_path))
+        assert f"is not in the store {tmp_path}; type: affuse models" in said
+
+
 class TestABundle:
     def test_scores_raw_clips_as_it_was_evaluated(self, root):
-        typed("ensemble", "--root", root, "--runs", "tuned", "--bundle", "b", "--resamples", "50")
-        said = typed("evaluate", "--root", root, "--bundle", "b", "--resamples", "50")
+        typed("ensemble", "--root", root, "--runs", "tuned", "--bundle", "b", "--resamples", "100")
+        said = typed("evaluate", "--root", root, "--bundle", "b", "--resamples", "100")
         assert "mood" in said
         typed("score", "--root", root, "--bundle", "b", "--source", "features", "--name", "stored")
         typed("score", "--root", root, "--bundle", "b", "--source", "clips", "--name", "raw")
