@@ -20,6 +20,7 @@ from jobs.catalog import layout
 from jobs.catalog.predictions import HeldOut, MemberRows, held_out_rows, seeds_averaged
 from jobs.evaluation.results_table import TITLES
 from jobs.evaluation.sibling_runs import Configs, is_complete
+from jobs.training.branches import states_of
 
 LINEAR = "linear"
 """Key of fusion.nets.NETS."""
@@ -123,7 +124,8 @@ def _common(
     shapes = [{key: config.get(key, default) for key, default in SAME.items()} for config in known]
     if not known or any(shape != shapes[0] for shape in shapes):
         return None
-    return frozenset(name for config in known for name in config["inputs"]), shapes[0]
+    names = (states_of(name) for config in known for name in config["inputs"])
+    return frozenset(names), shapes[0]
 
 
 def _candidates(

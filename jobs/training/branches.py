@@ -29,6 +29,17 @@ def publishes_inputs(facts: Mapping[str, Any]) -> bool:
     return dict(facts.get("options", {})).get("publish") == "inputs"
 
 
+def states_of(name: str) -> str:
+    """The frozen encoder beside one that is trained, as both are typed.
+
+    >>> states_of("minilm:context=past,publish=inputs")
+    'minilm:context=past'
+    """
+    plain, _, options = name.partition(":")
+    kept = [option for option in options.split(",") if option and option != "publish=inputs"]
+    return ":".join([plain, ",".join(kept)]) if kept else plain
+
+
 def facts_of_owned(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the card of a net says beyond that of an input that a model of its own reads.
 

@@ -8,6 +8,8 @@ import torch
 
 from cluster.errors import ConfigError
 from encoders.registry import describe, load, load_branch
+from fusion.batch import Batch, Steps
+from fusion.nets import net_class, net_config
 
 TEXT = (
     "bart_large",
@@ -135,3 +137,37 @@ class TestWhatIsPublished:
     def test_is_refused_where_it_makes_no_sense(self, text, said):
         with pytest.raises(ConfigError, match=said):
             describe(text)
+
+
+class TestInANet:
+    """The real classes under `finetune`: their layers take updates, and are run again for gradients."""
+
+    @pytest.mark.parametrize("options", [{"lora": 2}, {"freeze": 1}, {"recompute": True}], ids=str)
+    @pytest.mark.parametrize(
+        "name", ["bart_large", "hub_audio", "hub_text", "wavlm_base", "whisper_base"]
+    )
+    def test_says_at_first_what_the_plain_one_says_and_is_trained(
+        self, case_of, clips_for, name, options
+    ):
+        descriptor, weights = case_of(name, "publish=inputs")
+        inputs = load(descriptor, weights).encode(clips_for(descriptor))
+        given = Batch(inputs={"x": Steps(*batch(inputs))})
+        plain, changed = (net(descriptor, weights, more).train() for more in ({}, options))
+        said, same = plain(given).logits["y"], changed(given).logits["y"]
+        torch.testing.assert_close(said, same, atol=1e-5, rtol=1e-4)
+        same.square().sum().backward()
+        for parameter in changed.parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad
+        if "recompute" in options:
+            said.square().sum().backward()
+            for one, other in zip(plain.parameters(), changed.parameters(), strict=True):
+                torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-3)
+
+
+def net(descriptor, weights, options):
+    torch.manual_seed(0)
+    fixed = {"head_options.hidden": 8, "head_options.dropout": 0.0, "dropout_inside": False}
+    config = net_config("finetune", {**fixed, **options})
+    branches = {"x": load_branch(descriptor, weights)}
+    dims = {"x": descriptor.dim}
+    return net_class("finetune")(config, dims=dims, outputs={"y": 3}, branches=branches)
