@@ -81,7 +81,7 @@ class Config:
     """Task of the runs; may be left out where the dataset has one."""
 
     on: Place = ""
-    """Folder or URI of another dataset, to judge on in place of the test split: its test rows, or all of it
+    """Folder or URI of another dataset to evaluate on in place of the test split: its test rows, or all rows
     where it has no test split."""
 
     on_task: str | None = None

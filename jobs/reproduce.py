@@ -21,7 +21,7 @@ from cluster.errors import ConfigError
 from jobs._cli import parse_config, take_config_flag
 from jobs.reproducing import PRESETS, preset
 from jobs.reproducing.preset import Model, Protocol, ReproduceConfig
-from jobs.reproducing.running import Judged, Workshop, prepare
+from jobs.reproducing.running import CellFigures, Workshop, prepare
 from jobs.reproducing.table import publish
 
 Config = ReproduceConfig
@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     models = {model.name: model for model in chosen.models(config)}
     asked = asked_for(config, models)
     workshop = Workshop(config, chosen, models)
-    cells: dict[str, dict[Protocol, Judged]] = {}
+    cells: dict[str, dict[Protocol, CellFigures]] = {}
     for name in asked:
         judged = {
             protocol: workshop.judged(models[name], protocol) for protocol in config.protocols

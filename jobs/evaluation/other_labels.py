@@ -97,7 +97,7 @@ def _unique(folded: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class OneCorpus:
     """What was said in one dataset."""
 
     prediction: Tensor
@@ -107,7 +107,7 @@ class Side:
     groups: np.ndarray
 
 
-def drop(name: str, here: Side, there: Side, *, resamples: int, seed: int) -> Interval:
+def drop(name: str, here: OneCorpus, there: OneCorpus, *, resamples: int, seed: int) -> Interval:
     """How much worse (positive) a figure is there, with its interval over the groups of both.
 
     The two datasets are drawn from independently: they share no group.

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from jobs import features
 from jobs.datasets import influencer_empathy, mmsa
 from jobs.interop.arrays import open_arrays
-from jobs.reproducing.preset import Model, Preset, ReproduceConfig, Step, Trained
+from jobs.reproducing.preset import Model, Preset, ReproduceConfig, Step, TrainedNet
 from jobs.training.run import TrainConfig
 
 TABLES = {"text": "bert", "audio": "covarep", "vision": "openface"}
@@ -106,10 +106,10 @@ def models(config: ReproduceConfig) -> Sequence[Model]:
         Model(
             name=name,
             title=study.title,
-            reproduced=Trained(
+            reproduced=TrainedNet(
                 config=_trained(config, study, as_published(name, study, length), clean=False)
             ),
-            clean=Trained(config=_trained(config, study, mended(name, study), clean=True)),
+            clean=TrainedNet(config=_trained(config, study, mended(name, study), clean=True)),
         )
         for name, study in MODELS.items()
     ]

@@ -14,7 +14,7 @@ from cluster.errors import NotPreparedError
 from jobs import features
 from jobs.datasets import mmsa
 from jobs.preparing.adapter import files_below
-from jobs.reproducing.preset import Model, Preset, ReproduceConfig, Step, Trained
+from jobs.reproducing.preset import Model, Preset, ReproduceConfig, Step, TrainedNet
 
 SEEDS = (1111, 1112, 1113, 1114, 1115)
 LICENCE = "research use"
@@ -248,8 +248,8 @@ def _model(
     return Model(
         name=name,
         published=published,
-        reproduced=Trained(config=theirs, seeds_apart=True),
-        clean=Trained(config=ours),
+        reproduced=TrainedNet(config=theirs, seeds_apart=True),
+        clean=TrainedNet(config=ours),
         note="; ".join(filter(None, (setting.note, said))),
     )
 

@@ -103,7 +103,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedNet:
     """One net, judged on rows that it has not seen."""
 
     config: TrainConfig
@@ -142,16 +142,16 @@ class Model:
     published: Mapping[str, float] = field(default_factory=dict)
     """Metric -> figure, in the metric's own unit."""
 
-    reproduced: Trained | Fused | None = None
+    reproduced: TrainedNet | Fused | None = None
     """The authors' net, settings and way of judging, without what cannot be repeated; None: see `note`."""
 
-    clean: Trained | Fused | None = None
+    clean: TrainedNet | Fused | None = None
     """The same inputs with the faults mended: see the preset's `why`."""
 
     note: str = ""
     """What is to be known of this line alone."""
 
-    def way(self, protocol: Protocol) -> Trained | Fused | None:
+    def way(self, protocol: Protocol) -> TrainedNet | Fused | None:
         """How the figure of one column is made."""
         return self.reproduced if protocol == "reproduced" else self.clean
 

@@ -30,13 +30,13 @@ from jobs.reproducing.preset import (
     Protocol,
     ReproduceConfig,
     Step,
-    Trained,
+    TrainedNet,
 )
 from jobs.training.run import identity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class CellFigures:
     """The figures of one model by one protocol."""
 
     made_of: tuple[str, ...]
@@ -100,7 +100,7 @@ class Workshop:
         self._root = storage.absolute(config.root)
         self.task: tuple[str, Task] = pick_task(read_dataset(self._root), preset.task)
 
-    def judged(self, model: Model, protocol: Protocol) -> Judged | None:
+    def judged(self, model: Model, protocol: Protocol) -> CellFigures | None:
         """Make what a cell needs, and judge it; None where the protocol has nothing for the model."""
         way = model.way(protocol)
         if way is None:
@@ -112,7 +112,7 @@ class Workshop:
         tables = [self._said_by_run(run) for run in runs]
         return self._figures(runs, tables, seeds=way.config.seeds)
 
-    def _trained(self, model: Model, way: Trained) -> list[str]:
+    def _trained(self, model: Model, way: TrainedNet) -> list[str]:
         """Names of the runs of a model, trained where they are missing."""
         jobs = [way.config]
         if way.seeds_apart:
@@ -131,7 +131,7 @@ class Workshop:
         for name in way.models:
             member = self._models[name]
             made = member.way(protocol)
-            assert isinstance(made, Trained), f"{name} is no net of protocol {protocol}"
+            assert isinstance(made, TrainedNet), f"{name} is no net of protocol {protocol}"
             runs += self._trained(member, made)
         made_of = {
             "runs": runs,
@@ -182,7 +182,7 @@ class Workshop:
 
     def _figures(
         self, made_of: Sequence[str], tables: Sequence[pa.Table], *, seeds: tuple[int, ...]
-    ) -> Judged:
+    ) -> CellFigures:
         """Figures over the rows that every table answers; several tables: the mean of their figures."""
         name, task = self.task
         rows = {
@@ -197,7 +197,7 @@ class Workshop:
             metric: bootstrap(metric, said, held.target, people, resamples=self._config.resamples)
             for metric in self._preset.metrics
         }
-        return Judged(
+        return CellFigures(
             made_of=tuple(made_of),
             rows=str(tables[0]["role"][0]),
             num_rows=len(held.clip_id),
@@ -212,7 +212,7 @@ def _plain(name: str) -> str:
     return "-".join(name.lower().replace("+", " ").split())
 
 
-def facts_of(judged: Judged) -> dict[str, Any]:
+def facts_of(judged: CellFigures) -> dict[str, Any]:
     """As JSON."""
     return {
         "made_of": list(judged.made_of),

@@ -10,9 +10,9 @@ from fusion.statistics import FEW_GROUPS, Interval
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
 from jobs.reproducing.preset import Model, Preset, Protocol, ReproduceConfig
-from jobs.reproducing.running import Judged, facts_of
+from jobs.reproducing.running import CellFigures, facts_of
 
-Cells = Mapping[str, Mapping[Protocol, Judged]]
+Cells = Mapping[str, Mapping[Protocol, CellFigures]]
 """Model -> protocol -> what it came to."""
 
 TITLES: Mapping[Protocol, str] = {

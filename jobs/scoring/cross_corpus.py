@@ -20,7 +20,7 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import HeldOut, as_target, held_out_rows, seeds_averaged
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging
-from jobs.evaluation.other_labels import JoinedLabels, Side, drop
+from jobs.evaluation.other_labels import JoinedLabels, OneCorpus, drop
 from jobs.evaluation.results_table import Results
 from jobs.scoring.elsewhere import Elsewhere, narrowed
 
@@ -169,7 +169,7 @@ def with_losses(
             root, line, name, task, is_bundle=bundle is not None, labels=judged.other.labels
         )
         answered = ~scores.isnan().any(1)
-        there = Side(
+        there = OneCorpus(
             prediction=probabilities(task.kind, scores[answered]),
             target=held.target[answered],
             groups=people[answered.numpy()],
@@ -180,7 +180,9 @@ def with_losses(
     return replace(judged, lost=tuple(lost))
 
 
-def _lost(line: str, role: str, name: str, own: Side, there: Side, figure: Interval) -> Lost:
+def _lost(
+    line: str, role: str, name: str, own: OneCorpus, there: OneCorpus, figure: Interval
+) -> Lost:
     return Lost(
         of=line,
         role=role,
@@ -194,7 +196,7 @@ def _lost(line: str, role: str, name: str, own: Side, there: Side, figure: Inter
 
 def own_side(
     root: str, line: str, name: str, task: Task, *, is_bundle: bool, labels: JoinedLabels | None
-) -> tuple[Side, str]:
+) -> tuple[OneCorpus, str]:
     """What a run or bundle said of its own rows that it did not train on, over the common classes.
 
     Its test split counts where `evaluate` has opened it before; it is not opened for this.
@@ -215,7 +217,7 @@ def own_side(
         kept &= target >= 0
         scores = labels.narrowed(scores)
     people = groups_of(root, rows.clip_id[kept.numpy()])
-    side = Side(
+    side = OneCorpus(
         prediction=probabilities(task.kind, scores[kept]),
         target=target[kept],
         groups=np.asarray(people),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
 from fusion.tasks import Task
-from jobs.evaluation.other_labels import Side, drop, join_labels
+from jobs.evaluation.other_labels import OneCorpus, drop, join_labels
 
 
 def classes(*names):
@@ -78,7 +78,7 @@ class TestDrop:
     def side(self, right, groups):
         target = torch.zeros(len(right), dtype=torch.int64)
         p = torch.tensor([[0.9, 0.1] if hit else [0.2, 0.8] for hit in right])
-        return Side(prediction=p, target=target, groups=np.array(groups))
+        return OneCorpus(prediction=p, target=target, groups=np.array(groups))
 
     def test_it_is_the_difference_and_positive_where_it_is_worse_there(self):
         here = self.side([1, 1, 1, 0], [0, 0, 1, 1])
