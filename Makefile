@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
-.PHONY: demo test test-slow lint bench chaos clean
+.PHONY: demo test test-slow lint bench chaos gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ bench: $(STAMP)
 SEEDS ?= 10
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos/storm.py --seeds $(SEEDS)
+
+# Rates of a machine with a GPU; where nothing can be installed: make gpu GPU_PYTHON=python3 WHEELS=folder
+gpu: $(if $(GPU_PYTHON),,$(STAMP))
+	$(or $(GPU_PYTHON),$(BIN)/python) tests/gpu/run.py $(if $(WHEELS),--wheels $(WHEELS))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

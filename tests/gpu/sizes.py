@@ -1,0 +1,134 @@
+"""The models of the hub at the sizes that their cards state, with random weights, and a clip's input to each.
+
+A clip is five seconds: 20 tokens of text, 80,000 samples, 16 frames (8 for TimeSformer, as it reads them).
+"""
+
+import torch
+
+CLIP_S = 5.0
+TOKENS = 20
+PATCHES = "patches"
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+HALVES = ("encoder", "decoder")
+
+
+def _halves(layers, heads, width):
+    sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": width}
+    return {f"{half}_{name}": value for half in HALVES for name, value in sizes.items()}
+
+
+SIZES = {
+    # name: (config class, model class, real size beside the class's own, tiny size, input)
+    "bart_large": ("BartConfig", "BartModel", {}, {"d_model": 32, **_halves(2, 4, 48)}, "tokens"),
+    "bert_base": ("BertConfig", "BertModel", {}, SMALL, "tokens"),
+    "clap": ("ClapAudioConfig", "ClapAudioModelWithProjection", {}, {
+        "patch_embeds_hidden_size": 8, "hidden_size": 32, "depths": [1, 1, 1],
+        "num_attention_heads": [2, 2, 2], "projection_dim": 32, "num_hidden_layers": 3}, "clap"),
+    "clip_vit": ("CLIPVisionConfig", "CLIPVisionModel", {}, {
+        **SMALL, "image_size": 32, "patch_size": 8}, "frames"),
+    "clip_vit large": ("CLIPVisionConfig", "CLIPVisionModel", {
+        **LARGE, "patch_size": 14}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
+    "dinov2_base": ("Dinov2Config", "Dinov2Model", {"image_size": 224, "patch_size": 14}, {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
+        "patch_size": 8}, "frames"),
+    "hub_audio large": ("Wav2Vec2Config", "Wav2Vec2Model", {
+        **LARGE, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, {
+        **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4}, "samples"),
+    "hub_text large": ("XLMRobertaConfig", "XLMRobertaModel", {
+        **LARGE, "vocab_size": 250002, "max_position_embeddings": 514}, SMALL, "tokens"),
+    "hubert_base": ("HubertConfig", "HubertModel", {}, {
+        **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4}, "samples"),
+    "roberta_base": ("RobertaConfig", "RobertaModel", {
+        "vocab_size": 50265, "max_position_embeddings": 514}, SMALL, "tokens"),
+    "timesformer": ("TimesformerConfig", "TimesformerModel", {}, {
+        **SMALL, "image_size": 32, "patch_size": 8}, "run"),
+    "vggish": (None, None, {}, {}, PATCHES),
+    "videomae": ("VideoMAEConfig", "VideoMAEModel", {}, {
+        **SMALL, "image_size": 32, "patch_size": 8}, "run"),
+    "vit_base": ("ViTConfig", "ViTModel", {}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
+    "wav2vec2_base": ("Wav2Vec2Config", "Wav2Vec2Model", {}, {
+        **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4}, "samples"),
+    "wavlm_base": ("WavLMConfig", "WavLMModel", {}, {
+        **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4}, "samples"),
+    "whisper_base": ("WhisperConfig", "WhisperModel", {"d_model": 512, **_halves(6, 8, 2048)}, {
+        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
+    "whisper_small": ("WhisperConfig", "WhisperModel", {"d_model": 768, **_halves(12, 12, 3072)}, {
+        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
+    "whisper_base large-v3": ("WhisperConfig", "WhisperModel", {
+        "d_model": 1280, "num_mel_bins": 128, **_halves(32, 20, 5120)}, {
+        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
+    "xlm_roberta_base": ("XLMRobertaConfig", "XLMRobertaModel", {
+        "vocab_size": 250002, "max_position_embeddings": 514}, SMALL, "tokens"),
+}  # fmt: skip
+
+
+def without_size(names):
+    """Encoders of the hub that nobody has written a size down for."""
+    return sorted(set(names) - {name.split()[0] for name in SIZES})
+
+
+def build(name, *, small, device):
+    """A model with random weights, made where it runs: of Whisper and BART the half that is used.
+
+    Returns:
+        The model that is called, and the whole that is saved.
+    """
+    import transformers
+
+    from encoders.audio._vggish_net import VggishNet
+
+    if name == "vggish":
+        thin = {"widths": (4,) * 6, "dense": (8, 8, 4)} if small else {}
+        net = VggishNet(**thin).eval().to(device)
+        return net, net
+    config_class, model_class, real, tiny, _ = SIZES[name]
+    config = getattr(transformers, config_class)(**(tiny if small else real))
+    torch.manual_seed(0)
+    with torch.device(device):
+        whole = getattr(transformers, model_class)(config).eval()
+    used = whole.get_encoder() if config.is_encoder_decoder else whole
+    return used, whole
+
+
+def inputs(name, model, batch, device, dtype):
+    """What the model is called with for some clips."""
+    kind = SIZES[name][4]
+
+    def noise(*shape):
+        return torch.randn(batch, *shape, device=device, dtype=dtype)
+
+    if kind == PATCHES:  # of 0.96 s, one behind the other
+        return {PATCHES: noise(5, 1, 96, 64).flatten(0, 1)}
+    config = model.config
+
+    if kind == "tokens":
+        return {"input_ids": torch.full((batch, TOKENS), 5, device=device)}
+    if kind == "samples":
+        return {"input_values": noise(round(CLIP_S * 16_000))}
+    if kind == "mel":  # padded to 30 s, as it was trained
+        return {"input_features": noise(config.num_mel_bins, 3000)}
+    if kind == "clap":
+        return {"input_features": noise(1, 1001, 64), "is_longer": None}
+    side = config.image_size
+    if kind == "run":
+        return {"pixel_values": noise(config.num_frames, 3, side, side)}
+    pixels = noise(16, 3, side, side)
+    return {"pixel_values": pixels.flatten(0, 1)}
