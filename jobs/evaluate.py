@@ -41,7 +41,6 @@ from jobs.catalog.names import check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.catalog.tasks import pick_task
-from jobs.catalog.votes import votes_on
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
@@ -52,7 +51,7 @@ from jobs.evaluation.linear_baseline import (
     on_rows,
 )
 from jobs.evaluation.metadata_baseline import metadata_of_test
-from jobs.evaluation.raters import Raters, judge_by_raters
+from jobs.evaluation.raters import raters_on
 from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
@@ -140,7 +139,7 @@ def main(config: Config) -> None:
         "metadata": None if known is None else known.scores, "linear": linear.scores,
     }  # fmt: skip
     results = results_table.judge_test(held, guess, scores, judging, others=others)
-    people = raters_of(config.root, held, scores, name, task)
+    people = raters_on(config.root, held, scores, name, task)
     record_look(config, results)
     base = layout.evaluation_uri(config.root, config.name)
     publish_config(config, base)
@@ -295,17 +294,6 @@ def fused(config: Config, held: HeldOut) -> Tensor | None:
         return None
     fusion = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle))
     return fusion.combine(held.members)
-
-
-def raters_of(
-    root: str, held: HeldOut, scores: Tensor | None, name: str, task: Task
-) -> Raters | None:
-    """The human ceiling on the test rows, and members and bundle beside it; None without raters' votes."""
-    votes = votes_on(root, held.clip_id, name, task)
-    if votes is None:
-        return None
-    lines = {line.name: line.scores for line in results_table.member_lines(held)}
-    return judge_by_raters(votes, lines if scores is None else {**lines, "shipped": scores})
 
 
 def prior_of(root: str, name: str, task: Task) -> Tensor:

@@ -16,6 +16,10 @@ from cluster.console import Table
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, SOFT, metric
 from fusion.metrics.raters import Votes
+from fusion.tasks import Task
+from jobs.catalog.predictions import HeldOut
+from jobs.catalog.votes import votes_on
+from jobs.evaluation.results_table import member_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +89,22 @@ def judge_by_raters(votes: Votes, scores: Mapping[str, Tensor]) -> Raters:
         ceiling={name: votes.human_ceiling(name) for name in figures},
         agreement=agreement,
     )
+
+
+def raters_on(
+    root: str, held: HeldOut, scores: Tensor | None, name: str, task: Task
+) -> Raters | None:
+    """What raters say of the judged rows, and of members and bundle on them; None without their votes.
+
+    Args:
+        root: of the dataset.
+        held: members on the rows.
+        scores: of the bundle, if there is one.
+        name: of the task.
+        task: its kind.
+    """
+    votes = votes_on(root, held.clip_id, name, task)
+    if votes is None:
+        return None
+    lines = {line.name: line.scores for line in member_lines(held)}
+    return judge_by_raters(votes, lines if scores is None else {**lines, "shipped": scores})
