@@ -9,10 +9,14 @@ split are not read. Exit status 0: sound; 1: faults, each kind with what to type
 `--gc` removes what killed writers left (temporary files, bundles and runs without results), once it is old
 enough that no running job can be at it.
 
-Reads:  everything under <root> but media and evaluations
-Writes: nothing; with --json FILE what was found, and FILE.config.json
+`--data` checks what the clips say instead: no face, silence, no words, labels that cannot be, and twins, near
+twins and people on both sides of a split. It is exit status 0 with findings too, but for --strict.
+
+Reads:  everything under <root> but media and evaluations; with --data the media of equal size, too
+Writes: nothing; with --json FILE what was found, and FILE.config.json; with --data <root>/checks/
 
 Laptop:   affuse verify --root data/ravdess
+Data:     affuse verify --root data/ravdess --data
 Clean up: affuse verify --root data/ravdess --gc --dry-run
 Cluster:  affuse submit --address URL -- verify --root s3://bucket/mosei --json s3://bucket/mosei.verified.json
 """
@@ -29,6 +33,8 @@ from jobs.catalog import layout
 from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.catalog.run_names import holds_results
+from jobs.reporting import data_page
+from jobs.verification.data_checks import data_findings
 from jobs.verification.described import NotATableError, score_table, stream_table
 from jobs.verification.findings import KINDS, UNREADABLE, Findings
 from jobs.verification.leftovers import Leftover, leftovers, remove
@@ -52,6 +58,12 @@ class Config:
     overwrite: bool = False
     """Replace a --json that no earlier run made."""
 
+    data: bool = False
+    """Check what the clips say, and write a table and a page of it."""
+
+    strict: bool = False
+    """Exit with 1 where something is found (with --data)."""
+
     gc: bool = False
     """Remove what killed writers left behind."""
 
@@ -70,6 +82,10 @@ class Config:
         given = [name for name in ("former", "dry_run") if getattr(self, name)]
         if given and not self.gc:
             raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --gc; type both")
+        if self.strict and not self.data:
+            raise ConfigError("--strict belongs to --data; type both")
+        if self.data and (self.gc or self.json is not None):
+            raise ConfigError("--data neither removes leftovers nor writes --json; type it alone")
 
 
 def main(config: Config) -> None:
@@ -81,6 +97,9 @@ def main(config: Config) -> None:
     start = time.monotonic()
     root = storage.absolute(config.root)
     dataset = dataset_of(root)
+    if config.data:
+        check_data(config, root, dataset)
+        return
     if config.json is not None:
         out = storage.absolute(config.json)
         check_outputs([out], record_of(out), overwrite=config.overwrite)
@@ -97,6 +116,26 @@ def main(config: Config) -> None:
     if config.json is not None:
         write_json(config, found, left)
     conclude(root, found, time.monotonic() - start)
+
+
+def check_data(config: Config, root: str, dataset: Dataset) -> None:
+    """Check what the clips say; a table and a page of it go below the root.
+
+    Raises:
+        UnsoundError: something was found, and --strict was typed.
+    """
+    notes: list[str] = []
+    findings = list(data_findings(root, dataset, notes))
+    for each in findings:
+        say(f"{each.check} ({each.where}): {each.count:,} clips, such as {each.clips[0]}")
+    for line in notes:
+        say(f"note: {line}")
+    files = data_page.files_of(dataset, findings, notes)
+    contents = {layout.checks_uri(root, name): content for name, content in files.items()}
+    publish_outputs(config, contents, layout.checks_uri(root, layout.CONFIG))
+    say(f"wrote {layout.checks_uri(root, layout.REPORT)}: {len(findings)} findings")
+    if findings and config.strict:
+        raise UnsoundError(f"{root}: {', '.join(dict.fromkeys(f.check for f in findings))}")
 
 
 def dataset_of(root: str) -> Dataset:

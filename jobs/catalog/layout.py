@@ -136,6 +136,11 @@ def probe_pieces_uri(root: str, *inside: str) -> str:
     return storage.join(root, "probes", *inside)
 
 
+def checks_uri(root: str, *inside: str) -> str:
+    """Folder of what the checks of the data found."""
+    return storage.join(root, "checks", *inside)
+
+
 def shards_uri(root: str, *inside: str) -> str:
     """Folder of the tars that small files are packed into."""
     return storage.join(root, "shards", *inside)
