@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from cluster import settings
 from cluster.errors import ConfigError
 from fusion.nets import NETS, net_class, net_config
+from jobs.training.branches import OWNER, states_of
 
 C = TypeVar("C")
 RANGES = ("float", "int", "log")
@@ -177,6 +178,12 @@ def read_space(values: Mapping[str, Any], base: Any) -> Space:
     preset = bool(given.pop("preset", False))
     dimensions = [_dimension(path, item) for path, item in given.items()]
     nets = next((list(d.options) for d in dimensions if d.path == "net"), [base.net])
+    sets = next((d.options for d in dimensions if d.path == "inputs"), [base.inputs])
+    if OWNER in nets or any(states_of(name) != name for some in sets for name in some):
+        raise ConfigError(
+            f"a search trains no encoders: type affuse train --net {OWNER}, and fuse that run with the "
+            "search's by affuse ensemble --runs"
+        )
     if preset:
         dimensions += [d for d in preset_dimensions(nets) if d.path not in given]
     dimensions.sort(key=lambda dimension: dimension.path != "net")

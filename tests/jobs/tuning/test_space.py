@@ -88,6 +88,8 @@ class TestMistakes:
             ({"batch_size": {"int": [1.5, 3]}}, "int takes whole numbers"),
             ({"batch_size": ["many"]}, "space.batch_size: expected int, came 'many'"),
             ({"batch_size": []}, "'batch_size' has no choices"),
+            ({"net": ["lmf", "finetune"]}, "a search trains no encoders: type affuse train --net"),
+            ({"inputs": [["minilm:publish=inputs"]]}, "a search trains no encoders: type affuse"),
         ],
     )
     def test_each_is_named(self, space, message):
