@@ -179,8 +179,14 @@ def opened_arrow(uri: str) -> Iterator[ArrowFile]:
             yield ArrowFile(stream.schema, iter(stream), content)
 
 
-def arrays_of(uri: str, name: str, rows: int) -> Iterator[pa.Array]:
+def arrays_of(uri: str, name: str, rows: int, *, leaf: str = "") -> Iterator[pa.Array]:
     """One column of a file, at most so many rows at a time.
+
+    Args:
+        uri: the file.
+        name: of the column.
+        rows: at most.
+        leaf: field of a struct; a Parquet file is not read for its others.
 
     Raises:
         NotPreparedError: the file is damaged.
@@ -189,7 +195,8 @@ def arrays_of(uri: str, name: str, rows: int) -> Iterator[pa.Array]:
         with _read_errors(uri):
             parquet = storage.open_parquet(uri)
             plain = plain_in(parquet.schema_arrow, name)
-            for batch in parquet.iter_batches(rows, columns=[plain]):
+            wanted = f"{plain}.{leaf}" if leaf else plain
+            for batch in parquet.iter_batches(rows, columns=[wanted]):
                 yield batch.column(0)
         return
     with opened_arrow(uri) as file:

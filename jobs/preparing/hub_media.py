@@ -21,7 +21,15 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from cluster.tables import SOURCE
 from jobs.catalog import layout
-from jobs.preparing.hub_files import arrays_of, is_parquet, opened_arrow, plain_in, sound
+from jobs.preparing.hub_files import (
+    arrays_of,
+    is_parquet,
+    opened_arrow,
+    plain_in,
+    rows_of,
+    sound,
+    type_of,
+)
 from jobs.preparing.probing import stamps_of
 from jobs.preparing.shards import opened_tar, places_in_parquet
 
@@ -53,12 +61,13 @@ def media_places(uri: str, name: str, root: str) -> pa.Array:
 
 def paths_of(uri: str, name: str) -> pa.Array:
     """The path that each row's film or sound had."""
-    kept = []
-    for column in arrays_of(uri, name, 1024):
-        if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
-            kept.append(pc.struct_field(column, "path").cast(pa.string()))
-        else:
-            kept.append(pa.nulls(len(column), pa.string()))
+    kind = type_of(uri, name)
+    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+        return pa.nulls(rows_of(uri), pa.string())
+    kept = [
+        pc.struct_field(column, "path").cast(pa.string())
+        for column in arrays_of(uri, name, 1024, leaf="path")
+    ]
     return pa.concat_arrays(kept) if kept else pa.array([], pa.string())
 
 
@@ -113,7 +122,7 @@ def _packed(uri: str, name: str, root: str) -> pa.Array:
             path = os.path.join(folder, "shard.tar")
             _write_tar(uri, name, path)
             storage.publish_file(path, shard)
-    count = sum(len(column) for column in arrays_of(uri, name, PACKED_ROWS))
+    count = rows_of(uri)
     starts: list[int | None] = [None] * count
     sizes = [0] * count
     with opened_tar(shard) as tar:
