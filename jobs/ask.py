@@ -32,7 +32,7 @@ from cluster.settings import Place
 from encoders.media import Decoder
 from jobs.asking.answers import Answers, folder_of
 from jobs.asking.asker import Asker, UnusableError
-from jobs.asking.contents import Part, Shower, Shown, check_shown, rows_to_show, said_before
+from jobs.asking.contents import Part, Shower, Shown, check_shown, said_before, shown_rows
 from jobs.asking.predictions import judged_clips, publish_predictions, publish_summary
 from jobs.asking.question import Question, questions_of, scores_of
 from jobs.asking.server import Limits, Server, checked_url
@@ -178,7 +178,9 @@ def answers_of(
         ServerError: the server does not answer any more; what it answered is kept.
         TooManyFailuresError: too few of its answers are of any use.
     """
-    rows = rows_to_show(config.root, clip_id, config.transcriber)
+    known = shown_rows(config.root, config.transcriber)
+    before = said_before(known.values(), config.context)
+    rows = [known[clip] for clip in clip_id.tolist()]
     found: dict[int, list[np.ndarray]] = {}
     uri = folder_of(config.root, config.model)
     with (
@@ -186,6 +188,7 @@ def answers_of(
         Decoder(**vars(config.decoding)) as decoder,
         Progress(len(rows), label="ask") as progress,
     ):
+        shower = Shower(config.show, config.frames, decoder)
         asker = Asker(
             server=Server(config.server, config.limits),
             model=config.model,
@@ -195,7 +198,7 @@ def answers_of(
             how=config.how,
         )
         try:
-            for clip, answer in asker.clips(shown(config, rows, decoder, progress)):
+            for clip, answer in asker.clips(shown(rows, before, shower, progress)):
                 if isinstance(answer, UnusableError):
                     progress.add(1, 1, {str(answer): 1})
                     check_usable(progress, config, FIRST_COUNTED)
@@ -214,11 +217,12 @@ def answers_of(
 
 
 def shown(
-    config: Config, rows: Sequence[Mapping[str, Any]], decoder: Decoder, progress: Progress
+    rows: Sequence[Mapping[str, Any]],
+    before: Mapping[int, Sequence[str]],
+    shower: Shower,
+    progress: Progress,
 ) -> Iterator[tuple[int, list[Part]]]:
     """Clips that have something to show; others are counted as done."""
-    shower = Shower(config.show, config.frames, decoder)
-    before = said_before(rows, config.context)
     for row in rows:
         try:
             parts = shower.parts(row, before.get(row["clip_id"], ()))

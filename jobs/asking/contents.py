@@ -31,12 +31,11 @@ COLUMNS = (
 Part = Mapping[str, Any]
 
 
-def rows_to_show(root: str, clip_id: np.ndarray, transcriber: str | None) -> list[dict[str, Any]]:
-    """Rows of the manifest with what a model may see of some clips, by clip id; no row of the test split.
+def shown_rows(root: str, transcriber: str | None) -> dict[int, dict[str, Any]]:
+    """Clip -> its row of the manifest, as far as a model may see it; no row of the test split.
 
     Args:
         root: of the dataset.
-        clip_id: the clips, and those of their dialogues that may stand around them.
         transcriber: whose transcripts are the text of clips without one.
     """
     table = read_manifest(root, COLUMNS)
@@ -46,7 +45,7 @@ def rows_to_show(root: str, clip_id: np.ndarray, transcriber: str | None) -> lis
         for clip, text in zip(heard["clip_id"].to_pylist(), heard["text"].to_pylist(), strict=True):
             if clip in rows:
                 rows[clip]["text"] = text
-    return [rows[clip] for clip in clip_id.tolist()]
+    return rows
 
 
 def said_before(rows: Iterable[Mapping[str, Any]], count: int) -> dict[int, list[str]]:
@@ -92,8 +91,10 @@ class Shower:
         text = _cut(row["text"] or "") if "text" in self.shown else ""
         found: list[Part] = []
         if self._needs != Needs():
-            clip = self._decoder.decode(source_of(row), self._needs).clip
-            found += [*self._pictures(clip), *_sound(clip)]
+            decoded = self._decoder.decode(source_of(row), self._needs)
+            found += [*self._pictures(decoded.clip), *_sound(decoded.clip)]
+            if not text and not found and decoded.faults:
+                raise next(iter(decoded.faults.values()))
         if not text and not found:
             return []
         said = [f"What was said before:\n{chr(10).join(before)}"] if before and text else []

@@ -25,7 +25,7 @@ USELESS = [kind for kind in ANSWERS if kind != "useful"]
 
 
 def held_of(seed, kind):
-    """A net, and a large model of a kind, on rows of twelve people in three folds."""
+    """A net, and a large model of a kind, on rows of twelve people in two folds."""
     draws = np.random.default_rng(seed)
     target = draws.integers(CLASSES, size=PEOPLE * EACH)
     truth = np.eye(CLASSES)[target]
@@ -33,7 +33,7 @@ def held_of(seed, kind):
     group = np.arange(PEOPLE * EACH) // EACH
     return HeldOut(
         clip_id=np.arange(len(target)),
-        fold=group % 3,
+        fold=group % 2,
         target=torch.from_numpy(target),
         group=group,
         members=Members(
@@ -46,7 +46,7 @@ def held_of(seed, kind):
 
 
 def kept(held, asked=("asked",)):
-    judging = Judging(task=TASK, target=held.target, groups=held.group, resamples=400, seed=0)
+    judging = Judging(task=TASK, target=held.target, groups=held.group, resamples=200, seed=0)
     return with_those_that_gain(held, asked, held.fold, judging)
 
 
@@ -71,6 +71,7 @@ def test_where_there_is_nobody_else_it_stays():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 class TestManyDraws:
     """Over many collections of twelve people."""
 
@@ -81,7 +82,7 @@ class TestManyDraws:
         ]
         assert sum(refused) >= 95
 
-    def test_a_useful_one_is_kept_in_18_of_20(self):
+    def test_a_useful_one_is_kept_in_9_of_10(self):
         assert (
-            sum("asked" in kept(held_of(seed, "useful")).members.names for seed in range(20)) >= 18
+            sum("asked" in kept(held_of(seed, "useful")).members.names for seed in range(10)) >= 9
         )
