@@ -97,7 +97,9 @@ class WhisperBranch(EncoderBranch):
         rows, time = mask.shape
         windows, inside = _windows(values, mask)
         mel = windows.reshape(len(windows), 2 * windows.shape[1], -1).transpose(1, 2)
-        states = encoder_states(self.model, mel, inside.sum(1).tolist())[-1]
+        # Of no sound one silent step is read: attention over nothing is not a number in half precision.
+        lengths = inside.sum(1).clamp(min=1).tolist()
+        states = encoder_states(self.model, mel, lengths)[-1]
         return states.reshape(rows, -1, self.dim)[:, :time], mask
 
 

@@ -75,13 +75,16 @@ class TestABranch:
         among, mask = branch(*batch(inputs, more=3))
         torch.testing.assert_close(among[0][mask[0]], alone[0], atol=2e-5, rtol=1e-4)
 
-    def test_stays_finite_with_its_gradients_where_a_clip_is_hidden(self, pair):
+    @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+    def test_stays_finite_with_its_gradients_where_a_clip_is_hidden(self, pair, half):
         _, inputs, branch = pair
         values, mask = batch(inputs)
         mask[1] = False
-        states, said = branch(values, mask)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            states, said = branch(values, mask)
+        assert states.isfinite().all()
         assert not said[1].any()
-        states[said].square().sum().backward()
+        states[said].float().square().sum().backward()
         grads = [p.grad for p in branch.parameters() if p.grad is not None]
         assert grads
         assert all(grad.isfinite().all() for grad in grads)

@@ -11,18 +11,24 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from fusion.batch import Batch
-from fusion.nets import net_class, net_config
+from fusion.batch import Batch, Steps
+from fusion.nets import NETS, is_convex, net_axis, net_class, net_config
 from fusion.predictor import Card, build, from_bytes, to_bytes
 from fusion.training.loop import Course, Group, RowSplit, fit
 from fusion.training.optimiser import optimiser_of
 from fusion.training.recipe import Recipe
 
-spec = importlib.util.spec_from_file_location(
-    "training_data", Path(__file__).with_name("training_data.py")
-)
-made_up = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(made_up)
+
+def beside(name: str):
+    """A module of this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+made_up = beside("training_data")
+SMALL = beside("small_nets").SMALL
 
 TRAIN, VALID = torch.arange(45), torch.arange(45, 60)
 RECIPE = Recipe(epochs=4, patience=0, batch_size=16, lr=5e-3)
@@ -134,6 +140,34 @@ class TestWhatIsTrained:
     def test_tokens_and_sound_take_no_noise(self, change):
         with pytest.raises(ValueError, match="cannot be mixed or given noise"):
             train(recipe=Recipe(epochs=1, **change))
+
+
+HEADS = [
+    name
+    for name in NETS
+    if name not in ("finetune", "lstm") and net_axis(name) == "clip" and not is_convex(name)
+]
+
+
+class TestHeads:
+    @pytest.mark.parametrize("head", HEADS)
+    def test_every_clip_net_of_several_inputs_takes_two_encoders_and_a_feature(self, head):
+        options = {f"head_options.{name}": value for name, value in SMALL[head].items()}
+        config = net_config("finetune", {"head": head, "freeze.a": 1, "freeze.b": 2, **options})
+        dims = {"a": 6, "b": 6, "c": 4}
+        branches = {"a": branch(), "b": branch()}
+        model = net_class("finetune")(config, dims=dims, outputs={"y": 3}, branches=branches)
+        made = batch().inputs["text"]
+        inputs = {"a": made, "b": made, "c": Steps(made.values[..., :4], made.mask)}
+        target = torch.arange(len(made.mask)) % 3
+        given = Batch(inputs=inputs, index=torch.arange(len(target)), targets={"y": target})
+        output = model.train()(given)
+        total = output.logits["y"].square().sum() + sum(output.losses.values())
+        total.backward()
+        for name, frozen in (("a", 1), ("b", 2)):
+            grads = [block.inner.weight.grad for block in model.branches[name].layers]
+            assert [grad is None for grad in grads] == [at < frozen for at in range(3)]
+            assert all(grad.abs().sum() > 0 for grad in grads[frozen:])
 
 
 class TestRates:
