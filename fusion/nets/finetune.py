@@ -92,6 +92,13 @@ class FineTune(Net):
         recompute: bool = False
         """Run blocks once more for their gradients, which saves memory (gradient checkpointing)."""
 
+        def __post_init__(self) -> None:
+            if self.encoder_rate <= 0 or not 0 < self.layer_decay <= 1 or self.lora < 0:
+                raise ValueError(
+                    "expected encoder_rate > 0, layer_decay in (0, 1] and lora >= 0; came "
+                    f"{self.encoder_rate}, {self.layer_decay}, {self.lora}"
+                )
+
     def __init__(
         self,
         config: Config,
@@ -162,15 +169,11 @@ class FineTune(Net):
 
     def _prepare(self, name: str) -> None:
         """Freeze what is not trained, and give the rest of a branch its updates."""
-        branch, frozen, rank = (
-            self._branch(name),
-            width_of(self.config.freeze, name),
-            self.config.lora,
-        )
-        if not 0 <= frozen <= branch.depth or rank < 0:
+        branch, rank = self._branch(name), self.config.lora
+        frozen = width_of(self.config.freeze, name)
+        if not 0 <= frozen <= branch.depth:
             raise ValueError(
-                f"freeze and lora of {name}: expected 0 to its {branch.depth} blocks, and a rank of 0 "
-                f"or more; came {frozen}, {rank}"
+                f"freeze of {name}: expected 0 to its {branch.depth} blocks, came {frozen}"
             )
         for inside, parameter in self.branches[name].named_parameters():
             level = branch.level(inside)

@@ -124,9 +124,16 @@ class TestWhatIsTrained:
         x = torch.randn(5, 6)
         torch.testing.assert_close(low(x), nn.functional.linear(x, low.weight, low.bias))
 
-    @pytest.mark.parametrize("options", [{"freeze": 4}, {"freeze": -1}, {"lora": -1}])
-    def test_blocks_and_ranks_that_are_none_are_refused(self, options):
-        with pytest.raises(ValueError, match="expected 0 to its 3 blocks, and a rank of 0 or more"):
+    @pytest.mark.parametrize("freeze", [4, -1])
+    def test_blocks_that_are_not_there_cannot_be_frozen(self, freeze):
+        with pytest.raises(ValueError, match="expected 0 to its 3 blocks, came"):
+            net(freeze=freeze)
+
+    @pytest.mark.parametrize(
+        "options", [{"lora": -1}, {"layer_decay": 1.1}, {"layer_decay": 0.0}, {"encoder_rate": 0.0}]
+    )
+    def test_rates_and_ranks_that_are_none_are_refused(self, options):
+        with pytest.raises(ValueError, match="expected encoder_rate > 0, layer_decay in"):
             net(**options)
 
     @pytest.mark.parametrize("head", ["linear", "sdt", "finetune"])
