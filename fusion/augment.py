@@ -102,5 +102,6 @@ def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> 
         own,
         targets={task: target[partner] for task, target in batch.targets.items()},
         target_masks={task: mask[partner] for task, mask in batch.target_masks.items()},
+        soft={task: votes[partner] for task, votes in batch.soft.items()},
     )
     return Side(batch=own, share=share), Side(batch=partners, share=1 - share)

@@ -18,6 +18,7 @@ def batch(rows=64):
         },
         targets={"y": torch.arange(rows)},
         target_masks={"y": torch.arange(rows) % 2 == 0},
+        soft={"y": torch.nn.functional.one_hot(torch.arange(rows), rows).float()},
     )
 
 
@@ -76,6 +77,8 @@ class TestMixup:
             assert other.batch.inputs[name] is own.batch.inputs[name]
         assert (own.batch.targets["y"] == rows.targets["y"]).all()
         assert (other.batch.target_masks["y"] == (partner % 2 == 0)).all()
+        assert (other.batch.soft["y"].argmax(1) == partner).all()
+        assert (own.batch.soft["y"] == rows.soft["y"]).all()
         assert 0.5 <= own.share <= 1
         assert own.share + other.share == 1
 
