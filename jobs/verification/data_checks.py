@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from cluster.tables import vectors_of
 from fusion.tasks import Task
 from jobs.catalog.features import FeatureReader, feature_folders
 from jobs.catalog.manifest import Dataset, read_manifest
@@ -26,6 +27,9 @@ MOST_NAMED = 10_000
 
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
+
+WIDEST = 16_384
+"""Numbers a step of features that are compared; wider ones are pictures, no features."""
 
 SILENT = 0.02
 """Mean loudness of eGeMAPS below which nothing can be heard [sone]."""
@@ -263,19 +267,21 @@ def _pooled(
     """Mean of the valid steps [clip dim], status, error, and whether there is a valid step [clip]."""
     reader = FeatureReader(root, folder)
     width = reader.schema.field("values").type.value_type.list_size
+    compared = width <= WIDEST
+    columns = ["clip_id", "valid", "status", "error", *(["values"] if compared else [])]
     order = np.argsort(clip_id)
-    sums, counts = np.zeros((len(clip_id), width), np.float32), np.zeros(len(clip_id), np.int64)
+    sums = np.zeros((len(clip_id), width if compared else 0), np.float32)
+    counts = np.zeros(len(clip_id), np.int64)
     status, error = np.full(len(clip_id), "", object), np.full(len(clip_id), "", object)
-    for piece in reader.pieces(clip_id, ["clip_id", "values", "valid", "status", "error"]):
+    for piece in reader.pieces(clip_id, columns):
         at = order[np.searchsorted(clip_id[order], piece["clip_id"].to_numpy())]
         status[at] = piece["status"].to_pylist()
         error[at] = piece["error"].to_pylist()
-        lists = piece["values"].combine_chunks()
-        owner = at[pc.list_parent_indices(lists).to_numpy()]
-        steps = pc.list_flatten(pc.list_flatten(lists)).to_numpy(zero_copy_only=False)
-        flags = pc.list_flatten(piece["valid"].combine_chunks()).to_numpy(zero_copy_only=False)
-        flags = flags.astype(bool)
-        values = steps.reshape(-1, width).astype(np.float32)[flags]
-        np.add.at(sums, owner[flags], values)
-        np.add.at(counts, owner[flags], 1)
+        lists = piece["valid"].combine_chunks()
+        flags = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(bool)
+        owner = at[pc.list_parent_indices(lists).to_numpy()][flags]
+        np.add.at(counts, owner, 1)
+        if compared:
+            values = vectors_of(piece["values"]).astype(np.float32)
+            np.add.at(sums, owner, values[flags])
     return sums / np.maximum(counts, 1)[:, None], status, error, counts > 0

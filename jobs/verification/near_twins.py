@@ -10,6 +10,12 @@ from cluster.tables import SPLITS
 LIKENESS = 0.999
 """Cosine of scaled features from which two clips count as one recording."""
 
+SAME_LENGTH = 0.05
+"""Share by which the lengths of their vectors may differ."""
+
+FEWEST = 5
+"""Columns that differ from clip to clip: by fewer many clips are alike that are not the same."""
+
 MOST_WORK = 2e11
 """Multiplications at most; beyond it the larger side is thinned out evenly."""
 
@@ -33,7 +39,9 @@ def near_twins(
     empty = np.zeros(0, np.int64)
     if len(rows) < 3:
         return empty, empty
-    scaled = _unit(features[rows])
+    scaled, length = _unit(features[rows])
+    if not scaled.shape[1]:
+        return empty, empty
     told = split[rows]
     found_one, found_other = [empty], [empty]
     names = [name for name in SPLITS if (told == name).any()]
@@ -47,7 +55,8 @@ def near_twins(
         for start in range(0, len(mine), BLOCK):
             part = mine[start : start + BLOCK]
             best, place = _nearest(scaled[part], scaled[theirs])
-            close = best >= LIKENESS
+            one, other = length[part], length[theirs[place]]
+            close = (best >= LIKENESS) & (abs(one - other) <= SAME_LENGTH * np.maximum(one, other))
             found_one.append(rows[part[close]])
             found_other.append(rows[theirs[place[close]]])
     return np.concatenate(found_one), np.concatenate(found_other)
@@ -65,10 +74,17 @@ def _nearest(some: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return best, place
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Every column scaled to mean 0 and deviation 1, every row to length 1; a row of means stays zero."""
-    wide = features.astype(np.float64)
-    spread = wide.std(0)
-    scaled = (wide - wide.mean(0)) / np.where(spread > 1e-9, spread, np.inf)
-    length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return np.asarray(scaled / np.where(length > 1e-9, length, np.inf), np.float32)
+def _unit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every column scaled to mean 0 and deviation 1, every row then to length 1; and the length it had.
+
+    Columns that never change are left out, and all are where too few are left. A row of means stays zero.
+    """
+    spread = features.std(0, dtype=np.float64)
+    kept = spread > 1e-9
+    if kept.sum() < FEWEST:
+        kept[:] = False
+    wide = features[:, kept].astype(np.float64)
+    scaled = (wide - wide.mean(0)) / spread[kept]
+    length = np.linalg.norm(scaled, axis=1)
+    unit = scaled / np.where(length > 1e-9, length, np.inf)[:, None]
+    return unit.astype(np.float32), length

@@ -210,6 +210,21 @@ class TestNearTwins:
         )
         assert not len(one)
 
+    def test_few_columns_tell_no_twins(self):
+        """On a line every clip lies beside another."""
+        draws = np.random.default_rng(0)
+        split = np.array(["train", "test"] * 50, object)
+        for width in (1, 2, 4):
+            one, _ = near_twins(draws.standard_normal((100, width)), np.arange(100), split)
+            assert not len(one)
+
+    def test_the_same_direction_at_another_length_is_another_clip(self):
+        features = np.random.default_rng(0).standard_normal((40, 8))
+        features -= features.mean(0)
+        features[1] = 3 * features[0]
+        split = np.array(["train", "test"] * 20, object)
+        assert not len(near_twins(features, np.arange(40), split)[0])
+
     @pytest.mark.parametrize("count", [0, 1, 2])
     def test_few_rows_have_none(self, count):
         split = np.array(["train", "test"] * 2, object)
