@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from jobs.serving.desk import Desk, Ticket
 from jobs.serving.guard import COOKIE, DoorGuard, Rules, is_tls, refused, same
 from jobs.serving.handbook import handbook
-from jobs.serving.intake import BLOCK_BYTES, EXPECTED, read_order
+from jobs.serving.intake import BLOCK_BYTES, EXPECTED, MOST_LETTERS, read_order
 from jobs.serving.refusal import RefusalError
 from jobs.serving.schema import FullAnswer, OrderState, Refused, ServedFacts, ServerHealth
 from jobs.serving.tables import csv_of
@@ -32,12 +32,14 @@ PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
+WORDS = {"type": "string", "pattern": r"\S", "maxLength": MOST_LETTERS}
+
 SAYS = {
     "application/json": {
         "schema": {
             "type": "object",
             "required": ["text"],
-            "properties": {"text": {"type": "string"}},
+            "properties": {"text": WORDS},
             "additionalProperties": False,
         }
     },
@@ -46,8 +48,9 @@ SAYS = {
             "type": "object",
             "properties": {
                 "file": {"type": "string", "format": "binary"},
-                "text": {"type": "string"},
+                "text": WORDS,
             },
+            "additionalProperties": False,
         }
     },
 }
@@ -266,4 +269,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     said = {404: "there is no such page", 405: "this page does not take that method"}
-    return refused(RefusalError(error.status_code, said.get(error.status_code, str(error.detail))))
+    sentence = said.get(error.status_code, str(error.detail))
+    answer = refused(RefusalError(error.status_code, sentence))
+    answer.headers.update(error.headers or {})  # of a method that is not taken: those that are
+    return answer

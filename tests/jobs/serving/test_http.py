@@ -243,6 +243,13 @@ class TestTheDoor:
             codes = [client.post("/login", data={"token": str(n)}).status_code for n in range(5)]
             assert codes == [303] * 3 + [429] * 2
 
+    @pytest.mark.parametrize("path", ["/predict", "/orders/x", "/health", "/page.js"])
+    def test_a_method_that_is_not_taken_is_answered_with_those_that_are(self, serve, path):
+        with serve() as client:
+            answer = client.request("TRACE", path)
+            assert answer.status_code == 405
+            assert set(answer.headers["allow"].split(", ")) <= {"GET", "HEAD", "POST", "DELETE"}
+
     def test_every_answer_forbids_foreign_content(self, serve):
         with serve() as client:
             for answer in (client.get("/"), client.get("/none"), client.post("/predict")):
