@@ -13,7 +13,7 @@ Cluster:  affuse submit --address URL -- compare --root s3://bucket/ravdess --ru
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,13 @@ from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
-from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
 from jobs.evaluation.judging import check_resamples
 from jobs.reporting.grid import Grid
+from jobs.scoring.opening import name_under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Config:
     """Runs of `affuse train` or `affuse tune`; the first one is the reference."""
 
     bundles: tuple[str, ...] = ()
-    """Bundles to compare, by their cross-fitted predictions."""
+    """Bundles to compare, by their cross-fitted predictions: names under --root, or models:/NAME@ALIAS."""
 
     task: str | None = None
     """Task to compare on; may be left out where the dataset has one."""
@@ -68,7 +69,8 @@ class Config:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        check_names(runs=self.runs, bundles=self.bundles, name=self.name)
+        check_names(runs=self.runs, name=self.name)
+        check_bundle_names(bundles=self.bundles)
         check_resamples(self.resamples)
         if len(self.runs) + len(self.bundles) < 2:
             raise ConfigError("name at least two of --runs and --bundles to compare")
@@ -107,6 +109,7 @@ class ComparedRow:
 
 def main(config: Config) -> None:
     """Compare on the clips that all sides have, show the table and write it."""
+    config = replace(config, bundles=tuple(name_under(config.root, b) for b in config.bundles))
     name, task = pick_task(read_dataset(config.root), config.task)
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)

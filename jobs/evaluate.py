@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset, read_manifest
-from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.catalog.tasks import pick_task
@@ -58,6 +58,7 @@ from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
 from jobs.scoring.elsewhere import member_table, open_elsewhere, said_elsewhere
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
+from jobs.scoring.opening import name_under
 from jobs.training.loading import load_test
 from jobs.training.parts import is_known
 from jobs.training.targets import encode_targets
@@ -71,7 +72,7 @@ class Config:
     """Folder or URI of the dataset."""
 
     bundle: str | None = None
-    """Bundle to evaluate; each of its members stands beside it."""
+    """Bundle to evaluate, or models:/NAME@ALIAS; each of its members stands beside it."""
 
     runs: tuple[str, ...] = ()
     """Runs to evaluate instead, each by itself."""
@@ -100,7 +101,8 @@ class Config:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        check_names(bundle=self.bundle, runs=self.runs)
+        check_names(runs=self.runs)
+        check_bundle_names(bundle=self.bundle)
         check_resamples(self.resamples)
         if (self.bundle is None) == (len(self.runs) == 0):
             raise ConfigError("name either --bundle or --runs")
@@ -118,6 +120,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Predict the test rows, compute the figures, record the look."""
+    if config.bundle is not None:
+        config = replace(config, bundle=name_under(config.root, config.bundle))
     if config.on:
         evaluate_elsewhere(config)
         return

@@ -12,7 +12,7 @@ Cluster:  affuse submit --address URL -- report --root s3://bucket/mosei --bundl
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -23,7 +23,7 @@ from cluster.errors import ConfigError
 from cluster.settings import Place
 from fusion.metrics import FIGURES
 from jobs.catalog import layout
-from jobs.catalog.names import check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, joined_name
 from jobs.catalog.outputs import check_outputs, publish_outputs
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import SILENT
@@ -32,6 +32,7 @@ from jobs.reporting.number_format import with_interval
 from jobs.reporting.page import CAUTION, PAGE, STYLE_SHEET, Options, Section
 from jobs.reporting.results_document import results_document
 from jobs.reporting.sections import SECTIONS
+from jobs.scoring.opening import name_under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Config:
     """Runs to compare; by default the members of the bundle."""
 
     bundle: str | None = None
-    """Bundle to show beside the runs."""
+    """Bundle to show beside the runs: a name under --root, or models:/NAME@ALIAS."""
 
     task: str | None = None
     """Task to show; by default that of the bundle, or the dataset's first."""
@@ -72,7 +73,8 @@ class Config:
     """Reference line in the picture of the results, such as the best possible figure: its name and value."""
 
     def __post_init__(self) -> None:
-        check_names(runs=self.runs, bundle=self.bundle)
+        check_names(runs=self.runs)
+        check_bundle_names(bundle=self.bundle)
         if not self.runs and self.bundle is None:
             raise ConfigError("nothing to report on: name --runs, a --bundle, or both")
         check_resamples(self.resamples)
@@ -82,6 +84,8 @@ class Config:
 
 def main(config: Config) -> str:
     """Gather, draw, write; returns where the HTML file is."""
+    if config.bundle is not None:
+        config = replace(config, bundle=name_under(config.root, config.bundle))
     check_folder(config, [layout.REPORT])
     evidence = gather(
         config.root,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from cluster.errors import ConfigError
+from cluster.settings import REGISTERED
 
 LONGEST = 150
 """Of a name [bytes]; a file's name has room for 255, with its ending and a temporary mark."""
@@ -36,6 +37,17 @@ def check_names(**flags: str | Iterable[str] | None) -> None:
     for flag, names in flags.items():
         for name in [names] if isinstance(names, str) else names or ():
             checked_name(name, f"--{flag.replace('_', '-')}")
+
+
+def check_bundle_names(**flags: str | Iterable[str] | None) -> None:
+    """Check names of bundles; a registered model (models:/NAME@ALIAS) may stand for one.
+
+    Raises:
+        ConfigError: one of them is no name.
+    """
+    for flag, names in flags.items():
+        given = [names] if isinstance(names, str) else names or ()
+        check_names(**{flag: [name for name in given if not name.startswith(REGISTERED)]})
 
 
 def joined_name(names: Sequence[str], between: str) -> str:

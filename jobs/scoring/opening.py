@@ -67,6 +67,27 @@ def open_bundle(
     )
 
 
+def name_under(root: str, text: str) -> str:
+    """The name of a bundle under a root; of a registered model that of the bundle that was registered.
+
+    Raises:
+        NotPreparedError: there is no such model.
+        ConfigError: its bundle is of another root, or was made anew under its name since.
+    """
+    if not is_model_uri(text):
+        return text
+    tags = ModelRegistry(root).version(text).tags
+    name = tags.get("affuse.bundle", "")
+    if name not in layout.bundles_there(root):
+        raise ConfigError(f"{text} is the bundle {name!r}, which is not under {root}")
+    if bundles.digest(bundles.read_bundle(root, name)) != tags.get("affuse.sha256"):
+        raise ConfigError(
+            f"{text} is not {name} of {root} as it is now, which was made anew since; "
+            f"type: --bundle {name}, or affuse bundle register"
+        )
+    return name
+
+
 def _clips_of_speaker(card: Mapping[str, Any]) -> int:
     if card["normalise"] == "none":
         return 0

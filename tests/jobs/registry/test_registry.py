@@ -1,5 +1,6 @@
 """Bundles in MLflow's registry: a fresh process and a server say the same; a worse one is not promoted."""
 
+import importlib
 import json
 import os
 import socket
@@ -17,12 +18,14 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.model_registry import ModelRegistry
 from encoders import store as weights
-from jobs import bundle, ensemble, score, train
+from jobs import bundle, compare, ensemble, evaluate, report, score, train
+from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import predictions_uri
 from jobs.library.loaded_bundle import load
 from jobs.registry import registering
 from jobs.registry.promotion import compared
+from jobs.scoring.opening import name_under
 
 FRAME = {"voice": [[[0.5] * 6], None], "face": [[[0.1] * 4] * 3, [[1.0] * 4]]}
 
@@ -172,6 +175,47 @@ class TestTheRegistry:
         files = [name for _, _, names in os.walk(folder) for name in names]
         assert not [name for name in files if name.endswith((".pkl", ".pyc"))]
         assert {"MLmodel", "input_example.json", "requirements.txt", "MODEL_CARD.md"} <= {*files}
+
+    def test_compare_report_and_evaluate_take_it_for_the_bundle_that_was_registered(
+        self, root, promoted, capsys
+    ):
+        compare.main(
+            compare.Config(
+                root=root, bundles=("models:/best@champion", "poor"), task="emotion", resamples=100
+            )
+        )
+        assert "best-against-poor" in capsys.readouterr().out
+        written = report.main(report.Config(root=root, bundle="models:/best/1", resamples=100))
+        assert written == layout.report_uri(root, "best", layout.REPORT)
+        capsys.readouterr()
+        for look, name in enumerate(("best", "models:/best@champion"), 1):
+            evaluate.main(evaluate.Config(root=root, bundle=name))
+            assert f"this is look {look} at the test split" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("kind", [compare.Config, report.Config, evaluate.Config])
+    def test_a_model_that_is_none_is_refused(self, root, promoted, kind):
+        field = "bundles" if kind is compare.Config else "bundle"
+        main = importlib.import_module(kind.__module__).main
+        for wrong, said in [
+            ("models:/best", "expected models:/NAME@ALIAS"),
+            ("models:/../../x", "expected models:/NAME@ALIAS"),
+            ("models:/best@nobody", "no such model"),
+        ]:
+            given = ("poor", wrong) if field == "bundles" else wrong
+            with pytest.raises((ConfigError, NotPreparedError), match=said):
+                main(kind(root=root, **{field: given}))
+        with pytest.raises(ConfigError, match="holds a slash"):
+            kind(root=root, **{field: ("poor", "a/b") if field == "bundles" else "a/b"})
+
+    def test_a_model_whose_bundle_is_another_now_is_refused(self, root, promoted, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(bundles, "digest", lambda _: "another")
+            with pytest.raises(ConfigError, match="made anew since; type: --bundle best"):
+                name_under(root, "models:/best@champion")
+        with monkeypatch.context() as patch:
+            patch.setattr(layout, "bundles_there", lambda _: ["poor"])
+            with pytest.raises(ConfigError, match="not under"):
+                name_under(root, "models:/best@champion")
 
     def test_it_stands_wherever_a_bundle_does(self, root, promoted):
         named = load("models:/best@champion", root=root).predict(FRAME)
