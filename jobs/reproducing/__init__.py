@@ -7,10 +7,14 @@ from cluster.settings import nearest
 from jobs.reproducing.preset import Preset
 
 PRESETS: dict[str, str] = {
+    "empathetic_detection": "empathetic_detection:PRESET",
     "influencer_empathy": "influencer_empathy:PRESET",
+    "m2fnet_meld": "m2fnet:MELD",
+    "m2fnet_meld_glued": "m2fnet:GLUED",
     "mmsa_mosei": "mmsa:MOSEI",
     "mmsa_mosi": "mmsa:MOSI",
     "mmsa_sims": "mmsa:SIMS",
+    "vggish_bert": "vggish_bert:PRESET",
     "video_sentiment": "video_sentiment:PRESET",
 }
 """Name of a preset -> `file:constant` in this folder."""

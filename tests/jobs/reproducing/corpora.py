@@ -1,11 +1,12 @@
 """Small copies of published datasets in their official layouts, with something to learn in them."""
 
-import csv
+import json
 import pickle
 
 import numpy as np
+import soundfile
 
-from tests.jobs.datasets.official_layouts import VOTES, write_csv
+from tests.jobs.datasets.official_layouts import MELD, VOTES, write_csv
 
 WIDTHS = {"text": 768, "audio": 74, "vision": 35}
 
@@ -65,7 +66,83 @@ def votes(folder, counts):
     return folder
 
 
-def rows_of(file):
-    """The rows of a CSV as dicts."""
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
+WORDS = {
+    "anger": "I hate this, go away!", "joy": "This is wonderful, I love it!",
+    "neutral": "The bus leaves at ten.", "sadness": "I miss her so much.",
+}  # fmt: skip
+SENTIMENT = {"anger": "negative", "joy": "positive", "neutral": "neutral", "sadness": "negative"}
+
+
+def meld(folder, *, dialogues=4):
+    """`{train,dev,test}_sent_emo.csv`: dialogues of four lines, one an emotion, without films."""
+    header = MELD.split(",")
+    for part in ("train", "dev", "test"):
+        rows = []
+        for dialogue in range(dialogues):
+            for turn, (emotion, text) in enumerate(WORDS.items()):
+                who = ("Ross", "Rachel")[turn % 2]
+                said = [len(rows) + 1, text, who, emotion, SENTIMENT[emotion]]
+                rows.append([*said, dialogue, turn, 1, 1, "00:00:01,000", "00:00:02,000"])
+        write_csv(folder / f"{part}_sent_emo.csv", header, rows)
+    return folder
+
+
+def tone(path, pitch, seconds=0.6):
+    """A sound whose pitch tells its class."""
+    time = np.arange(int(16000 * seconds)) / 16000
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, (0.3 * np.sin(2 * np.pi * pitch * time)).astype(np.float32), 16000)
+
+
+def iemocap(folder, *, sessions=3):
+    """Labels, words and sounds of turns; each session has every class twice."""
+    codes = {"ang": WORDS["anger"], "exc": WORDS["joy"], "neu": WORDS["neutral"]}
+    codes |= {"sad": WORDS["sadness"], "fru": "This never works."}
+    for session in range(1, sessions + 1):
+        dialogue = f"Ses0{session}F_impro01"
+        base = folder / f"Session{session}"
+        labels, words = ["% header"], []
+        for k, code in enumerate([*codes, *codes]):
+            turn = f"{dialogue}_{'FM'[k % 2]}00{k}"
+            labels.append(f"[{k}.5000 - {k}.9000]\t{turn}\t{code}\t[4.0000, 3.5000, 2.5000]")
+            words.append(f"{turn} [{k:03d}.5000-{k:03d}.9000]: {codes[code]}")
+            tone(base / "sentences" / "wav" / dialogue / f"{turn}.wav", 200 + 150 * (k % 5))
+        for kind, lines in (("EmoEvaluation", labels), ("transcriptions", words)):
+            path = base / "dialog" / kind / f"{dialogue}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def avamerg(folder, *, conversations=10):
+    """`train.json`, `valid.json`, `test.json`, and sounds of the utterances."""
+    words = {"joyful": WORDS["joy"], "furious": WORDS["anger"], "lonely": WORDS["sadness"]}
+    person = {"age": "young", "gender": "male", "timbre": "mid", "ID": 7}
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for part in ("train", "valid", "test"):
+        talks = []
+        for _ in range(conversations):
+            word = list(words)[number % 3]
+            said = [
+                {"index": 0, "role": "speaker", "utterance": words[word]},
+                {"index": 1, "role": "listener", "utterance": "Tell me more."},
+                {"index": 2, "role": "speaker", "utterance": words[word]},
+            ]
+            turn = {"turn_id": "1", "dialogue_history": said, "response": "I see."}
+            turn |= {"chain_of_empathy": {"speaker_emotion": word}}
+            talks.append(
+                {
+                    "conversation_id": f"{number:05d}",
+                    "turns": [turn],
+                    "speaker_profile": person,
+                    "listener_profile": {**person, "ID": 9},
+                }
+            )
+            for index in range(3):
+                tone(
+                    folder / "audio" / f"dia{number:05d}utt{index}_7.wav", 200 + 200 * (number % 3)
+                )
+            number += 1
+        (folder / f"{part}.json").write_text(json.dumps(talks))
+    return folder

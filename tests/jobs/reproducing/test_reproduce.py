@@ -173,6 +173,66 @@ class TestInfluencers:
         assert again["clean"]["made_of"] != table["clean"]["made_of"]
 
 
+class TestEncodedPresets:
+    @pytest.mark.parametrize("name", ["m2fnet_meld", "m2fnet_meld_glued"])
+    def test_meld_without_films_is_a_table_of_text_alone(self, name, tmp_path):
+        data = corpora.meld(tmp_path / "MELD.Raw")
+        config = config_of(name, data, tmp_path / "root")
+        prepared, encoding = preset(name).steps(config)
+        assert encoding.config.encoders == ("roberta_base",)
+        assert prepared.config.glued == (name == "m2fnet_meld_glued")
+        (only,) = preset(name).models(config)
+        assert only.name == "text"
+        assert (only.reproduced.config.causal, only.clean.config.causal) == (False, True)
+        corpora.tone(tmp_path / "MELD.Raw" / "train_splits" / "dia0_utt0.wav", 200)
+        assert len(preset(name).models(config)) == 7
+
+    def test_named_encoders_take_the_place_of_those_of_their_modality(self, tmp_path):
+        data = corpora.iemocap(tmp_path / "IEMOCAP", sessions=2)
+        given = config_of("vggish_bert", data, tmp_path / "r", encoders=("minilm", "logmel_stats"))
+        found = preset("vggish_bert")
+        assert found.steps(given)[1].config.encoders == ("minilm", "logmel_stats")
+        lines = {model.name: model for model in found.models(given)}
+        assert set(lines) == {"audio", "text", "audio+text", "late fusion"}
+        assert lines["audio+text"].clean.config.inputs == ("logmel_stats", "minilm")
+        one = replace(given, encoders=("minilm",))
+        assert [model.name for model in found.models(one)] == ["text"]
+
+    def test_conversations_without_splits_are_cut(self, tmp_path):
+        data = corpora.avamerg(tmp_path / "AvaMERG", conversations=1)
+        config = config_of("empathetic_detection", data, tmp_path / "root")
+        assert preset("empathetic_detection").steps(config)[0].config.split == ""
+        for part in ("train", "valid", "test"):
+            (data / f"{part}.json").rename(data / f"all_{part}.json")
+        assert preset("empathetic_detection").steps(config)[0].config.split == "60/20/20"
+        lines = [model.name for model in preset("empathetic_detection").models(config)]
+        assert lines == ["audio+text", "video+text", "late fusion"]
+
+
+ENCODED = {
+    "empathetic_detection": (corpora.avamerg, "AvaMERG"),
+    "m2fnet_meld_glued": (corpora.meld, "MELD.Raw"),
+    "vggish_bert": (corpora.iemocap, "IEMOCAP"),
+}
+"""Preset -> what writes its corpus; without the hub, small encoders stand in for its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_preset_with_encoders_runs_from_the_official_layout(name, tmp_path):
+    make, folder = ENCODED[name]
+    encoders = ("minilm",) if name == "m2fnet_meld_glued" else ("minilm", "logmel_stats")
+    data, root = make(tmp_path / folder), tmp_path / "root"
+    config = config_of(name, data, root, encoders=encoders, epochs=2, seeds=(1,))
+    table = table_of(config)
+    assert set(table) == {model.name for model in preset(name).models(config)}
+    for key, columns in table.items():
+        for column in ("clean", *(("reproduced",) if key != "late fusion" else ())):
+            assert 0 <= columns[column]["figures"]["accuracy"]["value"] <= 1
+    page = storage.read_bytes(layout.reproduce_uri(config.root, f"{name}.md")).decode()
+    assert f"encoders {encoders}" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["influencer_empathy", "mmsa_mosi", "mmsa_sims", "video_sentiment"]
