@@ -17,6 +17,7 @@ One GPU:  affuse ask --root data/mosei --server http://127.0.0.1:8000/v1 --model
 Hosted:   affuse ask --root data/meld --server https://host.example/v1 --model big --limits.per-minute 60
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -198,13 +199,14 @@ def answers_of(
             how=config.how,
         )
         try:
-            for clip, answer in asker.clips(shown(rows, before, shower, progress)):
-                if isinstance(answer, UnusableError):
-                    progress.add(1, 1, {str(answer): 1})
-                    check_usable(progress, config, FIRST_COUNTED)
-                else:
-                    found[clip] = answer
-                    progress.add(1, 0)
+            with contextlib.closing(asker.clips(shown(rows, before, shower, progress))) as clips:
+                for clip, answer in clips:
+                    if isinstance(answer, UnusableError):
+                        progress.add(1, 1, {str(answer): 1})
+                        check_usable(progress, config, FIRST_COUNTED)
+                    else:
+                        found[clip] = answer
+                        progress.add(1, 0)
         except ServerError as error:
             raise ServerError(
                 f"{error}; {len(found)} of {len(rows)} clips are answered and kept in {uri}; the same "

@@ -1,6 +1,6 @@
 """Asks a server about clips, several questions at a time, and keeps every answer."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,8 +14,8 @@ from jobs.asking.contents import Part
 from jobs.asking.question import How, Question
 from jobs.asking.server import TOKEN, RefusedError, Server
 
-UNSUPPORTED = (400, 404, 422, 501)
-"""Statuses with which servers refuse `logprobs`."""
+ONE_QUESTION = (400, 413, 422)
+"""Statuses with which servers refuse one question (too long, no such content); others are of all of them."""
 
 
 class UnusableError(Exception):
@@ -40,7 +40,7 @@ class Asker:
 
     def clips(
         self, clips: Iterable[tuple[int, Sequence[Part]]]
-    ) -> Iterator[tuple[int, list[np.ndarray] | UnusableError]]:
+    ) -> Generator[tuple[int, list[np.ndarray] | UnusableError]]:
         """Log-probabilities of the options of each question, clip after clip in their order.
 
         Args:
@@ -108,11 +108,13 @@ class Asker:
         try:
             reply = self.server.ask(body)
         except RefusedError as error:
-            if how == "letters" and self.how == "auto" and error.status in UNSUPPORTED:
-                # What else it may refuse, it refuses again below.
+            if error.status not in ONE_QUESTION:
+                raise refused(self.server, error) from error
+            if how == "letters" and "logprob" in error.said.casefold():
                 self._no_letters = f"the server refuses log-probabilities: {error.said}"
+            if how == "letters" and self.how == "auto":
                 return None
-            raise refused(self.server, error) from error
+            raise UnusableError(f"the server refuses it: {error.said}") from error
         self.asked += 1
         if how == "letters":
             if not questions.has_log_probs(reply):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from cluster.console import readable
 from cluster.errors import ConfigError, ServerError
 
 TOKEN = "AFFUSE_ASK_TOKEN"
@@ -237,7 +238,7 @@ def _said(content: bytes) -> str:
         text = error.get("message", text) if isinstance(error, dict) else str(error)
     except (ValueError, AttributeError):
         pass
-    return " ".join(str(text).split())[:SHOWN]
+    return readable(" ".join(str(text).split())[:SHOWN])
 
 
 class _Pace:

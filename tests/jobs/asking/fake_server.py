@@ -26,6 +26,9 @@ class Fake:
     fails: Callable[[int], int | None] = lambda number: None
     """Status with which the question of a number fails; 0: the connection is dropped."""
 
+    refuses: str = ""
+    """Words that it refuses to answer about."""
+
     delay_s: float = 0.0
     drips: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -56,6 +59,8 @@ def reply_to(fake: Fake, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     if "logprobs" in body and fake.speaks == "refuses":
         return 400, {"error": {"message": "logprobs are not supported"}}
     text = words_of(body)
+    if fake.refuses and fake.refuses in text:
+        return 400, {"error": {"message": "too long"}}
     lettered = re.findall(r"^([A-Z])\) (.+)$", text, re.MULTILINE)
     options = [option for _, option in lettered] or re.findall(r"^- (.+)$", text, re.MULTILINE)
     shares = fake.model(text, options)

@@ -181,6 +181,16 @@ class TestResume:
         said = capsys.readouterr().err
         assert re.search(r"46 of 47 clips failed.*no JSON object.*--how or --model", said)
 
+    def test_a_clip_that_the_server_refuses_costs_that_clip(self, root, fake, capsys):
+        fake.refuses = "clip 110 "
+        assert ask(root, fake, "--folds", "speaker") == 0
+        table = held_out_rows(root, "asked", "emotion")
+        known = zip(table["clip_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
+        assert [clip for clip, scores in known if scores is None] == [105, 110]
+        assert "1 of 47 clips failed (2%): 1 x the server refuses it: too long" in (
+            capsys.readouterr().out
+        )
+
     @pytest.mark.parametrize(("status", "said"), [(401, "AFFUSE_ASK_TOKEN"), (404, "--model")])
     def test_a_refusal_says_what_to_type(self, root, fake, capsys, status, said):
         fake.fails = lambda number: status
