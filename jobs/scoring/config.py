@@ -29,6 +29,10 @@ class ScoreConfig:
     bundle: NameOrPlace = "face_expression"
     """Bundle: a name under --root, a folder, or face_expression, which needs no training."""
 
+    also: tuple[NameOrPlace, ...] = ()
+    """More bundles for the same clips, each of which is decoded and encoded once; the scores of each bundle
+    have its own name."""
+
     name: str | None = None
     """Name of the scores; by default the bundle's."""
 
@@ -98,6 +102,10 @@ class ScoreConfig:
         if self.size and self.by != "clip" and not self.clips:
             raise ConfigError(
                 f"--by {self.by} is for files; type: affuse score FILES --by {self.by}"
+            )
+        if self.also and self.name is not None:
+            raise ConfigError(
+                f"--name {self.name}: with --also the scores of each bundle have its own name; leave it away"
             )
         if self.source == "features" and self.clips:
             raise ConfigError("--source features: files have none; leave it away")

@@ -129,7 +129,8 @@ def write_out(config: Any, out: str, files: Sequence[str], table: pa.Table) -> N
     check_out(out, files, overwrite=config.overwrite)
     out = storage.absolute(out)
     publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
-    print(f"wrote {out}: {table.num_rows} clips")
+    several = pc.count_distinct(table["bundle"]).as_py() > 1
+    print(f"wrote {out}: {table.num_rows} {'rows' if several else 'clips'}")
 
 
 def file_bytes(table: pa.Table, out: str) -> bytes:
@@ -150,8 +151,10 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
             row[name] is not None for row in rows for name in ("possible", "low", "high")
         )
         cut = any(row["start_s"] is not None for row in rows)
+        several = len({row["bundle"] for row in rows}) > 1
         flat = [
             {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
+            | ({"bundle": row["bundle"]} if several else {})
             | ({name: row[name] for name in ("start_s", "end_s")} if cut else {})
             | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
             | (_promise(row) if promised else {})
@@ -174,7 +177,16 @@ def show(table: pa.Table) -> None:
     rows = table.to_pylist()
     promised = any(_possible(row) for row in rows)
     other = "possible" if promised else "next"
-    for column in ("clip", "verdict", "confidence", other, "from", "remark"):
+    several = len({row["bundle"] for row in rows}) > 1
+    for column in (
+        "clip",
+        *(["bundle"] if several else []),
+        "verdict",
+        "confidence",
+        other,
+        "from",
+        "remark",
+    ):
         grid.add_column(column)
     for row in rows:
         shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
@@ -183,6 +195,7 @@ def show(table: pa.Table) -> None:
         )
         grid.add_row(
             row["name"] if row["start_s"] is None else f"{row['name']} {_span(row)}",
+            *([row["bundle"]] if several else []),
             verdict,
             "-" if row["confidence"] is None else f"{row['confidence']:.0%}",
             _possible(row)

@@ -1,36 +1,23 @@
-"""The sink of `score`: a unit's clips are scored by a bundle, and their features are not kept."""
+"""The sink of `score`: a unit's clips are scored by bundles, and their features are not kept."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cluster.errors import ConfigError
-from cluster.resources import Plan, WorkersConfig, plan_stream
-from cluster.session import SessionConfig
-from cluster.unit_tables import publish_unit, published
-from jobs.catalog.manifest import units
+import pyarrow as pa
+
+from cluster.unit_tables import publish_unit
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.versions import reads_of
-from jobs.stream.forecast import Assumed, forecast, planned_for
 from jobs.stream.job import Publish, StreamJob, UnitResult, UnitTask
 from jobs.stream.result_rows import failed_clips
-from jobs.stream.selection import models_gb
 
 if TYPE_CHECKING:
     from jobs.scoring.scorer import Scorer
 
-
-def check_one_pass(plan: Plan) -> None:
-    """Refuse a plan of several passes.
-
-    Raises:
-        ConfigError: the encoders do not fit together.
-    """
-    if len(plan.passes) > 1:
-        raise ConfigError(
-            f"{plan.notes[0]}; scoring needs all of them at once; type first: affuse encode"
-        )
+Scored: TypeAlias = Callable[[UnitTask, UnitResult, Sequence[Mapping[str, Any]]], pa.Table]
+"""Publishes the scores of a unit, and gives them back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +33,11 @@ class ScoreSink:
 
     def open(self, _job: StreamJob) -> Publish:
         """See `jobs.stream.job.Sink`."""
+        scored = self.scored(_job)
+        return lambda task, result, facts: failed_clips([scored(task, result, facts)])
+
+    def scored(self, _job: StreamJob) -> Scored:
+        """As `open`, but the function gives back the scores that it has published."""
         return functools.partial(self._publish, functools.cache(self._scorer))
 
     def _scorer(self) -> "Scorer":
@@ -60,29 +52,33 @@ class ScoreSink:
         task: UnitTask,
         result: UnitResult,
         facts: Sequence[Mapping[str, Any]],
-    ) -> int:
+    ) -> pa.Table:
         """Score the clips of a unit from the features just made of it."""
-        scores = scorer().scores(facts, result.features)
+        own = {folder: result.features[folder] for folder in self.bundle.folders}
+        scores = scorer().scores(facts, own)
         publish_unit(self.uri, task.ref.version(reads_of(self.bundle)), scores)
-        return failed_clips([scores])
+        return scores
 
 
-def plan_of_stream(
-    job: StreamJob,
-    bundle: Bundle,
-    session: SessionConfig,
-    workers: WorkersConfig,
-    assume: Assumed,
-) -> list[str]:
-    """What a stream over the clips that are left would take; for another number of clips, over all."""
-    assert isinstance(job.sink, ScoreSink)
-    refs, reads = units(job.root), reads_of(bundle)
-    if assume.clips is None:
-        done = published(job.sink.uri)
-        refs = [ref for ref in refs if ref.version(reads) not in done]
-    if not refs:
-        return [f"nothing to do: all clips are scored in {job.sink.uri}"]
-    tasks = [UnitTask(ref=ref, todo=job.work.everything) for ref in refs]
-    capacity = planned_for(session, workers, assume)
-    check_one_pass(plan_stream(models_gb(job.work), capacity, workers))
-    return forecast(job, tasks, session, workers, assume)
+@dataclass(frozen=True, kw_only=True)
+class ScoreSinks:
+    """Publishes the SCORES of several bundles, each from the features that its nets read."""
+
+    sinks: tuple[ScoreSink, ...]
+
+    def open(self, job: StreamJob) -> Publish:
+        """See `jobs.stream.job.Sink`."""
+        opened = [(frozenset(sink.bundle.folders), sink.scored(job)) for sink in self.sinks]
+        return functools.partial(_publish_all, opened)
+
+
+def _publish_all(
+    opened: Sequence[tuple[frozenset[str], Scored]],
+    task: UnitTask,
+    result: UnitResult,
+    facts: Sequence[Mapping[str, Any]],
+) -> int:
+    """Publish what each bundle says of a unit; one whose features were not asked for has it already."""
+    there = result.features.keys()
+    scored = [publish(task, result, facts) for folders, publish in opened if folders <= there]
+    return failed_clips(scored)

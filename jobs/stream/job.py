@@ -39,6 +39,9 @@ class Work:
     transcribes: bool = True
     """Load the transcriber; without it, what it has published is read."""
 
+    nets_gb: Mapping[str, float] = field(default_factory=dict)
+    """Memory of what else a worker loads, by name [GB]: the nets of bundles that score."""
+
     @cached_property
     def by_folder(self) -> Mapping[str, Descriptor]:
         """The encoders by the folders of their features."""

@@ -140,4 +140,4 @@ def models_gb(work: Work) -> dict[str, float]:
     Views are encoded by the model of their encoder.
     """
     chosen = [*([work.transcriber] if work.transcriber else []), *work.descriptors]
-    return {item.base.folder: item.spec.memory_gb for item in chosen}
+    return {item.base.folder: item.spec.memory_gb for item in chosen} | dict(work.nets_gb)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -30,12 +31,11 @@ from jobs._cli import parse
 from jobs.catalog.manifest import read_manifest
 from jobs.preparing.builder import build
 from jobs.scoring import claim as claims
-from jobs.scoring import in_process, work_folder
+from jobs.scoring import in_process, judges, raw_clips, work_folder
 from jobs.scoring.files import Files, in_order
 from jobs.scoring.opening import open_bundle
-from jobs.scoring.sink import ScoreSink
 from jobs.stream import decode, watch
-from jobs.stream.job import DecodingConfig, UnitTask, facts_of
+from jobs.stream.job import DecodingConfig, facts_of
 from jobs.stream.workbench import Workbench
 
 TOYS = Path(__file__).parent.parent / "toys"
@@ -281,10 +281,10 @@ def test_the_plan_counts_the_transcribers_memory(toys, tmp_path, monkeypatch):
         asked.update(models)
         raise ConfigError("enough")
 
-    monkeypatch.setattr(score, "plan_stream", plan)
+    monkeypatch.setattr(judges, "plan_stream", plan)
     with pytest.raises(ConfigError, match="enough"):
         score.main(config(tmp_path, transcriber="toy_ear"))
-    assert len(asked) == 3
+    assert len(asked) == 4  # two encoders, the transcriber, the nets
     assert sum(name.startswith("toy_ear") for name in asked) == 1
 
 
@@ -312,13 +312,13 @@ def until(condition, process, limit_s=240.0):
         time.sleep(0.05)
 
 
-def without_ray(config, bundle, todo, uri):
+def without_ray(config, chosen, refs):
     """What the stream does with units, in this process."""
-    work = score.work_of(config, bundle)
-    bench, publish = Workbench(work), ScoreSink(bundle=bundle, root=config.root, uri=uri).open(None)
+    job = raw_clips.stream_job(replace(config, store="/none"), chosen)
+    work, publish = job.work, job.sink.open(job)
+    bench = Workbench(work)
     with Decoder(**vars(config.decoding), threads=1) as decoder:
-        for ref in todo:
-            task = UnitTask(ref=ref, todo=work.everything)
+        for task in raw_clips.tasks_of(config.root, chosen, refs):
             rows = decode.rows_of(task)
             decoded = decode.decode_rows(work, task.todo, rows, decoder)
             publish(task, bench.run(decoded, task.todo), facts_of(rows))
@@ -332,8 +332,8 @@ def test_many_files_go_on_after_a_stop_and_leave_only_their_scores(
     toys.bundle.write_bundle(tmp_path, net=net)  # sdt is of dialogues; these files are in none
     out = place.format(tmp_path / "scores.jsonl")
 
-    def stops(config, bundle, todo, uri):
-        without_ray(config, bundle, todo[:1], uri)
+    def stops(config, chosen, refs):
+        without_ray(config, chosen, refs[:1])
         raise KeyboardInterrupt
 
     words = ["score", str(tmp_path / "media"), "--bundle", str(tmp_path / "bundles/b")]
