@@ -29,9 +29,11 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
+from cluster.tables import GROUP_SCORES
 from cluster.unit_tables import Version
+from jobs.catalog import layout
 from jobs.catalog.compaction import compact
-from jobs.catalog.manifest import units
+from jobs.catalog.manifest import read_manifest, units
 from jobs.catalog.outputs import publish_config
 from jobs.preparing.builder import build
 from jobs.scoring import work_folder
@@ -40,9 +42,10 @@ from jobs.scoring.by_piece import PieceScorer, score_pieces
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
+from jobs.scoring.grouped import COLUMNS, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.judges import Judge, by_ear, open_judges
-from jobs.scoring.outcome import rate_line, show_pieces
+from jobs.scoring.outcome import rate_line, show_groups, show_pieces
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
 from jobs.scoring.scorer import Scorer
@@ -75,7 +78,7 @@ def main(config: Config) -> None:
         results = []
         for judge in judges:
             announce(judge, judges)
-            results.append(show_judged(judge, config.root))
+            results.append(show_judged(config, judge))
         if scored:
             print(rate_line(scored, seconds))
         for table in results:
@@ -88,10 +91,20 @@ def announce(judge: Judge, judges: Sequence[Judge]) -> None:
         print(f"bundle {judge.bundle.name}:")
 
 
-def show_judged(judge: Judge, root: str) -> pa.Table:
-    """The scores of a dataset by one bundle, after printing what they say."""
-    table = read_scores(root, judge.name)
-    show_result(judge.bundle, table, root, judge.name)
+def show_judged(config: Config, judge: Judge) -> pa.Table:
+    """The scores of a dataset by one bundle, after printing what they say; groups are written beside them."""
+    table = read_scores(config.root, judge.name)
+    show_result(judge.bundle, table, config.root, judge.name)
+    for per in dict.fromkeys(config.per):
+        uri = layout.group_scores_uri(config.root, judge.name, per)
+        clips = read_manifest(config.root, list(COLUMNS))
+        answers = answers_of(judge.bundle)
+        parts = [*grouped([clips], [table], per, answers, config.pooling)]
+        nothing = GROUP_SCORES.schema.empty_table()
+        groups = GROUP_SCORES.conform(pa.concat_tables(parts) if parts else nothing)
+        storage.publish_table(groups, uri)
+        show_groups(groups, per, table.num_rows)
+        print(f"wrote {uri}: {groups.num_rows} rows")
     return table
 
 

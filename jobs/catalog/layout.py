@@ -255,6 +255,11 @@ def scores_uri(root: str, name: str, *inside: str) -> str:
     return storage.join(root, "scores", name, *inside)
 
 
+def group_scores_uri(root: str, name: str, per: str) -> str:
+    """The table of scores by dialogue, speaker or file."""
+    return scores_uri(root, name, "groups", f"{per}.parquet")
+
+
 def scores_there(root: str) -> list[str]:
     """Names of the scores that have a folder."""
     return storage.names(storage.join(root, "scores"))

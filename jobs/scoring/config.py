@@ -10,6 +10,7 @@ from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig
 from cluster.settings import NameOrPlace, Place
 from jobs.catalog.names import check_names
+from jobs.scoring.grouped import Per, Pooling
 from jobs.scoring.pieces import By, PiecesConfig
 from jobs.stream.autotune import Autotune
 from jobs.stream.forecast import Assumed
@@ -50,6 +51,12 @@ class ScoreConfig:
 
     step_s: float = 1.0
     """From the start of a window to that of the next [s]."""
+
+    per: tuple[Per, ...] = ()
+    """Of a dataset: make a second table, with a row for each dialogue, speaker or file."""
+
+    pooling: Pooling = "mean"
+    """How --per averages the probabilities of clips: as they are, or their logarithms."""
 
     coverage: float | None = None
     """Give each clip the classes that cannot be excluded (each value an interval), so that they hold the
@@ -102,6 +109,11 @@ class ScoreConfig:
         if self.size and self.by != "clip" and not self.clips:
             raise ConfigError(
                 f"--by {self.by} is for files; type: affuse score FILES --by {self.by}"
+            )
+        if self.per and self.clips:
+            raise ConfigError(
+                f"--per {' '.join(self.per)} is for a dataset, which names dialogues, speakers and files; "
+                "type first: affuse prepare, then --root"
             )
         if self.also and self.name is not None:
             raise ConfigError(

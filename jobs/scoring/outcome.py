@@ -1,6 +1,7 @@
 """What scores say all together: clips by label with their mean confidence, or the spread of the values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,10 @@ MOST_LABELS = 30
 
 MOST_PIECES = 60
 """Pieces of clips that are printed one by one."""
+
+
+MOST_GROUPS = 20
+"""Groups that are printed one by one."""
 
 
 def show_pieces(scores: pa.Table) -> None:
@@ -45,6 +50,7 @@ def show_outcome(scores: pa.Table) -> None:
         console.show(table)
         if len(shown) < len(rows):
             console.show(f"and {len(rows) - len(shown)} rarer labels")
+        console.show(inputs_line(of_task))
 
 
 def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
@@ -63,6 +69,55 @@ def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
         yield str(group["label"]), f"{count:,}", share, f"{group['confidence_mean']:.2f}"
     if silent := len(scores) - len(said):
         yield "no label", f"{silent:,}", f"{silent / len(scores):.1%}", "-"
+
+
+def inputs_line(scores: pa.Table) -> str:
+    """By which modalities the answers were made, the commonest first: fewer are a partial input."""
+    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
+    read = pc.binary_join(answered["modalities"], "+").value_counts().to_pylist()
+    counts = sorted((-pair["counts"], pair["values"] or "nothing") for pair in read)
+    said = ", ".join(f"{name} {-count:,} ({-count / len(answered):.1%})" for count, name in counts)
+    return f"answered from: {said or 'nothing'}"
+
+
+def show_groups(groups: pa.Table, per: str, clips: int) -> None:
+    """Print groups of clips, where they are few, and how many clips name none.
+
+    Args:
+        groups: rows of GROUP_SCORES.
+        per: what a row is of.
+        clips: all that have scores.
+    """
+    inside = pc.sum(groups["clips"]).as_py() or 0
+    none = f"; {clips - inside:,} name no {per}" if inside < clips else ""
+    console.show(f"per {per}: {groups.num_rows:,} rows of {inside:,} clips{none}")
+    if groups.num_rows > MOST_GROUPS:
+        return
+    table = Table(per, "clips", "failed", "partial", "verdict", "confidence", "95 %")
+    for row in groups.to_pylist():
+        table.add_row(
+            str(row["group"]),
+            f"{row['clips']:,}",
+            f"{row['failed'] / row['clips']:.0%}",
+            f"{row['partial'] / row['clips']:.0%}",
+            *_verdict(row),
+        )
+    console.show(table)
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Label, confidence and interval of a group; or its value and the interval of that."""
+    if row["value"] is not None:
+        low, high = row["low"], row["high"]
+        return f"{row['value']:.3f}", "-", "-" if low is None else f"{low:.3f} to {high:.3f}"
+    if row["label"] is None:
+        return "-", "-", "-"
+    verdict, confidence = "+".join(row["label"]) or "none", f"{row['confidence']:.0%}"
+    if len(row["label"]) != 1:
+        return verdict, confidence, "-"
+    (name,) = row["label"]
+    low, high = (dict(row[f"{end}_probabilities"])[name] for end in ("low", "high"))
+    return verdict, confidence, "-" if low is None else f"{low:.0%} to {high:.0%}"
 
 
 def by_value(scores: pa.Table) -> Iterator[tuple[str, ...]]:

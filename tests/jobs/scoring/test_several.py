@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.csv
@@ -12,14 +11,9 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.resources import PROCESS_GB, WorkersConfig
 from cluster.session import Capacity, SessionConfig
-from encoders.media import Decoder
 from jobs import score
 from jobs.catalog.manifest import units
-from jobs.scoring import raw_clips
 from jobs.scoring.judges import by_ear, nets_gb, open_judges, passes
-from jobs.stream import decode
-from jobs.stream.job import facts_of
-from jobs.stream.workbench import Workbench
 
 MACHINE = Capacity(cpus=2, gpus=0, memory_gb=8, object_store_gb=1)
 
@@ -52,33 +46,6 @@ def config(root, **changes):
 
 def judges(root, *names):
     return open_judges(config(root, bundle=names[0], also=names[1:]))
-
-
-class Here:
-    """What the stream does with units, in this process; stops after some of them."""
-
-    def __init__(self, limit=None):
-        self.encoded, self.limit = [], limit
-
-    def __call__(self, config, judges, refs):
-        for group in by_ear(judges):
-            job = raw_clips.stream_job(replace(config, store="/none"), group)
-            bench, publish = Workbench(job.work), job.sink.open(job)
-            with Decoder(**vars(config.decoding), threads=1) as decoder:
-                for task in raw_clips.tasks_of(config.root, group, refs):
-                    if len(self.encoded) == self.limit:
-                        raise KeyboardInterrupt
-                    rows = decode.rows_of(task)
-                    decoded = decode.decode_rows(job.work, task.todo, rows, decoder)
-                    publish(task, bench.run(decoded, task.todo), facts_of(rows))
-                    self.encoded.append((task.ref.unit, sorted(task.todo.encoders)))
-
-
-@pytest.fixture
-def here(monkeypatch):
-    runner = Here()
-    monkeypatch.setattr(score, "score_clips", runner)
-    return runner
 
 
 def rows(root, name):
