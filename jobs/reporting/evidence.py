@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from cluster import storage
@@ -95,6 +97,9 @@ class Evidence:
 
     raters: Raters | None = None
     """What raters say of the judged rows, where it is known what each chose."""
+
+    turns: Sequence[tuple[str, int | None] | None] = ()
+    """Dialogue of each row's clip, and its turn in it; None: it is in none."""
 
     rests_on: Mapping[str, Any] | None = None
     """What `affuse explain` found that the answers of this bundle rest on; None: it was not asked."""
@@ -185,6 +190,7 @@ def gather(
         looks=len(storage.names(layout.looks_uri(root))),
         profiles=_profiles(root, held.clip_id) if dataset.profile else {},
         raters=_raters(root, held.clip_id, name, judging.task, judged.lines),
+        turns=_turns(root, held.clip_id),
         rests_on=_rests_on(root, facts),
     )
 
@@ -241,6 +247,17 @@ def _raters(
     if votes is None:
         return None
     return judge_by_raters(votes, {line.name: line.scores for line in lines})
+
+
+def _turns(root: str, clip_id: np.ndarray) -> list[tuple[str, int | None] | None]:
+    """Dialogue and turn of clips; nothing where no clip is in one."""
+    table = read_manifest(root, columns=["clip_id", "dialogue", "turn"])
+    if table["dialogue"].null_count == len(table):
+        return []
+    place = pc.index_in(pa.array(clip_id), value_set=table["clip_id"].combine_chunks())
+    rows = table.take(place)
+    pairs = zip(rows["dialogue"].to_pylist(), rows["turn"].to_pylist(), strict=True)
+    return [None if dialogue is None else (dialogue, turn) for dialogue, turn in pairs]
 
 
 def _rests_on(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -221,6 +221,32 @@ def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
     assert "<h2>Coverage</h2>" in text
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])
+def test_dialogues_are_shown_turn_by_turn_with_their_data(tmp_path, kind):
+    root = str(tmp_path)
+    runs = two_runs(root, kind)
+    file = storage.join(root, "manifest", "h", "part-0.parquet")
+    table = storage.read_table(file)
+    rows = np.arange(COUNT)
+    places = {
+        "dialogue": pa.array([None if row < 20 else f"<i>{row % 5}" for row in rows]),
+        "turn": pa.array((COUNT - rows) // 5),  # stored from the last to the first
+    }
+    for name, values in places.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    storage.publish_table(table, file)
+    where = report.main(report.Config(root=root, runs=runs, resamples=100))
+    assert "<h2>Over time</h2>" in storage.read_bytes(where).decode()
+    header, *turns = read_csv(where.replace("report.html", "over_time.csv"))
+    assert header[:4] == ["dialogue", "turn", "clip", "is"]
+    assert len(turns) == COUNT - 20
+    numbers = [int(turn[1]) for turn in turns if turn[0] == "<i>0"]
+    assert numbers == sorted(numbers)
+    if kind == "classification":
+        assert header[4:] == list(CLASSES)
+        assert all(sum(map(float, turn[4:])) == pytest.approx(1, abs=2e-3) for turn in turns)
+
+
 def test_the_test_split_stands_in_the_report_once_it_was_evaluated(tmp_path):
     root = str(tmp_path)
     runs = two_runs(root)
