@@ -261,34 +261,6 @@ SCORES = Table(
     ),
 )
 
-GROUP_SCORES = Table(
-    name="GROUP_SCORES",
-    version=1,
-    key=("per", "group", "task", "bundle"),
-    schema=pa.schema(
-        [
-            # dialogue, speaker or file: what a row is of.
-            ("per", pa.string()),
-            ("group", pa.string()),
-            ("task", pa.string()),
-            ("bundle", pa.string()),
-            ("clips", pa.int64()),
-            ("answered", pa.int64()),
-            ("failed", pa.int64()),
-            # Answered without a modality that the bundle reads, or with a part of it.
-            ("partial", pa.int64()),
-            ("label", pa.list_(pa.string())),
-            ("confidence", pa.float64()),
-            ("probabilities", pa.map_(pa.string(), pa.float64())),
-            ("low_probabilities", pa.map_(pa.string(), pa.float64())),
-            ("high_probabilities", pa.map_(pa.string(), pa.float64())),
-            ("value", pa.float64()),
-            ("low", pa.float64()),
-            ("high", pa.float64()),
-        ]
-    ),
-)
-
 EXPLANATIONS = Table(
     name="EXPLANATIONS",
     version=1,

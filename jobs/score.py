@@ -29,7 +29,6 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
-from cluster.tables import GROUP_SCORES
 from cluster.unit_tables import Version
 from jobs.catalog import layout
 from jobs.catalog.compaction import compact
@@ -42,9 +41,9 @@ from jobs.scoring.by_piece import PieceScorer, score_pieces
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
-from jobs.scoring.grouped import COLUMNS, answers_of, grouped
+from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
-from jobs.scoring.judges import Judge, by_ear, open_judges
+from jobs.scoring.judges import NamedBundle, by_ear, open_judges
 from jobs.scoring.outcome import rate_line, show_groups, show_pieces
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
@@ -85,13 +84,13 @@ def main(config: Config) -> None:
             conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
 
 
-def announce(judge: Judge, judges: Sequence[Judge]) -> None:
+def announce(judge: NamedBundle, judges: Sequence[NamedBundle]) -> None:
     """Say of which bundle the next lines are, where there are several."""
     if len(judges) > 1:
         print(f"bundle {judge.bundle.name}:")
 
 
-def show_judged(config: Config, judge: Judge) -> pa.Table:
+def show_judged(config: Config, judge: NamedBundle) -> pa.Table:
     """The scores of a dataset by one bundle, after printing what they say; groups are written beside them."""
     table = read_scores(config.root, judge.name)
     show_result(judge.bundle, table, config.root, judge.name)
@@ -108,7 +107,7 @@ def show_judged(config: Config, judge: Judge) -> pa.Table:
     return table
 
 
-def score_files(config: Config, judges: Sequence[Judge]) -> None:
+def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
     """Few files here; many through the stream, in a folder beside --out that outlives a stop."""
     files = found_files(config.clips)
     for judge in judges:
@@ -138,7 +137,7 @@ def score_files(config: Config, judges: Sequence[Judge]) -> None:
         write_out(config, config.out, files, table)
 
 
-def score_by_piece(config: Config, judges: Sequence[Judge], files: Sequence[str]) -> None:
+def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequence[str]) -> None:
     """Score windows or sentences of files, in this process and file after file.
 
     Raises:
@@ -160,17 +159,17 @@ def score_by_piece(config: Config, judges: Sequence[Judge], files: Sequence[str]
         work_folder.put_away(work_folder.work_root(config.out))
 
 
-def scorers_of(judges: Sequence[Judge], root: str) -> list[Scorer]:
+def scorers_of(judges: Sequence[NamedBundle], root: str) -> list[Scorer]:
     """The bundles, loaded."""
     return [Scorer(judge.bundle, root) for judge in judges]
 
 
-def rows_of(judge: Judge, table: pa.Table) -> pa.Table:
+def rows_of(judge: NamedBundle, table: pa.Table) -> pa.Table:
     """The rows of one bundle."""
     return table.filter(pc.equal(table["bundle"], judge.bundle.name))
 
 
-def score_many(config: Config, judges: Sequence[Judge], files: Sequence[str]) -> None:
+def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[str]) -> None:
     """Score files as a dataset of their own, which is gone when --out is written.
 
     Raises:
@@ -214,7 +213,7 @@ def score_many(config: Config, judges: Sequence[Judge], files: Sequence[str]) ->
     work_folder.put_away(root)
 
 
-def score_dataset(config: Config, judges: Sequence[Judge]) -> int:
+def score_dataset(config: Config, judges: Sequence[NamedBundle]) -> int:
     """Score the units of a dataset that have no scores yet by some bundle.
 
     Returns:
@@ -255,7 +254,7 @@ def score_dataset(config: Config, judges: Sequence[Judge]) -> int:
     return sum({ref.unit: ref.num_clips for todo in left.values() for ref in todo}.values())
 
 
-def begin(config: Config, judge: Judge) -> None:
+def begin(config: Config, judge: NamedBundle) -> None:
     """Write beside the scores of a bundle what they are made with.
 
     Raises:

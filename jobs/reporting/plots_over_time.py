@@ -16,7 +16,7 @@ STYLES = ("-", "--", ":")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class Trajectory:
     """What is said along one dialogue or film."""
 
     name: str
@@ -31,7 +31,7 @@ class Course:
 
 
 @styled
-def over_time(courses: Sequence[Course], lines: Sequence[str], along: str, label: str) -> bytes:
+def over_time(courses: Sequence[Trajectory], lines: Sequence[str], along: str, label: str) -> bytes:
     """A row of axes a course, a line a class; dots below are the truth in the colour of its class.
 
     Args:
@@ -56,7 +56,7 @@ def over_time(courses: Sequence[Course], lines: Sequence[str], along: str, label
     return png(figure)
 
 
-def _truth(axes: Axes, course: Course, colours: Sequence[str]) -> None:
+def _truth(axes: Axes, course: Trajectory, colours: Sequence[str]) -> None:
     """The truth: dots below of classes, dots in their place of values."""
     values = [
         (at, true)

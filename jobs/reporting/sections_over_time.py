@@ -8,7 +8,7 @@ from fusion.late.members import probabilities
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
 from jobs.reporting.page import Options, Section
-from jobs.reporting.plots_over_time import Course, over_time
+from jobs.reporting.plots_over_time import Trajectory, over_time
 
 MOST_DIALOGUES = 4
 """That are drawn, the longest first."""
@@ -72,13 +72,13 @@ def _figures(evidence: Evidence) -> np.ndarray:
     return shares.double().numpy()
 
 
-def _course(evidence: Evidence, name: str, rows: list[int], figures: np.ndarray) -> Course:
+def _course(evidence: Evidence, name: str, rows: list[int], figures: np.ndarray) -> Trajectory:
     """One dialogue; where turns are not numbered, in the order of its clips."""
     at = np.array([_turn(evidence, row) for row in rows])
     if not np.isfinite(at).all() or len(np.unique(at)) < len(at):
         at = np.arange(len(rows), dtype=float)
     truth = [_truth(evidence, row) for row in rows]
-    return Course(name=name, at=at, figures=figures[rows], truth=truth)
+    return Trajectory(name=name, at=at, figures=figures[rows], truth=truth)
 
 
 def _truth(evidence: Evidence, row: int) -> frozenset[int] | float | None:

@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 from scipy import stats
 
-from cluster.tables import GROUP_SCORES
+from cluster.tables import Table
 from fusion.tasks import Kind
 from jobs.preparing.workplace import BATCH_ROWS, Workplace, quoted, workplace
 from jobs.scoring.bundle import Bundle
@@ -42,9 +42,37 @@ SCORED = ("clip_id", "task", "bundle", "probabilities", "value", "modalities", "
 LEAST = 1e-9
 """Probabilities are not taken for smaller: a single impossible clip would decide for all."""
 
+GROUP_SCORES = Table(
+    name="GROUP_SCORES",
+    version=1,
+    key=("per", "group", "task", "bundle"),
+    schema=pa.schema(
+        [
+            # dialogue, speaker or file: what a row is of.
+            ("per", pa.string()),
+            ("group", pa.string()),
+            ("task", pa.string()),
+            ("bundle", pa.string()),
+            ("clips", pa.int64()),
+            ("answered", pa.int64()),
+            ("failed", pa.int64()),
+            # Answered without a modality that the bundle reads, or with a part of it.
+            ("partial", pa.int64()),
+            ("label", pa.list_(pa.string())),
+            ("confidence", pa.float64()),
+            ("probabilities", pa.map_(pa.string(), pa.float64())),
+            ("low_probabilities", pa.map_(pa.string(), pa.float64())),
+            ("high_probabilities", pa.map_(pa.string(), pa.float64())),
+            ("value", pa.float64()),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+        ]
+    ),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class AnswerKind:
     """What a bundle answers with, and how its scores become labels."""
 
     kind: Kind
@@ -56,7 +84,7 @@ class Answers:
     """How many the bundle reads: an answer from fewer is partial."""
 
 
-def answers_of(bundle: Bundle) -> Answers:
+def answers_of(bundle: Bundle) -> AnswerKind:
     """What a bundle answers with."""
     from fusion.late.calibration import Decision
     from jobs.scoring.member_nets import Fusion
@@ -70,14 +98,14 @@ def answers_of(bundle: Bundle) -> Answers:
         task, offsets = fusion.kind, fusion.decision.offsets
     read = {str(item.spec.modality) for item in bundle.encoders} | set(bundle.imported)
     kind, classes = task.kind, tuple(task.classes or ())
-    return Answers(kind=kind, classes=classes, offsets=offsets, modalities=len(read))
+    return AnswerKind(kind=kind, classes=classes, offsets=offsets, modalities=len(read))
 
 
 def grouped(
     clips: Iterable[pa.Table],
     scores: Iterable[pa.Table],
     per: Per,
-    answers: Answers,
+    answers: AnswerKind,
     pooling: Pooling = "mean",
 ) -> Iterator[pa.Table]:
     """GROUP_SCORES, some groups at a time, in order of their names.
@@ -102,7 +130,7 @@ def grouped(
             yield GROUP_SCORES.conform(rows)
 
 
-def _count(place: Workplace, per: Per, answers: Answers) -> None:
+def _count(place: Workplace, per: Per, answers: AnswerKind) -> None:
     """Make `member`, a row a clip with its group, and `counted`, a row a group."""
     place.run(
         f"""
@@ -188,7 +216,7 @@ def _bound(place: Workplace, kind: Kind) -> None:
     )
 
 
-def _decide(place: Workplace, answers: Answers) -> None:
+def _decide(place: Workplace, answers: AnswerKind) -> None:
     """Make `verdict`, a row a group: its figures in the order of the classes, and its label."""
     chosen = {
         "classification": f"[arg_max(class, ln(greatest(q, {LEAST})) + cut)]",

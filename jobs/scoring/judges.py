@@ -23,7 +23,7 @@ from jobs.stream.selection import models_gb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class NamedBundle:
     """A bundle of a command."""
 
     typed: str
@@ -37,12 +37,12 @@ class Judge:
         """Folder of its scores under a dataset."""
         return layout.scores_uri(root, self.name)
 
-    def needed(self, root: str) -> "Judge":
+    def needed(self, root: str) -> "NamedBundle":
         """With what the clips of a dataset ask of the bundle."""
         return replace(self, bundle=as_needed(root, self.bundle))
 
 
-def open_judges(config: ScoreConfig) -> list[Judge]:
+def open_judges(config: ScoreConfig) -> list[NamedBundle]:
     """The bundles of a command; the scores of each have its own name, unless one is given.
 
     Raises:
@@ -54,7 +54,7 @@ def open_judges(config: ScoreConfig) -> list[Judge]:
         for text in typed
     ]
     judges = [
-        Judge(typed=text, bundle=bundle, name=config.name or bundle.name)
+        NamedBundle(typed=text, bundle=bundle, name=config.name or bundle.name)
         for text, bundle in zip(typed, bundles, strict=True)
     ]
     often, count = Counter(judge.name for judge in judges).most_common(1)[0]
@@ -67,9 +67,9 @@ def open_judges(config: ScoreConfig) -> list[Judge]:
     return judges
 
 
-def by_ear(judges: Sequence[Judge]) -> list[list[Judge]]:
+def by_ear(judges: Sequence[NamedBundle]) -> list[list[NamedBundle]]:
     """The bundles that can share a pass, because its words mean the same to all of them."""
-    groups: dict[str | None, list[Judge]] = {}
+    groups: dict[str | None, list[NamedBundle]] = {}
     for judge in (each for each in judges if _reads_text(each)):
         ear = judge.bundle.transcriber
         groups.setdefault(None if ear is None else ear.folder, []).append(judge)
@@ -78,11 +78,11 @@ def by_ear(judges: Sequence[Judge]) -> list[list[Judge]]:
     return [[*first, *deaf], *others]
 
 
-def _reads_text(judge: Judge) -> bool:
+def _reads_text(judge: NamedBundle) -> bool:
     return any(item.reads_text for item in judge.bundle.encoders)
 
 
-def work_of_judges(judges: Sequence[Judge], store: str) -> Work:
+def work_of_judges(judges: Sequence[NamedBundle], store: str) -> Work:
     """The encoders of a pass, each once, and the memory of the nets behind them."""
     work = work_of_bundles([judge.bundle for judge in judges], store)
     return replace(work, nets_gb={f"nets of {each.name}": nets_gb(each.bundle) for each in judges})
@@ -102,8 +102,8 @@ def nets_gb(bundle: Bundle) -> float:
 
 
 def passes(
-    judges: Sequence[Judge], store: str, capacity: Capacity, workers: WorkersConfig
-) -> Iterator[tuple[list[Judge], Plan]]:
+    judges: Sequence[NamedBundle], store: str, capacity: Capacity, workers: WorkersConfig
+) -> Iterator[tuple[list[NamedBundle], Plan]]:
     """The bundles of each pass over the clips, with its plan: as many together as there is memory for.
 
     Raises:

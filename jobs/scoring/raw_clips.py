@@ -14,7 +14,7 @@ from jobs.catalog.manifest import UnitRef, units
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.in_process import work_of_bundles
-from jobs.scoring.judges import Judge, by_ear, passes, work_of_judges
+from jobs.scoring.judges import NamedBundle, by_ear, passes, work_of_judges
 from jobs.scoring.sink import ScoreSink, ScoreSinks
 from jobs.scoring.versions import versions_of
 from jobs.stream.autotune import autotuned
@@ -25,13 +25,13 @@ from jobs.stream.run import run_units
 from jobs.stream.selection import chosen_store
 
 
-def unscored(root: str, judge: Judge, refs: Sequence[UnitRef]) -> list[UnitRef]:
+def unscored(root: str, judge: NamedBundle, refs: Sequence[UnitRef]) -> list[UnitRef]:
     """The units that a bundle has still to score."""
     versions, done = versions_of(root, judge.bundle, refs), published(judge.uri(root))
     return [ref for ref in refs if versions[ref.unit] not in done]
 
 
-def tasks_of(root: str, judges: Sequence[Judge], refs: Sequence[UnitRef]) -> list[UnitTask]:
+def tasks_of(root: str, judges: Sequence[NamedBundle], refs: Sequence[UnitRef]) -> list[UnitTask]:
     """The units that some bundle has still to score, each with what those bundles read."""
     lacking: dict[str, list[Bundle]] = {}
     for judge in judges:
@@ -49,7 +49,7 @@ def todo_of(bundles: Sequence[Bundle]) -> Todo:
     return Todo(encoders=tuple(folders), transcribe=hears)
 
 
-def foreseen(config: ScoreConfig, judges: Sequence[Judge]) -> Iterator[str]:
+def foreseen(config: ScoreConfig, judges: Sequence[NamedBundle]) -> Iterator[str]:
     """What is left to score would take so much; for another number of clips, all of it."""
     raw = []
     for judge in judges:
@@ -75,7 +75,7 @@ def foreseen(config: ScoreConfig, judges: Sequence[Judge]) -> Iterator[str]:
             yield f"nothing to do: all clips are scored in {judge.uri(config.root)}"
 
 
-def stream_job(config: ScoreConfig, judges: Sequence[Judge]) -> StreamJob:
+def stream_job(config: ScoreConfig, judges: Sequence[NamedBundle]) -> StreamJob:
     """The stream of some bundles."""
     sinks = [
         ScoreSink(bundle=judge.bundle, root=config.root, uri=judge.uri(config.root))
@@ -90,11 +90,13 @@ def stream_job(config: ScoreConfig, judges: Sequence[Judge]) -> StreamJob:
     )
 
 
-def score_clips(config: ScoreConfig, judges: Sequence[Judge], refs: Sequence[UnitRef]) -> None:
+def score_clips(
+    config: ScoreConfig, judges: Sequence[NamedBundle], refs: Sequence[UnitRef]
+) -> None:
     """Decode, encode and predict in one stream, or in as many as there have to be."""
     config = replace(config, store=storage.absolute(store_of(config)))
 
-    def planned(capacity: Capacity) -> list[tuple[list[Judge], Plan]]:
+    def planned(capacity: Capacity) -> list[tuple[list[NamedBundle], Plan]]:
         return [*passes(judges, str(config.store), capacity, config.workers)]
 
     for group in by_ear(judges):
@@ -109,7 +111,7 @@ def score_clips(config: ScoreConfig, judges: Sequence[Judge], refs: Sequence[Uni
 
 def run_pass(
     config: ScoreConfig,
-    judges: Sequence[Judge],
+    judges: Sequence[NamedBundle],
     refs: Sequence[UnitRef],
     plan: Plan,
     capacity: Capacity,

@@ -15,7 +15,7 @@ from cluster import storage
 from cluster.errors import ConfigError
 from cluster.tables import MANIFEST, SCORES
 from jobs import score
-from jobs.scoring.grouped import LEAST, Answers, grouped
+from jobs.scoring.grouped import LEAST, AnswerKind, grouped
 
 CLASSES = ("calm", "O'Hara \U0001f600", "sad")
 KINDS = ("classification", "multilabel", "regression")
@@ -23,9 +23,9 @@ KINDS = ("classification", "multilabel", "regression")
 
 def answers(kind, offsets=None):
     if kind == "regression":
-        return Answers(kind=kind, modalities=2)
+        return AnswerKind(kind=kind, modalities=2)
     cuts = offsets or ((0.0,) * 3 if kind == "classification" else (0.5,) * 3)
-    return Answers(kind=kind, classes=CLASSES, offsets=cuts, modalities=2)
+    return AnswerKind(kind=kind, classes=CLASSES, offsets=cuts, modalities=2)
 
 
 def tables(kind, clips):
