@@ -32,7 +32,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.settings import Place
 from cluster.tables import PREDICTIONS
-from fusion.late.members import prior, probabilities
+from fusion.late.members import prior
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
@@ -56,7 +56,7 @@ from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
-from jobs.scoring.elsewhere import member_table, open_elsewhere, said_elsewhere
+from jobs.scoring.elsewhere import member_table, name_elsewhere, open_elsewhere, said_elsewhere
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.scoring.opening import name_under
 from jobs.training.loading import load_test
@@ -115,7 +115,7 @@ class Config:
     def name(self) -> str:
         """Name of the evaluation."""
         model = self.bundle or joined_name(self.runs, "+")
-        return f"{model}-on-{read_dataset(self.on).name}" if self.on else model
+        return name_elsewhere(model, self.on) if self.on else model
 
 
 def main(config: Config) -> None:
@@ -204,8 +204,7 @@ def evaluate_elsewhere(config: Config) -> None:
     storage.publish_table(said, storage.join(base, layout.PREDICTIONS))
     if config.predictions:
         whole = held.members.scores[0] if scores is None else scores
-        told = member_table(other, task, held.clip_id, probabilities(task.kind, whole).numpy())
-        storage.publish_table(told, config.predictions)
+        storage.publish_table(member_table(other, task, held.clip_id, whole), config.predictions)
     facts = {
         "config": settings.resolved(config), **judged.results.facts(), "on": judged.facts(),
     }  # fmt: skip

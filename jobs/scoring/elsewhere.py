@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS
-from fusion.late.members import Members
+from fusion.late.members import Members, probabilities
 from fusion.nets import net_axis
 from fusion.predictor import Card, feeding_fields
 from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.other_labels import JoinedLabels, join_labels
@@ -69,6 +71,13 @@ def open_elsewhere(
         labels=join_labels(ours, theirs, aliases) if ours.kind == "classification" else None,
         theirs=theirs,
     )
+
+
+def name_elsewhere(model: str, root: str) -> str:
+    """Name of the evaluation of a run or bundle on another dataset, at its present manifest."""
+    there = read_dataset(root)
+    name = f"{there.name.replace('/', '_')}-{there.manifest_hash[:6]}"
+    return joined_name([model, "on", name], "-")
 
 
 def said_elsewhere(
@@ -170,7 +179,7 @@ def narrowed(held: HeldOut, labels: JoinedLabels) -> HeldOut:
     )
 
 
-def member_table(other: Elsewhere, ours: Task, clip_id: np.ndarray, said: np.ndarray) -> pa.Table:
+def member_table(other: Elsewhere, ours: Task, clip_id: np.ndarray, scores: Tensor) -> pa.Table:
     """Predictions as `affuse ensemble --imported` reads them, in the classes of the other dataset.
 
     A class of ours that several of theirs mean is shared out equally among them; a class of theirs that means
@@ -180,8 +189,9 @@ def member_table(other: Elsewhere, ours: Task, clip_id: np.ndarray, said: np.nda
         other: the dataset.
         ours: the model's task.
         clip_id: [row].
-        said: probabilities of our classes, or values, [row outputs].
+        scores: of a member or a fusion, [row outputs].
     """
+    said = probabilities(ours.kind, scores).numpy().reshape(len(clip_id), -1)
     names = read_manifest(other.root, ["clip_id", "name"])
     of_clip = dict(zip(names["clip_id"].to_pylist(), names["name"].to_pylist(), strict=True))
     columns: dict[str, Any] = {"name": [of_clip[clip] for clip in clip_id.tolist()]}

@@ -71,7 +71,7 @@ def test_a_bundle_is_judged_over_the_common_classes_and_says_what_it_loses(root,
 def test_the_figures_are_those_of_an_obvious_reader(root, other):
     fit(root, folds="speaker")
     results = on(root, other, bundle="ensemble")
-    base = layout.evaluation_uri(root, "ensemble-on-elsewhere", layout.PREDICTIONS)
+    base = layout.evaluation_uri(root, "ensemble-on-elsewhere-abc", layout.PREDICTIONS)
     table = storage.read_table(base)
     mood = read_manifest(other, ["clip_id", "mood"]).to_pydict()
     wanted = dict(zip(mood["clip_id"], mood["mood"], strict=True))
