@@ -333,22 +333,34 @@ class TestStrangers:
 class TestManyVisitors:
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_fifty_at_once_are_all_answered_with_their_own(self, serve):
-        with serve() as client:
-            said, lock = {}, threading.Lock()
+    @pytest.mark.parametrize("queue", [64, 8])
+    def test_fifty_at_once_are_all_answered_with_their_own(self, serve, queue):
+        """Where the queue holds fewer, those who are refused come again, and none is lost."""
+        with serve(queue=queue) as client:
+            said, refused, lock = {}, [], threading.Lock()
+
+            def order(sound, number):
+                return client.post("/orders", files=upload(sound, f"{number}.wav"))
 
             def visit(number):
                 sound = wav(0.4, 0.1 + 0.8 * number / 50)
-                ticket = client.post("/orders", files=upload(sound, f"{number}.wav")).json()["id"]
-                answer = ended(client, ticket)["answer"]
+                while (asked := order(sound, number)).status_code == 503:
+                    refused.append(asked.headers["retry-after"])
+                    time.sleep(0.2)
+                answer = ended(client, asked.json()["id"])["answer"]
                 with lock:
                     said[number] = answer
 
             threads = [threading.Thread(target=visit, args=(number,)) for number in range(50)]
+            client.hand.gate.clear()
             for thread in threads:
                 thread.start()
+            while queue < 50 and not refused and any(thread.is_alive() for thread in threads):
+                time.sleep(0.05)
+            client.hand.gate.set()
             for thread in threads:
                 thread.join(300)
+            assert bool(refused) == (queue < 50)
             assert {number: answer["name"] for number, answer in said.items()} == {
                 number: f"{number}.wav" for number in range(50)
             }
