@@ -18,6 +18,7 @@ from jobs.library.encoding import encode_rows
 from jobs.library.loaded_bundle import LoadedBundle, load
 from jobs.preparing.adapter import is_sound
 from jobs.serving.captioned import FILM, write_captioned
+from jobs.serving.darkness import SENTENCE, too_dark
 from jobs.serving.refusal import RefusalError
 from jobs.serving.sniffing import PICTURES
 from jobs.stream.decode import decoder_of
@@ -84,8 +85,11 @@ class Judge:
         row = ClipRow(clip_id=0, name=order.name, file=order.file, text=order.text, given={})
         features, heard = self._encode(row, order)
         whole, *alone = self._verdicts(row, features)
+        hint = self._hint(order, alone)
         if whole["status"] in ("failed", "missing"):
-            raise RefusalError(422, _without_path(whole["error"], order))
+            raise RefusalError(
+                422, "; ".join(filter(None, (_without_path(whole["error"], order), hint)))
+            )
         windows = _windows(duration_s)
         report(WHOLE_SHARE if windows else 1.0)
         timeline = []
@@ -101,6 +105,7 @@ class Judge:
             **_said(whole),
             "status": whole["status"],
             "error": None if whole["error"] is None else _without_path(whole["error"], order),
+            "hint": hint,
             "modalities": alone,
             "transcript": heard,
             "timeline": timeline,
@@ -134,6 +139,14 @@ class Judge:
             )
         still = os.path.splitext(order.file)[1] in PICTURES
         return length_s, found.has_video and not still and not is_sound(order.file)
+
+    def _hint(self, order: Order, alone: Sequence[Mapping[str, Any]]) -> str | None:
+        """Why there is no word of the pictures, where that can be mended."""
+        reads = "video" in self._modality.values()
+        if order.file is None or not reads or any(each["modality"] == "video" for each in alone):
+            return None
+        dark = too_dark(order.file, decoder_of(self.loaded.encoder.decoding))
+        return SENTENCE if dark else None
 
     def _encode(
         self, row: ClipRow, order: Order

@@ -52,6 +52,7 @@ class FullAnswer(SaidOfClip):
     classes: list[str]
     status: str = Field(description="ok, or partial where `error` says what could not be read.")
     error: str | None
+    hint: str | None = Field(description="What would let more of it be read, such as more light.")
     modalities: list[OfModality] = Field(description="Those that were there, each by itself.")
     transcript: HeardText | None
     timeline: list[TimelinePiece] = Field(description="Of longer clips; empty of others.")

@@ -290,8 +290,9 @@ function present(order) {
   $("answer").hidden = false;
   $("label").textContent = answer.label ?? (answer.value === null ? "None" : answer.value.toFixed(2));
   $("confidence").textContent = answer.confidence === null ? "" : `${percent(answer.confidence)} sure`;
-  $("partial").hidden = answer.error === null;
-  $("partial").textContent = answer.error === null ? "" : `Not everything could be read: ${answer.error}`;
+  const unread = [answer.error, answer.hint].filter(Boolean).join("; ");
+  $("partial").hidden = unread === "";
+  $("partial").textContent = `Not everything could be read: ${unread}`;
   const shares = answer.probabilities ?? {};
   const classes = answer.classes.filter((name) => name in shares);
   $("radar").replaceChildren(...(classes.length > 2 ? [radar(classes, shares, answer.label)] : []));
