@@ -16,7 +16,7 @@ def fit(root, run, **options):
             inputs=("voice",),
             tasks=("emotion",),
             net_options={"hidden": 8},
-            epochs=15,
+            epochs=8,
             lr=1e-2,
             pool="mean",
             run=run,
@@ -53,7 +53,16 @@ def test_a_net_of_the_votes_is_as_unsure_as_people_and_stands_below_their_ceilin
     soft, hard = facts["agreement"]["soft"], facts["agreement"]["hard"]
     assert soft["kl_divergence"] < hard["kl_divergence"]
     assert soft["js_divergence"] < hard["js_divergence"]
+
+
+@pytest.mark.slow
+def test_a_report_has_a_section_on_raters(tmp_path):
+    root = write_root(str(tmp_path / "root"), votes=True)
+    fit(root, "soft", loss="kl")
     report.main(report.Config(root=root, runs=("soft",), task="emotion", resamples=100))
+    page = storage.read_bytes(f"{root}/reports/soft/report.html").decode()
+    assert "<h2>Raters</h2>" in page
+    assert "human ceiling" in page
 
 
 def test_votes_that_are_not_there_are_asked_for(tmp_path):

@@ -232,7 +232,7 @@ class TestDamage:
         with pytest.raises(LabelTableError, match=r"has the classes.*low.*high"):
             collected(tmp_path / "hub")
 
-    @pytest.mark.parametrize("cut", [0, 3, 40, 700, 1000, 1500])
+    @pytest.mark.parametrize("cut", [0, 3, 700, 1500])
     @pytest.mark.parametrize("suffix", ["arrow", "parquet"])
     def test_a_file_that_is_cut_off_is_named(self, cut, suffix, tmp_path):
         if suffix == "arrow":
@@ -244,13 +244,13 @@ class TestDamage:
         with pytest.raises(AffuseError, match=path.name):
             checked(collected(tmp_path / "hub"))
 
-    @pytest.mark.parametrize("seed", range(30))
+    @pytest.mark.parametrize("seed", range(12))
     def test_bytes_that_were_changed_are_refused_or_change_a_clip(self, seed, tmp_path):
         """Whatever stands in a stranger's file, offsets are never followed out of it."""
         saved_to_disk(tmp_path / "hub", hub_table("abcdef"), None)
         path = next((tmp_path / "hub").glob("*.arrow"))
         raw = bytearray(path.read_bytes())
-        start = 1100 + 41 * seed
+        start = 1100 + 97 * seed
         raw[start % len(raw)] ^= 0xFF
         path.write_bytes(bytes(raw))
         try:
