@@ -17,6 +17,8 @@ ENCODERS: dict[str, str] = {
     "face_hog": "encoders.video.face_hog",
     "hub_audio": "encoders.audio.hub_audio",
     "hub_text": "encoders.text.hub_text",
+    "hub_video": "encoders.video.hub_video",
+    "hub_whisper": "encoders.audio.hub_whisper",
     "hubert_base": "encoders.audio.hubert_base",
     "logmel_stats": "encoders.audio.logmel_stats",
     "minilm": "encoders.text.minilm",

@@ -1,7 +1,7 @@
 """From the written name of an encoder to its descriptor, and from that to its loaded model."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,11 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     name, _, rest = text.partition(":")
     spec = find(name)
     options = {**GENERAL_OPTIONS, "publish": PUBLISHED[0], **spec.options}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
+    items = [item.partition("=") for item in rest.split(",") if item]
+    options.update(_of_preset(text, spec, [value for key, _, value in items if key == "preset"]))
+    for key, equals, value in items:
+        if key == "preset" and spec.presets:
+            continue
         if not equals or key not in options:
             raise ConfigError(f"encoder {text!r}: {hint(key, options, 'option')}")
         options[key] = cast(value, options[key], f"encoder {text!r}, option {key}")
@@ -120,6 +123,18 @@ def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -
         )
 
 
+def _of_preset(text: str, spec: EncoderSpec, named: Sequence[str]) -> dict[str, Option]:
+    """What the option ``preset`` stands for; what is written beside it goes before."""
+    if not (named and spec.presets):
+        return {}
+    if len(named) > 1:
+        raise ConfigError(f"encoder {text!r}: preset once, came {', '.join(named)}")
+    if named[0] not in spec.presets:
+        raise ConfigError(f"encoder {text!r}: {hint(named[0], spec.presets, 'preset')}")
+    found = spec.presets[named[0]]
+    return {**found.options, "weights": found.weights.uri}
+
+
 def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:
     uri = str(options["weights"])
     takes = bool(spec.weights) or spec.own_weights
@@ -132,6 +147,7 @@ def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) 
         raise ConfigError(
             f"encoder {text!r}: it is pinned to no weights; "
             f"type {spec.name}:weights=file:///path or hf://owner/name@revision"
+            + (f", or preset={'|'.join(sorted(spec.presets))}" if spec.presets else "")
         )
     if not spec.dim and "dim" in options and not (options["dim"] and options["depth"]):
         raise ConfigError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from encoders.artefacts import PinnedModel, Weights, preset
 from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders.digests import without_path
 from encoders.options import Option, parse_layers
@@ -34,33 +35,16 @@ __all__ = [
     "Modality",
     "Needs",
     "Option",
+    "PinnedModel",
     "Transcriber",
     "Transcript",
     "View",
     "Weights",
     "Word",
+    "preset",
 ]
 
 Modality = Literal["audio", "text", "video"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """One pinned artefact: a file, or a folder of a model hub."""
-
-    name: str
-    """Key under which the wrapper receives the local path."""
-
-    uri: str
-    """``hf://owner/name@revision``, ``package://dist==version/path/inside`` or ``file:///...``."""
-
-    sha256: str | None
-    """Hash of the file (package, file). None for a hub folder: the revision pins it."""
-
-    licence: str
-    size_mb: float
-    when: str = ""
-    """``option=value`` under which alone it is needed; empty: always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +102,10 @@ class EncoderSpec:
     """Side columns: name -> width (float32 lists of `steps x width`)."""
 
     own_weights: bool = False
-    """Whether the weights are always the user's own, named by the option ``weights``."""
+    """Whether the weights are always the user's own, named by the option ``weights`` or ``preset``."""
+
+    presets: Mapping[str, PinnedModel] = field(default_factory=dict)
+    """Values of the option ``preset``, which stands for others and is in no fingerprint itself."""
 
     extra: str | None = None
     """The extra of pyproject.toml it needs."""
@@ -192,8 +179,9 @@ class Descriptor:
         uri = str(self.options.get("weights", ""))
         if not uri:
             return needed
+        known = {each.weights.uri: each.weights for each in self.spec.presets.values()}
         own = Weights(name="model", uri=uri, sha256=None, licence="the user's own", size_mb=0.0)
-        return (own, *(each for each in needed if each.when))
+        return (known.get(uri, own), *(each for each in needed if each.when))
 
     @property
     def layer_dim(self) -> int:
@@ -258,7 +246,7 @@ class Descriptor:
 
     @property
     def frame_policy(self) -> FramePolicy | None:
-        """The spec's frame policy with the options ``frames``, ``fps`` and ``windows`` applied."""
+        """The spec's frame policy with the options ``frames``, ``fps``, ``policy`` and ``px`` applied."""
         policy = self.spec.frames
         if policy is None:
             return None
@@ -269,6 +257,8 @@ class Descriptor:
             changes["rate_hz"] = float(self.options["fps"])
         if "policy" in self.options:
             changes["kind"] = str(self.options["policy"])
+        if "px" in self.options:
+            changes["size"] = max(policy.size, int(self.options["px"]))
         return FramePolicy(**{**vars(policy), **changes})
 
     @property

@@ -24,6 +24,7 @@ from encoders.audio._speech import (
     HOP,
     RATE_HZ,
     is_normalised,
+    needs_equal_lengths,
     normalised,
     num_steps,
 )
@@ -157,10 +158,10 @@ class SpeechBranch(EncoderBranch):
             model,
             dim=config.hidden_size,
             depth=config.num_hidden_layers,
-            top=("encoder.layer_norm",) if config.do_stable_layer_norm else (),
+            top=("encoder.layer_norm",) if getattr(config, "do_stable_layer_norm", False) else (),
             unused=("masked_spec_embed", "adapter"),
         )
-        self._equal_lengths = config.feat_extract_norm == "group"
+        self._equal_lengths = needs_equal_lengths(config)
 
     def forward(
         self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]

@@ -9,6 +9,7 @@ clip, and cut into windows of 30 s.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class SpeechTransformer:
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self._model = model.eval().to(device)
         check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
-        self._equal_lengths = model.config.feat_extract_norm == "group"
+        self._equal_lengths = needs_equal_lengths(model.config)
         self._normalised = is_normalised(Path(folder) / "preprocessor_config.json")
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
@@ -121,6 +122,15 @@ def windows_of(
     if cuts and len(samples) - cuts[-1] < shortest:
         cuts.pop()
     return np.split(samples, cuts)
+
+
+def needs_equal_lengths(config: Any) -> bool:
+    """Whether padding would change the steps of a model, mask or not.
+
+    Group norm reads the whole recording; data2vec's stacked convolutions over positions carry padding into
+    the steps beside it.
+    """
+    return bool(config.model_type == "data2vec-audio" or config.feat_extract_norm == "group")
 
 
 def num_steps(samples: int) -> int:

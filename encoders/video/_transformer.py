@@ -2,8 +2,7 @@
 
 A frame is brought to the model's square: shorter side resized, centre cut out, mean and variance as the
 model's preprocessor says. With `crop=face` the square is the upright face, and a frame without one says
-nothing. Of an image transformer the class token is kept, of a video transformer the class token or, where
-there is none, the mean over the patches.
+nothing. `_towers` says which token of the model is kept.
 """
 
 import json
@@ -19,31 +18,31 @@ from PIL import Image
 from cluster.errors import ConfigError
 from encoders.batching import (
     arithmetic,
-    check_shape,
     model_folder,
     nothing,
-    quiet,
     stacked,
-    states_of,
     steps,
-    use_threads,
 )
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, Frames
 from encoders.video._face import FaceFinder, upright
+from encoders.video._towers import Tower, load_tower
 
 _FACE_MARGIN = 1.3
 """Side of the face crop over the side of the detector's box."""
 
 _BATCH = 16
 
+PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+"""Files that say mean and variance of a picture's colours."""
+
 
 class _Pictures:
     """From decoded frames to what a model of the hub takes."""
 
     def __init__(self, folder: Path, size: int, finder: FaceFinder | None) -> None:
-        path = folder / "preprocessor_config.json"
-        facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        there = (folder / name for name in PREPROCESSORS if (folder / name).exists())
+        facts: dict[str, Any] = next((json.loads(path.read_text()) for path in there), {})
         self._size = size
         self._finder = finder
         self._mean = np.array(facts.get("image_mean", [0.5] * 3), np.float32)
@@ -82,18 +81,19 @@ class FrameTransformer:
         *,
         device: str = "cpu",
         threads: int = 1,
+        tower: Tower | None = None,
     ) -> None:
-        self._model = load_vision(descriptor, weights["model"], device, threads)
+        self._tower = tower or load_tower(descriptor, weights["model"], device, threads)
         self._descriptor, self._device = descriptor, device
-        size = int(self._model.config.image_size)
         finder = face_finder(descriptor, weights, threads)
-        self._pictures = _Pictures(Path(model_folder(weights["model"])), size, finder)
+        folder = Path(model_folder(weights["model"]))
+        self._pictures = _Pictures(folder, self._tower.size, finder)
         policy = descriptor.frame_policy
         assert policy is not None
         self._policy = policy
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
-        """Class tokens of the frames of each clip; no frames give one step that is not valid."""
+        """One step a frame of each clip; no frames give one step that is not valid."""
         return [self._encode(clip, clip.frames[self._policy]) for clip in clips]
 
     def _encode(self, clip: Clip, frames: Frames) -> Encoded:
@@ -109,14 +109,8 @@ class FrameTransformer:
         encoded = steps(values, frames.times_s, ends, valid=valid)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
-    @torch.inference_mode()
     def _states(self, pictures: Float32[np.ndarray, "batch 3 size size"]) -> np.ndarray:
-        with arithmetic(self._device):
-            result = self._model(
-                torch.from_numpy(pictures).to(self._device), output_hidden_states=True
-            )
-        states = states_of(result)
-        return stacked([state[:, :1] for state in states], self._descriptor.layers)[:, 0]
+        return states_of_pictures(self._tower, pictures, self._descriptor, self._device)
 
 
 class ClipTransformer:
@@ -129,22 +123,21 @@ class ClipTransformer:
         *,
         device: str = "cpu",
         threads: int = 1,
+        tower: Tower | None = None,
     ) -> None:
-        self._model = load_vision(descriptor, weights["model"], device, threads)
+        self._tower = tower or load_tower(descriptor, weights["model"], device, threads)
         self._descriptor, self._device = descriptor, device
-        config = self._model.config
         finder = face_finder(descriptor, weights, threads)
         folder = Path(model_folder(weights["model"]))
-        self._pictures = _Pictures(folder, int(config.image_size), finder)
+        self._pictures = _Pictures(folder, self._tower.size, finder)
         policy = descriptor.frame_policy
         assert policy is not None
-        if policy.count != config.num_frames or policy.kind == "fps":
+        if not self._tower.reads(policy.count) or policy.kind == "fps":
             raise ConfigError(
-                f"{descriptor.name}: the model reads {config.num_frames} frames at once; type "
-                f"frames={config.num_frames} and policy=even or policy=windows"
+                f"{descriptor.name}: the model reads {self._tower.frames} frames at once; type "
+                f"frames={self._tower.frames} and policy=even or policy=windows"
             )
         self._policy = policy
-        self._has_class_token = config.model_type != "videomae"
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a run of frames; no frames give one step that is not valid."""
@@ -163,18 +156,21 @@ class ClipTransformer:
         encoded = steps(values, start, ends, valid=seen)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
-    @torch.inference_mode()
     def _states(self, pictures: Float32[np.ndarray, "batch time 3 size size"]) -> np.ndarray:
-        with arithmetic(self._device):
-            result = self._model(
-                torch.from_numpy(pictures).to(self._device), output_hidden_states=True
-            )
-        states = states_of(result)
-        if self._has_class_token:
-            states = [state[:, :1] for state in states]
-        else:
-            states = [state.mean(1, keepdim=True) for state in states]
-        return stacked(states, self._descriptor.layers)[:, 0]
+        return states_of_pictures(self._tower, pictures, self._descriptor, self._device)
+
+
+@torch.inference_mode()
+def states_of_pictures(
+    tower: Tower,
+    pictures: Float32[np.ndarray, "batch *time 3 size size"],
+    descriptor: Descriptor,
+    device: str,
+) -> Float32[np.ndarray, "batch width"]:
+    """The chosen layers of each picture, or of each run of pictures, side by side."""
+    with arithmetic(device):
+        states = tower.states(torch.from_numpy(pictures).to(device))
+    return stacked([state[:, None] for state in states], descriptor.layers)[:, 0]
 
 
 def runs_of(num_frames: int, count: int) -> Iterator[list[int]]:
@@ -210,17 +206,3 @@ def face_finder(
     if crop == "none":
         return None
     return FaceFinder(weights["detector"], weights["mesh"], threads=threads)
-
-
-def load_vision(descriptor: Descriptor, path: Path, device: str, threads: int) -> Any:
-    """The vision tower of a folder, checked against the descriptor."""
-    from transformers import AutoConfig, AutoModel, CLIPVisionModel
-
-    use_threads(threads)
-    quiet()
-    folder = model_folder(path)
-    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-    loader = CLIPVisionModel if kind.startswith("clip") else AutoModel
-    model = loader.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
-    return model.eval().to(device)

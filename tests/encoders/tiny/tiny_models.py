@@ -264,6 +264,59 @@ def videomae(folder):
     _pictures(folder)
 
 
+def siglip(folder):
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    _save(SiglipVisionModel(SiglipVisionConfig(image_size=32, patch_size=8, **_BLOCKS)), folder)
+    _pictures(folder)
+
+
+def siglip_with_sentences(folder):
+    """Both halves in one folder, as the hub holds them."""
+    from transformers import SiglipConfig, SiglipModel
+
+    half = {**_BLOCKS, "vocab_size": 50, "max_position_embeddings": 8, "projection_size": DIM}
+    config = SiglipConfig(
+        text_config=half, vision_config={"image_size": 32, "patch_size": 8, **_BLOCKS}
+    )
+    _save(SiglipModel(config), folder)
+    _pictures(folder)
+
+
+def siglip2_naflex(folder):
+    from transformers import Siglip2VisionConfig, Siglip2VisionModel
+
+    _save(Siglip2VisionModel(Siglip2VisionConfig(num_patches=16, patch_size=8, **_BLOCKS)), folder)
+    _pictures(folder)
+
+
+def dinov3(folder):
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    config = DINOv3ViTConfig(image_size=32, patch_size=8, num_register_tokens=4, **_BLOCKS)
+    _save(DINOv3ViTModel(config), folder)
+    _pictures(folder)
+
+
+def vjepa2(folder):
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    config = VJEPA2Config(
+        crop_size=32, patch_size=8, frames_per_clip=8, hidden_size=DIM, num_hidden_layers=DEPTH,
+        num_attention_heads=4, pred_hidden_size=24, pred_num_hidden_layers=1,
+        pred_num_attention_heads=2, mlp_ratio=1.5,
+    )  # fmt: skip
+    _save(VJEPA2Model(config), folder)
+    _pictures(folder)
+    (folder / "preprocessor_config.json").rename(folder / "video_preprocessor_config.json")
+
+
+def data2vec_audio(folder):
+    from transformers import Data2VecAudioConfig, Data2VecAudioModel
+
+    _speech(folder, Data2VecAudioModel, Data2VecAudioConfig, normalise=True)
+
+
 _SIZE = {"dim": DIM, "depth": DEPTH}
 BUILDERS = {
     "bart_large": bart,
@@ -273,6 +326,8 @@ BUILDERS = {
     "dinov2_base": dinov2,
     "hub_audio": wav2vec2_layer_norm,
     "hub_text": roberta,
+    "hub_video": siglip,
+    "hub_whisper": whisper,
     "hubert_base": hubert,
     "roberta_base": roberta,
     "timesformer": timesformer,
@@ -350,6 +405,8 @@ def _direct_video(folder, pixels):
         model = CLIPVisionModel.from_pretrained(folder).eval()
         return model(inputs).last_hidden_state[:, 0].numpy()
     model = AutoModel.from_pretrained(folder).eval()
+    if kind.startswith("siglip"):
+        return model(inputs).last_hidden_state.mean(1).numpy()
     if kind in ("timesformer", "videomae"):
         states = model(inputs[None]).last_hidden_state
         return (states.mean(1) if kind == "videomae" else states[:, 0]).numpy()

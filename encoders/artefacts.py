@@ -1,0 +1,46 @@
+"""Pinned artefacts of encoders, and presets: one with its options. `encoders.spec` exports them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from encoders.options import Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One pinned artefact: a file, or a folder of a model hub."""
+
+    name: str
+    """Key under which the wrapper receives the local path."""
+
+    uri: str
+    """``hf://owner/name@revision``, ``package://dist==version/path/inside`` or ``file:///...``."""
+
+    sha256: str | None
+    """Hash of the file (package, file). None for a hub folder: the revision pins it."""
+
+    licence: str
+    size_mb: float
+    when: str = ""
+    """``option=value`` under which alone it is needed; empty: always."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedModel:
+    """Pinned weights of one model for an encoder that takes any, and the options that they need."""
+
+    weights: Weights
+    options: Mapping[str, Option]
+
+
+def preset(uri: str, *, licence: str, size_mb: float, **options: Option) -> PinnedModel:
+    """A preset of a model of the hub.
+
+    Args:
+        uri: ``hf://owner/name@revision``.
+        licence: of the weights.
+        size_mb: of the weights [MB].
+        options: values of the encoder's options.
+    """
+    weights = Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb)
+    return PinnedModel(weights=weights, options=options)

@@ -1,0 +1,193 @@
+"""Encoders of any model of the hub: every family by its real class, presets, and what is refused."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+from cluster.errors import ConfigError
+from encoders import ENCODERS, store
+from encoders.registry import describe, find, load
+from encoders.spec import Frames
+
+SIZE = "dim=32,depth=2"
+PICTURES = (
+    "clip_vit",
+    "dinov2",
+    "dinov3",
+    "siglip",
+    "siglip2_naflex",
+    "siglip_with_sentences",
+    "vit",
+)
+FILMS = {"timesformer": 8, "videomae": 16, "vjepa2": 8}
+SOUNDS = ("data2vec_audio", "hubert", "wav2vec2", "wav2vec2_layer_norm", "wavlm")
+CASES = [
+    *(("hub_video", family, "") for family in PICTURES),
+    *(("hub_video", family, f"policy=even,frames={count}") for family, count in FILMS.items()),
+    ("hub_video", "vjepa2", "policy=windows,frames=4"),
+    *(("hub_audio", family, "") for family in SOUNDS),
+    ("hub_whisper", "whisper", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+
+    def make(family):
+        folder = root / family
+        if not folder.exists():
+            folder.mkdir()
+            getattr(tiny_models, family)(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def loaded(folder_of):
+    def make(name, family, options=""):
+        text = ",".join(filter(None, [f"weights=file://{folder_of(family)}", SIZE, options]))
+        descriptor = describe(f"{name}:{text}")
+        return descriptor, load(descriptor, store.local_paths(descriptor.weights, "/nowhere"))
+
+    return make
+
+
+def squares(clip):
+    """The same clip with frames of the size that the tiny models read."""
+    frames = {
+        policy: Frames(each.pixels[:, 8:40, 16:48], each.times_s)
+        for policy, each in clip.frames.items()
+    }
+    return dataclasses.replace(clip, frames=frames)
+
+
+class TestEveryFamily:
+    @pytest.mark.parametrize(("name", "family", "options"), CASES)
+    def test_gives_steps_of_its_width_whatever_stands_beside_a_clip(
+        self, loaded, clips_for, name, family, options
+    ):
+        descriptor, encoder = loaded(name, family, options)
+        clips = clips_for(descriptor, (0.7, 2.3, 1.1))
+        for clip, together in zip(clips, encoder.encode(clips), strict=True):
+            (alone,) = encoder.encode([clip])
+            assert together.values.shape[1] == descriptor.dim == 32
+            assert together.values.std() > 0
+            np.testing.assert_allclose(together.values, alone.values, atol=2e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize(("name", "family", "options"), CASES)
+    def test_has_every_layer(self, loaded, clips_for, name, family, options):
+        descriptor, encoder = loaded(name, family, ",".join(filter(None, [options, "layers=all"])))
+        (encoded,) = encoder.encode(clips_for(descriptor, (1.1,)))
+        parts = np.split(encoded.values, 3, axis=1)
+        assert all(np.abs(parts[i] - parts[j]).max() > 1e-3 for i, j in ((0, 1), (1, 2)))
+
+
+class TestAgainstTheLibrary:
+    @torch.inference_mode()
+    def test_naflex_reads_the_patches_that_its_processor_cuts(self, loaded, folder_of, clips_for):
+        from transformers import Siglip2ImageProcessor, Siglip2VisionModel
+
+        descriptor, encoder = loaded("hub_video", "siglip2_naflex")
+        (clip,) = map(squares, clips_for(descriptor, (1.1,)))
+        pixels = clip.frames[descriptor.frame_policy].pixels
+        process = Siglip2ImageProcessor(
+            patch_size=8, max_num_patches=16, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.25]
+        )
+        inputs = process(list(pixels), input_data_format="channels_last", return_tensors="pt")
+        model = Siglip2VisionModel.from_pretrained(folder_of("siglip2_naflex")).eval()
+        expected = model(**inputs).last_hidden_state.mean(1).numpy()
+        np.testing.assert_allclose(encoder.encode([clip])[0].values, expected, atol=1e-5)
+
+    @torch.inference_mode()
+    def test_a_film_model_without_its_guesser_equals_the_whole_one(
+        self, loaded, folder_of, clips_for
+    ):
+        from transformers import AutoModel
+
+        descriptor, encoder = loaded("hub_video", "vjepa2", "policy=even,frames=8")
+        (clip,) = map(squares, clips_for(descriptor, (1.1,)))
+        pixels = clip.frames[descriptor.frame_policy].pixels
+        scaled = (pixels / np.float32(255) - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.25]
+        inputs = torch.from_numpy(scaled).permute(0, 3, 1, 2)[None].float()
+        whole = AutoModel.from_pretrained(folder_of("vjepa2")).eval()(pixel_values_videos=inputs)
+        expected = whole.last_hidden_state.mean(1).numpy()
+        np.testing.assert_allclose(encoder.encode([clip])[0].values, expected, atol=1e-5)
+
+    def test_half_of_two_says_the_same_as_alone(self, loaded, folder_of, clips_for):
+        from transformers import SiglipModel
+
+        _, encoder = loaded("hub_video", "siglip_with_sentences")
+        whole = SiglipModel.from_pretrained(folder_of("siglip_with_sentences")).vision_model
+        own = encoder._tower.model.state_dict()
+        assert all(torch.equal(own[name], value) for name, value in whole.state_dict().items())
+
+
+class TestSize:
+    def test_another_size_is_read_where_positions_stretch(self, loaded, clips_for):
+        descriptor, encoder = loaded("hub_video", "dinov2", "px=48")
+        (encoded,) = encoder.encode(clips_for(descriptor, (1.1,)))
+        assert np.isfinite(encoded.values).all()
+        assert descriptor.frame_policy.size == 256
+        assert describe("hub_video:preset=clip_large,px=336").frame_policy.size == 336
+
+    def test_and_refused_with_the_own_one_where_they_do_not(self, loaded):
+        with pytest.raises(ConfigError, match=r"does not read pictures of 48 px.*type px=32"):
+            loaded("hub_video", "clip_vit", "px=48")
+
+    def test_a_film_model_is_not_read_by_single_frames(self, loaded):
+        with pytest.raises(ConfigError, match="reads 8 frames at once; type frames=8"):
+            loaded("hub_video", "timesformer")
+        with pytest.raises(ConfigError, match="reads 8 frames at once; type frames=8"):
+            loaded("hub_video", "vjepa2", "policy=even,frames=5")
+
+
+PRESETS = [(name, key) for name in ENCODERS for key in find(name).presets]
+
+
+class TestPresets:
+    def test_are_pinned_and_name_their_licence(self):
+        assert len(PRESETS) == 7
+        for name, key in PRESETS:
+            (weights, *_) = describe(f"{name}:preset={key}").weights
+            owner, at, revision = weights.uri.removeprefix("hf://").partition("@")
+            assert at == "@"
+            assert owner.count("/") == 1
+            assert re.fullmatch("[0-9a-f]{40}", revision)
+            assert weights.licence not in ("", "the user's own")
+            assert weights.size_mb > 0
+
+    @pytest.mark.parametrize(("name", "key"), PRESETS)
+    def test_mean_what_is_written_out(self, name, key):
+        short = describe(f"{name}:preset={key}")
+        found = find(name).presets[key]
+        written = {**found.options, "weights": found.weights.uri}
+        long = describe(f"{name}:" + ",".join(f"{k}={v}" for k, v in written.items()))
+        assert short == long
+        assert short.fingerprint == long.fingerprint
+        assert "preset" not in short.options
+
+    def test_give_way_to_what_is_written_beside_them(self):
+        own = describe("hub_audio:weights=hf://me/mine@main,preset=wavlm_large,layers=12")
+        assert own.weights[0].uri == "hf://me/mine@main"
+        assert own.layer_dim == 1024
+        assert own.layers == (12,)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("hub_audio:preset=wavlm_larg", "did you mean 'wavlm_large'"),
+            ("hub_audio:preset=", "there is no preset ''"),
+            ("hub_audio:preset=wavlm_large,preset=hubert_large", "preset once, came"),
+            ("hub_audio:", "or preset=hubert_large|wavlm_large"),
+            ("bert_base:preset=x", "there is no option 'preset'"),
+        ],
+    )
+    def test_that_do_not_exist_are_refused(self, text, said):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            describe(text)
