@@ -10,6 +10,7 @@ rows that were mended. Whoever reads takes the one with the fewest failed rows, 
 its own, then the first by name: all readers the same one. No name but a unit's own is ever used twice.
 """
 
+import itertools
 import json
 import time
 import uuid
@@ -84,6 +85,31 @@ def publish_unit(
     if failed and not mended and storage.exists(uri) and _fewer_failed(uri, version, failed):
         return
     storage.publish_table(with_versions(table, [(version, table.num_rows, failed)]), uri)
+
+
+def publish_units(table_uri: str, inside: Sequence[tuple[Version, int]], rows: pa.Table) -> None:
+    """Publish the rows of several units as one file under a new name; those of a single one as its own.
+
+    Args:
+        table_uri: folder of the table.
+        inside: versions in the order of their rows, and how many rows each has.
+        rows: of all of them.
+    """
+    starts = [0, *itertools.accumulate(count for _, count in inside)]
+    assert starts[-1] == rows.num_rows, f"{rows.num_rows} rows of units of {starts[-1]}"
+    if len(inside) == 1:
+        publish_unit(table_uri, inside[0][0], rows)
+        return
+    listed = [
+        (version, count, failures(rows.slice(start, count)))
+        for (version, count), start in zip(inside, starts, strict=False)
+    ]
+    storage.publish_table(with_versions(rows, listed), storage.join(table_uri, new_part()))
+
+
+def new_part() -> str:
+    """A name for a file of several units that nobody has used before."""
+    return f"{PART}{uuid.uuid4().hex[:16]}.parquet"
 
 
 def _fewer_failed(uri: str, version: Version, failed: int) -> bool:
@@ -205,13 +231,24 @@ def best_of(files: Files) -> dict[Version, UnitRows]:
 def ranges_of(
     found: Mapping[Version, UnitRows], wanted: Collection[Version]
 ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """URIs of files -> first and number of the rows of wanted versions in them, ascending."""
+    """URIs of files -> first and number of the rows of wanted versions in them, ascending, joined."""
     files: dict[str, list[tuple[int, int]]] = {}
     for version in wanted:
         at = found[version]
         files.setdefault(at.uri, []).append((at.start, at.count))
     for uri, ranges in sorted(files.items()):
-        yield uri, sorted(ranges)
+        yield uri, _joined(sorted(ranges))
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of rows, those that follow one another as one: a gathered file holds thousands of units."""
+    found: list[tuple[int, int]] = []
+    for start, count in ranges:
+        if found and sum(found[-1]) == start:
+            found[-1] = (found[-1][0], found[-1][1] + count)
+        else:
+            found.append((start, count))
+    return found
 
 
 def failed_rows(table_uri: str, current: Collection[Version]) -> dict[str, set[int]]:

@@ -42,7 +42,8 @@ from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.files import found_files
 from jobs.scoring.opening import UNTRAINED, open_bundle
 from jobs.scoring.scorer import Scorer
-from jobs.scoring.stored import StoredFacts, UnitTable, reading_order, spans
+from jobs.scoring.stored import StoredFacts, reading_order, spans
+from jobs.scoring.stored_table import UnitTable
 from jobs.stream.progress import Progress
 
 
@@ -152,7 +153,7 @@ def explained_spans(root: str, bundle: Bundle) -> Iterator[tuple[np.ndarray, Exp
     ordered = reading_order(units(root), [*stored.values()])
     with Progress(sum(ref.num_clips for ref in ordered), label="explain") as progress:
         for part in spans(root, ordered, (), bundle.linked):
-            rows = {ref.unit: facts.read(ref).to_pylist() for ref in part}
+            rows = {ref.unit: facts.read([ref]).to_pylist() for ref in part}
             ids = {unit: np.array([clip["clip_id"] for clip in rows[unit]]) for unit in rows}
             features = {
                 folder: pa.concat_tables([table.read(ref, ids[ref.unit]) for ref in part])

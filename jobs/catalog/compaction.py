@@ -15,7 +15,6 @@ newest file with a version is removed by nobody.
 
 import functools
 import io
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +35,7 @@ from cluster.unit_tables import (
     failures,
     locate,
     mended,
+    new_part,
     rows_at,
     unmoved,
     with_versions,
@@ -227,7 +227,7 @@ def _groups(in_order: Sequence[Version], there: _Listing, target: float) -> Iter
 
 def _write_part(folder: str, group: Sequence[Version], there: _Listing) -> str:
     """One file of several versions, finished in memory and published in one step under a new name."""
-    name = f"{PART}{uuid.uuid4().hex[:16]}.parquet"
+    name = new_part()
     merged = {
         version: _merged(there.copies[version]) for version in group if there.mendable(version)
     }

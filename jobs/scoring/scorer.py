@@ -25,9 +25,10 @@ from jobs.scoring.bundle import Bundle
 from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
 from jobs.scoring.promised import NOTHING, promised_rows
+from jobs.scoring.score_columns import Columns, scores_table, state_columns, verdict_columns
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
-from jobs.training.stores import HeldTable, steps_in
+from jobs.training.stores import HeldTable
 
 UNKNOWN: dict[str, Any] = {"expected": None, "unusual": None}
 """Columns of SCORES of answers of which the bundle does not know how far they are to be trusted."""
@@ -82,22 +83,23 @@ class Scorer:
             fused = self.fusion.combine(members).double()
             promises = self._promises(self.fusion, fused, members.present)
             signs = self._signs(self.fusion, fused, members, unusual)
-        verdicts = [_verdict(row, kind, decision) for row in fused.double()]
-        states = self._states(tables_, len(facts))
-        rows = [
-            self._of(fact, task)
-            | ({**verdict, **promise, **sign, **state} if verdict else _nothing(state))
-            for fact, verdict, promise, sign, state in zip(
-                facts, verdicts, promises, signs, states, strict=True
-            )
-        ]
-        table = pa.Table.from_pylist(rows, tables.SCORES.schema)
+        silent = fused.isnan().any(1).numpy()
+        columns = {
+            **self._about(facts, task),
+            **verdict_columns(fused.double(), kind, decision),
+            **_where_said(promises, silent, NOTHING),
+            **_where_said(signs, silent, UNKNOWN),
+            **state_columns(tables_, self.modality, silent),
+        }
+        table = scores_table(columns, len(facts))
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
 
-    def _of(self, fact: Mapping[str, Any], task: str) -> dict[str, Any]:
-        """What a row is about; a piece of a clip has a start and an end."""
-        named = {name: fact.get(name) for name in ("clip_id", "name", "start_s", "end_s")}
-        return {**named, "task": task, "bundle": self.bundle.name}
+    def _about(self, facts: Sequence[Mapping[str, Any]], task: str) -> Columns:
+        """What each row is about; a piece of a clip has a start and an end."""
+        named = {name: [fact.get(name) for fact in facts] for name in ("clip_id", "name")}
+        cut = {name: [fact.get(name) for fact in facts] for name in ("start_s", "end_s")}
+        same = {"task": [task] * len(facts), "bundle": [self.bundle.name] * len(facts)}
+        return {name: pa.array(values) for name, values in {**named, **cut, **same}.items()}
 
     def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
         """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
@@ -152,71 +154,19 @@ class Scorer:
             for one, names in zip(expected, unusual, strict=True)
         ]
 
-    def _states(self, features: Mapping[str, pa.Table], count: int) -> list[dict[str, Any]]:
-        """Per clip: the modalities that were there, and what went wrong."""
-        modality = self.modality
-        used: list[set[str]] = [set() for _ in range(count)]
-        wrong: list[list[str]] = [[] for _ in range(count)]
-        worst = ["ok"] * count
-        for folder, table in features.items():
-            columns = (table[name].to_pylist() for name in ("status", "error"))
-            for row, (there, damaged, status, error) in enumerate(
-                zip(*steps_in(table), *columns, strict=True)
-            ):
-                if there:
-                    used[row].add(modality[folder])
-                if status in ("failed", "partial"):
-                    worst[row] = "partial"
-                    wrong[row].append(f"{modality[folder]}: {error}")
-                elif damaged:
-                    worst[row] = "partial"
-                    wrong[row].append(f"{modality[folder]}: {damaged} steps are not finite")
-        return [
-            {
-                "modalities": sorted(used[row]),
-                "status": worst[row],
-                "error": "; ".join(dict.fromkeys(wrong[row])) or None,
-            }
-            for row in range(count)
-        ]
 
-
-def _nothing(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A clip that no member could say anything of."""
-    failed = state["error"] is not None
+def _where_said(
+    rows: Sequence[Mapping[str, Any]], silent: np.ndarray, names: Mapping[str, None]
+) -> Columns:
+    """Columns of rows; null where no member says anything."""
     return {
-        "label": None,
-        "confidence": None,
-        "probabilities": None,
-        "value": None,
-        "possible": None,
-        "certain": None,
-        "low": None,
-        "high": None,
-        **UNKNOWN,
-        "modalities": [],
-        "status": "failed" if failed else "missing",
-        "error": state["error"] or "nothing in it that the bundle reads (no face, no speech)",
+        name: pa.array(
+            [None if mute else row[name] for row, mute in zip(rows, silent, strict=True)],
+            tables.SCORES.schema.field(name).type,
+        )
+        for name in names
+        if any(row[name] is not None for row in rows)
     }
-
-
-def _verdict(scores: Tensor, task: Task, decision: Decision) -> dict[str, Any]:
-    """Label, confidence and probabilities of one clip; empty where no member was present."""
-    if bool(scores.isnan().any()):
-        return {}
-    if task.kind == "regression":
-        return {"label": None, "confidence": None, "probabilities": None, "value": scores.item()}
-    decided = decision.decide(scores.unsqueeze(0))[0]
-    if task.kind == "classification":
-        shares = torch.softmax(scores, -1)
-        label = [task.classes[int(decided)]]
-        confidence = float(shares[int(decided)])
-    else:
-        shares = torch.sigmoid(scores)
-        label = [c for c, chosen in zip(task.classes, decided.tolist(), strict=True) if chosen]
-        confidence = float(torch.where(decided.bool(), shares, 1 - shares).min())
-    pairs = list(zip(task.classes, shares.tolist(), strict=True))
-    return {"label": label, "confidence": confidence, "probabilities": pairs, "value": None}
 
 
 def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tensor]:

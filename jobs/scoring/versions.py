@@ -47,9 +47,9 @@ def read_scores(root: str, name: str) -> pa.Table:
         found = locate(uri)
         there = [version for version in versions if version in found]
         return [
-            storage.read_table(file).slice(start, count).replace_schema_metadata(None)
+            part
             for file, ranges in ranges_of(found, there)
-            for start, count in ranges
+            for part in storage.table_pieces(file, ranges)
         ]
 
     tables = unmoved(read)

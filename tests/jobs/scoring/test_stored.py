@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster import storage, tables
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
-from cluster.unit_tables import publish_unit, with_versions
+from cluster.unit_tables import publish_units, with_versions
 from encoders.registry import describe
 from jobs import score
 from jobs.__main__ import run
@@ -231,18 +231,19 @@ class TestReading:
         monkeypatch.setattr(stored, "SPAN_CLIPS", 100)
         published = []
 
-        def stops(uri, unit, table):
-            if len(published) == 60:
+        def stops(uri, inside, rows):
+            if published:
                 raise KeyboardInterrupt
-            published.append(unit)
-            publish_unit(uri, unit, table)
+            published.append(len(rows))
+            publish_units(uri, inside, rows)
 
+        monkeypatch.setattr(stored, "FILE_CLIPS", 200)
         with monkeypatch.context() as patch:
-            patch.setattr(stored, "publish_unit", stops)
+            patch.setattr(stored, "publish_units", stops)
             with pytest.raises(KeyboardInterrupt):
                 scored(root)
         rows = scored(root)
-        assert "260 of 500 clips to score" in capsys.readouterr().out
+        assert "300 of 500 clips to score" in capsys.readouterr().out
         assert_equal(rows, all_at_once(root))
 
     def test_units_of_which_other_things_are_read_are_scored_again_and_no_others(
