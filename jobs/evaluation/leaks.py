@@ -20,10 +20,10 @@ from fusion.probe import LeakReport, ProbedSplit, leak_probe
 from fusion.statistics import Groups
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.branches import publishes_inputs
 from jobs.catalog.features import resolve_features
 from jobs.catalog.groups import group_names
 from jobs.catalog.manifest import read_dataset, read_manifest
-from jobs.training.branches import publishes_inputs
 from jobs.training.loading import Request, load
 
 Against = Literal["valid", "test"]

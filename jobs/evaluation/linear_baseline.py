@@ -17,10 +17,10 @@ from torch import Tensor
 from cluster import console, storage
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.branches import states_of
 from jobs.catalog.predictions import HeldOut, MemberRows, held_out_rows, seeds_averaged
 from jobs.evaluation.results_table import TITLES
 from jobs.evaluation.sibling_runs import Configs, is_complete
-from jobs.training.branches import states_of
 
 LINEAR = "linear"
 """Key of fusion.nets.NETS."""

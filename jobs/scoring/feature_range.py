@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fusion.predictor import Pool
+from jobs.catalog.branches import publishes_inputs
 from jobs.scoring.member_nets import MemberNets
-from jobs.training.branches import publishes_inputs
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import make_store
 from jobs.training.stores import StoredTable

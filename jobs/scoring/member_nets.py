@@ -25,7 +25,7 @@ from fusion.shift import Expectation
 from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
-from jobs.training.branches import branches_of, store_of_net
+from jobs.catalog.branches import branches_of, store_of_net
 from jobs.training.net_input import Feed, has_input
 
 

@@ -23,11 +23,11 @@ from fusion.nets import net_axis
 from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.scaling import Scaler
 from fusion.tasks import Task
+from jobs.catalog.branches import facts_of_owned
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
 from jobs.catalog.votes import distributions
-from jobs.training.branches import facts_of_owned
 from jobs.training.feeds import Clips, Store
 from jobs.training.mapped import MemoryBudget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of

@@ -31,9 +31,9 @@ from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
+from jobs.catalog.branches import branches_of
 from jobs.catalog.groups import group_names
 from jobs.catalog.predictions import write_predictions
-from jobs.training.branches import branches_of
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
 from jobs.training.net_input import has_input

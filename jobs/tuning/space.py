@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from cluster import settings
 from cluster.errors import ConfigError
 from fusion.nets import NETS, net_class, net_config
-from jobs.training.branches import OWNER, states_of
+from jobs.catalog.branches import OWNER, states_of
 
 C = TypeVar("C")
 RANGES = ("float", "int", "log")

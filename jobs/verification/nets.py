@@ -21,6 +21,7 @@ from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
+from jobs.catalog.branches import branches_of, store_of_net
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
 from jobs.verification.rows import RowCheck, among, ids_of, prediction_rows
 from jobs.verification.unit_files import contract_holds, read_pieces
@@ -195,7 +196,8 @@ def check_net(output: Output, folder: str, expected: str | None = None) -> Card 
             said = "nets that are not those that were bundled"
             found.add("weights", said, examples=[_place(uri)], mend=output.broken)
         card = Card.from_json(facts)
-        state = predictor.from_bytes(content, card).state_dict()
+        branches = branches_of(card, store_of_net(card, folder, str(card.facts.get("run"))))
+        state = predictor.from_bytes(content, card, branches).state_dict()
         if not all(bool(value.isfinite().all()) for value in state.values()):
             said = "nets with weights that are not finite"
             found.add("values", said, examples=[_place(uri)], mend=output.broken)

@@ -101,9 +101,12 @@ class TestWhatIsKept:
         expected = [[w.name, w.uri, w.sha256] for w in describe("minilm").weights]
         assert facts["weights"] == expected
 
+    def test_verify_loads_the_net_from_both(self, root):
+        assert "cannot be loaded" not in typed("verify", "--root", root)
+
     def test_a_net_of_other_weights_is_refused(self, root, tmp_path):
         from fusion.predictor import Card
-        from jobs.training.branches import branches_of
+        from jobs.catalog.branches import branches_of
 
         (card,) = Path(root, "runs", "tuned").rglob("model.json")
         values = json.loads(card.read_text())
