@@ -16,7 +16,7 @@ from encoders import store
 from encoders.registry import describe
 from jobs.__main__ import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.weights]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.weights]
 
 MOODS = {
     "glad": ("what a lovely day", "we won the game", "i love this song", "thank you so much"),
