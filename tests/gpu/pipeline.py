@@ -6,7 +6,6 @@ as threads around the same decoder, models and tables, without it.
 
 import importlib.util
 import json
-import os
 import queue
 import shutil
 import subprocess
@@ -286,16 +285,18 @@ def with_ray(task, stack, path):
     labels = media / "labels.csv"
     lines = [f"clip{number:04d}.mp4,so funny what a day" for number in range(count)]
     labels.write_text("\n".join(["file,text", *lines]) + "\n")
-    environment = {**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     words = ["prepare", "folder", "--source", str(media), "--labels", str(labels), "--root", root]
-    affuse(words, task, environment)
+    affuse([*words, "--unit-clips", str(UNIT)], task)
     names = [f"{each.name}:" + options_of(each) for each in stack]
     out = task.work / "benchmark.json"
     words = ["benchmark", "encode", "--root", root, "--encoders", *names, "--rounds", "1"]
     words += ["--clips", str(count), "--store", str(task.work), "--json", str(out), "--overwrite"]
     with Busy(task.device) as busy:
-        affuse(words, task, environment)
-    return json.loads(out.read_text()) | busy.facts()
+        affuse(words, task)
+    said = json.loads(out.read_text())
+    models = 1 / sum(1 / rate for rate in said["model_only"].values())
+    found = rates(task, said["decode_only"], models, said["end_to_end_steady"])
+    return found | {"efficiency": round(said["efficiency"], 3), "figures": said} | busy.facts()
 
 
 def options_of(descriptor):
@@ -305,10 +306,10 @@ def options_of(descriptor):
     return ",".join(f"{key}={value}" for key, value in chosen.items())
 
 
-def affuse(words, task, environment):
+def affuse(words, task):
     """One command; its last words where it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", *words], capture_output=True, text=True, env=environment,
+        [sys.executable, "-m", "jobs", *words], capture_output=True, text=True,
         timeout=max(task.left_s, 1), check=False,
     )  # fmt: skip
     if done.returncode:
