@@ -44,7 +44,7 @@ from jobs.scoring.files import Files, check_out, found_files, in_order, show, wr
 from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.judges import NamedBundle, by_ear, open_judges
-from jobs.scoring.outcome import rate_line, show_groups, show_pieces
+from jobs.scoring.outcome import rate_line, show_groups, show_pieces, summary
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
 from jobs.scoring.scorer import Scorer
@@ -94,6 +94,8 @@ def show_judged(config: Config, judge: NamedBundle) -> pa.Table:
     """The scores of a dataset by one bundle, after printing what they say; groups are written beside them."""
     table = read_scores(config.root, judge.name)
     show_result(judge.bundle, table, config.root, judge.name)
+    where = layout.scores_uri(config.root, judge.name, layout.SUMMARY)
+    storage.publish_json(summary(table), where)
     for per in dict.fromkeys(config.per):
         uri = layout.group_scores_uri(config.root, judge.name, per)
         clips = read_manifest(config.root, list(COLUMNS))

@@ -52,6 +52,7 @@ FUSED = "fused.parquet"
 
 RESULTS = "results.json"
 OUTLOOK = "outlook.json"
+SUMMARY = "summary.json"
 """Beside scores: what accuracy to expect."""
 
 BUNDLE = "bundle.json"

@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from cluster import console
 from cluster.console import Table
+from cluster.session import Capacity
 from jobs.scoring.files import show
 from jobs.stream.progress import clock
+from jobs.stream.result_rows import failure_reasons
 
 MOST_LABELS = 30
 """Lines of a table."""
@@ -57,13 +59,7 @@ def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
     """Header, labels by frequency, and clips without one."""
     yield "label", "clips", "share", "mean confidence"
     said = scores.filter(pc.is_valid(scores["label"]))
-    row = pc.list_parent_indices(said["label"])
-    flat = pa.table(
-        {"label": pc.list_flatten(said["label"]), "confidence": said["confidence"].take(row)}
-    )
-    groups = flat.group_by("label").aggregate([("label", "count"), ("confidence", "mean")])
-    order = [("label_count", "descending"), ("label", "ascending")]
-    for group in groups.sort_by(order).to_pylist():
+    for group in _labels(said).to_pylist():
         count = group["label_count"]
         share = f"{count / len(scores):.1%}"
         yield str(group["label"]), f"{count:,}", share, f"{group['confidence_mean']:.2f}"
@@ -71,12 +67,27 @@ def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
         yield "no label", f"{silent:,}", f"{silent / len(scores):.1%}", "-"
 
 
+def _labels(said: pa.Table) -> pa.Table:
+    """Labels with the number of their clips and their mean confidence, the commonest first."""
+    row = pc.list_parent_indices(said["label"])
+    flat = pa.table(
+        {"label": pc.list_flatten(said["label"]), "confidence": said["confidence"].take(row)}
+    )
+    groups = flat.group_by("label").aggregate([("label", "count"), ("confidence", "mean")])
+    return groups.sort_by([("label_count", "descending"), ("label", "ascending")])
+
+
+def _inputs(scores: pa.Table) -> pa.ChunkedArray:
+    """The modalities that each answer was made from."""
+    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
+    return pc.binary_join(answered["modalities"], "+")
+
+
 def inputs_line(scores: pa.Table) -> str:
     """By which modalities the answers were made, the commonest first: fewer are a partial input."""
-    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
-    read = pc.binary_join(answered["modalities"], "+").value_counts().to_pylist()
-    counts = sorted((-pair["counts"], pair["values"] or "nothing") for pair in read)
-    said = ", ".join(f"{name} {-count:,} ({-count / len(answered):.1%})" for count, name in counts)
+    read = _inputs(scores)
+    counts = sorted((-count, name or "nothing") for name, count in _counts(read).items())
+    said = ", ".join(f"{name} {-count:,} ({-count / len(read):.1%})" for count, name in counts)
     return f"answered from: {said or 'nothing'}"
 
 
@@ -129,6 +140,37 @@ def by_value(scores: pa.Table) -> Iterator[tuple[str, ...]]:
     yield "all", f"{len(value):,}", *(f"{figure.as_py():.3f}" for figure in figures)
     if silent := len(scores) - len(value):
         yield "no value", f"{silent:,}", *["-"] * 4
+
+
+def summary(scores: pa.Table) -> dict[str, Any]:
+    """What scores of one bundle say, as JSON values: clips by status, failures by kind, labels, inputs."""
+    said = scores.filter(pc.is_valid(scores["label"]))
+    labels = {
+        group["label"]: {"clips": group["label_count"], "mean_confidence": group["confidence_mean"]}
+        for group in _labels(said).to_pylist()
+    }
+    value = scores["value"].drop_null()
+    return {
+        "clips": scores.num_rows,
+        "status": _counts(scores["status"]),
+        "failures": failure_reasons([scores]),
+        "labels": labels,
+        "values": {"clips": len(value), "mean": pc.mean(value).as_py()} if len(value) else None,
+        "answered_from": _counts(_inputs(scores)),
+    }
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {str(pair["values"]): pair["counts"] for pair in column.value_counts().to_pylist()}
+
+
+def cost_line(capacity: Capacity, seconds: float) -> str:
+    """What was held for how long, in the units that machines are paid by."""
+    hours, most = seconds / 3600, "at most " if capacity.elastic else ""
+    parts = [f"{capacity.cpus:g} CPUs: {most}{capacity.cpus * hours:.3g} core-hours"]
+    if capacity.gpus:
+        parts.append(f"{capacity.gpus:g} GPUs: {most}{capacity.gpus * hours:.3g} GPU-hours")
+    return f"held for {clock(seconds)}: {', '.join(parts)}"
 
 
 def rate_line(clips: int, seconds: float) -> str:

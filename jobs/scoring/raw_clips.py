@@ -1,5 +1,6 @@
 """Scoring raw clips in one stream, which decodes and encodes each clip once for all bundles of a command."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.in_process import work_of_bundles
 from jobs.scoring.judges import NamedBundle, by_ear, passes, work_of_judges
+from jobs.scoring.outcome import cost_line
 from jobs.scoring.sink import ScoreSink, ScoreSinks
 from jobs.scoring.versions import versions_of
 from jobs.stream.autotune import autotuned
@@ -118,7 +120,10 @@ def run_pass(
 ) -> None:
     """One stream over the clips that some of the bundles have not scored."""
     job, tasks = stream_job(config, judges), tasks_of(config.root, judges, refs)
+    if not tasks:
+        return
     print("\n".join(plan.lines()), flush=True)
+    begun = time.monotonic()
 
     def unpublished(silent: Sequence[UnitTask]) -> list[UnitTask]:
         left = {task.ref.unit for task in tasks_of(config.root, judges, [t.ref for t in silent])}
@@ -129,6 +134,7 @@ def run_pass(
         total = sum(task.num_clips for task in tasks)
         with Progress(total, label="score", max_failed_share=config.max_failed_share) as progress:
             run_units(sized.job, tasks, sized.plan, progress, unpublished)
+    print(cost_line(capacity, time.monotonic() - begun))
 
 
 def work_of(config: ScoreConfig, *bundles: Bundle) -> Work:

@@ -163,6 +163,11 @@ class TestTheJob:
         assert "per speaker: 2 rows of 5 clips; 1 name no speaker" in said
         assert "per dialogue: 0 rows of 0 clips; 6 name no dialogue" in said
         assert "answered from: audio+text 4 (80.0%), text 1 (20.0%)" in said
+        facts = storage.read_json(f"{root}/scores/b/summary.json")
+        assert facts["clips"] == sum(facts["status"].values()) == 6
+        assert sum(facts["failures"].values()) == facts["status"]["failed"] == 1
+        assert sum(label["clips"] for label in facts["labels"].values()) == 5
+        assert facts["answered_from"] == {"audio+text": 4, "text": 1}
         ann, bob = storage.read_table(f"{root}/scores/b/groups/speaker.parquet").to_pylist()
         assert (ann["group"], ann["clips"], ann["answered"], ann["failed"]) == ("ann", 3, 2, 1)
         assert (bob["group"], bob["clips"], bob["partial"]) == ("bob", 2, 1)

@@ -15,6 +15,7 @@ from jobs import encode, score
 from jobs.__main__ import run
 from jobs.catalog import layout
 from jobs.catalog.manifest import units
+from jobs.scoring import raw_clips
 from jobs.stream.clip_timing import Half, Timed
 from jobs.stream.forecast import Assumed, parse_count
 from jobs.stream.selection import chosen_work
@@ -24,7 +25,7 @@ from jobs.stream.selection import chosen_work
 def root(toys, tmp_path, monkeypatch):
     """A dataset of 40 sounds in units of 4; whoever starts Ray fails."""
     monkeypatch.setattr(encode, "ray_session", None)
-    monkeypatch.setattr(score, "ray_session", None)
+    monkeypatch.setattr(raw_clips, "ray_session", None)
     return toys.corpus.write_corpus(tmp_path / "root", 40)
 
 
