@@ -247,7 +247,9 @@ def best_member(lines: Sequence[NamedScores], judging: Judging) -> NamedScores:
 
 
 def from_facts(facts: Mapping[str, Any]) -> Results:
-    """The results that `Results.facts` wrote."""
+    """The results that `Results.facts` wrote; a figure that was not known then is undefined."""
+    nan = float("nan")
+    unknown = Interval(value=nan, low=nan, high=nan, level=0.95, groups=facts["num_groups"])
 
     def numbers(value: Mapping[str, Any]) -> dict[str, Any]:
         return {key: float("nan") if x is None else x for key, x in value.items()}
@@ -257,7 +259,8 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
             name=row["name"],
             role=row["role"],
             n=row.get("n", facts["num_rows"]),
-            figures={name: Interval(**numbers(v)) for name, v in row["figures"].items()},
+            figures=dict.fromkeys(FIGURES[facts["kind"]], unknown)
+            | {name: Interval(**numbers(v)) for name, v in row["figures"].items()},
         )
         for row in facts["rows"]
     ]
