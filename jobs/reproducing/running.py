@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import settings, storage
-from cluster.stamps import source_facts
+from cluster.stamps import CHANGE_MARKS, source_facts
 from fusion.late.members import probabilities
 from fusion.statistics import Groups, Interval, bootstrap
 from fusion.tasks import Task
@@ -60,7 +60,7 @@ def prepare(config: ReproduceConfig, preset: Preset) -> None:
     )
     for number, step in enumerate(preset.steps(config), 1):
         job, *_ = step.command.split()
-        facts = {**settings.resolved(step.config), "data": _stamp(config.data)}
+        facts = {**settings.resolved(step.config), "data": _stamp(config.data, config.root)}
         module = importlib.import_module(f"jobs.{job}")
         stages.run(f"{number} {job}", (_as_typed(step), partial(module.main, step.config), facts))
 
@@ -76,10 +76,20 @@ def _as_typed(step: Step) -> str:
     return f"{step.command} {' '.join(flags)}"
 
 
-def _stamp(data: str) -> Mapping[str, object]:
-    """Size and time of a file; a folder is looked through by its adapter."""
+def _stamp(data: str, root: str) -> str:
+    """Hash of the names, sizes and times of a file, or of all files below a folder but those of the root."""
     fs, path = storage.filesystem(storage.absolute(data))
-    return source_facts(storage.absolute(data)) if fs.isfile(path) else {}
+    _, own = storage.filesystem(storage.absolute(root))
+    files = {
+        name: info
+        for name, info in fs.find(path, detail=True).items()
+        if not name.startswith(own.rstrip("/") + "/")
+    }
+    marks = [
+        (name, info.get("size"), *(str(info[mark]) for mark in CHANGE_MARKS if mark in info))
+        for name, info in sorted(files.items())
+    ]
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
 
 class Workshop:

@@ -12,8 +12,9 @@ from fusion.metrics import METRICS
 from jobs import reproduce
 from jobs.__main__ import run
 from jobs.catalog import layout
+from jobs.catalog.manifest import read_manifest
 from jobs.datasets import DATASETS
-from jobs.reproducing import PRESETS, preset
+from jobs.reproducing import PRESETS, preset, running
 from jobs.reproducing.preset import Fused, TrainedNet
 from tests.jobs.reproducing import corpora
 
@@ -147,6 +148,22 @@ class TestMmsa:
             "hidden": 30, "heads": 6, "layers": 4, "kernel": 5, "dropout": 0.3,
         }  # fmt: skip
         assert nets["TFN"].lr == 5e-3
+
+
+def test_data_that_have_changed_are_read_again(tmp_path, capsys):
+    """A folder by what lies below it, a file by itself."""
+    data = corpora.mmsa(tmp_path / "MOSI")
+    for given in (data, data / "Processed" / "aligned_50.pkl"):
+        config = config_of("mmsa_mosi", given, data / f"root of {given.name}")
+        running.prepare(config, preset("mmsa_mosi"))
+        capsys.readouterr()
+        running.prepare(config, preset("mmsa_mosi"))
+        assert "== affuse" not in capsys.readouterr().out
+        corpora.mmsa(tmp_path / "MOSI", clips=15)
+        running.prepare(config, preset("mmsa_mosi"))
+        assert "== affuse prepare mmsa" in capsys.readouterr().out
+        assert read_manifest(config.root, ["clip_id"]).num_rows == 45
+        corpora.mmsa(tmp_path / "MOSI")
 
 
 class TestInfluencers:
