@@ -156,7 +156,7 @@ class TestOtherKinds:
 
     def test_an_interval_is_shown_and_written(self, capsys):
         row = {
-            "clip_id": 1, "name": "a", "start_s": None, "end_s": None, "task": "pain",
+            "clip_id": 1, "name": "a", "bundle": "b", "start_s": None, "end_s": None, "task": "pain",
             "label": None, "confidence": None, "probabilities": None, "value": 2.0,
             "possible": None, "certain": None, "low": 1.0,
             "high": None, "modalities": ["audio"], "status": "ok", "error": None,
