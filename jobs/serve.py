@@ -10,18 +10,21 @@ Writes: nothing; a visitor's files lie in a folder of their own until the answer
 Laptop:    affuse serve --bundle data/demo/bundles/demo
 Untrained: affuse serve
 Network:   affuse serve --bundle data/demo/bundles/demo --host 0.0.0.0 --names emotion.example.org
+Cluster:   affuse serve --bundle s3://bucket/mosei/bundles/best --replicas 8 --session.address auto
 """
 
 import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster import storage
 from cluster.errors import ConfigError, MachineError, MissingExtraError
+from cluster.session import SessionConfig, ray_session
 from cluster.settings import NameOrPlace, Place
 from jobs.serving import TOKEN
 
@@ -55,6 +58,9 @@ class Config:
     workers: int = 1
     """Processes that hold the models."""
 
+    replicas: int = 0
+    """Ray actors that hold the models in place of --workers, a CPU each, on the cluster of --session."""
+
     queue: int = 64
     """Orders that may wait; more are refused."""
 
@@ -76,7 +82,12 @@ class Config:
     store: Place | None = None
     """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
 
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """Ray session of --replicas: which cluster is joined, or what a local session may use."""
+
     def __post_init__(self) -> None:
+        if self.replicas < 0:
+            raise ConfigError(f"--replicas {self.replicas}: expected 0 or more")
         counts = {"workers": self.workers, "queue": self.queue, "per_minute": self.per_minute}
         sizes = {name: getattr(self, name) for name in ("max_mb", "max_s", "keep_s", "limit_s")}
         for name, value in {**counts, **sizes}.items():
@@ -102,15 +113,16 @@ def main(config: Config) -> None:
         config.bundle, absolute_root(config), config.max_mb, config.max_s, config.keep_s
     )
     listening = listen(config.host, config.port)
-    desk = Desk(hands_of(config), queue=config.queue, keep_s=config.keep_s)
-    try:
-        say_where(config, listening.getsockname()[1], rules)
-        settings = uvicorn.Config(
-            guarded(desk, rules, facts), log_level="warning", timeout_graceful_shutdown=1
-        )
-        uvicorn.Server(settings).run([listening])
-    finally:
-        desk.close()
+    with ray_of(config):
+        desk = Desk(hands_of(config), queue=config.queue, keep_s=config.keep_s)
+        try:
+            say_where(config, listening.getsockname()[1], rules)
+            settings = uvicorn.Config(
+                guarded(desk, rules, facts), log_level="warning", timeout_graceful_shutdown=1
+            )
+            uvicorn.Server(settings).run([listening])
+        finally:
+            desk.close()
 
 
 def rules_of(config: Config) -> "Rules":
@@ -135,12 +147,26 @@ def rules_of(config: Config) -> "Rules":
     )
 
 
+def ray_of(config: Config) -> AbstractContextManager[None]:
+    """The cluster of the replicas, where there are any."""
+    return ray_session(config.session) if config.replicas else nullcontext()
+
+
 def hands_of(config: Config) -> "Sequence[Hand]":
-    """What does the work: processes of this machine."""
+    """What does the work: actors of a cluster, or processes of this machine."""
+    from jobs.scoring.opening import open_bundle
     from jobs.serving.hands import ProcessHand
     from jobs.serving.judge import open_judge
 
-    start = partial(open_judge, config.bundle, absolute_root(config), config.store, config.max_s)
+    root = absolute_root(config)
+    # Where it lies: other machines have another working folder, and no registry.
+    bundle = open_bundle(config.bundle, root).uri or config.bundle
+    start = partial(open_judge, bundle, root, config.store, config.max_s)
+    if config.replicas:
+        from jobs.serving.replicas import ActorHand, check_room
+
+        check_room(config.replicas)
+        return [ActorHand(start, config.limit_s) for _ in range(config.replicas)]
     return [ProcessHand(start, config.limit_s) for _ in range(config.workers)]
 
 

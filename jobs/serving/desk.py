@@ -75,10 +75,7 @@ class Desk:
     def __init__(
         self, hands: Sequence[Hand], *, queue: int, keep_s: float, folder: str | None = None
     ) -> None:
-        remove_leftovers(Path(folder or tempfile.gettempdir()))
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        self._lock_file = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        self.folder, self._lock_file = own_folder(folder)
         self._hands, self._queue, self._keep_s = hands, queue, keep_s
         self._tickets: dict[str, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
@@ -247,6 +244,19 @@ class Desk:
 
 def _reported(ticket: Ticket, share: float) -> None:
     ticket.progress = share
+
+
+def own_folder(where: str | None) -> tuple[Path, int]:
+    """A folder of this process, and the open file that says that it lives; what killed ones left is removed.
+
+    Args:
+        where: it is made; by default where temporary files are.
+    """
+    remove_leftovers(Path(where or tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+    lock_file = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock_file, fcntl.LOCK_EX)
+    return folder, lock_file
 
 
 def remove_leftovers(folder: Path) -> None:

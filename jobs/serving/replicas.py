@@ -1,0 +1,131 @@
+"""Workers of the queue on a Ray cluster: actors that hold the models, on whatever machines have room.
+
+The door, the queue and the rooms stay with the one server, so that a visitor's order, its place and its
+answer are where they are asked for. Ray Serve would bring doors that do not know of each other's orders.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from cluster.errors import PlanError
+from cluster.growth import planned_capacity
+from jobs.serving.captioned import FILM
+from jobs.serving.desk import own_folder
+from jobs.serving.hands import START_LIMIT_S, TRIES
+from jobs.serving.judge import Answer, Judge, Order, Report
+from jobs.serving.refusal import RefusalError
+
+CPUS = 1
+"""That an actor reserves."""
+
+LOOK_S = 0.3
+"""How often an actor is asked how far it is [s]."""
+
+
+class ActorHand:
+    """An actor on a Ray cluster, started anew when an order kills it.
+
+    Args:
+        start: makes the judge, in the actor; it travels by pickle.
+        limit_s: longest time for an order [s].
+    """
+
+    def __init__(self, start: Callable[[], Judge], limit_s: float) -> None:
+        self._start, self._limit_s = start, limit_s
+        self._actor: Any = None
+
+    def warm(self) -> None:
+        """Start the actor and wait until its models are loaded."""
+        if self._actor is None:
+            # Two calls at once: one works, one says how far it is.
+            kind = ray.remote(num_cpus=CPUS, max_concurrency=2)(Replica)
+            self._actor = kind.remote(self._start)
+            try:
+                ray.get(self._actor.progress.remote(), timeout=START_LIMIT_S)
+            except RayError as error:
+                self.close()
+                raise RefusalError(503, "the models could not be loaded; see the log") from error
+
+    def answer(self, order: Order, report: Report) -> Answer:
+        """Send the order and its file to the actor and wait for what it says."""
+        for _ in range(TRIES):
+            self.warm()
+            try:
+                return self._answered(order, report)
+            except RayError:
+                self.close()
+        raise RefusalError(503, f"{order.name} ended {TRIES} workers, or took them too long")
+
+    def close(self) -> None:
+        """End the actor."""
+        if self._actor is not None:
+            actor, self._actor = self._actor, None
+            ray.kill(actor)
+
+    def _answered(self, order: Order, report: Report) -> Answer:
+        content = None if order.file is None else Path(order.file).read_bytes()
+        coming = self._actor.answer.remote(order, content)
+        deadline = time.monotonic() + self._limit_s
+        while not ray.wait([coming], timeout=LOOK_S)[0]:
+            if time.monotonic() > deadline:
+                raise GetTimeoutError
+            report(ray.get(self._actor.progress.remote(), timeout=self._limit_s))
+        kind, said, film = ray.get(coming)
+        if kind == "refusal":
+            raise RefusalError(*said)
+        if film is not None and order.file is not None:
+            Path(order.file).with_name(FILM).write_bytes(film)
+        return dict(said)
+
+
+class Replica:
+    """The actor: a judge, and a folder of its own for the file of the order in hand.
+
+    Args:
+        start: makes the judge.
+    """
+
+    def __init__(self, start: Callable[[], Judge]) -> None:
+        self._folder, self._lock_file = own_folder(None)
+        self._judge, self._share = start(), 0.0
+
+    def progress(self) -> float:
+        """Share of the order in hand that is done [0..1]."""
+        return self._share
+
+    def answer(self, order: Order, content: bytes | None) -> tuple[str, Any, bytes | None]:
+        """What is said ("answer") or why it is not ("refusal"), and the captioned film where one is made."""
+        self._share = 0.0
+        with tempfile.TemporaryDirectory(dir=self._folder) as room:
+            if order.file is not None and content is not None:
+                file = Path(room, os.path.basename(order.file))
+                file.write_bytes(content)
+                order = replace(order, file=str(file))
+            try:
+                said = self._judge.answer(order, self._report)
+            except RefusalError as refusal:
+                return "refusal", refusal.args, None
+            film = Path(room, FILM)
+            return "answer", said, film.read_bytes() if film.is_file() else None
+
+    def _report(self, share: float) -> None:
+        self._share = share
+
+
+def check_room(replicas: int) -> None:
+    """Refuse more actors than the cluster may ever hold.
+
+    Raises:
+        PlanError: there are too few CPUs, autoscaled machines counted in.
+    """
+    cpus = planned_capacity(None).cpus
+    if cpus < replicas * CPUS:
+        raise PlanError(f"--replicas {replicas}: each takes {CPUS} CPU, the cluster has {cpus:g}")
