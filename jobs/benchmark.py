@@ -1,4 +1,4 @@
-"""Measure how fast a machine or cluster encodes the clips of a dataset, or how long a visitor waits.
+"""Measure how fast a machine or cluster encodes clips, what encoders are worth, or how long a visitor waits.
 
 `benchmark encode` measures the rate of decoding alone, of every model alone (fed from memory), and of the
 whole job, on the same cores and devices, several times in turn. The efficiency is the whole job's rate in
@@ -6,14 +6,17 @@ steady state over the ideal one: on a CPU machine decode and models share the co
 with GPUs the slower of the two counts. The baseline is a plain script (one clip after the other), on at
 most 60 of the clips (`jobs.benchmarking.plain_script`). Nothing is published under the root.
 
+`benchmark encoders` ranks feature tables on the labels of a dataset (`jobs.ranking.config`).
+
 `benchmark serve` asks a server for a clip of 5 s over and over: a voice, a film, a text.
 
 Reads:  <root>/manifest/            (cluster.tables.MANIFEST)
-Writes: a table, and with --json FILE the same figures as JSON
+Writes: a table, and with --json FILE the same figures as JSON; `encoders`: <root>/comparisons/<name>/
 
 Laptop:   affuse benchmark encode --root data/ravdess --encoders minilm whisper_tiny_en egemaps
 One GPU:  affuse benchmark encode --root data/mosei --encoders wav2vec2_base --rounds 5
 Cluster:  affuse submit --address URL -- benchmark encode --root s3://bucket/mosei --encoders clip_vit
+Ranking:  affuse benchmark encoders --root data/ravdess --folds subject
 Server:   affuse benchmark serve --bundle data/demo/bundles/demo --json latency.json
 """
 
@@ -34,6 +37,7 @@ from jobs.benchmarking.plain_script import Plain, measure_plain
 from jobs.benchmarking.rates import Alone, Whole, measure_alone, measure_whole
 from jobs.catalog.manifest import UnitRef, read_dataset, units
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
+from jobs.ranking.config import EncodersConfig
 from jobs.serving.latency import ServeConfig
 from jobs.serving.latency import measure as serving_latency
 from jobs.stream.job import DecodingConfig, StreamJob, UnitTask, Work
@@ -88,13 +92,17 @@ class EncodeConfig:
             raise ConfigError("which encoders? type: --encoders NAME ...")
 
 
-COMMANDS = {"encode": EncodeConfig, "serve": ServeConfig}
+COMMANDS = {"encode": EncodeConfig, "encoders": EncodersConfig, "serve": ServeConfig}
 
 
-def main(config: EncodeConfig | ServeConfig) -> None:
+def main(config: EncodeConfig | EncodersConfig | ServeConfig) -> None:
     """Measure what the command names."""
     if isinstance(config, ServeConfig):
         serving_latency(config)
+    elif isinstance(config, EncodersConfig):
+        from jobs.ranking.encoders import rank  # torch, which the others do without
+
+        rank(config)
     else:
         encoding_rates(config)
 

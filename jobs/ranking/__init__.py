@@ -1,0 +1,1 @@
+"""Feature tables ranked on the labels of a dataset: for `benchmark encoders`."""
