@@ -283,8 +283,8 @@ def with_ray(task, stack, path):
             shutil.copy(path, media / f"clip{number:04d}.mp4")
     root = str(task.work / "root")
     labels = media / "labels.csv"
-    lines = [f"clip{number:04d}.mp4,so funny what a day" for number in range(count)]
-    labels.write_text("\n".join(["file,text", *lines]) + "\n")
+    lines = [f"clip{number:04d},so funny what a day" for number in range(count)]
+    labels.write_text("\n".join(["name,text", *lines]) + "\n")
     words = ["prepare", "folder", "--source", str(media), "--labels", str(labels), "--root", root]
     affuse([*words, "--unit-clips", str(UNIT)], task)
     names = [f"{each.name}:" + options_of(each) for each in stack]
