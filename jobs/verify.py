@@ -41,6 +41,7 @@ from jobs.verification.leftovers import Leftover, leftovers, remove
 from jobs.verification.nets import check_bundle, check_run
 from jobs.verification.root_tables import Manifest, check_folds, check_manifest
 from jobs.verification.unit_files import check_unit_table
+from jobs.verification.unit_table import check_units
 
 DAY_S = 86400.0
 
@@ -163,6 +164,10 @@ def verified(root: str, dataset: Dataset) -> Iterator[Findings]:
     yield manifest.found
     if manifest.clips is None:
         return
+    # Beside a spoilt manifest, which is named, the table of units says nothing more.
+    listed = None if manifest.found.faults else check_units(root, dataset)
+    if listed is not None:
+        yield listed
     for name in layout.folds_there(root):
         yield check_folds(root, name, dataset, manifest.clips)
     yield from unit_tables(root, manifest, dataset)

@@ -109,9 +109,9 @@ def test_what_the_jobs_wrote_is_sound_and_stays_as_it_is(whole, capsys):
     assert run(["verify", "--root", str(whole)]) == 0
     said = capsys.readouterr().out
     for table in ("manifest/", "folds/group3", "features/au-", "transcripts/", "runs/one", "runs/two",
-                  "bundles/ensemble", "scores/ensemble"):  # fmt: skip
+                  "bundles/ensemble", "scores/ensemble", "units/"):  # fmt: skip
         assert f"{table}" in said
-    assert said.splitlines()[-1].startswith("sound: 8 tables, ")
+    assert said.splitlines()[-1].startswith("sound: 9 tables, ")
     assert snapshot(whole) == before
 
 
@@ -488,6 +488,7 @@ class TestNotes:
         assert found_in(root, tmp_path) == (0, {})
 
     def test_tables_without_checksums_are_read(self, root, tmp_path):
+        only(root, "units/*.parquet").unlink()  # of files of other sizes, below
         for path in root.rglob("*.parquet"):
             table = pq.ParquetFile(path).read()
             pq.write_table(table, path, row_group_size=4)
@@ -680,3 +681,50 @@ def test_a_value_or_a_step_that_is_null_is_not_finite():
     kind = pa.list_(pa.list_(pa.float32(), 2))
     rows = pa.chunked_array([pa.array([[[1.0, None]], [None], [[1.0, 2.0]], None, []], kind)])
     assert not_finite(rows).tolist() == [True, True, False, False, False]
+
+
+class TestTheTableOfUnits:
+    """A wrong, stale or damaged one is named, with what to type; none at all is no fault."""
+
+    @staticmethod
+    def changed(root, change):
+        file = only(root, "units/*.parquet")
+        table = storage.read_table(str(file))
+        storage.publish_table(change(table), str(file))
+
+    def faults(self, root, tmp_path):
+        status, faults = found_in(root, tmp_path)
+        of_units = [fault for table, some in faults.items() if "units/" in table for fault in some]
+        assert status == (1 if faults else 0)
+        assert all(f"remove {root}/units/" in fault["mend"] for fault in of_units)
+        return {(fault["kind"], fault["count"]) for fault in of_units}
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("cost", 9.0), ("wordless", 77), ("num_clips", 1000), ("row_group", 55)]
+    )
+    def test_a_wrong_number_is_named(self, root, tmp_path, name, value):
+        def change(table):
+            at = table.column_names.index(name)
+            values = [value, *table[name].to_pylist()[1:]]
+            column = pa.array(values, table.schema.field(name).type)
+            return table.set_column(at, table.schema.field(name), column)
+
+        self.changed(root, change)
+        assert self.faults(root, tmp_path) == {("footer", 1)}
+
+    def test_a_row_that_is_not_there_is_missed(self, root, tmp_path):
+        self.changed(root, lambda table: table.slice(0, len(table) - 1))
+        assert self.faults(root, tmp_path) == {("missing", 1)}
+
+    def test_one_of_other_files_is_stale(self, root, tmp_path):
+        self.changed(root, lambda table: table.replace_schema_metadata(None))
+        assert self.faults(root, tmp_path) == {("footer", 1)}
+
+    def test_a_damaged_one_is_unreadable(self, root, tmp_path):
+        file = only(root, "units/*.parquet")
+        file.write_bytes(file.read_bytes()[:-40])
+        assert self.faults(root, tmp_path) == {("unreadable", 1)}
+
+    def test_none_is_no_fault(self, root, tmp_path):
+        only(root, "units/*.parquet").unlink()
+        assert self.faults(root, tmp_path) == set()
