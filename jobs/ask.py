@@ -61,7 +61,7 @@ class Config:
     """Base of the server's interface, e.g. http://127.0.0.1:8000/v1: https, or http to this machine."""
 
     model: str
-    """The model, as the server knows it."""
+    """Name of the model on the server."""
 
     run: str = "asked"
     """Name of the run."""
@@ -91,8 +91,8 @@ class Config:
     """Number of rotated orders of the labels that are averaged; 0: as many as there are labels."""
 
     how: Literal["auto", "letters", "json"] = "auto"
-    """letters: probabilities of the answer's first token. json: probabilities that the model writes. auto:
-    letters where the server gives them."""
+    """Where probabilities come from: letters, the first token of the answer; json, numbers that the model
+    writes; auto, letters where the server gives them."""
 
     max_failed_share: float = 0.1
     """Share of clips without a usable answer above which the job stops, from 100 clips on [0..1]."""

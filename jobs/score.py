@@ -43,7 +43,7 @@ from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
 from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
-from jobs.scoring.judges import NamedBundle, by_ear, open_judges
+from jobs.scoring.judges import NamedBundle, by_transcriber, open_judges
 from jobs.scoring.outcome import rate_line, show_groups, show_pieces, summary
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
@@ -126,7 +126,7 @@ def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
         score_many(config, judges, files)
         return
     parts = []
-    for group in by_ear(judges):
+    for group in by_transcriber(judges):
         work = work_of(config, *(judge.bundle for judge in group))
         encoder = OneByOne(work, config.decoding, config.stall_limit_s)
         parts.append(score_here(files, encoder, *scorers_of(group, config.root)))
@@ -143,11 +143,13 @@ def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequenc
     """Score windows or sentences of files, in this process and file after file.
 
     Raises:
-        ConfigError: the bundles hear their words by different transcribers.
+        ConfigError: the bundles read the words of different transcribers.
     """
     work = work_of(config, *(judge.bundle for judge in judges))
-    if len(by_ear(judges)) > 1:
-        raise ConfigError("the bundles do not hear by the same ear; score them one after the other")
+    if len(by_transcriber(judges)) > 1:
+        raise ConfigError(
+            "the bundles read words of different transcribers: score them one after the other"
+        )
     encoder = OneByOne(work, config.decoding, config.stall_limit_s)
     pieces = PieceScorer(encoder, scorers_of(judges, config.root), config.by, config.size)
     first, *others = [claim_of(judge.bundle, "clips", config.decoding) for judge in judges]

@@ -60,7 +60,7 @@ class Config:
     """Replace a --json that no earlier run made."""
 
     data: bool = False
-    """Check what the clips say, and write a table and a page of it."""
+    """Check the content of the clips, and write a table and a page of the findings."""
 
     strict: bool = False
     """Exit with 1 where something is found (with --data)."""

@@ -4,7 +4,7 @@ A name is actor_sentence_emotion_intensity, such as 1001_DFA_ANG_XX.wav or .flv;
 and a sound file, its clip has the pictures of the one and the sound of the other.
 
 The class is the emotion that was acted. What about ten people each took it for stands in
-`processedResults/tabulatedVotes.csv`; `--votes` adds that, of those who heard it, saw it, or both.
+`processedResults/tabulatedVotes.csv`; `--votes` adds that, of raters of the voice, of the face, or of both.
 
 Cao et al. 2014, https://doi.org/10.1109/TAFFC.2014.2336244.
 """
@@ -90,7 +90,7 @@ class Config(Preparation):
     """Folder or URI that holds the files, at any depth."""
 
     votes: Literal["none", "voice", "face", "both"] = "none"
-    """Raters' votes to add: of those who heard the voice, saw the face, or both."""
+    """Raters' votes to add: those on the voice, on the face, or on both together."""
 
     def collect(self) -> Collected:
         """One clip a take, sorted by actor; groups are actors."""

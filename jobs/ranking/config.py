@@ -27,10 +27,10 @@ class EncodersConfig:
     """Task to rank by; may be left out where the dataset has one."""
 
     folds: str | None = None
-    """Name of the folds to judge by, e.g. subject; by default five of whole groups, made for this."""
+    """Name of the folds, e.g. subject; by default five of whole groups, made for this."""
 
     layers: bool = True
-    """Also judge every layer of tables that hold several."""
+    """Also rank every layer of tables that hold several."""
 
     name: str = "encoders"
     """Name of the ranking below comparisons/."""

@@ -53,7 +53,7 @@ class ScoreConfig:
     """From the start of a window to that of the next [s]."""
 
     per: tuple[Per, ...] = ()
-    """Of a dataset: make a second table, with a row for each dialogue, speaker or file."""
+    """Second table of a dataset, with a row for each dialogue, speaker or file."""
 
     pooling: Pooling = "mean"
     """How --per averages the probabilities of clips: as they are, or their logarithms."""

@@ -1,7 +1,7 @@
 """The bundles of one command, each with the folder of its scores, and which of them share a pass.
 
-A pass has one transcriber, so bundles that read words share one only if they hear by the same one, or none
-of them hears. Bundles that read no words go with any.
+A pass has one transcriber, so bundles that read words share a pass only if they read those of the same
+transcriber, or of none. Bundles that read no words go with any.
 """
 
 from collections import Counter
@@ -67,7 +67,7 @@ def open_judges(config: ScoreConfig) -> list[NamedBundle]:
     return judges
 
 
-def by_ear(judges: Sequence[NamedBundle]) -> list[list[NamedBundle]]:
+def by_transcriber(judges: Sequence[NamedBundle]) -> list[list[NamedBundle]]:
     """The bundles that can share a pass, because its words mean the same to all of them."""
     groups: dict[str | None, list[NamedBundle]] = {}
     for judge in (each for each in judges if _reads_text(each)):
@@ -109,7 +109,7 @@ def passes(
     Raises:
         ConfigError: the encoders of one bundle do not fit together.
     """
-    for together in by_ear(judges):
+    for together in by_transcriber(judges):
         plan = plan_stream(models_gb(work_of_judges(together, store)), capacity, workers)
         if len(plan.passes) == 1:
             yield together, plan

@@ -15,7 +15,7 @@ from jobs.catalog.manifest import UnitRef, units
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.in_process import work_of_bundles
-from jobs.scoring.judges import NamedBundle, by_ear, passes, work_of_judges
+from jobs.scoring.judges import NamedBundle, by_transcriber, passes, work_of_judges
 from jobs.scoring.outcome import cost_line
 from jobs.scoring.sink import ScoreSink, ScoreSinks
 from jobs.scoring.versions import versions_of
@@ -101,7 +101,7 @@ def score_clips(
     def planned(capacity: Capacity) -> list[tuple[list[NamedBundle], Plan]]:
         return [*passes(judges, str(config.store), capacity, config.workers)]
 
-    for group in by_ear(judges):
+    for group in by_transcriber(judges):
         work_of(config, *(judge.bundle for judge in group))  # weights are found before Ray starts
     capacity = known_capacity(config.session, config.workers.nodes)
     plans = None if capacity is None else planned(capacity)

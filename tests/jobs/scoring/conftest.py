@@ -9,7 +9,7 @@ from cluster import storage
 from encoders.media import Decoder
 from jobs import score
 from jobs.scoring import raw_clips
-from jobs.scoring.judges import by_ear
+from jobs.scoring.judges import by_transcriber
 from jobs.stream import decode
 from jobs.stream.job import facts_of
 from jobs.stream.workbench import Workbench
@@ -22,7 +22,7 @@ class Here:
         self.encoded, self.limit = [], limit
 
     def __call__(self, config, judges, refs):
-        for group in by_ear(judges):
+        for group in by_transcriber(judges):
             job = raw_clips.stream_job(replace(config, store="/none"), group)
             bench, publish = Workbench(job.work), job.sink.open(job)
             with Decoder(**vars(config.decoding), threads=1) as decoder:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster import tables
 from fusion.late.calibration import Decision
 from fusion.tasks import Task
-from jobs.scoring.score_columns import scores_table, state_columns, verdict_columns
+from jobs.scoring.scorer import scores_table, state_columns, verdict_columns
 
 CLASSES = ("calm", "happy", "sad")
 KINDS = {

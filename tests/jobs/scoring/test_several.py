@@ -13,7 +13,7 @@ from cluster.resources import PROCESS_GB, WorkersConfig
 from cluster.session import Capacity, SessionConfig
 from jobs import score
 from jobs.catalog.manifest import units
-from jobs.scoring.judges import by_ear, nets_gb, open_judges, passes
+from jobs.scoring.judges import by_transcriber, nets_gb, open_judges, passes
 
 MACHINE = Capacity(cpus=2, gpus=0, memory_gb=8, object_store_gb=1)
 
@@ -123,7 +123,7 @@ class TestThePlan:
         assert [[judge.name for judge in group] for group, _ in found] == [["both"], ["sound"]]
 
     def test_words_that_are_heard_and_words_that_are_not_share_no_pass(self, bundles):
-        groups = by_ear(judges(bundles, "both", "hearing", "sound"))
+        groups = by_transcriber(judges(bundles, "both", "hearing", "sound"))
         assert [[judge.name for judge in group] for group in groups] == [
             ["both", "sound"],
             ["hearing"],
