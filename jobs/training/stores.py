@@ -178,13 +178,15 @@ class _Filling:
                 self.damaged[int(self.clip_ids[row])] = int(count)
             values, valid = np.where(finite[:, None], values, 0), valid & finite
         starts = np.concatenate([[0], np.cumsum(counts)])
-        for row, start, end in zip(rows.tolist(), starts[:-1], starts[1:], strict=True):
-            at = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
-            if self.pool == "none":
-                self.steps.array[at], self.valid[at] = values[start:end], valid[start:end]
-            elif end > start:
-                one = pooled(values[start:end], valid[start:end], self.pool)
-                self.steps.array[at], self.valid[at] = one
+        if self.pool == "none":  # all at once: a slice a clip takes longer than its numbers
+            at = np.arange(starts[-1]) + np.repeat(self.offsets[rows] - starts[:-1], counts)
+            self.steps.array[at], self.valid[at] = values, valid
+        else:
+            for row, start, end in zip(rows.tolist(), starts[:-1], starts[1:], strict=True):
+                if end > start:
+                    one = pooled(values[start:end], valid[start:end], self.pool)
+                    to = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+                    self.steps.array[to], self.valid[to] = one
         self.steps.touched(values.nbytes, len(rows))
 
     def check(self, *, is_part: bool) -> None:
