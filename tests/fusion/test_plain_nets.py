@@ -35,7 +35,7 @@ def full_batch(axis, dims, dtype=torch.float64):
 
 
 CASES = [
-    *((name, {}) for name in NETS),
+    *((name, {}) for name in NETS if name != "finetune"),  # its head is one of the others
     ("dialogue_profile", {"form": "early"}),
     ("ef_lstm", {"bidirectional": True, "layers": 2}),
     ("mfn", {"gates_see_memory": True}),

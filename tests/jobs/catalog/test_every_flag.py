@@ -28,6 +28,7 @@ SAME_ROWS = {
     "memory_gb": "mapped or in memory",
     "refit": "adds nets, changes none",
     "session": "how Ray is started",
+    "store": "where the weights lie that a net's card names by their hash",
     "tracking": "a projection",
     "workers": "how many share a step",
 }
@@ -54,7 +55,7 @@ TRAIN = {
     "normalise": "speaker", "causal": True, "scale": "none", "pca": {"voice": 2}, "folds": "other",
     "seeds": (1,), "valid_share": 0.2, "share": 0.5, "spread": "parts",
     "cache": "elsewhere", "checkpoint_s": 1.0, "max_failures": 1, "memory_gb": 1.0, "refit": False,
-    "session": SessionConfig(num_cpus=1), "tracking": False, "workers": 1,
+    "session": SessionConfig(num_cpus=1), "store": "elsewhere", "tracking": False, "workers": 1,
 }  # fmt: skip
 TUNE = {
     "space": "space.json", "search": "random", "search_seed": 1, "score": "accuracy", "prune": False,

@@ -40,6 +40,8 @@ SERVER = ("--server", "http://127.0.0.1:9/v1", "--model", "m")
 NAMED = {
     ("ask", "--run"): SERVER,
     ("ask", "--folds"): SERVER,
+    ("benchmark encoders", "--folds"): (),
+    ("benchmark encoders", "--name"): (),
     ("train", "--run"): ("--inputs", "voice"),
     ("train", "--folds"): ("--inputs", "voice"),
     ("tune", "--run"): ("--inputs", "voice"),
