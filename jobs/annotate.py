@@ -13,7 +13,6 @@ Scored:  affuse annotate clip.mp4 --scores data/own/scores/first
 Choose:  affuse annotate clip.mp4 --scores scores.parquet --name dia0_utt3 --task emotion --out shown.mp4
 """
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +23,13 @@ import pyarrow as pa
 import tyro
 
 from cluster import storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError
 from cluster.settings import NameOrPlace, Place, is_place, nearest
-from cluster.tables import SCORES
 from jobs.captioning.captions import captions_of, piece_of
 from jobs.captioning.film import Draw, has_sound, length_s, write_film
 from jobs.captioning.subtitles import subtitles
 from jobs.catalog.outputs import Content, check_outputs, publish_outputs, record_of
+from jobs.scoring.scores_at import scores_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ def main(config: Config) -> None:
         if config.scores is None:
             table, mark = scored(config, clip)
         else:
-            table, mark = read_scores(sources[-1]), None
+            table, mark = scores_at(sources[-1]), None
         captions = captions_of(scored_rows(table, config), config.classes)
         drawn = Path(folder, "film.mp4")
         frames = write_film(path, str(drawn), captions, config.font, mark)
@@ -149,32 +148,6 @@ def scored(config: Config, clip: str) -> tuple[pa.Table, Draw | None]:
         by = "sentence" if bundle.transcriber is not None and has_sound(clip) else "window"
     pieces = PieceScorer(encoder, [scorer], by, size)
     return pa.concat_tables(score_pieces([clip], pieces)), mark
-
-
-def read_scores(uri: str) -> pa.Table:
-    """The rows of a scores table.
-
-    Raises:
-        NotPreparedError: there is none.
-        SchemaError: the files are another table.
-    """
-    files = [uri]
-    if not uri.endswith(".parquet"):
-        scores, name = os.path.split(uri.rstrip("/"))
-        root = os.path.dirname(scores)
-        if storage.exists(f"{root}/dataset.json") and storage.exists(f"{uri}/descriptor.json"):
-            from jobs.scoring import versions  # heavy: it knows bundles
-
-            return versions.read_scores(root, name)  # only the current ones, each once
-        files = [storage.join(uri, name) for name in storage.names(uri, ".parquet")]
-    if not files:
-        raise NotPreparedError(f"{uri} holds no scores; type: affuse score ... first")
-    parts = []
-    for file in files:
-        parquet = storage.open_parquet(file)
-        SCORES.check(parquet.schema_arrow, where=file, renew="affuse score")
-        parts.append(parquet.read())
-    return pa.concat_tables(parts)
 
 
 def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Writes: <root>/reports/<name>/  report.html (self-contained), its pictures as PN
 
 Laptop:   affuse report --root data/ravdess --bundle ensemble
 Runs:     affuse report --root data/ravdess --runs voice face both --out figures
+Films:    affuse report --root data/ravdess --bundle ensemble --moments moments.parquet
 Cluster:  affuse submit --address URL -- report --root s3://bucket/mosei --bundle ensemble
 """
 
@@ -33,6 +34,7 @@ from jobs.reporting.page import CAUTION, PAGE, STYLE_SHEET, Options, Section
 from jobs.reporting.results_document import results_document
 from jobs.reporting.sections import SECTIONS
 from jobs.scoring.opening import name_under
+from jobs.scoring.scores_at import scores_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,9 @@ class Config:
     seed: int = 0
     """Seed of the bootstrap."""
 
+    moments: Place | None = None
+    """Scores of windows or sentences of films (`affuse score --by`) to draw over time: .parquet or folder."""
+
     limit: tuple[str, float] | None = None
     """Reference line in the picture of the results, such as the best possible figure: its name and value."""
 
@@ -98,7 +103,8 @@ def main(config: Config) -> str:
     if evidence.other_tasks and config.task is None:
         others = ", ".join(evidence.other_tasks)
         console.show(f"task {evidence.task_name}; type --task NAME for another one: {others}")
-    options = Options(worst=config.worst, limit=config.limit)
+    films = None if config.moments is None else scores_at(config.moments)
+    options = Options(worst=config.worst, limit=config.limit, moments=films)
     sections = [section for make in SECTIONS if (section := make(options, evidence)) is not None]
     where = publish(config, evidence, sections)
     show(evidence)

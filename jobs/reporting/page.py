@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from jobs.reporting.grid import Grid
 
 STYLE_SHEET = """
@@ -95,3 +97,6 @@ class Options:
 
     limit: tuple[str, float] | None
     """A line in the results picture: its name and its height."""
+
+    moments: pa.Table | None = None
+    """SCORES of windows or sentences of films."""

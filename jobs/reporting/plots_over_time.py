@@ -67,7 +67,8 @@ def _truth(axes: Axes, course: Trajectory, colours: Sequence[str]) -> None:
         axes.plot(*zip(*values, strict=True), "o", color=INK, markersize=3.5, label="true value")
     if course.figures.shape[1] == 1:
         return
-    axes.set_ylim(-0.19, 1.04)
+    labelled = any(isinstance(true, frozenset) for true in course.truth)
+    axes.set_ylim(-0.19 if labelled else -0.04, 1.04)
     axes.axhline(0, color=MUTED, linewidth=0.6)
     for at, true in zip(course.at, course.truth, strict=True):
         for step, index in enumerate(sorted(true) if isinstance(true, frozenset) else ()):

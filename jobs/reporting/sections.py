@@ -16,6 +16,7 @@ from jobs.reporting.page import Options, Section
 from jobs.reporting.sections_coverage import coverage
 from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
 from jobs.reporting.sections_explained import explained
+from jobs.reporting.sections_moments import moments
 from jobs.reporting.sections_outlook import elsewhere
 from jobs.reporting.sections_over_time import dialogues
 from jobs.reporting.sections_people import people
@@ -254,7 +255,7 @@ def search(_: Options, evidence: Evidence) -> Section | None:
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (
-    results, normalised, tested, raters, leaks, classes, labels, values, dialogues, people, calibration,
-    coverage, elsewhere, weights, explained, memory, training, data, search, errors,
+    results, normalised, tested, raters, leaks, classes, labels, values, dialogues, moments, people,
+    calibration, coverage, elsewhere, weights, explained, memory, training, data, search, errors,
 )  # fmt: skip
 """In the order of the page."""

@@ -247,6 +247,57 @@ def test_dialogues_are_shown_turn_by_turn_with_their_data(tmp_path, kind):
         assert all(sum(map(float, turn[4:])) == pytest.approx(1, abs=2e-3) for turn in turns)
 
 
+def moments_of(kind, *, pieces=5):
+    """tables.SCORES of the windows of six films, the last window of each without an answer."""
+    rows = []
+    for film in range(6):
+        for piece in range(pieces + film):
+            silent = piece == pieces + film - 1
+            start = 2.0 * piece
+            share = {} if kind == "regression" else dict.fromkeys(CLASSES, 0.1 * piece / pieces)
+            rows.append(
+                {"clip_id": film, "name": f"<b>{film}.mp4@{start:.3f}", "start_s": start,
+                 "end_s": start + 5, "task": "mood", "bundle": "b",
+                 "probabilities": None if silent or kind == "regression" else [*share.items()],
+                 "value": None if silent or kind != "regression" else float(piece),
+                 "status": "missing" if silent else "ok"}
+            )  # fmt: skip
+    table = pa.Table.from_pylist(rows[::-1], tables.SCORES.schema)
+    return tables.SCORES.conform(table, footer={"bundle": "b"})
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+def test_films_are_shown_window_by_window_with_their_data(tmp_path, kind):
+    root = str(tmp_path)
+    runs = two_runs(root, kind)
+    where = storage.join(root, "moments.parquet")
+    storage.publish_table(moments_of(kind), where)
+    made = report.main(report.Config(root=root, runs=runs, resamples=100, moments=where))
+    shown = storage.read_bytes(made).decode()
+    assert "<h2>Moments of films</h2>" in shown
+    assert "<b>5.mp4" not in shown
+    header, *pieces = read_csv(made.replace("report.html", "moments.csv"))
+    assert header[:4] == ["film", "start_s", "end_s", "status"]
+    assert len(pieces) == sum(5 + film for film in range(6))
+    assert [float(piece[1]) for piece in pieces if piece[0] == "<b>5.mp4"] == [
+        2.0 * place for place in range(10)
+    ]
+    assert [piece[4] for piece in pieces if piece[3] == "missing"] == ["nan"] * 6
+
+
+def test_moments_of_whole_clips_or_of_another_task_are_refused_with_what_to_type(tmp_path):
+    root = str(tmp_path)
+    runs = two_runs(root, "classification")
+    table = moments_of("classification")
+    for name, other in (("start_s", pa.nulls(len(table), pa.float64())),
+                        ("task", pa.array(["other"] * len(table)))):  # fmt: skip
+        where = storage.join(root, f"{name}.parquet")
+        changed = table.set_column(table.column_names.index(name), name, other)
+        storage.publish_table(tables.SCORES.conform(changed, footer={"bundle": "b"}), where)
+        with pytest.raises(ConfigError, match="type: affuse score FILM --bundle B --by window"):
+            report.main(report.Config(root=root, runs=runs, resamples=100, moments=where))
+
+
 def test_the_test_split_stands_in_the_report_once_it_was_evaluated(tmp_path):
     root = str(tmp_path)
     runs = two_runs(root)
