@@ -6,9 +6,10 @@ STAMP := $(VENV)/installed
 # One thread a process: two cores are shared by Ray's workers and by pytest.
 export OMP_NUM_THREADS ?= 1
 
-# Test files shared out over processes; one file's tests stay together, as do their fixtures.
+# Test files shared out over processes; one file's tests stay together, as do their fixtures. In the order of
+# their names: by the number of tests, a file of one long test would begin when all others have ended.
 PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow lint bench chaos gpu clean
 
