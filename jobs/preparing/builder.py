@@ -52,6 +52,7 @@ def _build(config: Preparation, place: Workplace) -> None:
     for name in (*collected.tasks, *collected.folds):
         checked_name(name, "the task or fold")
     shape, grouping = stage(place, collected, config)
+    place.make_room(place.one("select count(*) from rows"))
     facts_before, config_before = _before(root, place)
     stamps = probing.stamps_of((source.uri for source in sources_of(place)), config.workers)
     if config.pack:

@@ -13,8 +13,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-MEMORY = "500MB"
-"""Of the database; Python and the tables that go in and out come on top."""
+LEAST_MB, MOST_MB = 500, 2000
+"""Memory of the database; Python and the tables that go in and out come on top."""
+
+ROW_BYTES = 250
+"""Memory of the database for each row: with much less it fails to sort them, whatever it may put on disk."""
 
 MOST_THREADS = 4
 BATCH_ROWS = 16_384
@@ -39,6 +42,11 @@ class Workplace:
     def one(self, sql: str, values: Sequence[object] = ()) -> Any:
         """The single value that a query gives."""
         return self.run(sql, values)[0][0]
+
+    def make_room(self, rows: int) -> None:
+        """Let the database hold as much as so many rows need."""
+        limit = min(MOST_MB, max(LEAST_MB, rows * ROW_BYTES // 10**6))
+        self._connection.execute(f"set memory_limit = '{limit}MB'")
 
     def add(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table, which is made of the first ones."""
@@ -69,7 +77,7 @@ def workplace() -> Iterator[Workplace]:
     """A new one, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="affuse-prepare-") as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY,
+            "memory_limit": f"{LEAST_MB}MB",
             "temp_directory": os.path.join(folder, "spilled"),
             "threads": min(MOST_THREADS, os.cpu_count() or 1),
             "autoinstall_known_extensions": False,
