@@ -13,6 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from cluster.errors import MachineError
+
 LEAST_MB, MOST_MB = 500, 2000
 """Memory of the database; Python and the tables that go in and out come on top."""
 
@@ -74,7 +76,11 @@ class Workplace:
 
 @contextmanager
 def workplace() -> Iterator[Workplace]:
-    """A new one, which is gone afterwards."""
+    """A new one, which is gone afterwards.
+
+    Raises:
+        MachineError: the rows are too many for the memory of the database.
+    """
     with tempfile.TemporaryDirectory(prefix="affuse-prepare-") as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{LEAST_MB}MB",
@@ -87,7 +93,14 @@ def workplace() -> Iterator[Workplace]:
         }
         # In memory, it waits for no disk at every statement; what is too large is put on disk all the same.
         with duckdb.connect(":memory:", config=config) as connection:
-            yield Workplace(connection, folder)
+            try:
+                yield Workplace(connection, folder)
+            except duckdb.OutOfMemoryException as error:
+                held = connection.execute("select current_setting('memory_limit')").fetchall()[0][0]
+                raise MachineError(
+                    f"the rows are too many to be planned in {held}, the most that the database of prepare "
+                    "holds; prepare them as several datasets, each under a --root of its own"
+                ) from error
 
 
 def quoted(text: str) -> str:
