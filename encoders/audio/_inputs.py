@@ -38,8 +38,16 @@ from encoders.audio._whisper import (
     log_mel,
     mel_bands,
 )
-from encoders.batching import check_shape, model_folder, nothing, quiet, steps, use_threads
-from encoders.branch import EncoderBranch
+from encoders.batching import (
+    check_shape,
+    model_folder,
+    nothing,
+    quiet,
+    states_of,
+    steps,
+    use_threads,
+)
+from encoders.branch import EncoderBranch, joined
 from encoders.spec import Clip, Descriptor, Encoded
 
 WINDOW_STEPS = WINDOW_S * RATE_HZ // STEP
@@ -92,15 +100,18 @@ class WhisperBranch(EncoderBranch):
         )
 
     def forward(
-        self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+        self,
+        values: Float[Tensor, "batch time feature"],
+        mask: Bool[Tensor, "batch time"],
+        shares: Float[Tensor, " level"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
-        """The last block's states, normalised as the model ends."""
+        """The last block's states, normalised as the model ends, or all by their shares."""
         rows, time = mask.shape
         windows, inside = _windows(values, mask)
         mel = windows.reshape(len(windows), 2 * windows.shape[1], -1).transpose(1, 2)
         # Of no sound one silent step is read: attention over nothing is not a number in half precision.
         lengths = inside.sum(1).clamp(min=1).tolist()
-        states = encoder_states(self.model, mel, lengths)[-1]
+        states = joined(encoder_states(self.model, mel, lengths), shares)
         return states.reshape(rows, -1, self.dim)[:, :time], mask
 
 
@@ -164,9 +175,12 @@ class SpeechBranch(EncoderBranch):
         self._equal_lengths = needs_equal_lengths(config)
 
     def forward(
-        self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+        self,
+        values: Float[Tensor, "batch time feature"],
+        mask: Bool[Tensor, "batch time"],
+        shares: Float[Tensor, " level"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
-        """The last block's states, one step less a window than there were."""
+        """The last block's states, or all by their shares, one step less a window than there were."""
         rows = len(mask)
         windows, inside = _windows(values, mask)
         lengths = inside.sum(1)
@@ -176,8 +190,12 @@ class SpeechBranch(EncoderBranch):
         for length, chosen in self._alike(lengths):
             part = windows[chosen, :length].reshape(len(chosen), -1)
             attention = inside[chosen, :length].repeat_interleave(HOP, 1).long()
-            result = self.model(part, attention_mask=None if self._equal_lengths else attention)
-            found = result.last_hidden_state
+            result = self.model(
+                part,
+                attention_mask=None if self._equal_lengths else attention,
+                output_hidden_states=True,
+            )
+            found = joined(states_of(result), shares)
             steps_of = torch.tensor([num_steps(HOP * int(n)) for n in lengths[chosen]])
             here = torch.arange(count, device=mask.device) < steps_of.to(mask.device).unsqueeze(1)
             found = pad(found, (0, 0, 0, count - found.shape[1])).to(states.dtype)

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.batching import check_shape, model_folder, quiet
-from encoders.branch import EncoderBranch, attended
+from encoders.batching import check_shape, model_folder, quiet, states_of
+from encoders.branch import EncoderBranch, attended, joined
 from encoders.spec import Clip, Descriptor, Encoded
 from encoders.text._transformer import TextTransformer, Tokens, loaded, token_times
 
@@ -59,11 +59,18 @@ class TextBranch(EncoderBranch):
         super().__init__(model, dim=config.hidden_size, depth=config.num_hidden_layers)
 
     def forward(
-        self, values: Float[Tensor, "batch time 2"], mask: Bool[Tensor, "batch time"]
+        self,
+        values: Float[Tensor, "batch time 2"],
+        mask: Bool[Tensor, "batch time"],
+        shares: Float[Tensor, " level"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
-        """The last block's states."""
+        """The last block's states, or all by their shares."""
         known = values.masked_fill(~mask.unsqueeze(-1), 0)
         ids = known[..., 0].long()
-        result = self.model(input_ids=ids, attention_mask=attended(mask).long())
-        states: Tensor = result.last_hidden_state
+        result = self.model(
+            input_ids=ids,
+            attention_mask=attended(mask).long(),
+            output_hidden_states=True,
+        )
+        states = joined(states_of(result), shares)
         return states, mask & (known[..., 1] > 0)

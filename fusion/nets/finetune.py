@@ -8,15 +8,17 @@
 level of each parameter), so that nothing of a model library is imported here. Its lower blocks may be frozen,
 as in the system that trains the upper 6 of BERT's 12 (`freeze`); learning rates fall from the head (1) over
 the last block (`encoder_rate`) by `layer_decay` a block (ULMFiT: Howard & Ruder 2018,
-https://arxiv.org/abs/1801.06146); `lora` trains low-rank updates in place of the weights. Parameters that are
-not trained are not stored: `given` names them, and they come from the pretrained weights again.
+https://arxiv.org/abs/1801.06146); `lora` trains low-rank updates in place of the weights. The head reads the
+last block, or a learned mean of all (`layers=sum`), as is usual for speech (SUPERB: Yang et al. 2021,
+https://arxiv.org/abs/2105.01051). Parameters that are not trained are not stored: `given` names them, and
+they come from the pretrained weights again.
 
 Shapes: batch, time, feature.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -46,9 +48,12 @@ class Branch(Protocol):
         """0 below the blocks, 1 to `depth` in them; None: nothing depends on it."""
 
     def __call__(
-        self, values: Float[Tensor, "batch time feature"], mask: Bool[Tensor, "batch time"]
+        self,
+        values: Float[Tensor, "batch time feature"],
+        mask: Bool[Tensor, "batch time"],
+        shares: Float[Tensor, " level"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
-        """States, and which of them are real."""
+        """States of the last block, or of all levels by their shares, and which of them are real."""
 
 
 class FineTune(Net):
@@ -86,6 +91,9 @@ class FineTune(Net):
         layer_decay: float = 1.0
         """Factor on the learning rate from a block to the one below it (0..1]."""
 
+        layers: Literal["last", "sum"] = "last"
+        """States of an encoder that the head reads: of the last block, or a learned mean of all."""
+
         dropout_inside: bool = True
         """Dropout inside the encoders, as they were pretrained with."""
 
@@ -120,6 +128,10 @@ class FineTune(Net):
         # The head comes first: the rate of its parameters is the one that is shown.
         self.head = kind(options, dims={**dims, **states}, outputs=outputs)
         self.branches = owned
+        self.shares = nn.ParameterDict()
+        if config.layers == "sum":
+            for name in owned:
+                self.shares[name] = nn.Parameter(torch.zeros(self._branch(name).depth + 1))
         self.reads_targets = self.head.reads_targets
         self.owns_encoders = bool(branches)
         for name in owned:
@@ -129,7 +141,7 @@ class FineTune(Net):
         sequences: dict[str, Steps] = self.read(batch)
         for name, branch in self.branches.items():
             # As they came: half a precision would not hold a token's id.
-            sequences[name] = self._states(branch, batch.inputs[name])
+            sequences[name] = self._states(name, branch, batch.inputs[name])
         output: Output = self.head(replace(batch, inputs=sequences))
         return output
 
@@ -157,13 +169,14 @@ class FineTune(Net):
         below = branch.depth - (0 if level is None else level)
         return float(self.config.encoder_rate * self.config.layer_decay**below)
 
-    def _states(self, branch: nn.Module, steps: Steps) -> Steps:
+    def _states(self, name: str, branch: nn.Module, steps: Steps) -> Steps:
         """The states of a branch; without gradients a few rows at a time, which changes nothing."""
+        shares = self.shares[name].softmax(0) if name in self.shares else None
         if torch.is_grad_enabled():
-            return Steps(*branch(steps.values, steps.mask))
+            return Steps(*branch(steps.values, steps.mask, shares))
         rows = max(1, STEPS_AT_ONCE // steps.mask.shape[1])
         pieces = (torch.split(side, rows) for side in (steps.values, steps.mask))
-        parts = [branch(*piece) for piece in zip(*pieces, strict=True)]
+        parts = [branch(*piece, shares) for piece in zip(*pieces, strict=True)]
         values, mask = (torch.cat(side) for side in zip(*parts, strict=True))
         return Steps(values, mask)
 

@@ -40,6 +40,16 @@ def pair(request, case_of, clips_for):
     return load(plain, weights).encode(clips), load(descriptor, weights).encode(clips), branch
 
 
+@pytest.fixture(scope="session", params=[*TEXT, *SOUND])
+def every_level(request, case_of, clips_for):
+    """States of all levels, published inputs and branch of one encoder."""
+    plain, weights = case_of(request.param, "layers=all")
+    descriptor, _ = case_of(request.param, "publish=inputs")
+    clips = clips_for(plain)
+    branch = load_branch(descriptor, weights).eval()
+    return load(plain, weights).encode(clips), load(descriptor, weights).encode(clips), branch
+
+
 def batch(inputs, more=0):
     """Values and mask of some clips, rubbish behind each."""
     longest = max(len(each.values) for each in inputs) + more
@@ -58,6 +68,18 @@ class TestABranch:
         for row, each in enumerate(states):
             kept = found[row][mask[row]].detach().numpy()
             np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
+
+    def test_joins_the_levels_that_the_encoder_gives_by_their_shares(self, every_level):
+        levels, inputs, branch = every_level
+        shares = torch.rand(branch.depth + 1)
+        found, mask = branch(*batch(inputs), shares)
+        for row, each in enumerate(levels):
+            expected = 0.0
+            for at, level in enumerate(np.split(each.values[each.valid], len(shares), axis=1)):
+                spread = np.sqrt(level.var(1, keepdims=True) + 1e-5)
+                expected += shares[at].item() * (level - level.mean(1, keepdims=True)) / spread
+            kept = found[row][mask[row]].detach().numpy()
+            np.testing.assert_allclose(kept, expected, atol=2e-3, rtol=1e-3)
 
     def test_gives_nearly_the_same_of_what_is_stored(self, pair):
         """Sound is stored as float16; token ids are stored as they are."""
@@ -142,10 +164,15 @@ class TestWhatIsPublished:
             describe(text)
 
 
+SUMMED = {"layers": "sum", "recompute": True}
+
+
 class TestInANet:
     """The real classes under `finetune`: their layers take updates, and are run again for gradients."""
 
-    @pytest.mark.parametrize("options", [{"lora": 2}, {"freeze": 1}, {"recompute": True}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{"lora": 2}, {"freeze": 1}, {"recompute": True}, SUMMED], ids=str
+    )
     @pytest.mark.parametrize(
         "name", ["bart_large", "hub_audio", "hub_text", "wavlm_base", "whisper_base"]
     )
@@ -155,7 +182,8 @@ class TestInANet:
         descriptor, weights = case_of(name, "publish=inputs")
         inputs = load(descriptor, weights).encode(clips_for(descriptor))
         given = Batch(inputs={"x": Steps(*batch(inputs))})
-        plain, changed = (net(descriptor, weights, more).train() for more in ({}, options))
+        summed = {"layers": options.get("layers", "last")}
+        plain, changed = (net(descriptor, weights, more).train() for more in (summed, options))
         said, same = plain(given).logits["y"], changed(given).logits["y"]
         torch.testing.assert_close(said, same, atol=1e-5, rtol=1e-4)
         same.square().sum().backward()

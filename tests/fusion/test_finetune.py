@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
+from encoders.branch import joined
 from fusion.batch import Batch, Steps
 from fusion.nets import NETS, is_convex, net_axis, net_class, net_config
 from fusion.predictor import Card, build, from_bytes, to_bytes
@@ -64,11 +65,11 @@ class SmallBranch(nn.Module):
             return None
         return 1 + int(parameter.split(".")[1]) if parameter.startswith("layers") else 0
 
-    def forward(self, values, mask):
-        x = self.stem(values.masked_fill(~mask.unsqueeze(-1), 0)) * self.fixed
+    def forward(self, values, mask, shares=None):
+        levels = [self.stem(values.masked_fill(~mask.unsqueeze(-1), 0)) * self.fixed]
         for block in self.layers:
-            x = block(x)
-        return x, mask
+            levels.append(block(levels[-1]))
+        return joined(levels, shares), mask
 
 
 def branch(dropout: float = 0.0) -> SmallBranch:
@@ -123,6 +124,15 @@ class TestWhatIsTrained:
         torch.nn.init.normal_(low.up)
         x = torch.randn(5, 6)
         torch.testing.assert_close(low(x), nn.functional.linear(x, low.weight, low.bias))
+
+    @pytest.mark.parametrize("freeze", [0, 3])
+    def test_shares_of_the_levels_are_trained_with_frozen_blocks_and_without(self, freeze):
+        model = net(freeze=freeze, layers="sum").train()
+        said = model(batch())
+        torch.stack([v.square().sum() for v in said.logits.values()]).sum().backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        assert model.shares["text"].grad.abs().min() > 0
+        assert model.rate_of("shares.text") == 1.0
 
     @pytest.mark.parametrize("freeze", [4, -1])
     def test_blocks_that_are_not_there_cannot_be_frozen(self, freeze):
@@ -226,7 +236,7 @@ class TestRecomputation:
 
 class TestEvaluation:
     def test_rows_read_a_few_at_a_time_say_the_same(self, monkeypatch):
-        model = net().eval()
+        model = net(layers="sum").eval()
         with torch.no_grad():
             whole = model(batch(20)).logits
             monkeypatch.setattr("fusion.nets.finetune.STEPS_AT_ONCE", 7)
@@ -266,6 +276,7 @@ WAYS = [
     {"lora": 2},
     {"lora": 1, "freeze": 1},
     {"recompute": True},
+    {"layers": "sum", "freeze": 1},
 ]
 
 
