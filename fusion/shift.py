@@ -29,7 +29,7 @@ from torch import Tensor
 
 from fusion.late.members import Members, probabilities
 from fusion.late.presence import Names, kinds_of
-from fusion.statistics import student_t
+from fusion.students_t import student_t
 
 MOST_LOGIT = 10.0
 """Confidences beyond this logit say no more."""

@@ -33,6 +33,7 @@ from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
 from jobs.evaluation.judging import check_resamples
+from jobs.evaluation.results_table import without_nan
 from jobs.reporting.grid import Grid
 from jobs.scoring.opening import name_under
 
@@ -183,9 +184,9 @@ def grid_of(
                 row.protocol,
                 str(row.n),
                 str(row.num_seeds),
-                *[_interval(row.figures[name]) for name in names],
+                *[str(row.figures[name]) for name in names],
                 f"{row.spread:.3f}" if row.num_seeds > 1 else "",
-                "" if gain is None else _signed(gain),
+                "" if gain is None else str(gain),
                 "" if row.p_holm is None else f"{row.p_holm:.4f}",
             ]
         )
@@ -217,7 +218,7 @@ def publish(
         "config": settings.resolved(config),
         "num_clips": len(side.clip_id),
         "num_groups": groups.count,
-        "rows": [_finite(asdict(row)) for row in rows],
+        "rows": [without_nan(asdict(row)) for row in rows],
     }
     storage.publish_json(facts, storage.join(base, layout.RESULTS))
 
@@ -232,10 +233,10 @@ def show(rows: Sequence[ComparedRow], names: Sequence[str], caption: str, groups
     table = Table("name", "n", *names, "gain", "p (Holm)")
     for row in rows:
         first, *others = (row.figures[name] for name in names)
-        gain = "" if row.gain is None else _signed(row.gain)
+        gain = "" if row.gain is None else str(row.gain)
         p_value = "" if row.p_holm is None else f"{row.p_holm:.3f}"
         values = ["-" if np.isnan(other.value) else f"{other.value:.3f}" for other in others]
-        table.add_row(row.name, str(row.n), _interval(first), *values, gain, p_value)
+        table.add_row(row.name, str(row.n), str(first), *values, gain, p_value)
     console.show(table)
     console.show(caption)
     if groups.caution:
@@ -245,19 +246,3 @@ def show(rows: Sequence[ComparedRow], names: Sequence[str], caption: str, groups
 def _better(name: str, row: ComparedRow) -> float:
     value = row.figures[name].value
     return -np.inf if np.isnan(value) else -metric(name).loss(value)
-
-
-def _interval(figure: Interval) -> str:
-    if np.isnan(figure.value):
-        return "-"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _signed(gain: Difference) -> str:
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -37,7 +37,6 @@ from jobs.evaluation.judging import check_resamples
 from jobs.explaining.clip_values import Explained, explain
 from jobs.explaining.on_held_out import RestsOn, rests_on
 from jobs.library.loaded_bundle import load
-from jobs.reporting.number_format import with_interval
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.files import found_files
 from jobs.scoring.opening import UNTRAINED, open_bundle
@@ -216,11 +215,11 @@ def show_rests_on(found: RestsOn) -> None:
     drawn = "" if found.num_clips == found.of_clips else f" of {found.of_clips}, drawn by group"
     console.show(
         f"{found.num_clips} held-out clips{drawn}, {found.num_groups} groups; "
-        f"{found.metric} {with_interval(found.whole[found.metric])}"
+        f"{found.metric} {found.whole[found.metric]!s}"
     )
     table = Table("modality", f"{found.metric} lost where shuffled", f"{found.metric} alone")
     for name, lost in found.shuffled.items():
-        table.add_row(name, with_interval(lost), with_interval(found.alone[name][found.metric]))
+        table.add_row(name, str(lost), str(found.alone[name][found.metric]))
     console.show(table)
     _show_means("modality", found.mean_values["modalities"])
     _show_means("member", found.mean_values["members"])

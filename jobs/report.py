@@ -29,7 +29,6 @@ from jobs.catalog.outputs import check_outputs, publish_outputs
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import SILENT
 from jobs.reporting.evidence import Evidence, gather
-from jobs.reporting.number_format import with_interval
 from jobs.reporting.page import CAUTION, PAGE, STYLE_SHEET, Options, Section
 from jobs.reporting.results_document import results_document
 from jobs.reporting.sections import SECTIONS
@@ -118,9 +117,9 @@ def show(evidence: Evidence) -> None:
     table = Table("", "n", first, *others, f"gain over {evidence.best_single.name}")
     for line in evidence.lines:
         cells = ["" if np.isnan(x := line.figures[name].value) else f"{x:.3f}" for name in others]
-        gain = "" if line.gain is None else with_interval(line.gain)
+        gain = "" if line.gain is None else str(line.gain)
         style = "bold" if line is evidence.focus else None
-        shown = with_interval(line.figures[first])
+        shown = str(line.figures[first])
         table.add_row(line.name, str(line.n), shown, *cells, gain, style=style)
     console.show(table)
     evidence.judged.linear.show()

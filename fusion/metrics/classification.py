@@ -252,7 +252,7 @@ def ece(sums: Tensor) -> Tensor:
 
         sum_b |right_b - confidence_b| / n,  both summed over the rows of the bin
 
-    It is above zero for a perfectly calibrated model too: put `fusion.statistics.ece_bound` beside it.
+    It is above zero for a perfectly calibrated model too: put `fusion.ece_bound.ece_bound` beside it.
 
     >>> round(metric("ece")(torch.tensor([[0.9, 0.1], [0.9, 0.1]]).double(), torch.tensor([0, 1])), 4)
     0.4

@@ -46,8 +46,8 @@ def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int)
     print()
     console.show(table(results, read_dataset(root).name))
     print(
-        f"what ships over {best}, the best single modality in hindsight: {difference.value:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}] accuracy, p = {difference.p_value:.3f}"
+        f"what ships over {best}, the best single modality in hindsight: {difference} "
+        f"accuracy, p = {difference.p_value:.3f}"
     )
     print(f"the ensemble over the best of all its members: {results.verdict}")
     print("\n".join(results.claims[1:]))

@@ -39,7 +39,7 @@ def with_those_that_gain(
     for name in asked:
         gain = gain_of(held.only([*kept, name]), name, folds, judging)
         score = cross_fitting.SELECTION_METRICS[judging.task.kind]
-        said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] {score}"
+        said = f"{gain} {score}"
         if gain.low > 0:
             kept.append(name)
             print(f"{name}: gains {said} over the other members, and is fused with them")

@@ -82,7 +82,7 @@ class Results:
         gain = self.gain_over_single
         if gain is None:
             return f"best single: {self.best_single}"
-        said = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {self.best_single}"
+        said = f"{gain} over {self.best_single}"
         if gain.shown:
             return f"gain shown: {said}"
         seen = f"with {gain.groups} groups one under {gain.least_visible:.3f} is hardly ever seen"
@@ -102,7 +102,7 @@ class Results:
     def facts(self) -> dict[str, Any]:
         """As JSON; an undefined figure is null."""
         gate = None if self.gate is None else self.gate.facts()
-        return dict(_without_nan({**asdict(self), "verdict": self.verdict, "gate": gate}))
+        return dict(without_nan({**asdict(self), "verdict": self.verdict, "gate": gate}))
 
 
 def judge(
@@ -285,7 +285,7 @@ def show(results: Results, task: Task) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for row in results.rows:
-        cells = [_cell(row.figures[name]) for name in names]
+        cells = [str(row.figures[name]) for name in names]
         table.add_row(row.name, str(row.n), *cells, style="bold" if row in results.strong else None)
     console.show(table)
     if caution := Groups.of(range(results.num_groups)).caution:
@@ -300,17 +300,12 @@ def caption(results: Results) -> str:
     return rows if all(row.n == results.num_rows for row in results.rows) else f"{rows}; {SILENT}"
 
 
-def _cell(figure: Interval) -> str:
-    if np.isnan(figure.value):
-        return "-"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Facts for JSON, which has no NaN: null in its place."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -61,14 +61,14 @@ class Gate:
     @property
     def said(self) -> str:
         """What ships, what the fusion gained, and why, in one sentence."""
-        gained = f"{_signed(self.gain)} {self.score}"
+        gained = f"{self.gain} {self.score}"
         over = f"over the simplest answer chosen inside (on all rows: {self.simplest})"
         if self.passed:
             sure = "" if self.gain.shown else " (not beyond the interval)"
             return f"ships: {self.fusion}, which gains {gained} {over}{sure}"
         lost = f"{self.fusion} gains nothing: {gained} {over}"
         if self.gain.value > 0:
-            lost = f"{self.fusion} loses {self.figure}: {_signed(self.guard)} {over} ({gained})"
+            lost = f"{self.fusion} loses {self.figure}: {self.guard} {over} ({gained})"
         return f"ships: {self.ships}{', as named' if self.named else ''}; {lost}"
 
     def facts(self) -> dict[str, Any]:
@@ -159,7 +159,3 @@ def difference(facts: Mapping[str, Any]) -> Difference:
     """The difference that was written as JSON, undefined numbers as null."""
     numbers: dict[str, Any] = {k: float("nan") if x is None else x for k, x in facts.items()}
     return Difference(**numbers)
-
-
-def _signed(gain: Difference) -> str:
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"

@@ -25,6 +25,7 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.judging import Judging
+from jobs.evaluation.results_table import without_nan
 from jobs.ranking.config import EncodersConfig
 from jobs.reporting.grid import Grid
 from jobs.reporting.plots import intervals
@@ -245,8 +246,8 @@ def grid_of(ranked: Sequence[Placed], judging: Judging, what: str) -> Grid:
                 line.name,
                 str(line.dim),
                 f"{line.share:.0%}",
-                *(_interval(each.figures[name]) for name in names),
-                "" if behind is None else _signed(behind),
+                *(str(each.figures[name]) for name in names),
+                "" if behind is None else str(behind),
                 "" if each.p_holm is None else f"{each.p_holm:.4f}",
                 "-" if line.seconds is None else f"{line.seconds:.3f}",
             ]
@@ -288,8 +289,8 @@ def show(ranked: Sequence[Placed], grid: Grid, judging: Judging) -> None:
     """Print what fits a terminal: the main figure, how far behind, and the cost."""
     table = Table("features", judging.main, "behind", "p", "s a clip")
     for each, row in zip(ranked, grid.rows, strict=True):
-        behind = "" if each.behind is None else _signed(each.behind)
-        table.add_row(row[0], _interval(each.figures[judging.main]), behind, *row[-2:])
+        behind = "" if each.behind is None else str(each.behind)
+        table.add_row(row[0], str(each.figures[judging.main]), behind, *row[-2:])
     console.show(table)
     console.show(grid.caption)
 
@@ -297,25 +298,14 @@ def show(ranked: Sequence[Placed], grid: Grid, judging: Judging) -> None:
 def _facts(each: Placed) -> dict[str, Any]:
     line = {f.name: getattr(each.line, f.name) for f in dataclasses.fields(each.line)}
     del line["scores"]
-    figures = {name: _finite(asdict(figure)) for name, figure in each.figures.items()}
-    behind = None if each.behind is None else _finite(asdict(each.behind))
-    return {**line, "figures": figures, "behind": behind, "p_holm": each.p_holm}
-
-
-def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in facts.items()}
+    facts = {
+        "figures": {name: asdict(figure) for name, figure in each.figures.items()},
+        "behind": None if each.behind is None else asdict(each.behind),
+        "p_holm": each.p_holm,
+    }
+    return {**line, **without_nan(facts)}
 
 
 def _main(judging: Judging, line: Contender) -> float:
     prediction = probabilities(judging.task.kind, line.scores)
     return metric(judging.main)(prediction, judging.target)
-
-
-def _interval(figure: Interval) -> str:
-    if np.isnan(figure.value):
-        return "-"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _signed(gain: Difference) -> str:
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"

@@ -1,18 +1,8 @@
 """How figures are written in tables and sentences."""
 
-import numpy as np
-
 from fusion.statistics import Interval
 
 KNOWN = {"brier": "Brier", "uar": "UAR", "nll": "NLL", "ece": "ECE", "mae": "MAE", "ccc": "CCC"}
-
-
-def with_interval(figure: object) -> str:
-    """A figure or a gain with its bounds; a dash where it is not defined."""
-    value, low, high = (getattr(figure, name) for name in ("value", "low", "high"))
-    if np.isnan(value):
-        return "-"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def bounds(figure: Interval) -> tuple[float, float, float]:

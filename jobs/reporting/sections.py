@@ -11,7 +11,7 @@ from jobs.evaluation.results_table import SILENT, caption
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import as_p, bounds, title, with_interval
+from jobs.reporting.number_format import as_p, bounds, title
 from jobs.reporting.page import Options, Section
 from jobs.reporting.sections_coverage import coverage
 from jobs.reporting.sections_errors import calibration, classes, errors, labels, values
@@ -36,8 +36,10 @@ def results(options: Options, evidence: Evidence) -> Section:
     p_values = holm({line.name: line.gain.p_value for line in evidence.lines if line.gain})
     rows = []
     for line in evidence.lines:
-        cells = [with_interval(line.figures[name]) for name in names]
-        gain = f"{with_interval(line.gain)}, {as_p(p_values[line.name])}" if line.gain else ""
+        cells = [str(line.figures[name]) for name in names]
+        gain = str(line.gain or "")
+        if line.name in p_values:
+            gain += f", {as_p(p_values[line.name])}"
         rows.append([line.name, str(line.n), *cells, gain])
     shown = [
         (line.name, line.role, *bounds(line.figures[evidence.main])) for line in evidence.lines
@@ -123,7 +125,7 @@ def tested(_: Options, evidence: Evidence) -> Section | None:
         name="test", header=["", "n", *(title(name) for name in names)],
         caption=f"{evidence.dataset}, {evidence.task_name}: test split, {caption(found)} "
         "(bootstrap over groups, in brackets).",
-        rows=[[row.name, str(row.n), *(with_interval(row.figures[n]) for n in names)] for row in found.rows],
+        rows=[[row.name, str(row.n), *(str(row.figures[n]) for n in names)] for row in found.rows],
         strong=frozenset(n for n, row in enumerate(found.rows) if row.role == "ensemble"),
     )  # fmt: skip
     shown = [(row.name, row.role, *bounds(row.figures[names[0]])) for row in found.rows]

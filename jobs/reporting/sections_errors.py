@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fusion.ece_bound import ece_bound
 from fusion.late.members import probabilities
 from fusion.metrics.classification import BINS, confusion, per_class
 from fusion.metrics.classification import ece as ece_of
 from fusion.metrics.multilabel import per_label
-from fusion.statistics import ece_bound
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid

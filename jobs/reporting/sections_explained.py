@@ -1,13 +1,13 @@
 """The section of a report on what the answers rest on: modalities shuffled, alone, and what each adds."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
+from fusion.statistics import Difference, Interval
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import title, with_interval
+from jobs.reporting.number_format import title
 from jobs.reporting.page import Options, Section
 
 TEXT = (
@@ -96,4 +96,5 @@ def _adds(name: str, values: Mapping[str, float], basis: str) -> Grid:
 
 
 def _cell(figure: Mapping[str, Any]) -> str:
-    return with_interval(SimpleNamespace(**figure))
+    kind = Difference if "p_value" in figure else Interval
+    return str(kind(**figure))

@@ -11,7 +11,7 @@ from fusion.statistics import Groups, Interval, bootstrap
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import bounds, title, with_interval
+from jobs.reporting.number_format import bounds, title
 from jobs.reporting.page import Options, Section
 
 MOST_VALUES = 12
@@ -38,7 +38,7 @@ def people(_: Options, evidence: Evidence) -> Section | None:
             figure, count = _figure(evidence, at)
             if count < FEWEST_GROUPS:
                 continue
-            rows.append([name, value, str(len(at)), str(count), with_interval(figure)])
+            rows.append([name, value, str(len(at)), str(count), str(figure)])
             shown.append((f"{name}: {value}", "member", *bounds(figure)))
     if len(rows) < 2:
         return None

@@ -5,7 +5,7 @@ from jobs.evaluation.results_table import SILENT
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
-from jobs.reporting.number_format import bounds, title, with_interval
+from jobs.reporting.number_format import bounds, title
 from jobs.reporting.page import Options, Section
 
 
@@ -49,9 +49,9 @@ def data(_: Options, evidence: Evidence) -> Section | None:
     for family in evidence.history.shares.values():
         for point in family:
             spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
-            gain = "" if point.gain is None else with_interval(point.gain)
+            gain = "" if point.gain is None else str(point.gain)
             rows.append(
-                [point.run, f"{point.share:g}", f"{point.groups:.1f}", with_interval(point.figure),
+                [point.run, f"{point.share:g}", f"{point.groups:.1f}", str(point.figure),
                  spread if len(point.seeds) > 1 else "", gain]
             )  # fmt: skip
     grid = Grid(
@@ -88,9 +88,9 @@ def normalised(_: Options, evidence: Evidence) -> Section | None:
     names = FIGURES[evidence.task.kind]
     rows = []
     for one in evidence.judged.normalised:
-        cells = [with_interval(one.figures[name]) for name in names]
-        raw = "" if one.raw_figure is None else f"{one.raw}: {with_interval(one.raw_figure)}"
-        gain = "" if one.gain is None else with_interval(one.gain)
+        cells = [str(one.figures[name]) for name in names]
+        raw = "" if one.raw_figure is None else f"{one.raw}: {one.raw_figure!s}"
+        gain = "" if one.gain is None else str(one.gain)
         rows.append([one.name, one.how, str(one.n), *cells, raw, gain])
     main = title(evidence.main)
     grid = Grid(

@@ -12,20 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import fusion.ece_bound
 import fusion.statistics
+import fusion.students_t
+from fusion.ece_bound import ece_bound
 from fusion.metrics import metric
 from fusion.probe import ProbedSplit, leak_probe
 from fusion.statistics import (
     Groups,
     bootstrap,
-    ece_bound,
     holm,
     paired,
     percentile_interval,
     resampled,
     sign_flip,
-    student_t,
 )
+from fusion.students_t import student_t
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AFFUSE_DATA", ROOT.parent / "shared" / "data"))
@@ -46,9 +48,10 @@ def people(groups=30, rows=20, *, spread=0.15, seed=0):
 
 
 def test_every_doctest_holds():
-    result = doctest.testmod(fusion.statistics)
-    assert result.attempted > 4
-    assert result.failed == 0
+    for module in (fusion.ece_bound, fusion.statistics, fusion.students_t):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0
 
 
 class TestBootstrap:
@@ -165,6 +168,13 @@ class TestHolm:
             assert value <= adjusted[name] <= 1
         ranked = sorted(names, key=lambda n: values[names.index(n)])
         assert [adjusted[n] for n in ranked] == sorted(adjusted.values())
+
+    @given(st.lists(st.floats(0, 1), max_size=5), st.integers(0, 5), st.integers(1, 3))
+    def test_comparisons_without_a_p_value_change_no_other(self, values, at, count):
+        known = {f"c{i}": value for i, value in enumerate(values)}
+        absent = {f"x{i}": float("nan") for i in range(count)}
+        before = dict([*known.items()][:at])
+        assert holm({**before, **absent, **known}) == holm(known)
 
 
 class TestEceBound:
