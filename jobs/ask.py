@@ -36,7 +36,7 @@ from jobs.asking.asker import Asker, UnusableError
 from jobs.asking.contents import Part, Shower, Shown, check_shown, said_before, shown_rows
 from jobs.asking.predictions import judged_clips, publish_predictions, publish_summary
 from jobs.asking.question import Question, questions_of, scores_of
-from jobs.asking.server import Limits, Server, checked_url
+from jobs.asking.server import Limits, Server, checked_token, checked_url
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset, read_folds
 from jobs.catalog.names import check_names
@@ -107,6 +107,7 @@ class Config:
         check_names(run=self.run, folds=self.folds)
         check_shown(self.show, self.frames)
         checked_url(self.server)
+        checked_token()
         if not self.model.strip():
             raise ConfigError("--model: expected the name that the server knows it by")
         if self.context < 0 or self.orders < 0:

@@ -13,6 +13,7 @@ than a server lists tokens, the model is asked for a JSON object of probabilitie
 import json
 import math
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,12 @@ TOP = 20
 
 LEAST_MASS = 0.3
 """Probability of all letters together below which the model did not answer with one."""
+
+MOST_MASS = 1.1
+"""Sum of probabilities above which they are none; those of half precision do not add up to 1."""
+
+MOST_STRANGE = 0.1
+"""Share under names that are none of the options, above which options that are not named were renamed."""
 
 FLOOR = 1e-3
 """Of a probability that the model wrote itself: it means none of its zeros."""
@@ -133,7 +140,7 @@ def body(
         parts: the clip, as content parts.
         how: what is asked for.
     """
-    options = [question.options[place] for place in order]
+    options = [one_line(question.options[place]) for place in order]
     if how == "letters":
         listed = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options))  # noqa: B905
         closing = "Answer with the letter of one option and nothing else."
@@ -157,9 +164,14 @@ def body(
 LETTERS = string.ascii_uppercase
 
 
+def one_line(text: str) -> str:
+    """An option as it is listed: a label with a line break in it would pass for two."""
+    return " ".join(text.split())
+
+
 def has_log_probs(reply: Mapping[str, Any]) -> bool:
     """Whether a server gave log-probabilities at all."""
-    return bool(_top(reply))
+    return bool(_listed(reply))
 
 
 def from_letters(reply: Mapping[str, Any], count: int) -> list[float] | None:
@@ -185,7 +197,6 @@ def from_letters(reply: Mapping[str, Any], count: int) -> list[float] | None:
 def from_json(reply: Mapping[str, Any], options: Sequence[str]) -> list[float] | None:
     """Log-probabilities of the options from a JSON object in the answer; None where there is none."""
     text = _text(reply)
-    known = {" ".join(option.casefold().split()): place for place, option in enumerate(options)}
     start = text.find("{")
     if start < 0:
         return None
@@ -193,24 +204,49 @@ def from_json(reply: Mapping[str, Any], options: Sequence[str]) -> list[float] |
         found, _ = json.JSONDecoder().raw_decode(text[start:])
     except (ValueError, RecursionError):
         return None
-    shares = np.zeros(len(options))
+    known = _places(options)
+    shares: dict[int, float] = {}
+    strange = 0.0
     for key, value in found.items():
-        place = known.get(" ".join(str(key).casefold().split()))
-        if isinstance(value, str):
-            value = _number(value)
-        if place is None or isinstance(value, bool) or not isinstance(value, int | float):
+        place = known.get(str(key), known.get(_folded(str(key))))
+        share = _number(value)
+        if share is None:
             continue
-        if not (math.isfinite(value) and value >= 0):
+        if not (math.isfinite(share) and share >= 0):
             return None
-        shares[place] = value
-    if shares.sum() <= 0:
+        if place is None:
+            strange += share
+        else:
+            shares[place] = share
+    if len(shares) < len(options) and strange > MOST_STRANGE * (strange + sum(shares.values())):
+        # An option by another name would pass for one of which nothing was said.
         return None
-    return _log_shares(shares / shares.sum() + FLOOR)
+    given = np.array([shares.get(place, 0.0) for place in range(len(options))])
+    if given.max() <= 0:
+        return None
+    given /= given.max()
+    return _log_shares(given / given.sum() + FLOOR)
 
 
-def _number(text: str) -> float | None:
+def _places(options: Sequence[str]) -> dict[str, int]:
+    """Place of an option by its name, and by its name in other letters where that is one option's alone."""
+    folded = [_folded(option) for option in options]
+    alone = {name: place for place, name in enumerate(folded) if folded.count(name) == 1}
+    return {**alone, **{one_line(option): place for place, option in enumerate(options)}}
+
+
+def _folded(text: str) -> str:
+    return one_line(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _number(value: object) -> float | None:
+    """A number that a model wrote, in percent or not; beyond what a float holds it is infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
-        return float(text.strip().removesuffix("%"))
+        return float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    except OverflowError:
+        return math.inf
     except ValueError:
         return None
 
@@ -219,16 +255,25 @@ def _log_shares(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.log(values / values.sum())]
 
 
-def _top(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The first token's alternatives and their probabilities; empty where the reply holds none."""
+def _listed(reply: Mapping[str, Any]) -> list[Any]:
+    """What a reply lists of the first token's alternatives."""
     try:
         listed = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [
-            (str(each["token"]), math.exp(min(float(each["logprob"]), 0.0))) for each in listed
-        ]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError):
         return []
-    return [pair for pair in found if math.isfinite(pair[1])]
+    return listed if isinstance(listed, list) else []
+
+
+def _top(reply: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The first token's alternatives and their probabilities.
+
+    Empty where the numbers are no log-probabilities of one token: above 0, or of more than 1 in all.
+    """
+    try:
+        found = [(str(each["token"]), math.exp(float(each["logprob"]))) for each in _listed(reply)]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return []
+    return found if sum(share for _, share in found) <= MOST_MASS else []
 
 
 def _text(reply: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -34,6 +35,9 @@ SHOWN = 200
 
 BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """Statuses after which a question is asked again."""
+
+_PLAIN = re.compile(r"[!-~]+")
+"""What a header and a request line can hold."""
 
 Reply = Mapping[str, Any]
 
@@ -88,11 +92,15 @@ class Server:
     Args:
         url: base of the interface, e.g. http://127.0.0.1:8000/v1.
         limits: how hard it is worked.
+
+    Raises:
+        ConfigError: no URL to ask, or a token that no header can hold.
     """
 
     def __init__(self, url: str, limits: Limits) -> None:
         self.url, self.limits = url, limits
         self._at = checked_url(url)
+        self._token = checked_token()
         self._pace = _Pace(limits.per_minute)
         self._stop = threading.Event()
         self._calls: set[_Call] = set()
@@ -127,8 +135,8 @@ class Server:
 
     def _post(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if token := os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {token}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         kind = http.client.HTTPSConnection if self._at.scheme == "https" else None
         connection = (kind or http.client.HTTPConnection)(
             str(self._at.hostname), self._at.port, timeout=self.limits.timeout_s
@@ -167,13 +175,14 @@ class Server:
         if response.status in BUSY:
             wait_s = response.headers.get("Retry-After", "")
             raise _BusyError(
-                f"answers with status {response.status}", float(wait_s) if wait_s.isdigit() else 0.0
+                f"answers with status {response.status}",
+                float(wait_s) if wait_s.isdecimal() and wait_s.isascii() else 0.0,
             )
         if response.status != 200:
             raise RefusedError(response.status, _said(content))
         try:
             reply = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServerError(f"{self.url}: the reply is no JSON; is it an API base?") from error
         if not isinstance(reply, dict):
             raise ServerError(f"{self.url}: the reply is no JSON object; is it an API base?")
@@ -199,12 +208,30 @@ def checked_url(url: str) -> SplitResult:
         raise ConfigError(
             f"--server: a URL without user, password or query; a token goes into {TOKEN}"
         )
+    if not _PLAIN.fullmatch(url):
+        raise ConfigError(
+            f"--server {url[:100]!r}: expected printable ASCII without spaces (a host's name as xn--...)"
+        )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigError(
             f"--server {url[:100]}: http would send people's words and the token in the clear; type "
             "https, or tunnel to loopback: ssh -L 8000:localhost:8000 HOST"
         )
     return parts
+
+
+def checked_token() -> str:
+    """The token of the environment; a line break at its end comes of `$(cat file)`'s like.
+
+    Raises:
+        ConfigError: a header cannot hold it; it is not repeated.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if token and not _PLAIN.fullmatch(token):
+        raise ConfigError(
+            f"{TOKEN}: expected a token of printable ASCII without spaces, on one line"
+        )
+    return token
 
 
 def _is_loopback(host: str) -> bool:
@@ -236,7 +263,7 @@ def _said(content: bytes) -> str:
         found = json.loads(text)
         error = found.get("error", found.get("message", text))
         text = error.get("message", text) if isinstance(error, dict) else str(error)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     return readable(" ".join(str(text).split())[:SHOWN])
 

@@ -29,6 +29,12 @@ class Fake:
     refuses: str = ""
     """Words that it refuses to answer about."""
 
+    content: bytes | None = None
+    """What is sent in place of any reply."""
+
+    wait: str = ""
+    """How long it asks to be left alone, as Retry-After."""
+
     delay_s: float = 0.0
     drips: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -107,8 +113,10 @@ def serving(fake: Fake) -> Iterator[Fake]:
                 self.connection.close()
                 return
             code, reply = (status, {"error": "busy"}) if status else reply_to(fake, body)
-            content = json.dumps(reply).encode()
+            content = json.dumps(reply).encode() if fake.content is None else fake.content
             self.send_response(code)
+            if fake.wait:
+                self.send_header("Retry-After", fake.wait)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             for byte in content if fake.drips else ():

@@ -25,6 +25,12 @@ def letters(shares, tokens="ABCD"):
     return {"choices": [{"logprobs": {"content": [{"top_logprobs": listed}]}}]}
 
 
+def listing(value):
+    """A reply with two letters, one of them with a log-probability that may be none."""
+    listed = [{"token": "A", "logprob": value}, {"token": "B", "logprob": -1.0}]
+    return {"choices": [{"logprobs": {"content": [{"top_logprobs": listed}]}}]}
+
+
 def written(text):
     return {"choices": [{"message": {"content": text}}]}
 
@@ -94,19 +100,19 @@ class TestLetters:
                 ]
             },
             letters([0.9], ["A"]) | {"choices": "A"},
+            *(
+                listing(value)
+                for value in (math.nan, math.inf, 0.7, 10**400, -(10**400), True, None, "x")
+            ),
+            letters([0.9, 0.9], ["A", "B"]),
         ],
         ids=str,
     )
     def test_another_answer_is_none(self, reply):
         assert from_letters(reply, 4) is None
 
-    def test_a_reply_of_nan_is_none(self):
-        reply = {
-            "choices": [
-                {"logprobs": {"content": [{"top_logprobs": [{"token": "A", "logprob": math.nan}]}]}}
-            ]
-        }
-        assert from_letters(reply, 4) is None
+    def test_probabilities_of_half_precision_need_not_add_up_to_one(self):
+        assert from_letters(letters([0.52, 0.51], "AB"), 2) is not None
 
 
 class TestJson:
@@ -126,11 +132,34 @@ class TestJson:
     @pytest.mark.parametrize(
         "text",
         ["", "calm", "{", '{"calm": }', "[1, 2]", '{"calm": -1}', '{"calm": NaN}', '{"calm": 1e999}',
-         '{"calm": true}', '{"joy": 1}', '{"calm": 0}', '{"calm": null}', '{"calm": {"a": 1}}', "{" * 5000],
+         '{"calm": true}',
+         '{"calm": 1%s}' % ("0" * 400), '{"calm": "1e999"}', '{"calmness": 90, "sad": 10}',
+         '{"joy": 1}', '{"calm": 0}', '{"calm": null}', '{"calm": {"a": 1}}', "{" * 5000],
         ids=lambda text: text[:20] or "nothing",
     )  # fmt: skip
     def test_anything_else_is_none(self, text):
         assert from_json(written(text), OPTIONS) is None
+
+    def test_shares_of_any_size_are_shares(self):
+        for size in ("1e308", "1e-300", "7"):
+            said = ", ".join(f'"{option}": {size}' for option in OPTIONS)
+            assert np.allclose(np.exp(from_json(written(f"{{{said}}}"), OPTIONS)), 0.25)
+
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            (("ge\u0302ne\u0301", "calm"), "g\u00ean\u00e9"),
+            (("glad\nor so", "calm"), "glad or so"),
+            (("Joy", "joy"), "Joy"),
+            (('\U0001f600 "quoted"', "calm"), '\U0001f600 "quoted"'),
+            (("\u0641\u0631\u062d", "\u60b2\u3057\u3044"), "\u0641\u0631\u062d"),
+        ],
+        ids=["composed", "lines", "case", "emoji", "scripts"],
+    )
+    def test_an_option_is_known_by_the_name_under_which_it_was_listed(self, options, named):
+        shares = {named: 90, question.one_line(options[1]): 10}
+        found = np.exp(from_json(written(json.dumps(shares)), options))
+        assert np.allclose(found, [0.9, 0.1], atol=2e-3)
 
     @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=8),
                         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
@@ -186,6 +215,12 @@ class TestBody:
             "text",
         ]
         assert words_of(seen) == words_of(plain)
+
+    @pytest.mark.parametrize("how", ["letters", "json"])
+    def test_a_label_with_line_breaks_is_listed_on_one_line(self, how):
+        asked = Question(text="Which?", options=("glad\nB) calm", "sad"))
+        listed = words_of(question.body("m", asked, [0, 1], self.PARTS, how)).split("Which?\n")[1]
+        assert listed.count("\n") == 2
 
     def test_it_is_plain_json(self):
         asked = Question(text="Which?", options=OPTIONS)

@@ -43,6 +43,10 @@ class TestUrl:
             ("http://", "expected a URL"),
             ("http://127.0.0.1:port", "--server"),
             ("", "expected a URL"),
+            ("http://127.0.0.1:8000/a b", "without spaces"),
+            ("https://host/\x00", "without spaces"),
+            ("https://\u00fcni.example/v1", "xn--"),
+            ("https://ann:hun ter2@host/v1 hunter2", "AFFUSE_ASK_TOKEN"),
         ],
     )
     def test_others_are_refused_and_no_password_is_repeated(self, url, said):
@@ -57,6 +61,18 @@ class TestToken:
         Server(fake.url, QUICK).ask(BODY)
         assert fake.headers[0]["Authorization"] == "Bearer s3cret"
         assert "s3cret" not in fake.words
+
+    def test_a_line_break_at_its_end_is_no_part_of_it(self, fake, monkeypatch):
+        monkeypatch.setenv(servers.TOKEN, " s3cret\n")
+        Server(fake.url, QUICK).ask(BODY)
+        assert fake.headers[0]["Authorization"] == "Bearer s3cret"
+
+    @pytest.mark.parametrize("token", ["s3cret\nX-Other: 1", "s3cret\u20ac", "s3cret two"])
+    def test_one_that_no_header_holds_is_refused_and_not_repeated(self, fake, monkeypatch, token):
+        monkeypatch.setenv(servers.TOKEN, token)
+        with pytest.raises(ConfigError, match=servers.TOKEN) as caught:
+            Server(fake.url, QUICK)
+        assert "s3cret" not in str(caught.value)
 
     def test_without_one_none_is_sent(self, fake, monkeypatch):
         monkeypatch.delenv(servers.TOKEN, raising=False)
@@ -102,6 +118,27 @@ class TestFailures:
         monkeypatch.setattr(servers, "MAX_REPLY", 10)
         with pytest.raises(ServerError, match="a reply of more than"):
             Server(fake.url, QUICK).ask(BODY)
+
+    @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe", b"<html>", b"[1]", b""])
+    def test_content_that_is_no_object_is_said_in_one_line(self, fake, content):
+        fake.content = content
+        with pytest.raises(ServerError, match="is it an API base") as caught:
+            Server(fake.url, QUICK).ask(BODY)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "content", [b"[" * 9000, b"\xff", b"[1]", b'{"error": [1]}', b"a\nb", b""]
+    )
+    def test_a_refusal_in_any_words_is_one(self, fake, content):
+        fake.content, fake.fails = content, lambda number: 400
+        with pytest.raises(RefusedError) as caught:
+            Server(fake.url, QUICK).ask(BODY)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("wait", ["\u00b2", "-1", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
+    def test_a_wish_for_a_pause_that_is_no_number_is_none(self, fake, wait):
+        fake.fails, fake.wait = lambda number: 429 if number == 0 else None, wait
+        assert Server(fake.url, QUICK).ask(BODY)["choices"]
 
     def test_once_it_is_given_up_threads_that_wait_stop_too(self, fake):
         fake.fails = lambda number: 503
