@@ -38,6 +38,9 @@ class Asker:
     _no_letters: str = field(default="", init=False)
     """Why the server cannot be asked for letters; empty while that is not known."""
 
+    _gave_letters: bool = field(default=False, init=False)
+    """Whether it ever did: one answer without them, as of a content filter, then says nothing of others."""
+
     def clips(
         self, clips: Iterable[tuple[int, Sequence[Part]]]
     ) -> Generator[tuple[int, list[np.ndarray] | UnusableError]]:
@@ -82,7 +85,7 @@ class Asker:
         self, question: Question, order: Sequence[int], parts: Sequence[Part]
     ) -> Sequence[float]:
         few = len(question.options) <= questions.TOP
-        if self.how != "json" and few and not self._no_letters:
+        if self.how != "json" and few and (self._gave_letters or not self._no_letters):
             answer = self._of(question, order, parts, "letters")
             if answer is not None:
                 return answer
@@ -104,7 +107,9 @@ class Asker:
         body = questions.body(self.model, question, order, parts, how)
         key = key_of(body)
         if key in self.answers:
-            return self.answers[key]
+            known = self.answers[key]
+            self._gave_letters |= how == "letters" and known is not None
+            return known
         try:
             reply = self.server.ask(body)
         except RefusedError as error:
@@ -117,7 +122,9 @@ class Asker:
             raise UnusableError(f"the server refuses it: {error.said}") from error
         self.asked += 1
         if how == "letters":
-            if not questions.has_log_probs(reply):
+            if questions.has_log_probs(reply):
+                self._gave_letters = True
+            elif not self._gave_letters and questions.has_words(reply):
                 self._no_letters = "the server gives no log-probabilities"
                 return None
             answer = questions.from_letters(reply, len(order))

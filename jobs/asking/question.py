@@ -174,6 +174,11 @@ def has_log_probs(reply: Mapping[str, Any]) -> bool:
     return bool(_listed(reply))
 
 
+def has_words(reply: Mapping[str, Any]) -> bool:
+    """Whether the model said anything: a filter may have emptied its answer."""
+    return bool(_text(reply).strip())
+
+
 def from_letters(reply: Mapping[str, Any], count: int) -> list[float] | None:
     """Log-probabilities of the first letters; None where the model did not answer with one.
 

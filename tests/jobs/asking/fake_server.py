@@ -35,6 +35,9 @@ class Fake:
     wait: str = ""
     """How long it asks to be left alone, as Retry-After."""
 
+    filters: str = ""
+    """Words about which its answer has neither words nor log-probabilities."""
+
     delay_s: float = 0.0
     drips: bool = False
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -67,6 +70,13 @@ def reply_to(fake: Fake, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     text = words_of(body)
     if fake.refuses and fake.refuses in text:
         return 400, {"error": {"message": "too long"}}
+    if fake.filters and fake.filters in text:
+        emptied = {
+            "message": {"content": None},
+            "logprobs": None,
+            "finish_reason": "content_filter",
+        }
+        return 200, {"choices": [emptied]}
     lettered = re.findall(r"^([A-Z])\) (.+)$", text, re.MULTILINE)
     options = [option for _, option in lettered] or re.findall(r"^- (.+)$", text, re.MULTILINE)
     shares = fake.model(text, options)

@@ -191,6 +191,18 @@ class TestResume:
             capsys.readouterr().out
         )
 
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("how", ["auto", "letters"])
+    def test_a_clip_whose_answer_a_filter_empties_costs_that_clip(self, root, fake, how, first):
+        fake.filters = f"clip {100 if first else 110} "
+        assert ask(root, fake, "--folds", "speaker", "--how", how, "--limits.at-once", 1) == 0
+        table = held_out_rows(root, "asked", "emotion")
+        known = zip(table["clip_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
+        silent = [clip for clip, scores in known if scores is None]
+        assert silent == sorted([100 if first else 110, 105])
+        others = [body for body in fake.bodies if fake.filters not in json.dumps(body)]
+        assert all("logprobs" in body for body in others)
+
     @pytest.mark.parametrize(("status", "said"), [(401, "AFFUSE_ASK_TOKEN"), (404, "--model")])
     def test_a_refusal_says_what_to_type(self, root, fake, capsys, status, said):
         fake.fails = lambda number: status
