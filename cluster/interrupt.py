@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from cluster import scratch
+
 OBEYED_S = 2.5
 """How long a job may take to tidy up."""
 
@@ -97,6 +99,8 @@ def leave() -> None:
     """End the process and its children now: an interpreter that tidies up may wait for threads."""
     with contextlib.suppress(Exception):
         end_children()
+    with contextlib.suppress(Exception):
+        scratch.release_all()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

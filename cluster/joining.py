@@ -2,11 +2,11 @@
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import PlanError
+from cluster.scratch import scratch_folder
 from cluster.shipping import stage
 
 QUIET: dict[str, Any] = {
@@ -35,7 +35,7 @@ def join(address: str) -> None:
     from ray.exceptions import RayError
 
     _check_answers(address)
-    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+    with scratch_folder() as folder:
         try:
             ray.init(address=address, runtime_env=_runtime_env(Path(folder)), **QUIET)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:

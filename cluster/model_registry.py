@@ -6,7 +6,6 @@ It is the store that runs are recorded in: what MLFLOW_TRACKING_URI names, else 
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.mlflow_store import Experiment, quiet_mlflow, tracking_uri
 from cluster.redaction import redacted
+from cluster.scratch import claim_scratch, scratch_folder
 from cluster.settings import REGISTERED
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class ModelRegistry:
             logged = client.create_logged_model(
                 self._experiment.experiment, name=name, tags=dict(tags)
             )
-            with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+            with scratch_folder() as folder:
                 path = str(Path(folder, "model"))
                 save(path, Model(model_id=logged.model_id))
                 client.log_model_artifacts(logged.model_id, path)
@@ -139,12 +139,12 @@ class ModelRegistry:
         )
 
     def folder(self, version: ModelVersion) -> str:
-        """Where the files of a version can be read: in place, or in a copy that was downloaded."""
+        """Where the files of a version can be read: in place, or in a copy until this process ends."""
         if storage.is_local(version.source):
             return storage.filesystem(storage.absolute(version.source))[1]
         from mlflow.artifacts import download_artifacts
 
-        path = tempfile.mkdtemp(prefix="affuse-model-")
+        path = str(claim_scratch())
         return str(
             self._asked(
                 lambda: download_artifacts(

@@ -1,26 +1,24 @@
 """The folder of a local session: private to its user; after a kill the next session removes it.
 
 A driver that is killed cannot tidy up: its sockets, logs and spilled objects stay, and some of Ray's
-processes run on. Each folder therefore holds a file that its owner keeps locked while it lives; the next
-session ends what belongs to folders whose lock is free, and removes them.
+processes run on. As every temporary folder (`cluster.scratch`) it holds a file that its owner keeps locked
+while it lives; the next session ends what belongs to folders whose lock is free, and removes them.
 """
 
 import contextlib
-import fcntl
 import importlib
 import os
 import re
 import shutil
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.scratch import abandoned, claimed
+
 PREFIX = "af-"
-OWNER = "owner"
 INSIDE = "r"
 """Folder for Ray inside the private one: Ray opens its folder to all users."""
 
@@ -44,7 +42,7 @@ def session_folder(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    folder, lock = _claimed(parent)
+    folder, lock = claimed(parent, PREFIX)
     _live.append(folder)
     try:
         yield folder / INSIDE
@@ -63,42 +61,8 @@ def end_sessions() -> None:
 def sweep(parent: Path) -> None:
     """Remove the folders of this user's sessions that were killed, and end what they left running."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _abandoned(folder):
+        with contextlib.suppress(OSError), abandoned(folder):
             _remove(folder)
-
-
-def _claimed(parent: Path) -> tuple[Path, int]:
-    """A new folder and its lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        folder.chmod(0o700)  # mkdtemp leaves out what the umask does
-        lock = os.open(folder / OWNER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # a session that starts at this moment sweeps it
-            os.close(lock)
-            continue
-        if os.fstat(lock).st_nlink:
-            return folder, lock
-        os.close(lock)
-
-
-@contextmanager
-def _abandoned(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder that nobody holds.
-
-    Raises:
-        OSError: somebody does, or it is not a folder of ours.
-    """
-    facts = folder.lstat()
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
-        raise PermissionError(f"{folder} is not a session of this user")
-    lock = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _remove(folder: Path) -> None:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from cluster.errors import AbsentError, ConfigError
 from cluster.redaction import redacted
 from cluster.refusals import asking
+from cluster.scratch import scratch_folder
 
 
 def absolute(root: str) -> str:
@@ -120,7 +120,7 @@ def local_copy(uri: str) -> Iterator[str]:
     if is_local(uri):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, os.path.basename(path))
         fs.get_file(path, copy)
         yield copy

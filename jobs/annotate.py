@@ -13,7 +13,6 @@ Scored:  affuse annotate clip.mp4 --scores data/own/scores/first
 Choose:  affuse annotate clip.mp4 --scores scores.parquet --name dia0_utt3 --task emotion --out shown.mp4
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import tyro
 
 from cluster import storage
 from cluster.errors import ConfigError
+from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place, is_place, nearest
 from jobs.captioning.captions import captions_of, piece_of
 from jobs.captioning.film import Draw, has_sound, length_s, write_film
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     if config.scores is not None:
         sources.append(storage.absolute(config.scores))
     check_outputs([out, *beside.values()], record, sources=sources, overwrite=config.overwrite)
-    with storage.local_copy(clip) as path, tempfile.TemporaryDirectory() as folder:
+    with storage.local_copy(clip) as path, scratch_folder() as folder:
         film_s = length_s(path)  # also refuses what is no film, before it is scored
         if config.scores is None:
             table, mark = scored(config, clip)

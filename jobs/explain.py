@@ -14,7 +14,6 @@ Cluster:   affuse submit --address URL -- explain --root s3://bucket/mosei --bun
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import tyro
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
+from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place
 from cluster.tables import EXPLANATIONS
 from jobs.catalog import bundles, layout
@@ -134,7 +134,7 @@ def explain_dataset(config: Config) -> None:
 def write_values(root: str, bundle: Bundle, uri: str) -> int:
     """Write the values of all clips, some at a time; returns how many clips."""
     count = 0
-    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder, layout.VALUES)
         schema = EXPLANATIONS.conform(EXPLANATIONS.schema.empty_table()).schema
         with pq.ParquetWriter(path, schema) as writer:

@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import av
 import av.error
 
 from cluster.errors import Fault, MediaError
+from cluster.scratch import scratch_folder
 
 T = TypeVar("T")
 
@@ -205,12 +205,12 @@ def staged(source: Source) -> Iterator[Local]:
     suffix = os.path.splitext(source.uri)[1]
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="affuse-", suffix=suffix))
-            patiently(lambda: _fetch(source, file))
-            file.flush()
+            copy = os.path.join(stack.enter_context(scratch_folder()), f"media{suffix}")
+            with open(copy, "wb") as file:
+                patiently(lambda: _fetch(source, file))
         except OSError as error:  # those of the source are MediaErrors by now
             raise MediaError(Fault.MACHINE, f"no copy of {source.uri}: {reason(error)}") from error
-        yield _local(file.name, Source(file.name))
+        yield _local(copy, Source(copy))
 
 
 def is_remote(source: Source) -> bool:

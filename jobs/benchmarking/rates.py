@@ -1,7 +1,6 @@
 """Rates of an encode job: its parts alone on the same workers, and the whole stream."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from cluster.resources import Plan
+from cluster.scratch import scratch_folder
 from encoders.media import Decoded
 from jobs.catalog.manifest import read_unit
 from jobs.stream.actor import worker_device
@@ -128,7 +128,7 @@ def measure_alone(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Alon
 
 def measure_whole(job: StreamJob, tasks: Sequence[UnitTask], plan: Plan) -> Whole:
     """The stream itself, publishing into a folder that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="af-bench-") as folder:
+    with scratch_folder() as folder:
         begun = time.perf_counter()
         reports: list[tuple[float, UnitReport]] = [
             (time.perf_counter() - begun, report)

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from cluster.scratch import scratch_folder
 from cluster.tables import SOURCE
 from jobs.catalog import layout
 from jobs.preparing.hub_files import (
@@ -118,7 +118,7 @@ def _packed(uri: str, name: str, root: str) -> pa.Array:
     digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
     shard = layout.shards_uri(root, f"{digest}.tar")
     if not storage.exists(shard):
-        with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+        with scratch_folder() as folder:
             path = os.path.join(folder, "shard.tar")
             _write_tar(uri, name, path)
             storage.publish_file(path, shard)

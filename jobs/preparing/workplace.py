@@ -5,7 +5,6 @@ and groups on disk.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from cluster.errors import MachineError
+from cluster.scratch import scratch_folder
 
 LEAST_MB, MOST_MB = 500, 2000
 """Memory of the database; Python and the tables that go in and out come on top."""
@@ -81,7 +81,7 @@ def workplace() -> Iterator[Workplace]:
     Raises:
         MachineError: the rows are too many for the memory of the database.
     """
-    with tempfile.TemporaryDirectory(prefix="affuse-prepare-") as folder:
+    with scratch_folder() as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{LEAST_MB}MB",
             "temp_directory": os.path.join(folder, "spilled"),

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -13,6 +12,7 @@ import jobs
 from cluster import storage
 from cluster.mlflow_store import Guard, tracking_uri
 from cluster.model_registry import ModelRegistry, ModelVersion
+from cluster.scratch import scratch_folder
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.library.loaded_bundle import LoadedBundle, load
@@ -97,7 +97,7 @@ def save_model(opened: LoadedBundle, folder: str, path: str, model: Any = None) 
         model: mlflow.models.Model, where it has an id.
     """
     source = Path(str(jobs.__file__)).parents[1]
-    with tempfile.TemporaryDirectory(prefix="affuse-") as code, warnings.catch_warnings():
+    with scratch_folder() as code, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of signatures that it would infer; it is given one
         import mlflow.pyfunc
 
@@ -182,7 +182,7 @@ def local_folder(uri: str) -> Iterator[str]:
     if storage.is_local(uri):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="affuse-") as folder:
+    with scratch_folder() as folder:
         copy = Path(folder, uri.rstrip("/").rsplit("/", 1)[-1])
         fs.get(path, str(copy), recursive=True)
         yield str(copy)

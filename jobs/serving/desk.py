@@ -5,7 +5,6 @@ kept for `keep_s`, when the visitor says so, and with the desk. What a killed se
 next one.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -20,13 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cluster.scratch import claim_scratch, release_scratch
 from jobs.serving.captioned import FILM
 from jobs.serving.hands import Hand
 from jobs.serving.judge import Answer, Order
 from jobs.serving.refusal import RefusalError
-
-PREFIX = "affuse-serve-"
-LOCK = "in-use"
 
 SWEEP_S = 1.0
 """How often what is kept too long is looked for [s]."""
@@ -75,7 +72,7 @@ class Desk:
     def __init__(
         self, hands: Sequence[Hand], *, queue: int, keep_s: float, folder: str | None = None
     ) -> None:
-        self.folder, self._lock_file = own_folder(folder)
+        self.folder = claim_scratch(folder)
         self._hands, self._queue, self._keep_s = hands, queue, keep_s
         self._tickets: dict[str, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
@@ -197,9 +194,7 @@ class Desk:
             self._change.notify_all()
         for hand in self._hands:
             hand.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._lock_file)
+        release_scratch(self.folder)
 
     def _work(self, hand: Hand) -> None:
         with suppress(RefusalError):
@@ -244,30 +239,3 @@ class Desk:
 
 def _reported(ticket: Ticket, share: float) -> None:
     ticket.progress = share
-
-
-def own_folder(where: str | None) -> tuple[Path, int]:
-    """A folder of this process, and the open file that says that it lives; what killed ones left is removed.
-
-    Args:
-        where: it is made; by default where temporary files are.
-    """
-    remove_leftovers(Path(where or tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
-    lock_file = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock_file, fcntl.LOCK_EX)
-    return folder, lock_file
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the rooms of servers that were killed."""
-    for left in folder.glob(f"{PREFIX}*"):
-        with suppress(OSError):
-            if left.stat().st_uid != os.getuid() or left.is_symlink():
-                continue
-            handle = os.open(left / LOCK, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(handle)

@@ -7,7 +7,6 @@ so that a slower minute of the machine falls on all alike.
 import datetime
 import os
 import statistics
-import tempfile
 import time
 import wave
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from cluster import storage
 from cluster.errors import ConfigError
+from cluster.scratch import scratch_folder
 from cluster.session import processor, usable_cpus
 from cluster.settings import NameOrPlace, Place
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
@@ -69,7 +69,7 @@ def measure(config: ServeConfig) -> None:
     out = None if config.json is None else storage.absolute(config.json)
     if out is not None:
         check_outputs([out], record_of(out), overwrite=config.overwrite)
-    with asked_server(config) as (client, start_s), tempfile.TemporaryDirectory() as folder:
+    with asked_server(config) as (client, start_s), scratch_folder() as folder:
         facts = client.ask("GET", "/facts")
         sent = made_clips(Path(folder), config.clip_s, facts["modalities"], facts["transcribes"])
         begun, load = datetime.datetime.now(datetime.UTC), os.getloadavg()[0]

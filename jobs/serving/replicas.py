@@ -17,8 +17,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from cluster.errors import PlanError
 from cluster.growth import planned_capacity
+from cluster.scratch import claim_scratch
 from jobs.serving.captioned import FILM
-from jobs.serving.desk import own_folder
 from jobs.serving.hands import START_LIMIT_S, TRIES
 from jobs.serving.judge import Answer, Judge, Order, Report
 from jobs.serving.refusal import RefusalError
@@ -94,7 +94,7 @@ class Replica:
     """
 
     def __init__(self, start: Callable[[], Judge]) -> None:
-        self._folder, self._lock_file = own_folder(None)
+        self._folder = claim_scratch()
         self._judge, self._share = start(), 0.0
 
     def progress(self) -> float:

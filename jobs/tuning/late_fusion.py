@@ -11,7 +11,6 @@ killed reads them and goes on.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from ray import tune
 
 from cluster import storage
+from cluster.scratch import scratch_folder
 from cluster.session import SessionConfig, cluster_capacity, ray_session
 from fusion.late import LATE, rule_class
 from fusion.late.calibration import Method
@@ -176,7 +176,7 @@ def run(held: HeldOut, todo: Sequence[Candidate], folds: np.ndarray, folder: str
     quiet_tune()
     trainable = tune.with_parameters(CandidateTrial, held=held, folds=folds, folder=folder)
     space = {"candidate": tune.grid_search([_plain(candidate) for candidate in todo])}
-    with tempfile.TemporaryDirectory(prefix="af-late-") as local:
+    with scratch_folder() as local:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
             param_space=space,

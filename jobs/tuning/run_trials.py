@@ -1,12 +1,12 @@
 """Hands a search to Ray Tune: features in the object store, one actor a CPU or share of a GPU."""
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.scratch import scratch_folder
 from cluster.session import cluster_capacity
 from fusion.metrics import metric
 from jobs.catalog import layout
@@ -61,7 +61,7 @@ def run_trials(bench: Bench, searcher: Any, ending: Any, budget: Budget) -> None
         score=bench.score,
         train=bench.train,
     )
-    with tempfile.TemporaryDirectory(prefix="af-tune-") as folder:
+    with scratch_folder() as folder:
         local = storage.is_local(base.root)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.scratch import OWNER
 from cluster.session import SessionConfig
-from cluster.session_folder import MAX_PARENT, OWNER, session_folder, sweep
+from cluster.session_folder import MAX_PARENT, session_folder, sweep
 
 HOLD = """
 import sys

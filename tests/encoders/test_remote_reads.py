@@ -129,7 +129,7 @@ def test_no_room_for_the_copy_is_the_machines_fault(monkeypatch, number):
     def full(*_, **__):
         raise OSError(number, "no room")
 
-    monkeypatch.setattr(sources.tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(sources, "scratch_folder", full)
     with pytest.raises(MediaError) as raised:
         read("memory://clip.bin")
     assert raised.value.fault == Fault.MACHINE

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from jobs.serving.desk import PREFIX, Desk
+from cluster.scratch import OWNER, PREFIX
+from jobs.serving.desk import Desk
 from jobs.serving.hands import ProcessHand
 from jobs.serving.judge import Order
 from jobs.serving.refusal import RefusalError
@@ -46,10 +47,10 @@ class TestLeftovers:
     def test_of_a_killed_server_go_and_those_of_a_living_one_stay(self, tmp_path):
         left = tmp_path / f"{PREFIX}dead"
         (left / "room").mkdir(parents=True)
-        (left / "in-use").touch()
+        (left / OWNER).touch()
         living = Desk([], queue=1, keep_s=1, folder=str(tmp_path))
         other = Desk([], queue=1, keep_s=1, folder=str(tmp_path))
-        assert {each.name for each in tmp_path.iterdir()} == {living.folder.name, other.folder.name}
+        assert {*tmp_path.iterdir()} == {living.folder.parent, other.folder.parent}
         for desk in (living, other):
             desk.close()
         assert list(tmp_path.iterdir()) == []

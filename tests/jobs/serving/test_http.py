@@ -185,7 +185,7 @@ class TestOrders:
             assert rooms(client) == []
             assert client.get(f"/orders/{ticket}").status_code == 404
             client.post("/orders", files=upload(wav()))
-        assert not client.desk.folder.exists()
+        assert not client.desk.folder.parent.exists()
 
 
 class TestTheDoor:
@@ -311,7 +311,7 @@ class TestStrangers:
 
     def left(self, client, folder):
         assert rooms(client) == []
-        assert sorted(os.listdir(folder)) == [client.desk.folder.name]
+        assert sorted(os.listdir(folder)) == [client.desk.folder.parent.name]
 
     def test_no_body_is_answered_by_a_fault_of_ours(self, serve, tmp_path):
         with serve() as client:

@@ -10,9 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from cluster.errors import PlanError
+from cluster.scratch import PREFIX
 from cluster.session import SessionConfig, ray_session
 from jobs.serving.app import guarded
-from jobs.serving.desk import PREFIX, Desk
+from jobs.serving.desk import Desk
 from jobs.serving.facts import facts_of
 from jobs.serving.guard import Rules
 
@@ -44,7 +45,7 @@ def test_two_replicas_answer_as_one_process_and_one_that_dies_is_replaced(
 ):
     importlib.import_module("toy_films").write_film(tmp_path / "a.mp4", size=(320, 240))
     content = (tmp_path / "a.mp4").read_bytes()
-    before = set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/*"))
+    before = set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/*/*"))
     with serve() as client:
         texts = [f"no {number}" for number in range(6)]
         expected = [client.post("/predict", json={"text": text}).json() for text in texts]
@@ -68,5 +69,5 @@ def test_two_replicas_answer_as_one_process_and_one_that_dies_is_replaced(
         died = client.post("/predict", json={"text": "die"})
         assert (died.status_code, "ended 2 workers" in died.json()["error"]) == (503, True)
         assert client.post("/predict", json={"text": "no 0"}).status_code == 200
-        assert set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/*")) <= before
+        assert set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/*/*")) <= before
     assert list(tmp_path.glob(f"{PREFIX}*")) == []

@@ -1,0 +1,113 @@
+"""Folders for temporary files that no end of a process leaves behind for good.
+
+A folder goes with the block that has it, or with the process where Ctrl-C ends that in the middle. A process
+that is killed cannot tidy up: each folder therefore holds a file that its owner keeps locked while it lives,
+and whoever makes the next one removes those beside it whose lock is free.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "affuse-"
+OWNER = "owner"
+INSIDE = "files"
+"""The folder that is given away: of what lies there nothing is ours."""
+
+_own: dict[Path, int] = {}
+"""Folders of this process and their locks."""
+
+
+@contextmanager
+def scratch_folder(parent: str | None = None) -> Iterator[str]:
+    """A folder that only this user may look into; gone at the end.
+
+    Args:
+        parent: where it lies; by default where temporary files are.
+    """
+    folder = claim_scratch(parent)
+    try:
+        yield str(folder)
+    finally:
+        release_scratch(folder)
+
+
+def claim_scratch(parent: str | None = None) -> Path:
+    """A folder until `release_scratch`, or until the process ends; those of killed processes go.
+
+    Args:
+        parent: where it lies; by default where temporary files are.
+    """
+    beside = Path(parent or tempfile.gettempdir())
+    for other in beside.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), abandoned(other):
+            _remove(other)
+    folder, lock = claimed(beside, PREFIX)
+    inside = folder / INSIDE
+    inside.mkdir()
+    inside.chmod(0o700)
+    _own[inside] = lock
+    return inside
+
+
+def release_scratch(folder: Path) -> None:
+    """Remove a folder with all that is in it; nothing where that is done."""
+    if (lock := _own.pop(folder, None)) is not None:
+        _remove(folder.parent)
+        os.close(lock)
+
+
+def release_all() -> None:
+    """Remove the folders of this process, which is about to end."""
+    for folder in list(_own):
+        release_scratch(folder)
+
+
+atexit.register(release_all)
+
+
+def claimed(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder of mode 0700, and its lock, which is to be closed when the folder is gone."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        folder.chmod(0o700)  # mkdtemp leaves out what the umask does
+        lock = os.open(folder / OWNER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody who starts at this moment removes it
+            os.close(lock)
+            continue
+        if os.fstat(lock).st_nlink:
+            return folder, lock
+        os.close(lock)
+
+
+@contextmanager
+def abandoned(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that nobody holds.
+
+    Raises:
+        OSError: somebody does, or it is not a folder of ours.
+    """
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is not of this user")
+    lock = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder / INSIDE, ignore_errors=True)
+    if not (folder / INSIDE).exists():  # else it is found again by its owner's file
+        shutil.rmtree(folder, ignore_errors=True)
