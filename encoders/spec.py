@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from encoders.answers import OwnAnswer
 from encoders.artefacts import PinnedModel, Weights, preset
 from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders.digests import without_path
@@ -35,6 +36,7 @@ __all__ = [
     "Modality",
     "Needs",
     "Option",
+    "OwnAnswer",
     "PinnedModel",
     "Transcriber",
     "Transcript",
@@ -100,6 +102,9 @@ class EncoderSpec:
 
     side: Mapping[str, int] = field(default_factory=dict)
     """Side columns: name -> width (float32 lists of `steps x width`)."""
+
+    answers: Mapping[str, OwnAnswer] = field(default_factory=dict)
+    """Side columns in which the model itself says what it takes the clip for."""
 
     own_weights: bool = False
     """Whether the weights are always the user's own, named by the option ``weights`` or ``preset``."""

@@ -34,7 +34,6 @@ from encoders.media import Decoder
 from jobs.asking.answers import Answers, folder_of
 from jobs.asking.asker import Asker, UnusableError
 from jobs.asking.contents import Part, Shower, Shown, check_shown, said_before, shown_rows
-from jobs.asking.predictions import judged_clips, publish_predictions, publish_summary
 from jobs.asking.question import Question, questions_of, scores_of
 from jobs.asking.server import Limits, Server, checked_token, checked_url
 from jobs.catalog import layout
@@ -45,6 +44,7 @@ from jobs.catalog.run_names import free, holds_results, owner
 from jobs.catalog.tasks import pick_task
 from jobs.stream.job import DecodingConfig
 from jobs.stream.progress import FIRST_COUNTED, Progress, failures_line
+from jobs.training.given_scores import judged_clips, publish_predictions, publish_summary
 
 ELSEWHERE = ("decoding", "limits", "max_failed_share", "root", "run", "server")
 """Fields that do not change the answers."""

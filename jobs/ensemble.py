@@ -7,10 +7,11 @@ Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, MODEL_CAR
         a version of the model of that name in MLflow's registry
 
 What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
-over it. A large model's answers (`affuse ask`) are fused only where they show a gain over the others. A rule
-that was named by --rule ships as it is.
+over it. Untrained members, a large model's answers (`affuse ask`) and what encoders say themselves (--side),
+are fused only where they show a gain over the others. A rule that was named by --rule ships as it is.
 
 Laptop:   affuse ensemble --root data/ravdess --runs voice face both
+Untrained: affuse ensemble --root data/ravdess --runs voice --side face_expression
 Search:   affuse ensemble --root data/ravdess --runs voice face both --rule auto --trials 200
 Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --runs voice face both
 """
@@ -52,6 +53,7 @@ from jobs.evaluation.sibling_runs import run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 from jobs.registry.registering import record_bundle
+from jobs.scoring.side_runs import side_runs
 from jobs.scoring.training_range import training_ranges
 
 
@@ -92,6 +94,9 @@ class Config:
     """Metric that class offsets or thresholds optimise, e.g. macro_f1; probabilities stay as they are. By
     default the label is the most probable class, and a threshold is 0.5."""
 
+    side: tuple[str, ...] = ()
+    """Feature tables with class probabilities of the encoder's own, as untrained members: face_expression."""
+
     imported: tuple[Place, ...] = ()
     """Files of predictions made elsewhere (Parquet, CSV or npz), as further members."""
 
@@ -123,7 +128,7 @@ class Config:
             )
         if self.rule is not None and self.rule not in ("auto", *LATE):
             raise ConfigError(f"--rule {self.rule}: {settings.nearest(self.rule, ['auto', *LATE])}")
-        if len(self.runs) + len(self.imported) == 0:
+        if not (self.runs or self.side or self.imported):
             raise ConfigError("no members: name runs by --runs or files by --imported")
 
 
@@ -132,6 +137,8 @@ def main(config: Config) -> None:
     dataset = read_dataset(config.root)
     name, task = pick_task(dataset, config.task)
     bundles.check_asked(config.root, config.runs)
+    said = side_runs(config.root, config.side, config.runs, name, task)
+    config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())
     held = held_out(config.root, config.runs, name, task) if config.runs else None
     held = earning(config, add_members(config.root, held, config.imported, name, task), task)
     groups = groups_of(config.root, held.clip_id)
@@ -182,16 +189,16 @@ def main(config: Config) -> None:
 
 
 def earning(config: Config, held: HeldOut, task: Task) -> HeldOut:
-    """The members without large models that show no gain; a rule that was named fuses them all."""
-    asked = [run for run in config.runs if bundles.was_asked(config.root, run)]
-    if not asked or config.rule not in (None, "auto"):
+    """The members without untrained ones that show no gain; a rule that was named fuses them all."""
+    untrained = [run for run in config.runs if bundles.was_untrained(config.root, run)]
+    if not untrained or config.rule not in (None, "auto"):
         return held
     groups = groups_of(config.root, held.clip_id)
     held = replace(held, group=groups)
     judging = Judging(
         task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
     )
-    return with_those_that_gain(held, asked, folds_of(held, groups, config), judging)
+    return with_those_that_gain(held, untrained, folds_of(held, groups, config), judging)
 
 
 def nets_among(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+NUM_CLASSES = 7
 SIDE_PX = 64
 WIDTHS = (16, 32, 64, 128)
 
@@ -67,7 +67,7 @@ class MiniXception(nn.Module):
         self.norm1, self.norm2 = (nn.BatchNorm2d(8, eps=1e-3) for _ in range(2))
         widths = (8, *WIDTHS)
         self.blocks = nn.ModuleList(Block(ins, outs) for ins, outs in pairwise(widths))
-        self.head = nn.Conv2d(WIDTHS[-1], len(CLASSES), 3, padding=1)
+        self.head = nn.Conv2d(WIDTHS[-1], NUM_CLASSES, 3, padding=1)
 
     def forward(self, faces: Float[Tensor, "batch 1 64 64"]) -> tuple[Tensor, Tensor]:
         """Features [batch 128] (mean over the last map) and logits [batch 7]."""

@@ -19,9 +19,13 @@ from encoders.spec import (
     EncoderSpec,
     FramePolicy,
     Frames,
+    OwnAnswer,
     Weights,
 )
 from encoders.video._face import Face, FaceFinder, upright
+
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""Of the expression net, in the order of its outputs."""
 
 SPEC = EncoderSpec(
     name="face_expression",
@@ -57,7 +61,8 @@ SPEC = EncoderSpec(
     memory_gb=0.3,
     seconds_per_clip_second=0.05,
     options={"fps": 5.0},
-    side={"expression": 7, "box": 4, "presence": 1},
+    side={"expression": len(CLASSES), "box": 4, "presence": 1},
+    answers={"expression": OwnAnswer(classes=CLASSES)},
     extra="offline",
 )
 

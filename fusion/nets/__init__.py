@@ -36,6 +36,11 @@ NETS: dict[str, str] = {
 }
 """Net name (= file name) -> class name in that file."""
 
+UNTRAINED: dict[str, tuple[str, str]] = {
+    "pretrained_answer": ("_pretrained_answer", "PretrainedAnswer")
+}
+"""Nets that nobody trains or searches over: name on a card -> file and class."""
+
 
 def net_class(name: str) -> Any:
     """The class of a net; its `Config` and `axis` are attributes of it.
@@ -43,9 +48,10 @@ def net_class(name: str) -> Any:
     Raises:
         ValueError: no such net.
     """
-    if name not in NETS:
+    if name not in NETS and name not in UNTRAINED:
         raise ValueError(f"there is no net {name!r}; known: {', '.join(NETS)}")
-    return getattr(importlib.import_module(f"fusion.nets.{name}"), NETS[name])
+    file, kind = UNTRAINED.get(name) or (name, NETS[name])
+    return getattr(importlib.import_module(f"fusion.nets.{file}"), kind)
 
 
 def net_axis(name: str) -> Axis:

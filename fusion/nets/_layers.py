@@ -103,7 +103,7 @@ class Net(nn.Module):
                 f"the batch has {list(batch.modalities)}, the net also needs {absent}; "
                 "give what is missing as a mask of zeros"
             )
-        dtype = next(self.parameters()).dtype
+        dtype = next(self.parameters(), torch.zeros(0)).dtype
         sequences = {}
         for name, dim in self.dims.items():
             values, mask = batch.inputs[name].values, batch.inputs[name].mask

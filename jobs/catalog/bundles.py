@@ -86,6 +86,11 @@ def was_asked(root: str, run: str) -> bool:
     return storage.exists(layout.run_uri(root, run, layout.ASKED))
 
 
+def was_untrained(root: str, run: str) -> bool:
+    """Whether nobody trained a run: a large model was asked, or an encoder says its scores itself."""
+    return was_asked(root, run) or storage.exists(layout.run_uri(root, run, layout.ANSWERS))
+
+
 def check_asked(root: str, runs: Sequence[str]) -> None:
     """Refuse runs of `affuse ask` that were stopped: some of their folds would count for all.
 

@@ -77,6 +77,9 @@ CHECKPOINT = "checkpoint.pt"
 ASKED = "asked.json"
 """What a run is that a large model answered: it has predictions and no nets."""
 
+ANSWERS = "pretrained_answers.json"
+"""What a run is whose scores are a side column of a feature table: it has nets that nobody trained."""
+
 REFIT = "refit"
 """Folder of a run's nets that train on all rows."""
 

@@ -1,10 +1,11 @@
-"""Whether the answers of a large model earn their place in an ensemble: only where they show a gain.
+"""Whether members that nobody trained earn their place in an ensemble: only where they show a gain.
 
-A model that was asked has seen none of the rows, but nobody knows whether it understands the task, and it
-costs a server. The default fusion is cross-fitted with and without it on the same rows; it stays where the
-interval of its gain in the proper score, resampled over groups, lies above 0. One that knows nothing passes
-in fewer than one of forty collections. The decision is taken once, on all held-out rows; it compares two
-procedures by an interval, so that the figures of what stays owe next to nothing to it.
+A large model that was asked, or an encoder that itself says what a clip is, has seen none of the rows, but
+nobody knows whether it understands the task, and it costs its time. The default fusion is cross-fitted with
+and without it on the same rows; it stays where the interval of its gain in the proper score, resampled over
+groups, lies above 0. One that knows nothing passes in fewer than one of forty collections. The decision is
+taken once, on all held-out rows; it compares two procedures by an interval, so that the figures of what
+stays owe next to nothing to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,13 @@ from jobs.evaluation.judging import Judging
 def with_those_that_gain(
     held: HeldOut, asked: Sequence[str], folds: np.ndarray, judging: Judging
 ) -> HeldOut:
-    """The members without those asked ones that show no gain, and the rows that any of them answers.
+    """The members without those untrained ones that show no gain, and the rows that any of them answers.
 
     What each gains is printed.
 
     Args:
         held: members on rows they did not train on.
-        asked: which of them are answers of large models; each is judged beside those before it.
+        asked: which of them nobody trained; each is judged beside those before it.
         folds: fold of each row.
         judging: the rows.
     """

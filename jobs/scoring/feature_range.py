@@ -75,7 +75,7 @@ def fitted_ranges(root: str, members: Sequence[MemberNets], clips: Clips) -> dic
     people = np.unique(np.array([str(name) for name in clips.group]), return_inverse=True)[1]
     for member in members:
         for name, facts in member.card.inputs.items():
-            if facts["features"] in found or publishes_inputs(facts):
+            if facts["features"] in found or publishes_inputs(facts) or "column" in facts:
                 continue
             # The mean of a clip's steps is all that is looked at, so no more is held in memory.
             pool: Pool = "mean" if facts["pool"] == "none" else facts["pool"]

@@ -188,7 +188,7 @@ def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tenso
 
 def untrained_task() -> tuple[str, Task]:
     """What the bundle that needs no training predicts."""
-    from encoders.video._mini_xception import CLASSES
+    from encoders.video.face_expression import CLASSES
 
     return "expression", Task(kind="classification", classes=CLASSES)
 
@@ -198,14 +198,14 @@ class TablesInHand:
 
     def __init__(self, clips: Clips, features: Mapping[str, pa.Table]) -> None:
         self._clips, self._features = clips, features
-        self._stores: dict[tuple[str, Pool, str], Store] = {}
+        self._stores: dict[tuple[str, Pool, str, str], Store] = {}
 
-    def store(self, folder: str, pool: Pool, normalise: str) -> Store:
+    def store(self, folder: str, pool: Pool, normalise: str, column: str) -> Store:
         """One input of all clips."""
-        key = (folder, pool, normalise)
+        key = (folder, pool, normalise, column)
         if key not in self._stores:
             table = HeldTable(folder, self._features[folder])
-            self._stores[key] = make_store(table, self._clips, pool, normalise)
+            self._stores[key] = make_store(table, self._clips, pool, normalise, column=column)
         return self._stores[key]
 
 

@@ -157,7 +157,7 @@ class Library:
         self._budget = MemoryBudget(request.memory_gb * 1e9, request.cache)
         self._tables: dict[str, StoredTable] = {}
         self._single: dict[str, bool] = {}
-        self._stores: dict[tuple[str, Pool, str], Store] = {}
+        self._stores: dict[tuple[str, Pool, str, str], Store] = {}
         self._data: dict[Request, Data] = {}
 
     def data(self, request: Request, inputs: Mapping[str, Mapping[str, Any]] | None = None) -> Data:
@@ -173,12 +173,12 @@ class Library:
             self._data[request] = self._compose(request, self._inputs(request))
         return self._data[request]
 
-    def store(self, folder: str, pool: Pool, normalise: str) -> Store:
+    def store(self, folder: str, pool: Pool, normalise: str, column: str) -> Store:
         """One input of all clips; read once."""
-        key = (folder, pool, normalise)
+        key = (folder, pool, normalise, column)
         if key not in self._stores:
             table = self._table(folder)
-            self._stores[key] = make_store(table, self.clips, pool, normalise, self._budget)
+            self._stores[key] = make_store(table, self.clips, pool, normalise, self._budget, column)
         return self._stores[key]
 
     def _compose(self, request: Request, inputs: Mapping[str, Mapping[str, Any]]) -> Data:

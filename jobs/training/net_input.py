@@ -17,7 +17,7 @@ from fusion.predictor import Card, Feeding, Pool
 from jobs.training.feeds import ClipFeed, Clips, DialogueFeed, Store
 from jobs.training.mapped import in_memory
 from jobs.training.speaker_norm import enrolment, remove_speakers
-from jobs.training.stores import Allocate, FeatureTable, store_of
+from jobs.training.stores import VALUES, Allocate, FeatureTable, store_of
 
 Feed = ClipFeed | DialogueFeed
 
@@ -25,8 +25,8 @@ Feed = ClipFeed | DialogueFeed
 class Tables(Protocol):
     """Source of the stored features of some clips: a root, or the tables of a unit in memory."""
 
-    def store(self, folder: str, pool: Pool, normalise: str) -> Store:
-        """The steps of all clips of one feature table, pooled and normalised."""
+    def store(self, folder: str, pool: Pool, normalise: str, column: str) -> Store:
+        """The steps of all clips of one feature table (a column of it), pooled and normalised."""
 
 
 def feed_for(
@@ -43,20 +43,22 @@ def feed_for(
     Args:
         how: the request of a training set, or the card of a net.
         axis: what a row is.
-        inputs: name in a batch -> the table (`features`) and its reduction (`pool`, see `pool_of`).
+        inputs: name in a batch -> the table (`features`), its reduction (`pool`, see `pool_of`), and the
+            `column` that is read in place of its values.
         clips: the clips of the tables.
         tables: what `inputs` name.
         views: name in a batch -> tables that training rows may be drawn from instead.
     """
 
-    def store(folder: str, pool: Pool) -> Store:
+    def store(folder: str, facts: Mapping[str, Any]) -> Store:
         # A dialogue net takes one step a clip, also of a clip that has more than those of training had.
-        one = "mean" if axis == "dialogue" and pool == "none" else pool
-        return tables.store(folder, one, how.normalise)
+        pool: Pool = facts["pool"]
+        one: Pool = "mean" if axis == "dialogue" and pool == "none" else pool
+        return tables.store(folder, one, how.normalise, facts.get("column", VALUES))
 
-    stores = {name: store(facts["features"], facts["pool"]) for name, facts in inputs.items()}
+    stores = {name: store(facts["features"], facts) for name, facts in inputs.items()}
     others = {
-        name: tuple(store(folder, inputs[name]["pool"]) for folder in folders)
+        name: tuple(store(folder, inputs[name]) for folder in folders)
         for name, folders in (views or {}).items()
     }
     if axis == "dialogue":
@@ -75,6 +77,7 @@ def make_store(
     pool: Pool,
     normalise: str,
     allocate: Allocate = in_memory,
+    column: str = VALUES,
 ) -> Store:
     """The steps of one feature table, pooled and normalised.
 
@@ -84,10 +87,11 @@ def make_store(
         pool: reduction of a clip's steps.
         normalise: none, speaker or speaker:K.
         allocate: where the steps are written.
+        column: what is read of a step.
     """
     if normalise == "none":
-        return store_of(table, clips.clip_id, pool, allocate)
-    store = store_of(table, clips.clip_id, pool, allocate, writable=True)
+        return store_of(table, clips.clip_id, pool, allocate, column=column)
+    store = store_of(table, clips.clip_id, pool, allocate, writable=True, column=column)
     remove_speakers(store, clips, enrolment(normalise))
     return store
 

@@ -18,6 +18,9 @@ from jobs.catalog.features import FeatureReader
 from jobs.training.feeds import Store, pooled
 from jobs.training.mapped import StepArray, in_memory
 
+VALUES = "values"
+"""Column of FEATURES that nets read; a side column may stand in its place."""
+
 
 class FeatureTable(Protocol):
     """FEATURES of some clips, readable piece by piece and more than once."""
@@ -105,6 +108,7 @@ def store_of(
     allocate: Allocate = in_memory,
     *,
     writable: bool = False,
+    column: str = VALUES,
 ) -> Store:
     """One input of some clips.
 
@@ -114,9 +118,10 @@ def store_of(
         pool: reduction of a clip's steps.
         allocate: gives the array, in memory or mapped.
         writable: as float32, because the values will be changed in place.
+        column: what is read of a step.
 
     Raises:
-        SchemaError: a row whose `values` and `valid` are not of one length.
+        SchemaError: a row whose values and `valid` are not of one length.
         NotPreparedError: no clip of a whole table has a finite number.
     """
     lengths = np.zeros(len(clip_ids), np.int64)
@@ -124,7 +129,7 @@ def store_of(
         lengths[_rows(piece, clip_ids)] = _steps_of(piece)
     if pool == "mean" and bool((lengths <= 1).all()):
         pool = "none"  # the mean of one step is that step
-    step = table.schema.field("values").type.value_type
+    step = table.schema.field(column).type.value_type
     dim, kind = step.list_size, step.value_type.to_pandas_dtype()
     if pool != "none":
         lengths = np.minimum(lengths, 1)
@@ -134,8 +139,8 @@ def store_of(
         (int(offsets[-1]), dim), kind if pool == "none" and not writable else np.float32
     )
     filling = _Filling(table.name, clip_ids, offsets, pool, steps)
-    for piece in table.pieces(["clip_id", "values", "valid"], lean=steps.is_mapped):
-        filling.add(piece)
+    for piece in table.pieces(["clip_id", column, "valid"], lean=steps.is_mapped):
+        filling.add(piece.rename_columns({column: VALUES}))
     filling.check(is_part=table.is_part)
     return Store.of_steps(steps, filling.valid, offsets)
 

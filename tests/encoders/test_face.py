@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from encoders.video._face import anchors, sigmoid, to_frame, upright
-from encoders.video._mini_xception import CLASSES, MiniXception
+from encoders.video._mini_xception import MiniXception
+from encoders.video.face_expression import CLASSES
 
 
 def test_the_detector_has_its_896_anchors_inside_the_frame():

@@ -1,4 +1,4 @@
-"""What a model answered as the predictions of a run: of rows that are held out, and of no others."""
+"""Scores that no training made as the predictions of a run: of rows that are held out, and of no others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
