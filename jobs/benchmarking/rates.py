@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+from cluster.devices import worker_device
 from cluster.resources import Plan
 from cluster.scratch import scratch_folder
 from encoders.media import Decoded
 from jobs.catalog.manifest import read_unit
-from jobs.stream.actor import worker_device
 from jobs.stream.decode import decode_rows, decoder_of
 from jobs.stream.job import StreamJob, UnitReport, UnitTask
 from jobs.stream.pipeline import stream

@@ -4,7 +4,9 @@ Seeds are averaged as probabilities, as they were when the fusion was fitted; a 
 inputs is absent for it.
 """
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cluster import storage
+from cluster.devices import worker_device
 from fusion import predictor
 from fusion.late import rule_from_state
 from fusion.late.calibration import Calibration, Decision, apply_members
@@ -36,6 +39,17 @@ class MemberNets:
     name: str
     card: Card
     nets: tuple[Predictor, ...]
+
+    @functools.cached_property
+    def at_work(self) -> tuple[str, tuple[Predictor, ...]]:
+        """The device that they predict on, and the nets there.
+
+        An encoder that a net owns wants the GPU; of features the CPU is done before they were copied.
+        """
+        device = worker_device() if any(one.net.owns_encoders for one in self.nets) else "cpu"
+        if device == "cpu":
+            return device, self.nets
+        return device, tuple(copy.deepcopy(one).to(device) for one in self.nets)
 
 
 def load_member(name: str, folders: Mapping[str, str], store: str = "") -> MemberNets:
@@ -76,7 +90,8 @@ def predict_member(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores [clip outputs] of all clips of a feed, and whether each has one of the inputs [clip]."""
     rows = feed.rows_of(np.ones(len(feed.clips), bool))
-    predicted = [predict(net, feed, rows) for net in member.nets]
+    device, nets = member.at_work
+    predicted = [predict(net, feed, rows, device=device) for net in nets]
     assert np.array_equal(predicted[0].clip_id.numpy(), feed.clips.clip_id), (
         "clips lie by their ids"
     )

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from cluster.devices import worker_device
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded
 from jobs.catalog.layout import transcripts_uri
@@ -124,14 +125,3 @@ class UnitEncoder:
                     self._transcripts = UnitIndex(uri)
                 transcripts = self._transcripts.read(version)
         return self.bench.run(decoded, todo, transcripts=transcripts)
-
-
-def worker_device() -> str:
-    """The device of this worker: CUDA where Ray lent it one that works, else the CPU."""
-    import ray
-
-    if not ray.get_gpu_ids():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.devices import worker_device
 from cluster.errors import MachineError
 from cluster.resources import DECODER_GB, Plan
 from cluster.session import processor
 from cluster.unit_tables import UnitIndex
 from encoders.media import Decoded, Decoder
 from jobs.catalog.layout import transcripts_uri
-from jobs.stream.actor import MODELS_LIMIT_S, worker_device
+from jobs.stream.actor import MODELS_LIMIT_S
 from jobs.stream.clip_buffer import pack, unpack
 from jobs.stream.decode import decode_rows, rows_of
 from jobs.stream.job import StreamJob, UnitTask

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cluster import storage
+from cluster.devices import worker_device
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.training.loop import Course, Group, OnEpoch
@@ -168,7 +169,7 @@ def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) ->
 def _group() -> Group:
     """The group of this worker; a process by itself is a group of one."""
     if not torch.distributed.is_initialized():
-        return Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return Group(device=torch.device(worker_device()))
     from ray.train.torch import get_device
 
     return Group.joined(get_device())

@@ -19,6 +19,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster import settings
+from cluster.devices import worker_device
 from fusion.training.loop import Group
 from jobs.training.loading import Library
 from jobs.training.parts import Part
@@ -63,7 +64,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             base=settings.from_mapping(TrainConfig, base),
             steps=steps,
             score=score,
-            group=Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            group=Group(device=torch.device(worker_device())),
             train=train,
         )
         self.reset_config(config)

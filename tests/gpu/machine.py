@@ -43,6 +43,15 @@ class Task:
         )
 
     @property
+    def devices(self):
+        """Those that training is compared on."""
+        return ["cuda", "cpu"] if self.device == "cuda" else ["cpu"]
+
+    def budget_s(self, share_s):
+        """Time that is spent on one figure [s]; small ones say nothing, whatever they take."""
+        return min(share_s, 0.02 if self.small else 1.0)
+
+    @property
     def left_s(self):
         """Time that is left [s]."""
         return self.seconds - (time.monotonic() - self.begun)
@@ -61,6 +70,7 @@ class Say:
 
     def attempt(self, name, call):
         """The facts of a call; one line where it fails, and the next goes on."""
+        print(f"in the middle of {name!r}", flush=True)  # the last words of a part that is stopped
         try:
             self(name, **call())
         except Exception as error:  # noqa: BLE001 (one line a failure, and the next figure)

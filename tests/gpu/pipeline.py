@@ -4,10 +4,11 @@ The whole job is measured twice: as `affuse benchmark encode` has it, with Ray, 
 as threads around the same decoder, models and tables, without it.
 """
 
-import importlib.util
+import importlib
 import json
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ SMALL_FILM = {"180p": (320, 180)}
 FPS, RATE_HZ = 25, 16_000
 UNIT = 8
 """Clips that travel together."""
+
+GRACE_S = 4.0
+"""Time that a command of ours has to end after being told so [s]."""
 
 COPIES = {False: 256, True: 16}
 """Clips of `encode`, by whether they are small."""
@@ -156,12 +160,18 @@ def measure_encode(task, say):
     if with_both(task):
         say.attempt("with Ray", lambda: with_ray(task, stack, path))
     else:
-        say("with Ray", error="Ray is not installed, or was not to be used")
+        say("with Ray", error="Ray cannot be imported here, or was not to be used")
 
 
 def with_both(task):
-    """Whether the stream is measured too."""
-    return task.ray and importlib.util.find_spec("ray") is not None
+    """Whether the stream is measured too: Ray is wanted, and can be imported."""
+    if not task.ray:
+        return False
+    try:
+        importlib.import_module("ray")
+    except ImportError:
+        return False
+    return True
 
 
 def without_ray(task, stack, path):
@@ -308,10 +318,22 @@ def options_of(descriptor):
 
 def affuse(words, task):
     """One command; its last words where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", *words], capture_output=True, text=True,
-        timeout=max(task.left_s, 1), check=False,
+    limit_s = max(task.left_s - GRACE_S, 1)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobs", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no words").splitlines()[-1]
+    try:
+        out, said = command.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        # As Ctrl-C would: it takes Ray down with it.
+        command.send_signal(signal.SIGINT)
+        try:
+            command.communicate(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.communicate()
+        raise RuntimeError(f"affuse {words[0]}: stopped after {limit_s:.0f} s") from None
+    if command.returncode:
+        last = (said.strip() or out.strip() or "no words").splitlines()[-1]
         raise RuntimeError(f"affuse {words[0]}: {last[:200]}")

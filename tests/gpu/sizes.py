@@ -51,6 +51,9 @@ SIZES = {
     "hubert_base": ("HubertConfig", "HubertModel", {}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),
+    "minilm": ("BertConfig", "BertModel", {
+        "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
+        "intermediate_size": 1536}, SMALL, "tokens"),
     "roberta_base": ("RobertaConfig", "RobertaModel", {
         "vocab_size": 50265, "max_position_embeddings": 514}, SMALL, "tokens"),
     "timesformer": ("TimesformerConfig", "TimesformerModel", {}, {
@@ -73,6 +76,9 @@ SIZES = {
         "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
     "whisper_base large-v3": ("WhisperConfig", "WhisperModel", {
         "d_model": 1280, "num_mel_bins": 128, **_halves(32, 20, 5120)}, {
+        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
+    "whisper_tiny_en": ("WhisperConfig", "WhisperModel", {"d_model": 384, **_halves(4, 6, 1536)}, {
         "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
         "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
     "xlm_roberta_base": ("XLMRobertaConfig", "XLMRobertaModel", {

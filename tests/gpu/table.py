@@ -50,6 +50,13 @@ def of_encode(line):
     return [line.get(key, "") for key in keys]
 
 
+def of_finetune(line):
+    keys = ["trained_m", "cuda_bfloat16_ms", "cuda_float32_ms", "cpu_float32_ms", "times_faster"]
+    best_ms = min(value for key, value in line.items() if key.endswith("_ms"))
+    memory = [line.get(f"{name}_memory_gb", "") for name in ("bfloat16", "float32")]
+    return [*(line.get(key, "") for key in keys), f"{1e3 / best_ms:.1f}", *memory]
+
+
 TABLES = (
     (
         "encoders",
@@ -67,6 +74,12 @@ TABLES = (
         "nets",
         ["GPU ms a step", "CPU ms a step", "times faster"],
         lambda line: [line.get(key, "") for key in ("cuda_ms", "cpu_ms", "times_faster")],
+    ),
+    (
+        "finetune",
+        ["M trained", "GPU bf16 ms", "GPU float32 ms", "CPU ms", "times faster", "steps/s",
+         "bf16 GB", "float32 GB"],
+        of_finetune,
     ),
 )  # fmt: skip
 """Part, columns, and the cells of a line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from encoders import ENCODERS
-from tests.gpu import run, sizes
+from tests.gpu import finetune, machine, models, nets, pipeline, run, sizes
 from tests.gpu.table import markdown
 
 SCRIPT = Path(run.__file__)
@@ -22,6 +22,84 @@ def test_every_size_is_of_an_encoder_that_is_there():
 def test_shares_of_the_time_make_one_whole():
     assert sum(run.SHARES.values()) == pytest.approx(1)
     assert set(run.SHARES) == set(run.PARTS)
+
+
+class Noted:
+    """Lines of a part, by name."""
+
+    def __init__(self):
+        self.lines = {}
+
+    def __call__(self, name, **facts):
+        self.lines[name] = facts
+
+    def attempt(self, name, call):
+        self(name, **call())
+
+
+class TestFiguresOfSmallSizes:
+    """Each part in this process; what fails in one is raised."""
+
+    @pytest.fixture
+    def found(self, tmp_path):
+        def found(measure, **changes):
+            facts = {
+                "seconds": 60.0,
+                "small": True,
+                "device": "cpu",
+                "work": tmp_path,
+                "ray": False,
+            }
+            say = Noted()
+            measure(machine.Task(**{**facts, **changes}), say)
+            return say.lines
+
+        return found
+
+    def test_the_machine_and_its_products(self, found):
+        lines = found(machine.measure)
+        assert lines["machine"]["gpu"] is None
+        assert lines["machine"]["small"]
+        assert all(lines[name]["tflops"] > 0 for name in ("bfloat16", "float16", "float32"))
+
+    def test_models(self, found):
+        lines = found(models.measure, encoders=("minilm",))
+        assert lines["minilm"]["bfloat16"]["clips_per_s"] > 0
+
+    def test_nets(self, found):
+        assert found(nets.measure, nets=("m2fnet",))["m2fnet"]["cpu_ms"] > 0
+
+    def test_fine_tuning_in_every_way(self, found):
+        lines = found(finetune.measure)
+        assert len(lines) == len(finetune.ENCODERS) * len(finetune.WAYS) + 1
+        for line in lines.values():
+            assert line["cpu_float32_ms"] > 0
+            assert line["cpu_bfloat16_ms"] > 0
+        for name in finetune.ENCODERS:
+            few = lines[f"{name}, low-rank updates"]["trained_m"]
+            assert few < lines[f"{name}, all of it"]["trained_m"]
+
+    def test_decoding(self, found):
+        assert found(pipeline.measure_decode, seconds=1.0)["180p, 8 frames"]["clips_per_s"] > 0
+
+    def test_the_whole_without_ray_imports_none_of_it(self, found, monkeypatch):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "ray", None)  # an import of it fails
+        lines = found(pipeline.measure_encode, seconds=5.0, ray=True)
+        assert lines["without Ray"]["efficiency"] > 0
+        assert "cannot be imported" in lines["with Ray"]["error"]
+
+    def test_a_part_without_time_says_so_of_each_figure(self, found):
+        for measure in (nets.measure, finetune.measure):
+            lines = found(measure, seconds=0.0)
+            assert all(line == {"error": "no time was left"} for line in lines.values())
+            assert lines
+
+    def test_a_command_that_outlives_its_time_is_stopped_and_named(self, tmp_path):
+        task = machine.Task(seconds=0.0, small=True, device="cpu", work=tmp_path)
+        with pytest.raises(RuntimeError, match="affuse benchmark: stopped after 1 s"):
+            pipeline.affuse(["benchmark", "encode"], task)
 
 
 class TestParts:
@@ -71,12 +149,17 @@ def test_the_table_has_date_card_figures_and_what_failed():
                     "clips_per_s": 50000.0, "batch": 512, "share_of_matrix_rate": 0.21},
                  "float16": {"error": "no | kernel"}}]},
             "nets": {"found": [{"name": "nets", "error": "stopped after 90 s"}]},
+            "finetune": {"found": [
+                {"name": "text, all of it", "trained_m": 22.6, "cuda_bfloat16_ms": 20.0,
+                 "cuda_float32_ms": 40.0, "cpu_float32_ms": 800.0, "times_faster": 40.0,
+                 "bfloat16_memory_gb": 0.8, "float32_memory_gb": 1.1, "rows": 32}]},
         },
     }  # fmt: skip
     text = markdown(found)
     assert text.startswith("### H100, 16 cores, 2026-11-28\n")
     assert "bfloat16 790" in text
     assert "| bert_base | 109.5 | 3.4 | 50000.0 | 512 | 21% | no / kernel |  |  |" in text
+    assert "| text, all of it | 22.6 | 20.0 | 40.0 | 800.0 | 40.0 | 50.0 | 0.8 | 1.1 |" in text
     assert "- nets, nets: stopped after 90 s" in text
 
 
