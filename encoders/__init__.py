@@ -29,6 +29,7 @@ ENCODERS: dict[str, str] = {
     "videomae": "encoders.video.videomae",
     "vit_base": "encoders.video.vit_base",
     "wav2vec2_base": "encoders.audio.wav2vec2_base",
+    "wav2vec2_dimensional": "encoders.audio.wav2vec2_dimensional",
     "wavlm_base": "encoders.audio.wavlm_base",
     "whisper_base": "encoders.audio.whisper_base",
     "whisper_small": "encoders.audio.whisper_small",

@@ -2,6 +2,9 @@
 
 from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
 
+DIMENSIONS = ("arousal", "dominance", "valence")
+"""Of dimensional emotion, in the order of audEERING's head."""
+
 MEL = Inputs(
     dim=160,
     dtype="float16",

@@ -8,6 +8,7 @@ clip, and cut into windows of 30 s.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,23 @@ class SpeechTransformer:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        from transformers import AutoModel
-
         use_threads(threads)
         quiet()
         folder = model_folder(weights["model"])
         self._descriptor = descriptor
+        self._layers = descriptor.layers
         self._device = device
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        self._model = model.eval().to(device)
-        check_shape(descriptor, model.config.hidden_size, model.config.num_hidden_layers)
-        self._equal_lengths = needs_equal_lengths(model.config)
+        self._model = self._loaded(folder).eval().to(device)
+        config = self._model.config
+        check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
+        self._equal_lengths = needs_equal_lengths(config)
         self._normalised = is_normalised(Path(folder) / "preprocessor_config.json")
+
+    def _loaded(self, folder: str) -> Any:
+        """The model of a folder."""
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """States of each clip; no samples give one step that is not valid."""
@@ -91,20 +97,27 @@ class SpeechTransformer:
             mask = padded([torch.ones(len(w), dtype=torch.long) for w in windows]).to(self._device)
         with arithmetic(self._device):
             result = self._model(sound, attention_mask=mask, output_hidden_states=True)
-        values = stacked(states_of(result), self._descriptor.layers)
+        values = stacked(states_of(result), self._layers)
         return [row[: num_steps(len(window))] for row, window in zip(values, windows, strict=True)]
 
     def _encoded(self, clip: Clip, parts: list[np.ndarray]) -> Encoded:
+        values = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        side = self._side(values)
         if not parts:
-            return nothing(clip, self._descriptor.dim)
+            return nothing(clip, self._descriptor.dim, side)
         # The last step of a full window and the first of the next are a hop apart, but for 5 ms.
         starts = [
             (number * WINDOW + np.arange(len(part)) * HOP) / RATE_HZ
             for number, part in enumerate(parts)
         ]
         start = clip.audio_start_s + np.concatenate(starts)
-        encoded = steps(np.concatenate(parts), start, start + FIELD / RATE_HZ)
+        kept = values[:, : self._descriptor.width]
+        encoded = replace(steps(kept, start, start + FIELD / RATE_HZ), side=side)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
+
+    def _side(self, values: Float32[np.ndarray, "steps width"]) -> dict[str, np.ndarray]:
+        """Further columns of a clip, one row a step, of its states; of no states one row."""
+        return {}
 
 
 def windows_of(

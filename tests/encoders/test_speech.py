@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.errors import ConfigError
 from encoders.registry import load
 
 BASE = ("hubert_base", "wav2vec2_base", "wavlm_base")
@@ -42,3 +43,48 @@ class TestGroupNorm:
         for clip, together in zip(clips, encoder.encode(clips), strict=True):
             (alone,) = encoder.encode([clip])
             np.testing.assert_allclose(together.values, alone.values, atol=2e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def dimensional(case_of):
+    return lambda options="": case_of("wav2vec2_dimensional", options)
+
+
+class TestDimensions:
+    @torch.inference_mode()
+    def test_are_those_of_the_head_on_the_mean_of_the_last_states(self, dimensional, clips_for):
+        """Sample by sample: one clip, no mask, the published names."""
+        from safetensors.torch import load_file
+
+        descriptor, paths = dimensional()
+        weights = load_file(paths["model"] / "model.safetensors")
+        model = real_class(paths)
+        for clip, encoded in zip(
+            clips := clips_for(descriptor), load(descriptor, paths).encode(clips), strict=True
+        ):
+            samples = clip.waveforms[16000].astype(np.float64)
+            samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+            states = model(torch.from_numpy(samples).float()[None]).last_hidden_state[0]
+            mean = states.sum(0) / len(states)
+            hidden = torch.tanh(
+                weights["classifier.dense.weight"] @ mean + weights["classifier.dense.bias"]
+            )
+            outputs = weights["classifier.out_proj.weight"] @ hidden
+            outputs += weights["classifier.out_proj.bias"]
+            assert list(encoded.side) == ["arousal", "dominance", "valence"]
+            for column, value in zip(encoded.side.values(), outputs.tolist(), strict=True):
+                np.testing.assert_allclose(column, np.full((len(states), 1), value), atol=1e-5)
+            np.testing.assert_allclose(encoded.values, states, atol=1e-5)
+
+    @pytest.mark.parametrize("options", ["layers=0", "layers=all", "pool=mean_std"])
+    def test_are_the_same_whatever_is_kept_of_the_states(self, dimensional, clips_for, options):
+        clips = clips_for(dimensional()[0], (0.7, 2.3))
+        plain = load(*dimensional()).encode(clips)
+        for one, other in zip(plain, load(*dimensional(options)).encode(clips), strict=True):
+            for name, column in one.side.items():
+                np.testing.assert_allclose(other.side[name][0], column[0], atol=1e-5)
+
+    def test_of_a_model_without_that_head_are_refused(self, dimensional, case_of):
+        descriptor, _ = dimensional()
+        with pytest.raises(ConfigError, match=r"has no classifier.dense.*three outputs"):
+            load(descriptor, case_of("hub_audio")[1])

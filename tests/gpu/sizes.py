@@ -65,6 +65,10 @@ SIZES = {
     "wav2vec2_base": ("Wav2Vec2Config", "Wav2Vec2Model", {}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),
+    "wav2vec2_dimensional": ("Wav2Vec2Config", "Wav2Vec2Model", {
+        **LARGE, "num_hidden_layers": 12, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, {
+        **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4}, "samples"),
     "wavlm_base": ("WavLMConfig", "WavLMModel", {}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),

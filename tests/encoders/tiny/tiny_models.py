@@ -134,6 +134,19 @@ def wav2vec2_layer_norm(folder):
     )
 
 
+def wav2vec2_dimensional(folder):
+    """The published form: the model, and a head of three outputs on its mean state."""
+    from safetensors.torch import load_file, save_file
+
+    wav2vec2_layer_norm(folder)
+    states = {f"wav2vec2.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    random = torch.Generator().manual_seed(1)
+    for name, outs in (("dense", DIM), ("out_proj", 3)):
+        states[f"classifier.{name}.weight"] = torch.randn(outs, DIM, generator=random) / 4
+        states[f"classifier.{name}.bias"] = torch.randn(outs, generator=random)
+    save_file(states, folder / "model.safetensors", {"format": "pt"})
+
+
 def hubert(folder):
     from transformers import HubertConfig, HubertModel
 
@@ -335,6 +348,7 @@ BUILDERS = {
     "videomae": videomae,
     "vit_base": vit,
     "wav2vec2_base": wav2vec2,
+    "wav2vec2_dimensional": wav2vec2_dimensional,
     "wavlm_base": wavlm,
     "whisper_base": whisper,
     "whisper_small": whisper,
