@@ -1,7 +1,8 @@
 """Helpers of all neural encoders: batches of like length, layers, arithmetic per device."""
 
 import contextlib
-from collections.abc import Sequence
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,47 @@ def states_of(result: Any) -> list[Tensor]:
     return [*result.hidden_states[:-1], result.last_hidden_state]
 
 
+_whole = contextvars.ContextVar("whole", default=False)
+"""Whether products are in float32 on every device."""
+
+
 def arithmetic(device: str) -> contextlib.AbstractContextManager[Any]:
     """float32 on a CPU; on a GPU products in float16, whose error is that of the stored type."""
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and not _whole.get():
         return torch.autocast("cuda", dtype=torch.float16)
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def in_single_precision() -> Iterator[None]:
+    """`arithmetic` is that of a CPU for as long as this lasts, in this thread."""
+    before = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(before)
+
+
+def within_range(
+    encode: Callable[[Sequence[Clip]], Sequence[Encoded]],
+) -> Callable[[Sequence[Clip]], list[Encoded]]:
+    """The same on a GPU for models whose products leave the range of float16 (65504).
+
+    Those that were trained in bfloat16 do so now and then; a clip of which something is not finite is
+    encoded once more in single precision.
+    """
+
+    def encoded(clips: Sequence[Clip]) -> list[Encoded]:
+        results = list(encode(clips))
+        beyond = [i for i, each in enumerate(results) if not np.isfinite(each.values).all()]
+        if beyond:
+            with in_single_precision():
+                again = encode([clips[i] for i in beyond])
+            for i, each in zip(beyond, again, strict=True):
+                results[i] = each
+        return results
+
+    return encoded
 
 
 def use_threads(threads: int) -> None:

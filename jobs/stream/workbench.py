@@ -67,17 +67,18 @@ class Workbench:
                 trusting=trusting,
             )
 
+        def encode_of(item: Descriptor) -> Callable[[Sequence[Clip]], Sequence[Encoded]]:
+            paths = local_paths(item.weights, work.store)
+            encode = registry.load(item, paths, device=device, threads=work.threads).encode
+            if device != "cuda":
+                return encode
+            from encoders.batching import within_range  # torch: the driver reads this file too
+
+            return within_range(encode)
+
         # An encoder and its views are one model.
         self._encoders = {
-            item.folder: batcher(
-                registry.load(
-                    item,
-                    local_paths(item.weights, work.store),
-                    device=device,
-                    threads=work.threads,
-                ).encode,
-                item,
-            )
+            item.folder: batcher(encode_of(item), item)
             for item in {each.base.folder: each.base for each in work.descriptors}.values()
         }
         self._transcribe: Batcher[Transcript] | None = None

@@ -168,11 +168,13 @@ def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) ->
 
 def _group() -> Group:
     """The group of this worker; a process by itself is a group of one."""
+    device = worker_device()
     if not torch.distributed.is_initialized():
-        return Group(device=torch.device(worker_device()))
+        return Group(device=torch.device(device))
     from ray.train.torch import get_device
 
-    return Group.joined(get_device())
+    # To a worker that was lent no card Ray Train names the first one.
+    return Group.joined(device if device == "cpu" else get_device())
 
 
 def _agreed(todo: list[Part], group: Group) -> list[Part]:
