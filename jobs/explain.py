@@ -43,6 +43,7 @@ from jobs.scoring.opening import UNTRAINED, open_bundle
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import StoredFacts, reading_order, spans
 from jobs.scoring.stored_table import UnitTable
+from jobs.scoring.untrained import NAME
 from jobs.stream.progress import Progress
 
 
@@ -84,9 +85,9 @@ class Config:
             raise ConfigError(
                 f"--out {self.out} is for files; those of a dataset lie under {self.root}"
             )
-        if not self.clips and self.bundle == UNTRAINED:
+        if not self.clips and self.bundle in (UNTRAINED, NAME):
             raise ConfigError(
-                f"{UNTRAINED} reads one modality and has no members; type: --bundle NAME"
+                f"{self.bundle} has no rows that it was judged on; type: --bundle NAME, or explain FILES"
             )
 
 

@@ -12,7 +12,7 @@ Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files
         with FILE.config.json
         FILE.affuse/            while many files are scored
 
-Own video: affuse score clip.mp4 --bundle face_expression
+Own video: affuse score clip.mp4 --bundle untrained
 Over time: affuse score film.mp4 --by window --out windows.parquet
 Several:   affuse score --root data/ravdess --bundle ensemble --also first face_expression
 Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out scores.csv
@@ -35,7 +35,7 @@ from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import read_manifest, units
 from jobs.catalog.outputs import publish_config
 from jobs.preparing.builder import build
-from jobs.scoring import work_folder
+from jobs.scoring import untrained, work_folder
 from jobs.scoring.bundle import Bundle, check_speakers, from_features
 from jobs.scoring.by_piece import PieceScorer, score_pieces
 from jobs.scoring.claim import claim, claim_of, command_of
@@ -64,8 +64,9 @@ def main(config: Config) -> None:
     """Score files, or the dataset."""
     config = replace(config, root=storage.absolute(config.root) if config.root else "")
     judges = open_judges(config)
-    if any(judge.bundle.uri is None for judge in judges):
-        print("face_expression: the 7 classes of an expression net trained on posed pictures")
+    for judge in judges:
+        if judge.bundle.uri is None:
+            print("\n".join(untrained.notes(judge.bundle)))
     if config.clips:
         score_files(config, judges)
     elif config.dry_run:

@@ -28,7 +28,8 @@ class ScoreConfig:
     """Folder or URI of a dataset; a bundle's plain name is looked up under it."""
 
     bundle: NameOrPlace = "face_expression"
-    """Bundle: a name under --root, a folder, or face_expression, which needs no training."""
+    """Bundle: a name under --root, a folder, or one that needs no training: face_expression, or untrained,
+    which reads faces, voice and words by encoders with class probabilities of their own."""
 
     also: tuple[NameOrPlace, ...] = ()
     """More bundles for the same clips, each of which is decoded and encoded once; the scores of each bundle

@@ -90,7 +90,7 @@ def answers_of(bundle: Bundle) -> AnswerKind:
     from jobs.scoring.member_nets import Fusion
     from jobs.scoring.scorer import untrained_task
 
-    if bundle.uri is None:
+    if not bundle.facts:
         _, task = untrained_task()
         offsets = Decision.plain(task.kind, task.outputs).offsets
     else:

@@ -72,6 +72,12 @@ def load_member(name: str, folders: Mapping[str, str], store: str = "") -> Membe
     return MemberNets(name=name, card=card, nets=tuple(nets))
 
 
+def untrained_member(name: str, card: Mapping[str, Any]) -> MemberNets:
+    """A member whose net holds no weights."""
+    own = Card.from_json(card)
+    return MemberNets(name=name, card=own, nets=(predictor.build(own).eval(),))
+
+
 def _was_causal(card: Card, folder: str) -> bool:
     """Whether a net was trained as causal though its card, as those of old runs, says that it was not.
 

@@ -11,7 +11,9 @@ from encoders.registry import describe
 from encoders.spec import Descriptor
 from fusion.nets import net_axis
 from jobs.catalog import bundles, layout
+from jobs.scoring import untrained
 from jobs.scoring.bundle import Bundle
+from jobs.stream.selection import chosen_store
 from jobs.training.speaker_norm import enrolment
 
 UNTRAINED = "face_expression"
@@ -24,7 +26,7 @@ FEWEST_OF_SPEAKER = 8
 def open_bundle(
     text: str, root: str, transcriber: str | None = None, store: str | None = None
 ) -> Bundle:
-    """A bundle by name (under the root), by folder, as a registered model, or the untrained one.
+    """A bundle by name (under the root), by folder, as a registered model, or one that needs no training.
 
     Args:
         text: its name, folder or model.
@@ -39,6 +41,8 @@ def open_bundle(
     ear = None if transcriber is None else describe(transcriber)
     if text == UNTRAINED:
         return Bundle(name=text, uri=None, encoders=(describe(UNTRAINED),), transcriber=ear)
+    if text == untrained.NAME and text not in (layout.bundles_there(root) if root else ()):
+        return untrained.untrained_bundle(chosen_store(store, root), ear)
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
     bundles.check_speaks_of_others(facts)

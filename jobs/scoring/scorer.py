@@ -23,7 +23,13 @@ from jobs.catalog import layout
 from jobs.catalog.bundles import nets_of_member
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.feature_range import Range, distances
-from jobs.scoring.member_nets import Fusion, MemberNets, load_member, predict_member
+from jobs.scoring.member_nets import (
+    Fusion,
+    MemberNets,
+    load_member,
+    predict_member,
+    untrained_member,
+)
 from jobs.scoring.promised import NOTHING, promised_rows
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import feed_of_card, make_store
@@ -58,10 +64,13 @@ class Scorer:
         self.fusion: Fusion | None = None
         ranges = bundle.facts.get("ranges", {})
         self.ranges = {folder: Range.from_state(state) for folder, state in ranges.items()}
-        if bundle.uri is not None:
+        if bundle.facts:
             self.fusion = Fusion.from_facts(bundle.facts)
             members = {member["run"]: member for member in bundle.facts["members"]}
             for run in self.fusion.rule.names:
+                if bundle.uri is None:
+                    self.members.append(untrained_member(run, members[run]["card"]))
+                    continue
                 self.members.append(
                     load_member(run, nets_of_member(bundle.uri, members[run]), bundle.store)
                 )

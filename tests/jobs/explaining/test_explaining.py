@@ -324,7 +324,7 @@ class TestTheCommand:
         ("flags", "said"),
         [
             ({}, "explain what"),
-            ({"root": "r"}, "reads one modality"),
+            ({"root": "r"}, "no rows that it was judged on"),
             ({"clips": ("a.mp4",), "out": "x.csv"}, "expected a name in .jsonl or .parquet"),
             ({"root": "r", "bundle": "b", "out": "x.jsonl"}, "is for files"),
         ],

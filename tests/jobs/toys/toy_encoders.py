@@ -5,11 +5,12 @@ import errno
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from encoders.spec import Encoded, EncoderSpec, FramePolicy, Transcript, Word
+from encoders.spec import Encoded, EncoderSpec, FramePolicy, OwnAnswer, Transcript, Word
 
 
 class ToyText:
@@ -47,6 +48,37 @@ class ToyAudio:
         steps = [wave[i : i + 800] for i in range(0, len(wave), 800)]
         values = np.array([[s.mean(), np.abs(s).max()] for s in steps], np.float32)
         return _encoded(values)
+
+
+class ToyMood:
+    """One step: loud is happy, quiet is sad, nothing is not valid."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.descriptor = descriptor
+
+    def encode(self, clips):
+        return [self._one(float(np.abs(clip.waveforms[8000]).max())) for clip in clips]
+
+    def _one(self, loud):
+        said = [0.8, 0.1, 0.1] if loud > 0.4 else [0.1, 0.8, 0.1]
+        one = _encoded(np.array([[loud]], np.float32))
+        return replace(one, valid=np.array([loud > 0]), side={"mood": np.array([said], np.float32)})
+
+
+class ToyTone:
+    """One step: the word `loud` is anger, all others are joy."""
+
+    def __init__(self, descriptor, weights, *, device="cpu", threads=1):
+        self.descriptor = descriptor
+
+    def encode(self, clips):
+        said = [[0.9, 0.1] if clip.text == "loud" else [0.1, 0.9] for clip in clips]
+        return [
+            replace(
+                _encoded(np.ones((1, 1), np.float32)), side={"tone": np.array([one], np.float32)}
+            )
+            for one in said
+        ]
 
 
 class ToyVideo:
@@ -99,6 +131,31 @@ AUDIO = EncoderSpec(
     hop_s=0.1,
     rate_hz=8000,
     dtype="float32",
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+MOOD = EncoderSpec(
+    name="toy_mood",
+    modality="audio",
+    summary="loudness as a mood",
+    implementation="toy_encoders:ToyMood",
+    weights=(),
+    dim=1,
+    rate_hz=8000,
+    side={"mood": 3},
+    answers={"mood": OwnAnswer(classes=("happy", "sad", "neutral"))},
+    licence="Apache-2.0",
+    memory_gb=0.1,
+)
+TONE = EncoderSpec(
+    name="toy_tone",
+    modality="text",
+    summary="words as a tone",
+    implementation="toy_encoders:ToyTone",
+    weights=(),
+    dim=1,
+    side={"tone": 2},
+    answers={"tone": OwnAnswer(classes=("anger", "joy"))},
     licence="Apache-2.0",
     memory_gb=0.1,
 )
