@@ -50,6 +50,9 @@ OPENERS = frozenset(
 CLOSED_FORMATS = ",".join(sorted(av.formats_available - OPENERS))
 """Formats whose bytes are all in the file that was given; FFmpeg compares before it reads a header."""
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+"""By such a name FFmpeg takes a picture for the first of a series of files, by its bytes for what it is."""
+
 COPY_BYTES = 1 << 22
 """Remote files are staged in pieces of this size."""
 
@@ -155,7 +158,7 @@ class Local:
             # The `file:` prefix keeps a name such as `concat:x` from being read as a protocol, and
             # the whitelists keep a playlist from opening what it names, near or far.
             source: Any = f"file:{self.path}"
-            if self.offset is not None:
+            if self.offset is not None or self.path.lower().endswith(JPEG_SUFFIXES):
                 source = stack.enter_context(contextlib.closing(self.binary()))
             try:
                 container = stack.enter_context(

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from cluster.errors import Fault, MediaError
 from encoders.decoding import pictures
@@ -26,6 +27,7 @@ FPS = FramePolicy(kind="fps", rate_hz=5.0, size=64)
 EVEN = FramePolicy(kind="even", count=8, size=64)
 WINDOWS = FramePolicy(kind="windows", count=8, rate_hz=10.0, size=48)
 NEEDS = Needs(rates_hz=frozenset({16000}), frames=frozenset({FPS}))
+FILM = Needs(frames=frozenset({FPS}))
 SOUND = Needs(rates_hz=frozenset({16000}))
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,8 +203,6 @@ class TestFormats:
             )
 
     def test_a_picture_with_an_orientation_in_its_exif_is_shown_upright(self, decoder, tmp_path):
-        from PIL import Image
-
         stored = np.full((48, 64, 3), 90, np.uint8)
         stored[:24, :32] = (255, 0, 0)
         image = Image.fromarray(stored)
@@ -316,6 +316,15 @@ class TestFormats:
         needs = Needs(frames=frozenset({EVEN}))
         [frames] = decoder.decode(clip(path), needs).clip.frames.values()
         assert len(frames.pixels) == 8
+
+    @pytest.mark.parametrize("name", ["a 1.jpg", "b%03d.JPEG", "c.png", "d.webp", "e.bmp", "f.tif"])
+    def test_a_picture_is_a_film_of_one_frame(self, decoder, tmp_path, name):
+        Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / name)
+        assert probe(Source(str(tmp_path / name))).has_video
+        decoded = decoder.decode(clip(tmp_path / name, audio=None), FILM)
+        assert not decoded.faults
+        frame = decoded.clip.frames[FPS].pixels[0]
+        assert np.abs(frame.reshape(-1, 3).mean(0) - (200, 30, 30)).max() < 12
 
     def test_every_rate_is_the_same_sound(self, decoder, good):
         needs = Needs(rates_hz=frozenset({8000, 16000, 44100, 48000}))
