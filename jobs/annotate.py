@@ -125,11 +125,12 @@ def scored(config: Config, clip: str) -> tuple[pa.Table, Draw | None]:
         ConfigError: the bundle cannot score files, or reads no words where sentences are asked for.
     """
     from jobs.captioning.faces import face_boxes
-    from jobs.scoring.by_piece import PieceScorer, score_pieces  # heavy: torch
+    from jobs.scoring.by_piece import PieceScorer, clips_of_files, score_pieces  # heavy: torch
     from jobs.scoring.in_process import encoder_of, score_here
     from jobs.scoring.opening import UNTRAINED, open_bundle
     from jobs.scoring.pieces import PiecesConfig
     from jobs.scoring.scorer import Scorer
+    from jobs.stream.decode import decoder_of
     from jobs.stream.job import DecodingConfig
     from jobs.stream.selection import chosen_store
 
@@ -147,7 +148,8 @@ def scored(config: Config, clip: str) -> tuple[pa.Table, Draw | None]:
     if by == "auto":
         by = "sentence" if bundle.transcriber is not None and has_sound(clip) else "window"
     pieces = PieceScorer(encoder, [scorer], by, size)
-    return pa.concat_tables(score_pieces([clip], pieces)), mark
+    clips = clips_of_files([clip], decoder_of(encoder.decoding))
+    return pa.concat_tables(score_pieces(clips, pieces)), mark
 
 
 def scored_rows(table: pa.Table, config: Config) -> list[dict[str, Any]]:

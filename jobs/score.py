@@ -14,6 +14,7 @@ Writes: <root>/scores/<name>/   (cluster.tables.SCORES), or --out FILE for files
 
 Own video: affuse score clip.mp4 --bundle untrained
 Over time: affuse score film.mp4 --by window --out windows.parquet
+           affuse score --root data/talks --bundle best --by window --window-s 4 --step-s 2 --out w.parquet
 Several:   affuse score --root data/ravdess --bundle ensemble --also first face_expression
 Laptop:    affuse score holiday/ --bundle data/ravdess/bundles/ensemble --out scores.csv
 Cluster:   affuse submit --address URL -- score --root s3://bucket/calls --bundle s3://bucket/b/bundles/best
@@ -36,8 +37,8 @@ from jobs.catalog.manifest import read_manifest, units
 from jobs.catalog.outputs import publish_config
 from jobs.preparing.builder import build
 from jobs.scoring import untrained, work_folder
-from jobs.scoring.bundle import Bundle, check_speakers, from_features
-from jobs.scoring.by_piece import PieceScorer, score_pieces
+from jobs.scoring.bundle import Bundle, from_features
+from jobs.scoring.by_piece import PieceScorer, clips_of_dataset, clips_of_files, score_pieces
 from jobs.scoring.claim import claim, claim_of, command_of
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
@@ -50,6 +51,7 @@ from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, wo
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import score_stored
 from jobs.scoring.versions import describe_scores, read_scores, versions_of
+from jobs.stream.decode import decoder_of
 from jobs.stream.progress import conclude
 from jobs.stream.result_rows import failure_reasons
 
@@ -69,6 +71,8 @@ def main(config: Config) -> None:
             print("\n".join(untrained.notes(judge.bundle)))
     if config.clips:
         score_files(config, judges)
+    elif config.by != "clip":
+        score_dataset_by_piece(config, judges)
     elif config.dry_run:
         print("\n".join(foreseen(config, [judge.needed(config.root) for judge in judges])))
     else:
@@ -113,10 +117,7 @@ def show_judged(config: Config, judge: NamedBundle) -> pa.Table:
 def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
     """Few files here; many through the stream, in a folder beside --out that outlives a stop."""
     files = found_files(config.clips)
-    for judge in judges:
-        judge.bundle.refuse_raw()
-        if judge.bundle.clips_of_speaker:
-            check_speakers(pa.chunked_array([[None] * len(files)]), judge.bundle.clips_of_speaker)
+    refuse_alone(judges)
     if len(files) > FEW and config.out is None:
         raise ConfigError(f"{len(files)} files: where to? type: --out scores.csv")
     check_out(config.out, files, overwrite=config.overwrite)
@@ -140,11 +141,32 @@ def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
         write_out(config, config.out, files, table)
 
 
+def refuse_alone(judges: Sequence[NamedBundle]) -> None:
+    """Refuse bundles that cannot score a clip by itself."""
+    for judge in judges:
+        judge.bundle.refuse_alone()
+
+
+def score_dataset_by_piece(config: Config, judges: Sequence[NamedBundle]) -> None:
+    """Score windows or sentences of every clip of a dataset, into --out."""
+    refuse_alone(judges)
+    tracks = read_manifest(config.root, ["video", "audio"])
+    places = [pc.struct_field(tracks[track], "uri").drop_null() for track in ("video", "audio")]
+    files = pc.unique(pa.chunked_array([c for place in places for c in place.chunks], pa.string()))
+    check_out(config.out, files.to_pylist(), overwrite=config.overwrite)
+    score_by_piece(config, judges, files.to_pylist())
+
+
 def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequence[str]) -> None:
-    """Score windows or sentences of files, in this process and file after file.
+    """Score windows or sentences of files or else of a dataset, in this process, clip after clip.
 
     Raises:
         ConfigError: the bundles read the words of different transcribers.
+
+    Args:
+        config: of the command.
+        judges: the bundles.
+        files: that are read, and never replaced.
     """
     work = work_of(config, *(judge.bundle for judge in judges))
     if len(by_transcriber(judges)) > 1:
@@ -155,9 +177,15 @@ def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequenc
     pieces = PieceScorer(encoder, scorers_of(judges, config.root), config.by, config.size)
     first, *others = [claim_of(judge.bundle, "clips", config.decoding) for judge in judges]
     made_with = first | {"by": config.by, **vars(config.size), "also": others or None}
-    again = command_of("score FILES", bundle=config.bundle, by=config.by, out="OTHER")
+    what = {} if config.clips else {"root": config.root}
+    again = command_of(
+        "score FILES" if config.clips else "score",
+        **what, bundle=config.bundle, by=config.by, out="OTHER",
+    )  # fmt: skip
     folder = None if config.out is None else work_folder.begun(config.out, made_with, again)
-    table = pa.concat_tables([*score_pieces(files, pieces, folder)])
+    decoder = decoder_of(config.decoding)
+    clips = clips_of_files(files, decoder) if config.clips else clips_of_dataset(config.root)
+    table = pa.concat_tables([*score_pieces(clips, pieces, folder)])
     show_pieces(table)
     if config.out is not None:
         write_out(config, config.out, files, table)

@@ -3,8 +3,9 @@
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import ConfigError, Fault, MediaError
 from cluster.tables import SCORES
-from encoders.media import ClipSource, Decoded
+from encoders.media import ClipSource, Decoded, Decoder
+from jobs.catalog.manifest import read_unit, units
 from jobs.preparing.adapter import clip_id
 from jobs.preparing.probing import stamps_of
 from jobs.scoring.files import names_of
@@ -29,7 +31,7 @@ from jobs.scoring.pieces import (
     with_words,
 )
 from jobs.scoring.scorer import Scorer
-from jobs.stream.decode import decode_clip, decoder_of
+from jobs.stream.decode import decode_clip, decoder_of, source_of
 from jobs.stream.faults import Kind, WorkerFaultError
 from jobs.stream.job import Todo, UnitResult
 from jobs.stream.progress import clock
@@ -194,38 +196,71 @@ def fact_of(name: str, span: Span | None) -> dict[str, Any]:
     return {"clip_id": id_of(name, span), "name": name, "start_s": span[0], "end_s": span[1]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class WholeClip:
+    """A clip that is scored in pieces."""
+
+    name: str
+    version: Sequence[Any]
+    """What its rows depend on, as JSON: name, files with their times of change, segment."""
+
+    source: Callable[[], ClipSource]
+    """Opens it."""
+
+
+def clips_of_files(files: Sequence[str], decoder: Decoder) -> Iterator[WholeClip]:
+    """Files as clips, by paths or URIs."""
+    names = names_of(files)
+    for file in files:
+        yield WholeClip(
+            name=names[file],
+            version=[names[file], file, stamps_of([file], workers=1)[file]],
+            source=partial(clip_of, file, names[file], decoder),
+        )
+
+
+def clips_of_dataset(root: str) -> Iterator[WholeClip]:
+    """The clips of a manifest, without their texts: nobody says which words fall into a piece."""
+    for ref in units(root):
+        for row in read_unit(ref).to_pylist():
+            places = [row[track] for track in ("video", "audio") if row[track] is not None]
+            stamps = stamps_of([place["uri"] for place in places], workers=1)
+            yield WholeClip(
+                name=row["name"],
+                version=[row["name"], row["start_s"], row["end_s"], places, stamps],
+                source=partial(replace, source_of(row), text=None, words=None, context=((), ())),
+            )
+
+
 def score_pieces(
-    files: Sequence[str], pieces: PieceScorer, folder: str | None = None
+    clips: Iterable[WholeClip], pieces: PieceScorer, folder: str | None = None
 ) -> Iterator[pa.Table]:
-    """SCORES of files in pieces, a table a file.
+    """SCORES of clips in pieces, a table a clip.
 
     Args:
-        files: paths or URIs.
+        clips: what is scored.
         pieces: what scores them.
-        folder: where the table of each is kept until all are there, so that a stop costs one file.
+        folder: where the table of each is kept until all are there, so that a stop costs one clip.
     """
-    names = names_of(files)
-    decoder = decoder_of(pieces.encoder.decoding)
-    for file in files:
-        kept = None if folder is None else storage.join(folder, part_of(file, names[file]))
+    for clip in clips:
+        kept = None if folder is None else storage.join(folder, part_of(clip))
         if kept is not None and storage.exists(kept):
             yield storage.read_table(kept)
             continue
-        source = clip_of(file, names[file], decoder)
+        source = clip.source()
         parts = []
-        for part in pieces.scores(source, names[file]):
+        for part in pieces.scores(source, clip.name):
             parts.append(part)
-            _tell(names[file], part, source.duration_s)
+            _tell(clip.name, part, source.duration_s)
         table = SCORES.conform(pa.concat_tables(parts))
         if kept is not None:
             storage.publish_table(table, kept)
         yield table
 
 
-def part_of(file: str, name: str) -> str:
-    """Name of the table of one file: another version of the file has another."""
-    version = [name, file, stamps_of([file], workers=1)[file]]
-    return f"{clip_id(json.dumps(version))}.parquet"
+def part_of(clip: WholeClip) -> str:
+    """Name of the table of one clip: another version of its files has another."""
+    return f"{clip_id(json.dumps(clip.version))}.parquet"
 
 
 def _tell(name: str, part: pa.Table, length_s: float | None) -> None:

@@ -39,7 +39,7 @@ class ScoreConfig:
     """Name of the scores; by default the bundle's."""
 
     out: Place | None = None
-    """File for the scores of files without a manifest: .csv, .jsonl or .parquet."""
+    """File for the scores of files without a manifest, or of pieces of clips: .csv, .jsonl or .parquet."""
 
     overwrite: bool = False
     """Replace an --out that no earlier run made; an input is never replaced."""
@@ -102,15 +102,14 @@ class ScoreConfig:
             raise ConfigError("score what? type: affuse score clip.mp4, or --root FOLDER")
         if self.out is not None and not self.out.endswith((".csv", ".jsonl", ".parquet")):
             raise ConfigError(f"--out {self.out}: expected a name in .csv, .jsonl or .parquet")
-        if self.out is not None and not self.clips:
+        if self.out is not None and not self.clips and self.by == "clip":
             raise ConfigError(
                 f"--out {self.out} is for files without a manifest; the scores of a dataset are Parquet "
                 f"files below {self.root}/scores/{self.name or 'BUNDLE'}: leave --out away"
             )
-        if self.size and self.by != "clip" and not self.clips:
-            raise ConfigError(
-                f"--by {self.by} is for files; type: affuse score FILES --by {self.by}"
-            )
+        _ = self.size
+        if self.by != "clip" and not self.clips:
+            self._check_pieces_of_dataset()
         if self.per and self.clips:
             raise ConfigError(
                 f"--per {' '.join(self.per)} is for a dataset, which names dialogues, speakers and files; "
@@ -125,6 +124,17 @@ class ScoreConfig:
         if self.dry_run and self.clips:
             raise ConfigError("--dry-run plans a dataset; type first: affuse prepare, then --root")
         self.assume.check(dry_run=self.dry_run)
+
+    def _check_pieces_of_dataset(self) -> None:
+        """Refuse what only whole clips have."""
+        if self.out is None:
+            raise ConfigError(f"--by {self.by}: where to? type: --out pieces.parquet")
+        whole = {
+            "--per": self.per, "--dry-run": self.dry_run, "--name": self.name,
+            "--source features": self.source == "features",
+        }  # fmt: skip
+        if given := [flag for flag, is_given in whole.items() if is_given]:
+            raise ConfigError(f"{given[0]} is for whole clips; leave it or --by {self.by} away")
 
     @property
     def size(self) -> PiecesConfig:

@@ -5,6 +5,8 @@ import os
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -282,6 +284,80 @@ class TestScoring:
         assert status_of("score", clip, "--bundle", bundle, "--by", "sentence") == 2
         assert "--transcriber" in capsys.readouterr().err
 
-    def test_a_dataset_is_not_cut_without_a_word(self, bundle, tmp_path, capsys):
-        assert status_of("score", "--root", tmp_path, "--bundle", bundle, "--by", "window") == 2
-        assert "is for files" in capsys.readouterr().err
+
+class TestPiecesOfADataset:
+    """Windows of every clip of a manifest have its names, its segments and its clips' faults."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        media = tmp_path / "media"
+        media.mkdir()
+        film(media / "a.wav", 7, pictures=False)
+        film(media / "b.wav", 12, pictures=False)
+        (media / "broken.wav").write_bytes(b"no sound")
+        table = "name,audio,start_s,end_s,text\nwhole,a.wav,,,so\nlate,b.wav,4,11,no\nbad,broken.wav,,,\n"
+        (tmp_path / "labels.csv").write_text(table)
+        how = ("--source", media, "--labels", tmp_path / "labels.csv", "--root", tmp_path / "root")
+        assert status_of("prepare", "folder", *how) == 0
+        return tmp_path / "root"
+
+    def test_each_clip_has_its_windows_by_its_name(self, bundle, root, tmp_path, monkeypatch):
+        out = tmp_path / "w.parquet"
+        words = ("score", "--root", root, "--bundle", bundle, "--by", "window", "--window-s", "4")
+        words = (*words, "--step-s", "2", "--out", out)
+        whole, seen = PieceScorer.scores, []
+
+        def stopped(self, source, name):
+            seen.append(name)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            return whole(self, source, name)
+
+        monkeypatch.setattr(by_piece.PieceScorer, "scores", stopped)
+        assert status_of(*words) == 130
+        assert status_of(*words) == 0
+        assert len(seen) == 4
+        rows = storage.read_table(str(out)).to_pylist()
+        spans = {name: [] for name in ("bad", "late", "whole")}
+        for row in rows:
+            spans[row["name"]].append((row["start_s"], row["end_s"]))
+        assert spans["whole"] == [(0, 4), (2, 6), (4, 7)]
+        assert spans["late"] == [(4, 8), (6, 10), (8, 11)]
+        assert len(spans["bad"]) == 1
+        [bad] = [row for row in rows if row["name"] == "bad"]
+        assert bad["status"] == "failed"
+        assert "unreadable" in bad["error"]
+        assert {row["status"] for row in rows} == {"ok", "failed"}
+        SCORES.check(storage.open_parquet(str(out)).schema_arrow, where="out")
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ((), "where to? type: --out"),
+            (("--out", "x.parquet", "--per", "speaker"), "--per is for whole clips"),
+            (("--out", "x.parquet", "--dry-run"), "--dry-run is for whole clips"),
+            (("--out", "x.parquet", "--name", "n"), "--name is for whole clips"),
+            (
+                ("--out", "x.parquet", "--source", "features"),
+                "--source features is for whole clips",
+            ),
+        ],
+        ids=["nowhere", "groups", "plan", "name", "features"],
+    )
+    def test_what_only_whole_clips_have_is_refused(self, bundle, root, capsys, words, said):
+        job = ("score", "--root", root, "--bundle", bundle, "--by", "window")
+        assert status_of(*job, *words) == 2
+        assert said in capsys.readouterr().err
+
+    def test_a_file_of_the_dataset_is_never_replaced(self, bundle, tmp_path, capsys):
+        sound = film(tmp_path / "a.wav", 2, pictures=False)
+        with open(sound, "rb") as file:
+            shard = pa.table({"name": ["a"], "audio": [{"bytes": file.read(), "path": "a.wav"}]})
+        folder = tmp_path / "shards"
+        folder.mkdir()
+        pq.write_table(shard, folder / "s.parquet", compression="none", use_dictionary=False)
+        how = ("--source", folder, "--root", tmp_path / "root")
+        assert status_of("prepare", "folder", *how) == 0
+        words = ("--by", "window", "--out", folder / "s.parquet", "--overwrite")
+        assert status_of("score", "--root", tmp_path / "root", "--bundle", bundle, *words) == 2
+        assert "is what is read" in capsys.readouterr().err
