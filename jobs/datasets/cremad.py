@@ -21,14 +21,13 @@ from encoders.media import Source
 from fusion.tasks import Task
 from jobs.preparing.about import About
 from jobs.preparing.adapter import (
-    AUDIO_SUFFIXES,
     Collected,
     Preparation,
     Row,
     files_below,
-    is_media,
     read_rows,
 )
+from jobs.preparing.named_takes import named_takes
 from jobs.preparing.votes import from_counts
 
 EMOTIONS = {
@@ -61,6 +60,7 @@ ASKED = {"voice": 1, "face": 2, "both": 3}
 
 VOTES = "tabulatedVotes.csv"
 TAKE = re.compile(rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX|X)")
+SHAPE = re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{1,2}")
 
 ABOUT = About(
     name="cremad",
@@ -96,14 +96,12 @@ class Config(Preparation):
         """One clip a take, sorted by actor; groups are actors."""
         takes: dict[str, dict[str, str]] = defaultdict(dict)
         files = files_below(self.source)
-        for uri in files:
-            path = PurePosixPath(uri)
-            if is_media(uri) and TAKE.fullmatch(path.stem):
-                kind = "audio" if path.suffix.lower() in AUDIO_SUFFIXES else "video"
-                takes[path.stem][kind] = uri
+        named = named_takes(files, TAKE, SHAPE)
+        for (name, kind), uri in named.files.items():
+            takes[name][kind] = uri
         if not takes:
             raise ABOUT.absent(self.source)
-        faults: list[str] = []
+        faults = list(named.faults)
         votes = _votes(files, self.votes, self.source, faults) if self.votes != "none" else {}
         return Collected(
             name="cremad",
@@ -111,6 +109,7 @@ class Config(Preparation):
             tasks={"emotion": Task(kind="classification", classes=tuple(EMOTIONS.values()))},
             rows=[_row(name, of, votes.get(name, ())) for name, of in sorted(takes.items())],
             faults=faults,
+            notes=named.notes,
         )
 
 

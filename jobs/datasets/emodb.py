@@ -8,13 +8,13 @@ Burkhardt et al. 2005, https://doi.org/10.21437/Interspeech.2005-446.
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.preparing.about import About
-from jobs.preparing.adapter import AUDIO_SUFFIXES, Collected, Preparation, Row, files_below
+from jobs.preparing.adapter import Collected, Preparation, Row, files_below
+from jobs.preparing.named_takes import named_takes
 
 EMOTIONS = {
     "W": "angry",
@@ -43,6 +43,7 @@ SPEAKERS = {
     "12": "male", "13": "female", "14": "female", "15": "male", "16": "female",
 }  # fmt: skip
 TAKE = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(SENTENCES)})([{''.join(EMOTIONS)}])[a-z]")
+SHAPE = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(SENTENCES)})[A-Z][a-z]")
 
 ABOUT = About(
     name="emodb",
@@ -67,12 +68,12 @@ class Config(Preparation):
 
     def collect(self) -> Collected:
         """One clip a file, sorted by speaker."""
-        rows = []
-        for uri in files_below(self.source):
-            path = PurePosixPath(uri)
-            take = TAKE.fullmatch(path.stem)
-            if take is not None and path.suffix.lower() in AUDIO_SUFFIXES:
-                rows.append(_row(path.stem, uri, *take.groups()))
+        named = named_takes(files_below(self.source), TAKE, SHAPE)
+        rows = [
+            _row(name, uri, *take.groups())
+            for (name, kind), uri in named.files.items()
+            if kind == "audio" and (take := TAKE.fullmatch(name))
+        ]
         if not rows:
             raise ABOUT.absent(self.source)
         rows.sort(key=lambda row: row.name)
@@ -82,6 +83,8 @@ class Config(Preparation):
             licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=tuple(EMOTIONS.values()))},
             rows=rows,
+            faults=named.faults,
+            notes=named.notes,
             folds={"speaker": {row.name: fold_of[row.name[:2]] for row in rows}},
         )
 

@@ -46,6 +46,8 @@ EVALUATOR = re.compile(r"^C-E\w+:\t(?P<choices>[^()\n]*)", re.MULTILINE)
 LABEL = re.compile(
     r"\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\t(?P<turn>\S+)\t(?P<emotion>\w+)\t\[(?P<vad>[^\]]+)\]"
 )
+CODES = frozenset(["ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx"])
+"""All codes of the release; those that a scheme does not have are no label."""
 WORDS = re.compile(r"(?P<turn>Ses\w+) \[[\d.]+-[\d.]+\]:\s*(?P<text>.*)")
 DIMENSIONS = ("valence", "arousal", "dominance")
 
@@ -93,6 +95,7 @@ class Config(Preparation):
         wanted = {"sentences": "/sentences/wav/", "films": "/avi/", "none": "\0"}[self.media]
         found = {PurePosixPath(uri).stem: uri for uri in files if wanted in uri}
         rows: list[Row] = []
+        faults: list[str] = []
         for uri in files:
             if "/EmoEvaluation/" in uri and PurePosixPath(uri).parent.name == "EmoEvaluation":
                 said = decoded(storage.read_bytes(uri))
@@ -104,6 +107,8 @@ class Config(Preparation):
                 }
                 ordered = sorted(turns, key=lambda match: float(match["start"]))
                 for number, match in enumerate(ordered):
+                    if match["emotion"] not in CODES:
+                        faults.append(f"{uri}: {match['turn']}: unknown code {match['emotion']!r}")
                     row = self._row(match, number, texts, found)
                     rows.append(replace(row, votes=votes[row.name]))
         if not rows:
@@ -116,6 +121,7 @@ class Config(Preparation):
             licence=ABOUT.licence,
             tasks=tasks,
             rows=rows,
+            faults=faults,
             folds={"session": {row.name: int(row.name[3:5]) - 1 for row in rows}},
         )
 

@@ -19,7 +19,8 @@ from cluster.settings import Place
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.preparing.about import About
-from jobs.preparing.adapter import Collected, Preparation, Row, files_below, is_media
+from jobs.preparing.adapter import Collected, Preparation, Row, files_below
+from jobs.preparing.named_takes import named_takes
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = ("Kids are talking by the door.", "Dogs are sitting by the door.")
@@ -32,6 +33,7 @@ SUBJECT_FOLDS = (
     (1, 4, 9, 22),
 )
 TAKE = re.compile(r"0[1-3]-0[12]-0[1-8]-0[12]-0[12]-0[12]-(0[1-9]|1\d|2[0-4])")
+SHAPE = re.compile(r"\d\d(-\d\d){6}")
 
 ABOUT = About(
     name="ravdess",
@@ -62,12 +64,11 @@ class Config(Preparation):
     def collect(self) -> Collected:
         """One clip a take, sorted by actor."""
         takes: dict[str, dict[str, str]] = defaultdict(dict)
-        for uri in files_below(self.source):
-            path = PurePosixPath(uri)
-            if is_media(uri) and TAKE.fullmatch(path.stem):
-                modality, take = path.stem[:2], path.stem[3:]
-                if take.startswith(SPEECH):
-                    takes[take][modality] = uri
+        named = named_takes(files_below(self.source), TAKE, SHAPE)
+        for (name, _), uri in named.files.items():
+            modality, take = name[:2], name[3:]
+            if take.startswith(SPEECH):
+                takes[take][modality] = uri
         if not takes:
             raise ABOUT.absent(self.source)
         rows = [
@@ -80,6 +81,8 @@ class Config(Preparation):
             licence=ABOUT.licence,
             tasks={"emotion": Task(kind="classification", classes=EMOTIONS)},
             rows=rows,
+            faults=named.faults,
+            notes=named.notes,
             folds={"subject": {row.name: fold_of[int(row.name[-2:])] for row in rows}},
         )
 
