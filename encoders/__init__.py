@@ -13,6 +13,7 @@ ENCODERS: dict[str, str] = {
     "dinov2_base": "encoders.video.dinov2_base",
     "egemaps": "encoders.audio.egemaps",
     "egemaps_v02": "encoders.audio.egemaps_v02",
+    "emotion2vec": "encoders.audio.emotion2vec",
     "face_expression": "encoders.video.face_expression",
     "face_hog": "encoders.video.face_hog",
     "hub_audio": "encoders.audio.hub_audio",

@@ -35,8 +35,8 @@ CACHE = Path("~/.cache/affuse/weights")
 
 _INDEX = "files.json"
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
-_UNSAFE_FALLBACK = "pytorch_model.bin"
-"""Some models were never published as safetensors; torch then reads this with ``weights_only``."""
+_UNSAFE_FALLBACKS = ("pytorch_model.bin", "model.pt")
+"""Some models were never published as safetensors; torch then reads these with ``weights_only``."""
 
 
 def default_store(root: str) -> str:
@@ -207,7 +207,7 @@ def _download_hub(uri: str, folder: str) -> None:
         files = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
         patterns = list(_WANTED)
         if not any(file.endswith(".safetensors") for file in files):
-            patterns.append(_UNSAFE_FALLBACK)
+            patterns.extend(_UNSAFE_FALLBACKS)
         huggingface_hub.snapshot_download(
             name, revision=revision, local_dir=folder, allow_patterns=patterns
         )

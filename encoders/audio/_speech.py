@@ -56,16 +56,17 @@ class SpeechTransformer:
         self._descriptor = descriptor
         self._layers = descriptor.layers
         self._device = device
-        self._model = self._loaded(folder).eval().to(device)
+        self._model = self._loaded(weights["model"]).eval().to(device)
         config = self._model.config
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
         self._equal_lengths = needs_equal_lengths(config)
         self._normalised = is_normalised(Path(folder) / "preprocessor_config.json")
 
-    def _loaded(self, folder: str) -> Any:
-        """The model of a folder."""
+    def _loaded(self, path: Path) -> Any:
+        """The model of a folder, or of a file in it."""
         from transformers import AutoModel
 
+        folder = model_folder(path)
         return AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:

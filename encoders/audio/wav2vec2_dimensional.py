@@ -7,7 +7,7 @@ https://arxiv.org/abs/2203.07378.
 """
 
 from encoders.audio import DIMENSIONS
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer, Weights
 
 LICENCE = "CC-BY-NC-SA-4.0 (non-commercial)"
 
@@ -15,7 +15,7 @@ SPEC = EncoderSpec(
     name="wav2vec2_dimensional",
     modality="audio",
     summary="wav2vec 2.0 fine-tuned for emotion (non-commercial); arousal, dominance, valence beside",
-    implementation="encoders.audio._dimensional:DimensionalSpeech",
+    implementation="encoders.audio._speech_heads:DimensionalSpeech",
     weights=(
         Weights(
             name="model",
@@ -35,4 +35,5 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=0.25,
     options=HUB_OPTIONS,
     side=dict.fromkeys(DIMENSIONS, 1),
+    answers=dict.fromkeys(DIMENSIONS, OwnAnswer(range=(0.0, 1.0))),
 )

@@ -42,6 +42,10 @@ SIZES = {
     "dinov2_base": ("Dinov2Config", "Dinov2Model", {"image_size": 224, "patch_size": 14}, {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
         "patch_size": 8}, "frames"),
+    "emotion2vec": (None, None, {}, {
+        "dim": 32, "heads": 4, "hidden": 48, "channels": 16, "context_blocks": 1, "blocks": 1}, "samples"),
+    "emotion2vec large": (None, None, {"dim": 1024, "heads": 16, "hidden": 4096}, {
+        "dim": 32, "heads": 4, "hidden": 48, "channels": 16, "context_blocks": 1, "blocks": 1}, "samples"),
     "hub_audio large": ("Wav2Vec2Config", "Wav2Vec2Model", {
         **LARGE, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
@@ -103,6 +107,7 @@ def build(name, *, small, device):
     """
     import transformers
 
+    from encoders.audio._emotion2vec_net import Emotion2vecNet, Sizes
     from encoders.audio._vggish_net import VggishNet
 
     if name == "vggish":
@@ -110,6 +115,9 @@ def build(name, *, small, device):
         net = VggishNet(**thin).eval().to(device)
         return net, net
     config_class, model_class, real, tiny, _ = SIZES[name]
+    if name.startswith("emotion2vec"):
+        net = Emotion2vecNet(Sizes(**(tiny if small else real))).eval().to(device)
+        return net, net
     config = getattr(transformers, config_class)(**(tiny if small else real))
     torch.manual_seed(0)
     with torch.device(device):

@@ -147,6 +147,28 @@ def wav2vec2_dimensional(folder):
     save_file(states, folder / "model.safetensors", {"format": "pt"})
 
 
+def emotion2vec(folder):
+    """As FunASR publishes it: a torch file with the names of fairseq, and objects that are no tensors."""
+    from argparse import Namespace
+
+    from encoders.audio._emotion2vec_net import Emotion2vecNet, Sizes
+
+    torch.manual_seed(0)
+    sizes = Sizes(
+        dim=DIM, heads=4, hidden=48, channels=16, context_blocks=1, blocks=DEPTH - 1,
+        position_layers=2, position_kernel=5, position_groups=4, extra_tokens=3,
+    )  # fmt: skip
+    net = Emotion2vecNet(sizes)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    states = {
+        name if name.startswith("proj.") else f"d2v_model.{name}": value
+        for name, value in net.state_dict().items()
+    }
+    states["d2v_model.modality_encoders.AUDIO.decoder.proj.bias"] = torch.zeros(DIM)
+    torch.save({"cfg": Namespace(lr=[1e-4]), "model": states}, folder / "model.pt")
+
+
 def hubert(folder):
     from transformers import HubertConfig, HubertModel
 
@@ -337,6 +359,7 @@ BUILDERS = {
     "clap": clap,
     "clip_vit": clip_vit,
     "dinov2_base": dinov2,
+    "emotion2vec": emotion2vec,
     "hub_audio": wav2vec2_layer_norm,
     "hub_text": roberta,
     "hub_video": siglip,

@@ -1,5 +1,6 @@
-"""A speech transformer with a head that reads arousal, dominance and valence from its mean last state."""
+"""Speech transformers that were trained for emotion, with a head of their own on the mean last state."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from cluster.errors import ConfigError
 from encoders.audio import DIMENSIONS
 from encoders.audio._speech import SpeechTransformer
+from encoders.batching import model_folder
 from encoders.spec import Descriptor
 
 
-class DimensionalSpeech(SpeechTransformer):
-    """Wrapper of the model and its head."""
+class SpeechWithHead(SpeechTransformer):
+    """A speech transformer with a head of its own on the mean of the last states."""
 
     def __init__(
         self,
@@ -30,28 +32,41 @@ class DimensionalSpeech(SpeechTransformer):
         # The head reads the last states, whichever are kept.
         self._layers = (*descriptor.layers, descriptor.num_layers - 1)
 
-    def _loaded(self, folder: str) -> Any:
+    @torch.inference_mode()
+    def _side(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """One value a clip, at each of its steps; zeros where there is none."""
+        if not len(values):
+            widths = self._descriptor.spec.side.items()
+            return {name: np.zeros((1, width), np.float32) for name, width in widths}
+        last = torch.from_numpy(values[:, self._descriptor.width :])
+        outputs = self._outputs(last.mean(0).to(self._device))
+        return {
+            name: np.tile(value.float().cpu().numpy(), (len(values), 1))
+            for name, value in outputs.items()
+        }
+
+    @abstractmethod
+    def _outputs(self, mean: Float[Tensor, " dim"]) -> dict[str, Tensor]:
+        """Each side column of the mean of a clip's last states."""
+
+
+class DimensionalSpeech(SpeechWithHead):
+    """Wrapper of audEERING's model: arousal, dominance and valence."""
+
+    def _loaded(self, path: Path) -> Any:
         net, info = _net_class().from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            model_folder(path), local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
         if missing := sorted(info["missing_keys"]):
             raise ConfigError(
-                f"{self._descriptor.name}: {folder} has no {', '.join(missing)}; expected the weights "
+                f"{self._descriptor.name}: {path} has no {', '.join(missing)}; expected the weights "
                 "of a wav2vec 2.0 with classifier.dense and classifier.out_proj of three outputs"
             )
-        self._head = net.classifier.eval()
+        self._head = net.classifier.eval().to(self._device)
         return net.wav2vec2
 
-    @torch.inference_mode()
-    def _side(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """One value a clip, at each of its steps."""
-        last = torch.from_numpy(values[:, self._descriptor.width :])
-        outputs = self._head(last.mean(0)).numpy() if len(values) else np.zeros(len(DIMENSIONS))
-        steps = max(1, len(values))
-        return {
-            name: np.full((steps, 1), value, np.float32)
-            for name, value in zip(DIMENSIONS, outputs, strict=True)
-        }
+    def _outputs(self, mean: Float[Tensor, " dim"]) -> dict[str, Tensor]:
+        return dict(zip(DIMENSIONS, self._head(mean).split(1), strict=True))
 
 
 class Head(nn.Module):

@@ -1,0 +1,107 @@
+"""emotion2vec+ from its checkpoint: states, and probabilities of nine classes for the whole clip."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.errors import WeightsError
+from encoders.audio._emotion2vec_net import AUDIO, Emotion2vecNet, sizes_of
+from encoders.audio._speech_heads import SpeechWithHead
+
+FILES = ("model.safetensors", "model.pt")
+"""Names of a checkpoint in its folder."""
+
+PREFIX = "d2v_model."
+PRETRAINING = (AUDIO + "decoder.", "_ema.")
+"""Beginnings of parameters that only pretraining uses."""
+
+
+class Emotion2vec(SpeechWithHead):
+    """Wrapper of emotion2vec+ base, large and seed."""
+
+    def _loaded(self, path: Path) -> Any:
+        file = path if path.is_file() else _checkpoint(path)
+        states = _named(_tensors(file))
+        try:
+            sizes = sizes_of(states)
+            if sizes.classes != (wanted := self._descriptor.spec.side["emotion"]):
+                raise ValueError(f"it has {sizes.classes} classes, expected {wanted}")
+            net = Emotion2vecNet(sizes)
+            net.load_state_dict(states, strict=True)
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{file} is no emotion2vec+: {' '.join(str(error).split())[:300]}; expected the "
+                "checkpoint of emotion2vec/emotion2vec_plus_base or _large with its nine classes"
+            ) from error
+        return net
+
+    def _scaled(self, samples: np.ndarray) -> np.ndarray:
+        if not len(samples):
+            return samples
+        scaled: np.ndarray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)
+        return scaled
+
+    def _outputs(self, mean: Tensor) -> dict[str, Tensor]:
+        return {"emotion": self._model.proj(mean).softmax(-1)}
+
+
+def _checkpoint(folder: Path) -> Path:
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"{folder} holds no checkpoint; expected {' or '.join(FILES)}")
+
+
+def _tensors(file: Path) -> Mapping[str, Any]:
+    """The parameters of a file; of all else that a torch file names nothing is made and nothing run."""
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(file))
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        with torch.serialization.safe_globals([(_Nothing, name) for name in names]):
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        AttributeError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise WeightsError(
+            f"{file} cannot be read as tensors: {str(error).splitlines()[0]}; save its parameters as "
+            "model.safetensors"
+        ) from error
+    found = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(states: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Parameters of the net by its own names, without those of pretraining."""
+    own = {name.removeprefix(PREFIX): value for name, value in states.items()}
+    found = {
+        name: value.float()
+        for name, value in own.items()
+        if isinstance(value, Tensor) and not name.startswith(PRETRAINING)
+    }
+    scale = found.get(AUDIO + "alibi_scale")
+    if scale is not None and scale.ndim == 4:  # of older checkpoints
+        found[AUDIO + "alibi_scale"] = scale.unsqueeze(0)
+    return found
+
+
+class _Nothing:
+    """Stands for every object of a checkpoint that is no tensor: its configuration, its trainer."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
