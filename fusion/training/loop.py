@@ -9,11 +9,11 @@ again, and a run that was killed and goes on from its last epoch ends with the w
 Shapes: batch, time, row, outputs.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from fusion.predictor import Predictor
 from fusion.tasks import Task
+from fusion.training.course import Course, OnEpoch
 from fusion.training.outcome import FittedNet, NotFiniteError
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed, RowSplit, ViewFeed
@@ -31,26 +31,6 @@ __all__ = [
     "ViewFeed",
     "fit",
 ]
-
-OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], bool]
-"""(record of the epoch, function that gives the state to go on from) -> True to stop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """Seed of a training, checkpoint to resume from, callback for each epoch, and last epoch."""
-
-    seed: int = 0
-    """Names everything random."""
-
-    resume: bytes | None = None
-    """The state an `on_epoch` gave, to go on after that epoch."""
-
-    on_epoch: OnEpoch | None = None
-    """Called after each epoch on every worker, with equal records."""
-
-    last_epoch: int | None = None
-    """The last one, where the recipe (and its schedule) would go on."""
 
 
 def fit(
@@ -81,7 +61,7 @@ def fit(
     if len(rows.train) == 0:
         raise ValueError("there are no training rows")
     group, course = group or Group(), course or Course()
-    trainer = Trainer(predictor, feed, rows, recipe, tasks=tasks, seed=course.seed, group=group)
+    trainer = Trainer(predictor, feed, rows, recipe, tasks=tasks, course=course, group=group)
     if course.resume is not None:
         trainer.load(course.resume)
     stopped = False

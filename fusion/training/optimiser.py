@@ -1,6 +1,7 @@
 """Optimiser and learning-rate schedule of a recipe."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,13 +43,26 @@ def optimiser_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def schedule_of(
-    optimiser: torch.optim.Optimizer, recipe: Recipe, num_steps: int
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    num_steps: int,
+    rates: Sequence[float] | None = None,
 ) -> LambdaLR | ReduceLROnPlateau | None:
-    """The schedule of a recipe: per step (cosine), per epoch (plateau), or none."""
-    if recipe.schedule == "plateau":
+    """The schedule of a recipe: per step (cosine), per epoch (plateau), or none.
+
+    Args:
+        optimiser: whose rates follow it.
+        recipe: that names it.
+        num_steps: of all epochs.
+        rates: factor of each epoch for `plateau` where nothing is watched; None: something is.
+    """
+    if recipe.schedule == "plateau" and rates is None:
         return ReduceLROnPlateau(optimiser, factor=0.1, patience=recipe.plateau)
-    if recipe.schedule == "constant":
+    if recipe.schedule == "constant" or rates == ():
         return None
+    if recipe.schedule == "plateau":
+        given, in_epoch = rates or (), num_steps // recipe.epochs
+        return LambdaLR(optimiser, lambda step: given[min(step // in_epoch, len(given) - 1)])
     warm = max(1, round(recipe.warmup * num_steps))
 
     def factor(step: int) -> float:

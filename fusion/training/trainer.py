@@ -17,6 +17,7 @@ from fusion.batch import Batch, Output
 from fusion.metrics import metric
 from fusion.predictor import Predictor, load_own_state, own_state, state_copy
 from fusion.tasks import Task
+from fusion.training.course import Course
 from fusion.training.objective import Objective, balanced_weights
 from fusion.training.optimiser import optimiser_of, schedule_of, schedule_state
 from fusion.training.ordering import epoch_steps, generator_of, seed_of, share_of
@@ -41,12 +42,12 @@ class Trainer:
         recipe: Recipe,
         *,
         tasks: Mapping[str, Task],
-        seed: int,
+        course: Course,
         group: Group,
     ) -> None:
         self.predictor, self.feed, self.tasks = predictor.to(group.device), feed, dict(tasks)
         self.train, self.valid = rows.train, rows.valid
-        self.recipe, self.seed, self.group = recipe, seed, group
+        self.recipe, self.seed, self.group = recipe, course.seed, group
         self.first = next(iter(self.tasks))
         self.objective = self._objective()
         if recipe.mixup and (predictor.axis != "clip" or predictor.net.reads_targets):
@@ -64,7 +65,8 @@ class Trainer:
         self.net = self._distributed()
         self.optimiser = optimiser_of(predictor.net, recipe)
         num_steps = recipe.epochs * -(-len(self.train) // recipe.batch_size)
-        self.schedule = schedule_of(self.optimiser, recipe, num_steps)
+        rates = None if self.chooses else course.rates
+        self.schedule = schedule_of(self.optimiser, recipe, num_steps, rates)
         half = recipe.precision == "float16"
         self.grad_scaler = torch.amp.GradScaler(group.device.type, enabled=half)
         self.epoch = 0

@@ -25,6 +25,9 @@ PAUSE_S = 0.8
 LONGEST_SENTENCE_S = 20.0
 """A sentence is cut at a word after this long [s]."""
 
+LEAST_STEP_S = 1.0
+"""Least time from the start of a block to that of the next [s]: a recogniser's times may be nonsense."""
+
 ENDS = (".", "?", "!", "\u2026", "\u3002", "\uff1f", "\uff01")
 """What a sentence ends with."""
 
@@ -132,7 +135,10 @@ def next_start(found: Sequence[Sequence[Word]], length_s: float) -> tuple[int, f
     """
     if len(found) < 2 or length_s - found[-1][-1].end_s >= PAUSE_S:
         return len(found), length_s
-    return len(found) - 1, (found[-2][-1].end_s + found[-1][0].start_s) / 2
+    between_s = (found[-2][-1].end_s + found[-1][0].start_s) / 2
+    if not LEAST_STEP_S <= between_s < length_s:
+        return len(found), length_s
+    return len(found) - 1, between_s
 
 
 def block_of(source: ClipSource, start_s: float, end_s: float) -> ClipSource:

@@ -346,4 +346,5 @@ def _inputs(request: Request, facts: Mapping[str, Mapping[str, Any]]) -> dict[st
             names.append(encoder[index])
         else:
             names.append(folder)
-    return dict(zip(names, folders, strict=True))
+    # A table may be called as the modality of another.
+    return dict(zip(names if len(set(names)) == len(names) else folders, folders, strict=True))

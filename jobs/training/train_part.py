@@ -291,6 +291,16 @@ def median_epoch(root: str, run: str, parts: list[Part]) -> int:
     return int(statistics.median_high(best))
 
 
+def median_rates(root: str, run: str, parts: list[Part]) -> tuple[float, ...]:
+    """The learning rate in each epoch as a share of the first, the median of the folds that came so far."""
+    folds = [[one["lr"] for one in read_history(part.folder(root, run))] for part in parts]
+    longest = max(map(len, folds))
+    return tuple(
+        statistics.median_low(rates[epoch] / rates[0] for rates in folds if len(rates) > epoch)
+        for epoch in range(longest)
+    )
+
+
 def check_net(net: str, options: Mapping[str, Any]) -> None:
     """Refuse an unknown net or option before anything is loaded.
 

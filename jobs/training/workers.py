@@ -115,10 +115,13 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
     choice = choice_of(config)
     recipe: Recipe = config
     checkpoint = part.checkpoint(config.root, run)
-    last_epoch = None
+    last_epoch, rates = None, tuple[float, ...]()
     if part.fold is None:
         folds = [p for p in parts_of(config) if p.fold is not None]
         last_epoch = train_part.median_epoch(config.root, run, folds)
+        if recipe.schedule == "plateau":
+            # Nothing is held back that could say when the rate has to fall.
+            rates = train_part.median_rates(config.root, run, folds)
     base = run_uri(config)
     own = run_names.owner(base)
     course = Course(
@@ -127,6 +130,7 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
             checkpoint, config.checkpoint_s, group, lambda: run_names.check_owner(base, own)
         ),
         last_epoch=last_epoch,
+        rates=rates,
     )
     try:
         trained = train_part.train_part(choice, data, part, recipe, group=group, course=course)

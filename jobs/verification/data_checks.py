@@ -249,7 +249,9 @@ def _features(
         yield from _found("silence", folder, table, quiet)
     if modality in ("audio", "video"):
         split = np.array(table["split"].to_pylist(), dtype=object)
-        one, other = near_twins(pooled, np.flatnonzero(there & valid), split)
+        # One number that is none would spoil the scale of its column, for all clips.
+        sound = there & valid & np.isfinite(pooled).all(1)
+        one, other = near_twins(pooled, np.flatnonzero(sound), split)
         marked = np.zeros(len(table), bool)
         marked[one] = True
         goes_with = dict(zip(one.tolist(), other.tolist(), strict=True))

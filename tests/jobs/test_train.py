@@ -56,6 +56,18 @@ class TestFolds:
         assert figures["mean"] > summary["majority"]["emotion/accuracy"]
         assert set(figures["seeds"]) == {"0", "1"}
 
+    def test_the_learning_rate_of_a_refit_falls_when_that_of_the_folds_did(self, root):
+        plateau = {"schedule": "plateau", "plateau": 2, "monitor": "accuracy", "patience": 0}
+        once = {"tasks": ("emotion",), "lr": 0.02, "epochs": 12}
+        train.main(config(root, run="p", folds="speaker", **plateau, **once))
+        base = Path(root, "runs", "p")
+        *folds, refit = (
+            [json.loads(line)["lr"] for line in (base / part / "history.jsonl").open()]
+            for part in ("fold=0/seed=0", "fold=1/seed=0", "fold=2/seed=0", "refit/seed=0")
+        )
+        assert len({rate for rates in folds for rate in rates}) > 1
+        assert refit == pytest.approx([sorted(rates)[1] for rates in zip(*folds, strict=True)])
+
     def test_no_group_is_in_two_roles(self, root):
         train.main(config(root, run="groups", folds="speaker", refit=False))
         table = read_predictions(root, "groups").to_pandas()

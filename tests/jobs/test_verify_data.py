@@ -155,6 +155,17 @@ class TestFeatures:
         assert named["near twins across splits"] == [("clip71", "clip0 (train)")]
         assert named["failed"] == [("clip9", "Truncated: no sound")]
 
+    def test_a_clip_with_numbers_that_are_none_hides_no_twins_of_others(self, tmp_path):
+        root = write_root(str(tmp_path / "root"))
+        rows = storage.read_table(f"{root}/features/voice-1/rows.parquet")
+        same = rows["values"][0].as_py()
+        broken = [[float("nan")] * len(step) for step in rows["values"][5].as_py()]
+        change(root, "voice-1", "values", {71: same, 5: broken})
+        for column in ("step_start_s", "step_end_s", "valid"):
+            change(root, "voice-1", column, {71: rows[column][0].as_py()})
+        _, named = findings(root)
+        assert named["near twins across splits"] == [("clip71", "clip0 (train)")]
+
     def test_no_face_is_said_of_clips_with_a_film(self, tmp_path):
         root = write_root(str(tmp_path / "root"))
         film = {"uri": "/nowhere/x.mp4", "offset": None, "size": None}

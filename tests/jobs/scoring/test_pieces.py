@@ -94,6 +94,17 @@ class TestSentences:
         assert next_start(said[:1], 1.5) == (1, 1.5)
         assert next_start([], 30.0) == (0, 30.0)
 
+    @given(
+        st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), min_size=1, max_size=6),
+        st.floats(2, 30),
+    )
+    def test_whatever_times_are_recognised_the_next_block_is_another(self, times, length_s):
+        said = [[Word("so.", *sorted(pair))] for pair in times]
+        whole, start_s = next_start(said, length_s)
+        assert whole in (len(said), len(said) - 1)
+        assert 1.0 <= start_s <= length_s
+        assert whole == len(said) or start_s < length_s
+
 
 class TestDecodingInPieces:
     """A piece is what a clip of that segment is: the same pictures, the same samples, the same faults."""

@@ -50,6 +50,18 @@ class TestClips:
         monkeypatch.setattr(loading, "feature_folders", lambda _root: same)
         assert sorted(load(request(root)).dims) == ["face", "voice"]
 
+    def test_a_table_that_is_called_as_another_modality_takes_nobodys_place(
+        self, root, monkeypatch
+    ):
+        facts = {
+            "a": {"modality": "text", "name": "minilm"},
+            "b": {"modality": "audio", "name": "text"},
+            "c": {"modality": "audio", "name": "egemaps"},
+        }
+        monkeypatch.setattr(loading, "resolve_features", lambda _root, text: text)
+        found = loading._inputs(request(root, inputs=("a", "b", "c")), facts)
+        assert list(found.values()) == ["a", "b", "c"]
+
     def test_a_batch_holds_the_clips_that_were_asked_for(self, root):
         data = load(request(root))
         batch = data.feed.batch(torch.tensor([5, 0]))
