@@ -7,11 +7,18 @@ gradients and cut long clips; a branch takes the steps that `publish=inputs` sto
 Shapes: batch, time, feature.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+Join = Callable[[Sequence[Tensor]], Tensor]
+
+
+def last(levels: Sequence[Tensor]) -> Tensor:
+    """The states of the last block."""
+    return levels[-1]
 
 
 class EncoderBranch(nn.Module):
@@ -58,32 +65,16 @@ class EncoderBranch(nn.Module):
         self,
         values: Float[Tensor, "batch time feature"],
         mask: Bool[Tensor, "batch time"],
-        shares: Float[Tensor, " level"] | None = None,
-    ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
+        join: Join = last,
+    ) -> tuple[Float[Tensor, "batch steps width"], Bool[Tensor, "batch steps"]]:
         """States, and which of them are real; what the mask hides changes nothing.
 
         Args:
             values: what the model is given.
             mask: its real steps.
-            shares: of the embedding and of each block in the states; without them the last block alone.
+            join: makes the states of the embedding's and of every block's, each [batch time dim].
         """
         raise NotImplementedError
-
-
-def joined(
-    levels: Sequence[Float[Tensor, "batch time dim"]], shares: Float[Tensor, " level"] | None
-) -> Float[Tensor, "batch time dim"]:
-    """The last level, or all of them by their shares.
-
-    Each is brought to mean 0 and variance 1 before: states grow from block to block, and the last would
-    drown the others.
-    """
-    if shares is None:
-        return levels[-1]
-    total = torch.zeros_like(levels[-1])
-    for share, states in zip(shares, levels, strict=True):
-        total = total + share * nn.functional.layer_norm(states, states.shape[-1:])
-    return total
 
 
 def attended(mask: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:

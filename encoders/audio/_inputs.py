@@ -47,7 +47,7 @@ from encoders.batching import (
     steps,
     use_threads,
 )
-from encoders.branch import EncoderBranch, joined
+from encoders.branch import EncoderBranch, Join, last
 from encoders.spec import Clip, Descriptor, Encoded
 
 WINDOW_STEPS = WINDOW_S * RATE_HZ // STEP
@@ -103,16 +103,16 @@ class WhisperBranch(EncoderBranch):
         self,
         values: Float[Tensor, "batch time feature"],
         mask: Bool[Tensor, "batch time"],
-        shares: Float[Tensor, " level"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
-        """The last block's states, normalised as the model ends, or all by their shares."""
+        join: Join = last,
+    ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
+        """The last block's states, normalised as the model ends, or what is made of all."""
         rows, time = mask.shape
         windows, inside = _windows(values, mask)
         mel = windows.reshape(len(windows), 2 * windows.shape[1], -1).transpose(1, 2)
         # Of no sound one silent step is read: attention over nothing is not a number in half precision.
         lengths = inside.sum(1).clamp(min=1).tolist()
-        states = joined(encoder_states(self.model, mel, lengths), shares)
-        return states.reshape(rows, -1, self.dim)[:, :time], mask
+        states = join(encoder_states(self.model, mel, lengths))
+        return states.reshape(rows, -1, states.shape[2])[:, :time], mask
 
 
 class WavePublisher:
@@ -178,14 +178,15 @@ class SpeechBranch(EncoderBranch):
         self,
         values: Float[Tensor, "batch time feature"],
         mask: Bool[Tensor, "batch time"],
-        shares: Float[Tensor, " level"] | None = None,
-    ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
-        """The last block's states, or all by their shares, one step less a window than there were."""
+        join: Join = last,
+    ) -> tuple[Float[Tensor, "batch steps width"], Bool[Tensor, "batch steps"]]:
+        """The last block's states, or what is made of all, one step less a window than there were."""
         rows = len(mask)
         windows, inside = _windows(values, mask)
         lengths = inside.sum(1)
         count = num_steps(HOP * windows.shape[1])
-        states = windows.new_zeros(len(windows), count, self.dim)
+        width = join([windows.new_zeros(1, 1, self.dim)] * (self.depth + 1)).shape[2]
+        states = windows.new_zeros(len(windows), count, width)
         said = torch.zeros(len(windows), count, dtype=torch.bool, device=mask.device)
         for length, chosen in self._alike(lengths):
             part = windows[chosen, :length].reshape(len(chosen), -1)
@@ -195,13 +196,13 @@ class SpeechBranch(EncoderBranch):
                 attention_mask=None if self._equal_lengths else attention,
                 output_hidden_states=True,
             )
-            found = joined(states_of(result), shares)
+            found = join(states_of(result))
             steps_of = torch.tensor([num_steps(HOP * int(n)) for n in lengths[chosen]])
             here = torch.arange(count, device=mask.device) < steps_of.to(mask.device).unsqueeze(1)
             found = pad(found, (0, 0, 0, count - found.shape[1])).to(states.dtype)
             states = states.index_copy(0, chosen, found)
             said = said.index_copy(0, chosen, here)
-        return states.reshape(rows, -1, self.dim), said.reshape(rows, -1)
+        return states.reshape(rows, -1, states.shape[2]), said.reshape(rows, -1)
 
     def _alike(self, lengths: Tensor) -> list[tuple[int, Tensor]]:
         """Rows that run together, and how many steps of them: those of no sound do not run."""

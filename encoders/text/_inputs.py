@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoders.batching import check_shape, model_folder, quiet, states_of
-from encoders.branch import EncoderBranch, attended, joined
+from encoders.branch import EncoderBranch, Join, attended, last
 from encoders.spec import Clip, Descriptor, Encoded
 from encoders.text._transformer import TextTransformer, Tokens, loaded, token_times
 
@@ -62,9 +62,9 @@ class TextBranch(EncoderBranch):
         self,
         values: Float[Tensor, "batch time 2"],
         mask: Bool[Tensor, "batch time"],
-        shares: Float[Tensor, " level"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
-        """The last block's states, or all by their shares."""
+        join: Join = last,
+    ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
+        """The last block's states, or what is made of all."""
         known = values.masked_fill(~mask.unsqueeze(-1), 0)
         ids = known[..., 0].long()
         result = self.model(
@@ -72,5 +72,5 @@ class TextBranch(EncoderBranch):
             attention_mask=attended(mask).long(),
             output_hidden_states=True,
         )
-        states = joined(states_of(result), shares)
+        states = join(states_of(result))
         return states, mask & (known[..., 1] > 0)

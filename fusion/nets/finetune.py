@@ -9,16 +9,22 @@ level of each parameter), so that nothing of a model library is imported here. I
 as in the system that trains the upper 6 of BERT's 12 (`freeze`); learning rates fall from the head (1) over
 the last block (`encoder_rate`) by `layer_decay` a block (ULMFiT: Howard & Ruder 2018,
 https://arxiv.org/abs/1801.06146); `lora` trains low-rank updates in place of the weights. The head reads the
-last block, or a learned mean of all (`layers=sum`), as is usual for speech (SUPERB: Yang et al. 2021,
-https://arxiv.org/abs/2105.01051). Parameters that are not trained are not stored: `given` names them, and
-they come from the pretrained weights again.
+last block, a learned mean of all (`layers=sum`), as is usual for speech (SUPERB: Yang et al. 2021,
+https://arxiv.org/abs/2105.01051), or all side by side.
+
+`head=linear` is solved on what the encoders give before they are trained, and trained with them from there:
+a random head spoils good states before it has learnt anything (Kumar et al. 2022,
+https://arxiv.org/abs/2202.10054). It reads mean and standard deviation of the steps.
+
+Parameters that are not trained are not stored: `given` names them, and they come from the pretrained weights
+again.
 
 Shapes: batch, time, feature.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +34,7 @@ from fusion.batch import Batch, Output, Steps
 from fusion.nets import net_class, net_config
 from fusion.nets._adapters import adapt, recompute
 from fusion.nets._layers import Net, Widths, module_dict, width_of
+from fusion.nets._levels import Layers, Levels, Vector
 
 STEPS_AT_ONCE = 16_384
 """Rows times steps that a branch reads at a time where nothing is trained."""
@@ -51,9 +58,9 @@ class Branch(Protocol):
         self,
         values: Float[Tensor, "batch time feature"],
         mask: Bool[Tensor, "batch time"],
-        shares: Float[Tensor, " level"] | None = None,
-    ) -> tuple[Float[Tensor, "batch steps dim"], Bool[Tensor, "batch steps"]]:
-        """States of the last block, or of all levels by their shares, and which of them are real."""
+        join: Callable[[Sequence[Tensor]], Tensor],
+    ) -> tuple[Float[Tensor, "batch steps width"], Bool[Tensor, "batch steps"]]:
+        """What is made of the states of the embedding and of all blocks, and which steps are real."""
 
 
 class FineTune(Net):
@@ -74,7 +81,7 @@ class FineTune(Net):
         """Which part of the encoders is trained, and the net on top of them."""
 
         head: str = "concat_mlp"
-        """Net of the zoo on top."""
+        """Net of the zoo on top; linear: solved before anything is trained."""
 
         head_options: Mapping[str, int | float | str | bool] = field(default_factory=dict)
         """Options of that net: head_options.hidden=64."""
@@ -91,8 +98,11 @@ class FineTune(Net):
         layer_decay: float = 1.0
         """Factor on the learning rate from a block to the one below it (0..1]."""
 
-        layers: Literal["last", "sum"] = "last"
-        """States of an encoder that the head reads: of the last block, or a learned mean of all."""
+        layers: Layers = "last"
+        """States that the head reads: of the last block, a learned mean of all, or all side by side."""
+
+        dropout: float = 0.3
+        """Share of the states that a linear head is not shown in training [0..1)."""
 
         dropout_inside: bool = True
         """Dropout inside the encoders, as they were pretrained with."""
@@ -118,32 +128,47 @@ class FineTune(Net):
         super().__init__(dims, outputs)
         self.config = config
         kind = net_class(config.head)
-        if kind.axis != self.axis or kind.convex or kind is FineTune:
-            raise ValueError(
-                f"head {config.head!r}: expected a net of clips that is trained by steps"
-            )
+        if kind.axis != self.axis or kind is FineTune:
+            raise ValueError(f"head {config.head!r}: expected a net of clips")
         owned = module_dict(branches or {})
-        states = {name: cast(Branch, branch).dim for name, branch in owned.items()}
+        levels = {
+            name: Levels(config.layers, cast(Branch, branch).depth)
+            for name, branch in owned.items()
+        }
+        widths = {name: cast(Branch, owned[name]).dim * levels[name].factor for name in levels}
+        vectors = {name: Vector(width, config.dropout) for name, width in widths.items()}
+        if kind.convex:
+            widths = {name: 2 * width for name, width in widths.items()}
         options = net_config(config.head, config.head_options)
         # The head comes first: the rate of its parameters is the one that is shown.
-        self.head = kind(options, dims={**dims, **states}, outputs=outputs)
+        self.head = kind(options, dims={**dims, **widths}, outputs=outputs)
+        self.vectors = module_dict(vectors if kind.convex else {})
+        self.levels = module_dict(levels)
         self.branches = owned
-        self.shares = nn.ParameterDict()
-        if config.layers == "sum":
-            for name in owned:
-                self.shares[name] = nn.Parameter(torch.zeros(self._branch(name).depth + 1))
         self.reads_targets = self.head.reads_targets
         self.owns_encoders = bool(branches)
         for name in owned:
             self._prepare(name)
 
+    @property
+    def begins_solved(self) -> bool:
+        """Whether its head is solved before anything is trained."""
+        return bool(self.head.convex)
+
     def forward(self, batch: Batch) -> Output:
+        sequences = self.states(batch)
+        for name, vector in self.vectors.items():
+            sequences[name] = vector(sequences[name])
+        output: Output = self.head(replace(batch, inputs=sequences))
+        return output
+
+    def states(self, batch: Batch) -> dict[str, Steps]:
+        """What the head is made to read: states of the encoders, and the other inputs as they come."""
         sequences: dict[str, Steps] = self.read(batch)
         for name, branch in self.branches.items():
             # As they came: half a precision would not hold a token's id.
             sequences[name] = self._states(name, branch, batch.inputs[name])
-        output: Output = self.head(replace(batch, inputs=sequences))
-        return output
+        return sequences
 
     def train(self, mode: bool = True) -> "FineTune":
         """Training or evaluation; encoders without dropout stay as they are in evaluation."""
@@ -171,12 +196,12 @@ class FineTune(Net):
 
     def _states(self, name: str, branch: nn.Module, steps: Steps) -> Steps:
         """The states of a branch; without gradients a few rows at a time, which changes nothing."""
-        shares = self.shares[name].softmax(0) if name in self.shares else None
+        join = self.levels[name]
         if torch.is_grad_enabled():
-            return Steps(*branch(steps.values, steps.mask, shares))
+            return Steps(*branch(steps.values, steps.mask, join))
         rows = max(1, STEPS_AT_ONCE // steps.mask.shape[1])
         pieces = (torch.split(side, rows) for side in (steps.values, steps.mask))
-        parts = [branch(*piece, shares) for piece in zip(*pieces, strict=True)]
+        parts = [branch(*piece, join) for piece in zip(*pieces, strict=True)]
         values, mask = (torch.cat(side) for side in zip(*parts, strict=True))
         return Steps(values, mask)
 

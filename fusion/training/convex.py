@@ -83,19 +83,62 @@ def fit_convex(
     if len(train) == 0:
         raise ValueError("there are no training rows")
     rows, present = _read(predictor.cpu(), net, feed, train)
-    targets, known = feed.targets(train)
-    record = {"epoch": 1.0, "lr": 0.0}
+    given = Labelled(*feed.targets(train), groups=groups)
+    record = {"epoch": 1.0, "lr": 0.0, **solve_rows(net, rows, present, given, tasks, recipe)}
+    return FittedNet(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is known of some rows."""
+
+    targets: Mapping[str, Tensor]
+    known: Mapping[str, Tensor]
+    """Of which rows each task has a target."""
+
+    groups: Int[Tensor, " row"]
+
+
+def solve_rows(
+    net: Linear,
+    rows: Float[Tensor, "row feature"],
+    present: Bool[Tensor, " row"],
+    given: Labelled,
+    tasks: Mapping[str, Task],
+    recipe: Recipe,
+) -> dict[str, float]:
+    """Set the weights of a linear net, on the CPU, to the solution of each task.
+
+    Args:
+        net: whose weights are set.
+        rows: its features, in double precision.
+        present: rows that have any input.
+        given: targets and groups of the rows.
+        tasks: what is predicted.
+        recipe: how.
+
+    Returns:
+        Chosen penalty and loss on held-out groups by task.
+
+    Raises:
+        ValueError: no row has a label and an input, or the features are not finite.
+    """
+    if not bool(rows.isfinite().all()):
+        raise ValueError("some scaled features are not finite; encode or import them again")
+    record: dict[str, float] = {}
     designs: dict[bytes, _Rows] = {}
     for name, task in tasks.items():
-        labelled = present & known[name].reshape(len(train), -1).any(1)
+        labelled = present & given.known[name].reshape(len(rows), -1).any(1)
         if not bool(labelled.any()):
             raise ValueError(f"no training row has a label of {name!r} and any input")
         key = labelled.numpy().tobytes()
         if key not in designs:
-            fold = folds_of(groups[labelled], net.config.folds)
+            fold = folds_of(given.groups[labelled], net.config.folds)
             designs[key] = _Rows(rows[labelled], fold, net)
         balanced = recipe.class_weights or (recipe.balanced and name == next(iter(tasks)))
-        target = _Target.of(task, targets[name][labelled], known[name][labelled], balanced)
+        target = _Target.of(
+            task, given.targets[name][labelled], given.known[name][labelled], balanced
+        )
         answer = designs[key].answer(target)
         head = net.heads.task[name]
         assert isinstance(head, torch.nn.Linear)
@@ -103,7 +146,7 @@ def fit_convex(
             head.weight.copy_(answer.weight.T)
             head.bias.copy_(answer.bias)
         record[f"{name}/penalty"], record[f"{name}/inner_loss"] = answer.penalty, answer.loss
-    return FittedNet(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
+    return record
 
 
 def folds_of(groups: Int[Tensor, " row"], most: int) -> Int[Tensor, " row"]:
@@ -258,7 +301,4 @@ def _read(
             batch = predictor.scaler(feed.batch(some))
             parts.append(net.features(batch).double())
             present.append(torch.stack([s.present for s in batch.inputs.values()]).any(0))
-    rows = torch.cat(parts)
-    if not bool(rows.isfinite().all()):
-        raise ValueError("some scaled features are not finite; encode or import them again")
-    return rows, torch.cat(present)
+    return torch.cat(parts), torch.cat(present)

@@ -26,6 +26,7 @@ from fusion.nets import NETS, is_convex, net_config
 from fusion.predictor import Card, Predictor
 from fusion.scaling import Scaler
 from fusion.training.convex import fit_convex
+from fusion.training.head_first import begins_solved, solve_head
 from fusion.training.loop import Course, FittedNet, Group, NotFiniteError, RowSplit, fit
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
@@ -144,6 +145,8 @@ def train_part(
         if is_convex(choice.net):
             fitted = solved(predictor, data, rows["train"], recipe, group)
         else:
+            if begins_solved(predictor) and course.resume is None:
+                _solve_head(predictor, data, rows["train"], recipe, group)
             fitted = fit(
                 predictor,
                 data.feed,
@@ -194,14 +197,31 @@ def solved(
     predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group
 ) -> FittedNet:
     """The one solution of a convex net; each worker of a group finds it by itself."""
-    codes = torch.from_numpy(
-        np.unique(group_names(data.clips.group, data.clips.clip_id), return_inverse=True)[1]
-    )
+    codes = _group_codes(data)[train]
     fitted = fit_convex(
-        predictor, data.feed, tasks=data.tasks, train=train, groups=codes[train], recipe=recipe
+        predictor, data.feed, tasks=data.tasks, train=train, groups=codes, recipe=recipe
     )
     predictor.to(group.device)
     return fitted
+
+
+def _solve_head(
+    predictor: Predictor, data: Data, train: Tensor, recipe: Recipe, group: Group
+) -> None:
+    solve_head(
+        predictor,
+        data.feed,
+        tasks=data.tasks,
+        train=train,
+        groups=_group_codes(data)[train],
+        recipe=recipe,
+        group=group,
+    )
+
+
+def _group_codes(data: Data) -> Tensor:
+    names = group_names(data.clips.group, data.clips.clip_id)
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
 
 def diverged(choice: NetChoice, part: Part, reason: NotFiniteError) -> DivergedError:

@@ -10,6 +10,7 @@ from cluster.errors import ConfigError
 from encoders.registry import describe, load, load_branch
 from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
+from fusion.nets._levels import Levels
 
 TEXT = (
     "bart_large",
@@ -71,8 +72,10 @@ class TestABranch:
 
     def test_joins_the_levels_that_the_encoder_gives_by_their_shares(self, every_level):
         levels, inputs, branch = every_level
-        shares = torch.rand(branch.depth + 1)
-        found, mask = branch(*batch(inputs), shares)
+        join = Levels("sum", branch.depth)
+        torch.nn.init.normal_(join.shares)
+        found, mask = branch(*batch(inputs), join)
+        shares = join.shares.softmax(0)
         for row, each in enumerate(levels):
             expected = 0.0
             for at, level in enumerate(np.split(each.values[each.valid], len(shares), axis=1)):
@@ -80,6 +83,13 @@ class TestABranch:
                 expected += shares[at].item() * (level - level.mean(1, keepdims=True)) / spread
             kept = found[row][mask[row]].detach().numpy()
             np.testing.assert_allclose(kept, expected, atol=2e-3, rtol=1e-3)
+
+    def test_gives_all_levels_side_by_side_as_the_encoder_does(self, every_level):
+        levels, inputs, branch = every_level
+        found, mask = branch(*batch(inputs), Levels("all", branch.depth))
+        for row, each in enumerate(levels):
+            kept = found[row][mask[row]].detach().numpy()
+            np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
 
     def test_gives_nearly_the_same_of_what_is_stored(self, pair):
         """Sound is stored as float16; token ids are stored as they are."""

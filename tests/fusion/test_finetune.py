@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from encoders.branch import joined
+from encoders.branch import last
 from fusion.batch import Batch, Steps
 from fusion.nets import NETS, is_convex, net_axis, net_class, net_config
 from fusion.predictor import Card, build, from_bytes, to_bytes
+from fusion.training.convex import fit_convex
+from fusion.training.head_first import begins_solved, solve_head
 from fusion.training.loop import Course, Group, RowSplit, fit
 from fusion.training.optimiser import optimiser_of
 from fusion.training.recipe import Recipe
@@ -65,11 +68,11 @@ class SmallBranch(nn.Module):
             return None
         return 1 + int(parameter.split(".")[1]) if parameter.startswith("layers") else 0
 
-    def forward(self, values, mask, shares=None):
+    def forward(self, values, mask, join=last):
         levels = [self.stem(values.masked_fill(~mask.unsqueeze(-1), 0)) * self.fixed]
         for block in self.layers:
             levels.append(block(levels[-1]))
-        return joined(levels, shares), mask
+        return join(levels), mask
 
 
 def branch(dropout: float = 0.0) -> SmallBranch:
@@ -131,8 +134,8 @@ class TestWhatIsTrained:
         said = model(batch())
         torch.stack([v.square().sum() for v in said.logits.values()]).sum().backward()
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-        assert model.shares["text"].grad.abs().min() > 0
-        assert model.rate_of("shares.text") == 1.0
+        assert model.levels["text"].shares.grad.abs().min() > 0
+        assert model.rate_of("levels.text.shares") == 1.0
 
     @pytest.mark.parametrize("freeze", [4, -1])
     def test_blocks_that_are_not_there_cannot_be_frozen(self, freeze):
@@ -146,9 +149,9 @@ class TestWhatIsTrained:
         with pytest.raises(ValueError, match="expected encoder_rate > 0, layer_decay in"):
             net(**options)
 
-    @pytest.mark.parametrize("head", ["linear", "sdt", "finetune"])
-    def test_a_head_that_is_solved_or_reads_dialogues_is_refused(self, head):
-        with pytest.raises(ValueError, match="expected a net of clips that is trained by steps"):
+    @pytest.mark.parametrize("head", ["sdt", "finetune"])
+    def test_a_head_that_reads_dialogues_or_trains_encoders_is_refused(self, head):
+        with pytest.raises(ValueError, match="expected a net of clips"):
             net_class("finetune")(
                 net_config("finetune", {"head": head}), dims={"text": 6}, outputs={"y": 1}
             )
@@ -185,6 +188,71 @@ class TestHeads:
             grads = [block.inner.weight.grad for block in model.branches[name].layers]
             assert [grad is None for grad in grads] == [at < frozen for at in range(3)]
             assert all(grad.abs().sum() > 0 for grad in grads[frozen:])
+
+
+class Pooled:
+    """The made-up clips as a frozen encoder would give them: one scaled vector a clip and input."""
+
+    def __init__(self) -> None:
+        self.plain, everything = made_up.MadeUp(), torch.arange(60)
+        self.lengths = torch.ones(60, dtype=torch.int64)
+        inputs, model = self.plain.batch(everything).inputs, branch()
+        states, mask = model(inputs["text"].values, inputs["text"].mask, lambda x: torch.cat(x, -1))
+        rows = [row[kept] for row, kept in zip(states.detach(), mask, strict=True)]
+        text = torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in rows])
+        text = (text - text[TRAIN].mean(0)) / text[TRAIN].std(0, correction=0)
+        self.vectors = {"audio": inputs["audio"].mean(), "text": text}
+
+    def batch(self, rows):
+        inputs = {
+            name: Steps(values[rows].unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.bool))
+            for name, values in self.vectors.items()
+        }
+        return Batch(inputs=inputs, clip_id=rows, index=rows)
+
+    def targets(self, rows):
+        return self.plain.targets(rows)
+
+
+class TestALinearHead:
+    def test_begins_as_the_linear_net_on_the_states_of_the_frozen_encoder(self):
+        predictor = build(card(**SOLVED, **{"head_options.path": 1}), {"text": branch()})
+        solve(predictor, Group())
+        pooled = Pooled()
+        dims = {name: vector.shape[1] for name, vector in pooled.vectors.items()}
+        linear = build(Card(net="linear", config={"path": 1}, tasks=made_up.TASKS, dims=dims))
+        fit_convex(
+            linear,
+            pooled,
+            tasks=made_up.TASKS,
+            train=TRAIN,
+            groups=TRAIN % 9,
+            recipe=RECIPE,
+        )
+        rows = torch.arange(60)
+        expected = linear.eval()(pooled.batch(rows)).logits
+        found = predictor.eval()(made_up.MadeUp().batch(rows)).logits
+        for task, values in expected.items():
+            torch.testing.assert_close(found[task], values, atol=2e-3, rtol=2e-3)
+
+    def test_is_trained_on_with_the_encoder_and_learns_more(self):
+        start = build(card(**SOLVED), {"text": branch()})
+        solve(start, Group())
+        fitted = train(**SOLVED)
+        losses = [record["train/loss"] for record in fitted.history]
+        assert losses[-1] < losses[0]
+        before, after = (net.net.state_dict() for net in (start, fitted.predictor))
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert any("branches.text.layers.2" in name for name in moved)
+        assert not any(name.startswith(("branches.text.layers.0", "vectors")) for name in moved)
+
+    def test_of_clips_without_an_input_reads_the_mean_of_those_that_have_it(self):
+        predictor = build(card(**SOLVED), {"text": branch()})
+        solve(predictor, Group())
+        given = batch(4)
+        hidden = Steps(given.inputs["text"].values, torch.zeros_like(given.inputs["text"].mask))
+        said = predictor.eval()(replace(given, inputs={**given.inputs, "text": hidden})).logits
+        assert all(values.isfinite().all() for values in said.values())
 
 
 class TestRates:
@@ -253,13 +321,18 @@ class TestEvaluation:
 
 def card(**options) -> Card:
     config = {**HEAD, **options}
+    if config.get("head") == "linear":
+        config = {name: v for name, v in config.items() if name not in HEAD}
     return Card(net="finetune", config=config, tasks=made_up.TASKS, dims=made_up.DIMS)
 
 
 def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, **options):
     torch.manual_seed(7)
+    predictor = build(card(**options), {"text": branch()})
+    if begins_solved(predictor) and resume is None:
+        solve(predictor, group or Group())
     return fit(
-        build(card(**options), {"text": branch()}),
+        predictor,
         made_up.MadeUp(),
         RowSplit(train=TRAIN, valid=VALID),
         recipe,
@@ -269,6 +342,19 @@ def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=N
     )
 
 
+def solve(predictor, group) -> None:
+    solve_head(
+        predictor,
+        made_up.MadeUp(),
+        tasks=made_up.TASKS,
+        train=TRAIN,
+        groups=TRAIN % 9,
+        recipe=RECIPE,
+        group=group,
+    )
+
+
+SOLVED = {"head": "linear", "layers": "all", "freeze": 1, "dropout": 0.0}
 WAYS = [
     {},
     {"freeze": 2},
@@ -277,6 +363,7 @@ WAYS = [
     {"lora": 1, "freeze": 1},
     {"recompute": True},
     {"layers": "sum", "freeze": 1},
+    SOLVED,
 ]
 
 
@@ -322,7 +409,9 @@ def _worker(rank: int, port: int, folder: str, options: dict) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("options", [{}, {"freeze": 1, "lora": 2, "recompute": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"freeze": 1, "lora": 2, "recompute": True}, SOLVED], ids=str
+)
 def test_two_workers_equal_one_with_the_same_rows_a_step(options, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
