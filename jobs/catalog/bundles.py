@@ -81,6 +81,11 @@ def members_elsewhere(facts: Mapping[str, Any]) -> list[str]:
     return [name for name in elsewhere if name in facts["rule"]["members"]]
 
 
+def asked_members(facts: Mapping[str, Any]) -> list[str]:
+    """Members that are a large model's answers: other clips are scored without them."""
+    return [name for name in facts.get("asked", ()) if name in facts["rule"]["members"]]
+
+
 def was_asked(root: str, run: str) -> bool:
     """Whether a run is the answers of a large model (`affuse ask`), and so has no nets."""
     return storage.exists(layout.run_uri(root, run, layout.ASKED))
@@ -116,6 +121,17 @@ def check_speaks_of_others(facts: Mapping[str, Any]) -> None:
             f"bundle {facts['name']!r} has members of asked or imported predictions, which say nothing of "
             f"other clips: {', '.join(mute)}; type: affuse ensemble --runs ... without them"
         )
+
+
+def check_has_nets(facts: Mapping[str, Any]) -> None:
+    """Refuse a bundle that cannot score other clips, not even without the large models among its members.
+
+    Raises:
+        ConfigError: what ships reads predictions that were imported, or nothing but a large model's answers.
+    """
+    asked = asked_members(facts)
+    if members_elsewhere(facts) != asked or len(facts["rule"]["members"]) == len(asked):
+        check_speaks_of_others(facts)
 
 
 def nets_of_run(root: str, run: str) -> dict[str, str]:

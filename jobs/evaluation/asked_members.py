@@ -64,7 +64,13 @@ def gain_of(held: HeldOut, name: str, folds: np.ndarray, judging: Judging) -> Di
 
 def say_mute(facts: Mapping[str, Any]) -> None:
     """Say which members of a bundle cannot be asked about raw clips."""
-    if mute := bundles.members_elsewhere(facts):
+    asked = bundles.asked_members(facts)
+    mute = [name for name in bundles.members_elsewhere(facts) if name not in asked]
+    if asked and not mute and len(facts["rule"]["members"]) > len(asked):
+        print(
+            f"{', '.join(asked)}: a large model's answers; `affuse score` leaves it out of other clips"
+        )
+    elif mute := [*mute, *asked]:
         print(
             f"{', '.join(mute)}: predictions alone, so the bundle judges these clips and scores no others; "
             "for those leave them out of --runs and --imported, under another --bundle"

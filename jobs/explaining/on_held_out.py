@@ -23,6 +23,7 @@ from fusion.metrics import FIGURES
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.bundles import check_speaks_of_others
 from jobs.catalog.features import FeatureReader
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_manifest
@@ -71,7 +72,9 @@ def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn
 
     Raises:
         NotPreparedError: the runs of its members are no longer there.
+        ConfigError: a member is of predictions alone, and has no nets of folds.
     """
+    check_speaks_of_others(bundle.facts)
     fusion = Fusion.from_facts(bundle.facts)
     held = held_out(root, fusion.rule.names, fusion.task, fusion.kind)
     total, held = len(held.clip_id), some_groups(root, held, seed)

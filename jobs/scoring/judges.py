@@ -92,10 +92,10 @@ def nets_gb(bundle: Bundle) -> float:
     """Memory of the nets of a bundle: that of their weights [GB]."""
     if bundle.uri is None:
         return 0.0
-    members = {member["run"]: member for member in bundle.facts["members"]}
+    fused = bundle.facts["rule"]["members"]
     size = 0
-    for run in bundle.facts["rule"]["members"]:
-        for folder in nets_of_member(bundle.uri, members[run]).values():
+    for member in (each for each in bundle.facts["members"] if each["run"] in fused):
+        for folder in nets_of_member(bundle.uri, member).values():
             fs, path = storage.filesystem(storage.join(folder, layout.WEIGHTS))
             size += int(fs.size(path))
     return size / 1e9

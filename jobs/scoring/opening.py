@@ -45,7 +45,12 @@ def open_bundle(
         return untrained.untrained_bundle(chosen_store(store, root), ear)
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
-    bundles.check_speaks_of_others(facts)
+    bundles.check_has_nets(facts)
+    if asked := bundles.asked_members(facts):
+        print(
+            f"{facts['name']}: scores without {', '.join(asked)}, a large model's answers to the clips "
+            "that it was fused on"
+        )
     fused = facts["rule"]["members"]
     cards = [member["card"] for member in facts["members"] if member["run"] in fused]
     found: dict[str, Descriptor] = {}

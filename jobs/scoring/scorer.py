@@ -20,7 +20,7 @@ from fusion.predictor import Pool
 from fusion.shift import Signals
 from fusion.tasks import Task
 from jobs.catalog import layout
-from jobs.catalog.bundles import nets_of_member
+from jobs.catalog.bundles import asked_members, nets_of_member
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import (
@@ -61,13 +61,16 @@ class Scorer:
             known = root and layout.features_uri(root, folder, layout.DESCRIPTOR)
             self.modality[folder] = storage.read_json(known)["modality"] if known else name
         self.members: list[MemberNets] = []
+        self._names: tuple[str, ...] = ()
         self.fusion: Fusion | None = None
         ranges = bundle.facts.get("ranges", {})
         self.ranges = {folder: Range.from_state(state) for folder, state in ranges.items()}
         if bundle.facts:
             self.fusion = Fusion.from_facts(bundle.facts)
+            self._names = tuple(self.fusion.rule.names)
             members = {member["run"]: member for member in bundle.facts["members"]}
-            for run in self.fusion.rule.names:
+            asked = asked_members(bundle.facts)
+            for run in (name for name in self._names if name not in asked):
                 if bundle.uri is None:
                     self.members.append(untrained_member(run, members[run]["card"]))
                     continue
@@ -152,7 +155,8 @@ class Scorer:
                         unusual[row].append(source["name"])
         names = tuple(member.name for member in self.members)
         members = Members(names=names, kind=task.kind, scores=scores, present=present)
-        return members, unusual
+        # Those that nobody asks here are absent; thresholds go by which members are there.
+        return members.aligned(self._names), unusual
 
     def _signs(
         self, fusion: Fusion, scores: Tensor, members: Members, unusual: Sequence[list[str]]
