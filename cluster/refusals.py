@@ -17,6 +17,14 @@ REFUSALS = {
 }
 """Errors that last until the user frees space or grants permission."""
 
+IN_THE_WAY = {
+    errno.EISDIR: "a folder stands where a file is expected",
+    errno.ELOOP: "links lead in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+}
+"""Errors of places that were named wrongly; of a clip's file they are the clip's own fault."""
+
 CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs")
 """Packages that talk to object stores, whose own errors are no OSError; each has tried again by then."""
 
@@ -33,6 +41,15 @@ def refusal(error: BaseException, uri: str | None = None) -> str | None:
         return None
     where = uri or error.filename
     return f"{REFUSALS[number]}{f' at {where}' if where else ''}: {error.strerror or error}"
+
+
+def in_the_way(error: BaseException) -> str | None:
+    """In one line, that a place is not what its name has to lead to; None for any other error."""
+    said = IN_THE_WAY.get(error.errno or 0) if isinstance(error, OSError) else None
+    if said is None:
+        return None
+    assert isinstance(error, OSError)
+    return f"{said}{f': {error.filename}' if error.filename else ''}"
 
 
 @contextlib.contextmanager

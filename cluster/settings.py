@@ -6,10 +6,11 @@ that stands beside every output and reads it back from YAML or JSON.
 
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -71,6 +72,46 @@ def places(config: Any) -> list[tuple[str, str]]:
 
     _placed_fields(type(config), to_mapping(config), keep)
     return found
+
+
+def check_values(config: Any, above: str = "") -> None:
+    """Refuse what no field means, whatever it is for: a number that is none, a place without a name.
+
+    Comparisons with NaN are false, so that it passes the checks of a config unseen.
+
+    Raises:
+        ConfigError: with the flag.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), above + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            check_values(value, f"{flag}.")
+            continue
+        for number in _numbers(value):
+            if not math.isfinite(number):
+                raise ConfigError(f"--{flag} {number}: expected a finite number")
+        empty = value == "" != field.default or (isinstance(value, tuple) and "" in value)
+        if empty and _has_place(hints[field.name]):
+            raise ConfigError(
+                f"--{flag} is empty: expected a folder, file or URI; is a variable of the shell unset?"
+            )
+
+
+def _has_place(hint: Any) -> bool:
+    return hint == PLACE or any(_has_place(part) for part in get_args(hint))
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The floats of a field, also inside lists and mappings."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _numbers(item)
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], *, where: str = "config") -> C:

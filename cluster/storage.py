@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import AbsentError, ConfigError
+from cluster.errors import AbsentError, ConfigError, StorageError
 from cluster.redaction import redacted
 from cluster.refusals import asking
 from cluster.scratch import scratch_folder
@@ -43,12 +43,22 @@ def join(root: str, *parts: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URI, and the path inside it."""
+    """The fsspec filesystem of a path or URI, and the path inside it.
+
+    Raises:
+        ConfigError: no storage goes by that scheme, or its package is not installed.
+    """
     if "://" not in uri:
         # fsspec would take `a::b.mp4`, a file's name, for two chained places.
         local = fsspec.filesystem("file")
         return local, str(local._strip_protocol(uri))
-    return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+    try:
+        return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+    except (ImportError, ValueError) as error:
+        what = f"{redacted(uri)[:200]}: {error}"
+        raise ConfigError(
+            f"{what}; expected a folder, or a URI such as s3://bucket/mine"
+        ) from error
 
 
 def is_local(uri: str) -> bool:
@@ -168,7 +178,10 @@ def _publish_file(path: str, uri: str) -> None:
 def _in_one_step(path: str) -> Iterator[str]:
     """A name to write a local file under; it gets its own when the file is whole and on the disk."""
     folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileNotFoundError as error:
+        raise StorageError(f"no folder can be made at {folder}") from error
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -137,8 +137,8 @@ def _line(error: BaseException) -> str:
 
 
 def _refused(error: BaseException) -> str | None:
-    """The message of a full or read-only disk among the causes of an error; None where there is none."""
-    from cluster.refusals import refusal
+    """What a disk or a place refuses, among the causes of an error; None where nothing is refused."""
+    from cluster.refusals import in_the_way, refusal
 
     waiting: list[object] = [error]
     seen: set[int] = set()
@@ -149,7 +149,7 @@ def _refused(error: BaseException) -> str | None:
         seen.add(id(found))
         if isinstance(found, StorageError):
             return str(found)
-        if (said := refusal(found)) is not None:
+        if (said := refusal(found) or in_the_way(found)) is not None:
             return said
         waiting += [found.__cause__, found.__context__, getattr(found, "cause", None)]
         waiting += getattr(found, "worker_failures", {}).values()  # of Ray Train

@@ -79,7 +79,7 @@ def parse_config(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            config = tyro.cli(
                 kind,
                 args=argv,
                 prog=prog,
@@ -92,6 +92,8 @@ def parse_config(
             raise ConfigError(refusal) from None
         print(said.getvalue(), end="", file=sys.stderr)
         raise
+    settings.check_values(config)
+    return config
 
 
 def _refusal(stop: SystemExit) -> str | None:

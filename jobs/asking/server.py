@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from cluster.console import readable
 from cluster.errors import ConfigError, ServerError
+from cluster.redaction import redacted
 
 TOKEN = "AFFUSE_ASK_TOKEN"
 """Environment variable of the server's token; it is sent in a header, and written nowhere."""
@@ -179,7 +180,10 @@ class Server:
                 float(wait_s) if wait_s.isdecimal() and wait_s.isascii() else 0.0,
             )
         if response.status != 200:
-            raise RefusedError(response.status, _said(content))
+            elsewhere = response.headers.get("Location", "") if response.status < 400 else ""
+            raise RefusedError(
+                response.status, readable(redacted(elsewhere))[:SHOWN] or _said(content)
+            )
         try:
             reply = json.loads(content)
         except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ An adapter is a file with one class `Config(Preparation)`: its fields are the co
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class Preparation:
             parts = [float(part) for part in self.split.split("/")]
         except ValueError as error:
             raise ConfigError(f"--split {self.split}: expected shares such as 60/20/20") from error
-        if len(parts) != 3 or min(parts) < 0 or sum(parts) <= 0:
+        if len(parts) != 3 or not 0 < sum(parts) < math.inf or min(parts) < 0:
             raise ConfigError(f"--split {self.split}: expected three shares such as 60/20/20")
         return tuple(part / sum(parts) for part in parts)
 
@@ -213,7 +214,8 @@ def files_below(folder: str) -> list[str]:
     folder = storage.absolute(folder)
     fs, path = storage.filesystem(folder)
     if not fs.isdir(path):
-        raise NotPreparedError(f"--source {folder}: there is no such folder")
+        said = "expected a folder, came a file" if fs.exists(path) else "there is no such folder"
+        raise NotPreparedError(f"--source {folder}: {said}")
     found = sorted(fs.find(path))
     return found if storage.is_local(folder) else [fs.unstrip_protocol(file) for file in found]
 

@@ -1,5 +1,6 @@
 """The rows of `folder`: a table of labels read strictly, every fault gathered."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -280,4 +281,8 @@ def _bounds(task: str, text: str) -> tuple[float, float]:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--ranges {task}={text}: expected two numbers such as -3,3") from error
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(
+            f"--ranges {task}={text}: expected the lower and the upper bound, such as -3,3"
+        )
     return low, high

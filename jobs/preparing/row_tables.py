@@ -6,6 +6,7 @@ be called as any other column is.
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -111,6 +112,12 @@ def row_tables(collected: Collected, shape: Shape, faults: Faults) -> Iterator[p
         shape: its columns.
         faults: gets those of the labels.
     """
+    faults += [
+        f"{name}: the class {label!r} is named twice"
+        for name, task in collected.tasks.items()
+        for label, count in Counter(task.classes).items()
+        if count > 1
+    ]
     if collected.tables is not None:
         yield from (table for table in collected.tables(faults) if table.num_rows)
         return

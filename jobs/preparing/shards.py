@@ -30,6 +30,8 @@ def opened_tar(uri: str) -> Iterator[tarfile.TarFile]:
             yield tar
     except tarfile.ReadError as error:
         raise NotPreparedError(f"{uri}: not an uncompressed tar ({error})") from error
+    except FileNotFoundError as error:
+        raise NotPreparedError(f"{uri}: a link to nothing, or removed meanwhile") from error
 
 
 def inside_tar(uri: str) -> list[tuple[str, Source]]:

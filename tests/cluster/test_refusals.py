@@ -7,7 +7,7 @@ import os
 import pytest
 
 from cluster import storage
-from cluster.errors import StorageError
+from cluster.errors import ConfigError, StorageError
 from jobs import __main__ as line
 
 
@@ -135,3 +135,27 @@ def test_errors_of_others_stay_what_they_are(monkeypatch):
     monkeypatch.setattr(storage, "filesystem", lambda uri: (Silent(KeyError("x")), uri))
     with pytest.raises(KeyError):
         storage.read_bytes("s3://b/x")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file.csv/below", "a file stands where a folder is expected"),
+        ("round/below", "links lead in a circle"),
+        ("n" * 300, "the name is too long"),
+        ("folder", "a folder stands where a file is expected"),
+    ],
+)
+def test_a_place_that_is_none_is_one_line(tmp_path, place, said):
+    (tmp_path / "file.csv").write_text("a")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(OSError, match=r"Errno") as caught:
+        (tmp_path / place).read_bytes()
+    assert line._refused(caught.value) == f"{said}: {tmp_path / place}"
+
+
+@pytest.mark.parametrize("uri", ["foo://bucket/x", "s4://x", "https+x://y"])
+def test_a_storage_that_nobody_knows_is_one_line(uri):
+    with pytest.raises(ConfigError, match=r"expected a folder, or a URI such as s3://"):
+        storage.exists(uri)

@@ -17,6 +17,7 @@ import pytest
 import jobs
 from cluster import settings
 from cluster.errors import ConfigError, LabelTableError, PlanError
+from cluster.settings import Place
 from jobs import JOBS, _cli
 from jobs.__main__ import overview, run
 from jobs.datasets import DATASETS
@@ -78,9 +79,14 @@ def flags_of(kind: type, prefix: str = "") -> list[tuple[type, str, str]]:
 class Toy:
     """Fields of every kind that jobs use."""
 
-    root: str
+    root: Place
     """Folder or URI."""
 
+    out: Place | None = None
+    cache: Place = ""
+    clips: tuple[Place, ...] = ()
+    minutes: float | None = None
+    sides: tuple[float, ...] = ()
     encoders: tuple[str, ...] = ()
     options: Mapping[str, int | float | str | bool] = dataclasses.field(default_factory=dict)
     share: float = 0.5
@@ -229,6 +235,25 @@ class TestOverview:
 
 
 class TestFlags:
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+    @pytest.mark.parametrize("flag", ["--minutes", "--sides", "--options"])
+    def test_a_number_that_is_none_is_refused_wherever_it_stands(self, toy, capsys, flag, value):
+        words = f"a={value}" if flag == "--options" else value
+        assert exit_of(["toy", "--root", "r", f"{flag}={words}"]) == 2
+        assert f"{flag} {value}: expected a finite number" in capsys.readouterr().err
+        assert toy.seen is None
+
+    @pytest.mark.parametrize(
+        "flags", [["--root", ""], ["--root", "r", "--out", ""], ["--root", "r", "--clips", "a", ""]]
+    )
+    def test_a_place_without_a_name_is_refused_before_anything_is_written(self, toy, capsys, flags):
+        assert exit_of(["toy", *flags]) == 2
+        assert "is empty: expected a folder, file or URI" in capsys.readouterr().err
+        assert toy.seen is None
+
+    def test_a_place_that_is_empty_by_default_may_be_named_so(self, toy):
+        assert run(["toy", "--root", "r", "--cache", ""]) == 0
+
     def test_a_mapping_is_written_name_equals_value(self, toy):
         argv = ["toy", "--root", "r", "--options", "rank=8", "p=0.3", "on=true", "kind=gated"]
         assert run(argv) == 0

@@ -218,6 +218,20 @@ class TestFaultsOfTheLabelTable:
         assert "clip02: score 9 lies outside -3 to 3" in str(caught.value)
         assert "score 'much'; expected a number" in str(caught.value)
 
+    @pytest.mark.parametrize("bounds", ["3,-3", "1,1", "nan,1", "-inf,inf", "1e400,2", "1", "a,b"])
+    def test_bounds_that_are_none_are_refused(self, corpus, bounds):
+        write_labels(corpus / "labels.csv", [{"name": "clip00", "score": 1}])
+        flags = ("--tasks", "score=regression", "--ranges", f"score={bounds}")
+        with pytest.raises(ConfigError, match=f"--ranges score={re.escape(bounds)}: expected"):
+            prepared(corpus, *flags)
+
+    @pytest.mark.parametrize("kind", ["classification", "multilabel"])
+    def test_a_class_that_is_named_twice_is_a_fault(self, corpus, kind):
+        flags = ("--tasks", f"mood={kind}", "--classes", "mood=low,high,low")
+        with pytest.raises(LabelTableError, match="mood: the class 'low' is named twice"):
+            prepared(corpus, *flags)
+        assert not (corpus / "root").exists()
+
     def test_a_missing_column_names_the_nearest(self, corpus):
         write_labels(corpus / "labels.csv", [{"name": "clip00", "moood": "low"}])
         with pytest.raises(LabelTableError, match="no column 'mood'; did you mean 'moood'"):
@@ -377,6 +391,9 @@ class TestCommandLine:
         ("flags", "message"),
         [
             (("--split", "60-40"), "expected shares such as 60/20/20"),
+            (("--split", "nan/1/1"), "expected three shares"),
+            (("--split", "inf/1/1"), "expected three shares"),
+            (("--max-clip-s", "nan"), "expected a finite number"),
             (("--folds", "1"), "expected 0"),
             (("--columns", "speker=who"), "did you mean 'speaker'"),
             (("--tasks", "mood=class"), "did you mean 'classification'"),
@@ -390,6 +407,17 @@ class TestCommandLine:
     def test_an_absent_source_is_named(self, corpus):
         with pytest.raises(NotPreparedError, match="there is no such folder"):
             prepared(corpus / "nowhere")
+
+    def test_a_file_in_place_of_a_folder_is_named(self, corpus):
+        (corpus / "other").mkdir()
+        (corpus / "other" / "clips").write_text("no folder")
+        with pytest.raises(NotPreparedError, match="expected a folder, came a file"):
+            prepared(corpus / "other")
+
+    def test_a_root_that_is_a_file_is_one_line(self, corpus, capsys):
+        words = ["--source", f"{corpus}/clips", "--root", f"{corpus}/labels.csv"]
+        assert run(["prepare", "folder", *words]) == 1
+        assert "a file stands where a folder is expected" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (DATA / "ravdess").is_dir(), reason="AFFUSE_DATA holds no ravdess folder")

@@ -76,6 +76,12 @@ def test_names_that_climb_out_of_the_tar_write_nothing(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "x.tar").symlink_to(tmp_path / "gone.tar")
+    with pytest.raises(NotPreparedError, match=r"x\.tar: a link to nothing"):
+        collected(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"no tar at all" * 99, b"\x1f\x8b\x08" + b"0" * 999])
 def test_what_is_no_plain_tar_is_named(content, tmp_path):
     (tmp_path / "x.tar").write_bytes(content)
