@@ -21,6 +21,7 @@ from fusion.statistics import Groups
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
 from jobs.catalog.tasks import pick_task
 from jobs.catalog.votes import votes_on
@@ -185,7 +186,7 @@ def gather(
         history=_history(root, names, name, judging),
         bundle=facts or None,
         gate=bundle_gate(root, bundle),
-        tested=evaluated(root, bundle or "+".join(names)),
+        tested=evaluated(root, bundle or joined_name(names, "+")),
         looks=len(storage.names(layout.looks_uri(root))),
         profiles=_profiles(root, held.clip_id) if dataset.profile else {},
         raters=_raters(root, held.clip_id, name, judging.task, judged.lines),

@@ -57,7 +57,7 @@ def moments(options: Options, evidence: Evidence) -> Section | None:
 
 
 def films_of(scores: pa.Table, task: str) -> dict[str, list[Piece]]:
-    """The pieces of each film, in the order of time.
+    """The pieces of each film, in the order of time; of several bundles each has films of its own.
 
     Args:
         scores: SCORES with `start_s` and `end_s`.
@@ -73,9 +73,11 @@ def films_of(scores: pa.Table, task: str) -> dict[str, list[Piece]]:
             f"--moments: no window or sentence of task {task!r} among {scores.num_rows} rows (tasks: "
             f"{known}); type: affuse score FILM --bundle B --by window --out moments.parquet"
         )
+    several = pc.count_distinct(kept["bundle"]).as_py() > 1
     films: dict[str, list[Piece]] = defaultdict(list)
     for piece in kept.sort_by("start_s").to_pylist():
-        films[piece_of(piece["name"])[0]].append(piece)
+        film = piece_of(piece["name"])[0]
+        films[f"{film} ({piece['bundle']})" if several else film].append(piece)
     return films
 
 

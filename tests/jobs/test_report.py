@@ -12,11 +12,13 @@ import pytest
 
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
-from jobs import ensemble, report
+from jobs import ensemble, evaluate, report
 from jobs.catalog import bundles
 from jobs.catalog.predictions import write_predictions
 from jobs.reporting import plots
+from jobs.reporting.evidence import gather
 from jobs.reporting.grid import Grid, latex
+from jobs.reporting.sections_moments import films_of
 
 CLASSES = ("angry", "happy", "<b>neutral</b>")
 EVIL = '<script>alert("x")</script>'
@@ -285,6 +287,16 @@ def test_films_are_shown_window_by_window_with_their_data(tmp_path, kind):
     assert [piece[4] for piece in pieces if piece[3] == "missing"] == ["nan"] * 6
 
 
+def test_films_that_several_bundles_scored_have_a_course_for_each(tmp_path):
+    one = moments_of("classification")
+    other = one.set_column(
+        one.column_names.index("bundle"), "bundle", pa.array(["c"] * len(one), pa.string())
+    )
+    alone, both = films_of(one, "mood"), films_of(pa.concat_tables([one, other]), "mood")
+    assert {f"{film} ({bundle})" for film in alone for bundle in "bc"} == set(both)
+    assert all(len(both[f"{film} (b)"]) == len(pieces) for film, pieces in alone.items())
+
+
 def test_moments_of_whole_clips_or_of_another_task_are_refused_with_what_to_type(tmp_path):
     root = str(tmp_path)
     runs = two_runs(root, "classification")
@@ -309,6 +321,20 @@ def test_the_test_split_stands_in_the_report_once_it_was_evaluated(tmp_path):
     text = storage.read_bytes(where).decode()
     assert "<h2>Test split</h2>" in text
     assert "Looks at the test split so far: 1." in text
+
+
+def test_an_evaluation_of_runs_with_long_names_is_found(tmp_path):
+    root = str(tmp_path)
+    target = prepare(root)
+    names = tuple(letter * 90 for letter in "abc")
+    for seed, name in enumerate(names):
+        add_run(root, name, target, np.random.default_rng(seed).normal(size=(COUNT, 3)))
+    ensemble.main(ensemble.Config(root=root, runs=names, resamples=100))
+    facts = storage.read_json(f"{root}/bundles/ensemble/results.json")
+    made = evaluate.Config(root=root, runs=names).name
+    storage.publish_json(facts, f"{root}/evaluations/{made}/results.json")
+    found = gather(root, runs=names, bundle=None, task=None, resamples=100, seed=0)
+    assert found.tested is not None
 
 
 def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
