@@ -7,8 +7,6 @@ from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import find
 from fusion.metrics import FIGURES
 
-SHOWN_ROLES = ("majority", "metadata", "linear", "member", "mean", "ensemble", "shipped")
-
 LIMITS = """\
 ## Limits
 

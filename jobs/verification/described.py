@@ -17,8 +17,6 @@ from jobs.verification.findings import UNREADABLE, Findings, anew, typing
 from jobs.verification.rows import feature_rows, score_rows, transcript_rows
 from jobs.verification.unit_files import UnitTable
 
-TYPES = {"float16": pa.float16(), "float32": pa.float32()}
-
 
 class NotATableError(Exception):
     """A folder does not say what its rows are.
