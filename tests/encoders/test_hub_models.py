@@ -152,7 +152,7 @@ PRESETS = [(name, key) for name in ENCODERS for key in find(name).presets]
 
 class TestPresets:
     def test_are_pinned_and_name_their_licence(self):
-        assert len(PRESETS) == 8
+        assert len(PRESETS) == 9
         for name, key in PRESETS:
             (weights, *_) = describe(f"{name}:preset={key}").weights
             owner, at, revision = weights.uri.removeprefix("hf://").partition("@")

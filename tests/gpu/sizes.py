@@ -50,6 +50,10 @@ SIZES = {
         **LARGE, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),
+    "hub_embedding 0.6B": ("Qwen3Config", "Qwen3Model", {
+        "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151669}, {
+        **SMALL, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 50}, "tokens"),
     "hub_text large": ("XLMRobertaConfig", "XLMRobertaModel", {
         **LARGE, "vocab_size": 250002, "max_position_embeddings": 514}, SMALL, "tokens"),
     "hubert_base": ("HubertConfig", "HubertModel", {}, {
@@ -66,6 +70,7 @@ SIZES = {
     "videomae": ("VideoMAEConfig", "VideoMAEModel", {}, {
         **SMALL, "image_size": 32, "patch_size": 8}, "run"),
     "vit_base": ("ViTConfig", "ViTModel", {}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
+    "w2v_bert": ("Wav2Vec2BertConfig", "Wav2Vec2BertModel", {}, SMALL, "pairs"),
     "wav2vec2_base": ("Wav2Vec2Config", "Wav2Vec2Model", {}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),
@@ -143,6 +148,8 @@ def inputs(name, model, batch, device, dtype):
         return {"input_values": noise(round(CLIP_S * 16_000))}
     if kind == "mel":  # padded to 30 s, as it was trained
         return {"input_features": noise(config.num_mel_bins, 3000)}
+    if kind == "pairs":  # of log-mel frames
+        return {"input_features": noise(round(CLIP_S * 50), config.feature_projection_input_dim)}
     if kind == "clap":
         return {"input_features": noise(1, 1001, 64), "is_longer": None}
     side = config.image_size

@@ -67,6 +67,28 @@ def roberta(folder):
     _save(RobertaModel(config), folder)
 
 
+def qwen3(folder):
+    """A causal model whose tokenizer puts an end of text behind, and pads before."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(CORPUS, vocab_size=300, special_tokens=["<|endoftext|>"])
+    backend = Tokenizer.from_str(trained.to_str())
+    backend.post_processor = TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "padding_side": "left"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=62, **names).save_pretrained(
+        folder
+    )
+    config = Qwen3Config(
+        vocab_size=backend.get_vocab_size(), num_key_value_heads=2, head_dim=8,
+        max_position_embeddings=64, **_BLOCKS,
+    )  # fmt: skip
+    _save(Qwen3Model(config), folder)
+
+
 def bart(folder):
     from transformers import BartConfig, BartModel, RobertaTokenizer
 
@@ -167,6 +189,16 @@ def emotion2vec(folder):
     }
     states["d2v_model.modality_encoders.AUDIO.decoder.proj.bias"] = torch.zeros(DIM)
     torch.save({"cfg": Namespace(lr=[1e-4]), "model": states}, folder / "model.pt")
+
+
+def w2v_bert(folder):
+    from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+    config = Wav2Vec2BertConfig(
+        **_BLOCKS, feature_projection_input_dim=160, conv_depthwise_kernel_size=7
+    )
+    _save(Wav2Vec2BertModel(config), folder)
+    SeamlessM4TFeatureExtractor(padding_value=0.0).save_pretrained(folder)
 
 
 def hubert(folder):
@@ -361,6 +393,7 @@ BUILDERS = {
     "dinov2_base": dinov2,
     "emotion2vec": emotion2vec,
     "hub_audio": wav2vec2_layer_norm,
+    "hub_embedding": qwen3,
     "hub_text": roberta,
     "hub_video": siglip,
     "hub_whisper": whisper,
@@ -370,6 +403,7 @@ BUILDERS = {
     "vggish": vggish,
     "videomae": videomae,
     "vit_base": vit,
+    "w2v_bert": w2v_bert,
     "wav2vec2_base": wav2vec2,
     "wav2vec2_dimensional": wav2vec2_dimensional,
     "wavlm_base": wavlm,
@@ -383,6 +417,8 @@ SIZES = dict.fromkeys(BUILDERS, _SIZE) | {"clap": {"dim": DIM}, "vggish": {}}
 def direct(descriptor, folder, clip):
     """What the library says of one clip, called as its documentation does; None where none exists."""
     modality = descriptor.spec.modality
+    if descriptor.name == "hub_embedding":
+        return _direct_text(folder, clip)[-1:]
     if modality == "text":
         return _direct_text(folder, clip)
     if modality == "video":
