@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from cluster.errors import ConfigError
@@ -45,20 +45,29 @@ class _Pictures:
         facts: dict[str, Any] = next((json.loads(path.read_text()) for path in there), {})
         self._size = size
         self._finder = finder
-        self._mean = np.array(facts.get("image_mean", [0.5] * 3), np.float32)
-        self._std = np.array(facts.get("image_std", [0.5] * 3), np.float32)
+        mean, std = (facts.get(f"image_{name}", [0.5] * 3) for name in ("mean", "std"))
+        self._mean, self._std = torch.tensor([mean, std], dtype=torch.float32)[..., None, None]
 
-    def of(self, frames: Frames) -> tuple[Float32[np.ndarray, "frames 3 size size"], np.ndarray]:
-        """Scaled pictures, and which of them say something."""
+    def of(self, frames: Frames) -> tuple[UInt8[np.ndarray, "frames size size 3"], np.ndarray]:
+        """Squares, and which of them say something."""
         pictures = [self._square(frame) for frame in frames.pixels]
         valid = np.array([picture is not None for picture in pictures], bool)
-        blank = np.zeros((self._size, self._size, 3), np.float32)
-        scaled = np.stack([blank if p is None else self._scaled(p) for p in pictures])
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)), valid
+        blank = np.zeros((self._size, self._size, 3), np.uint8)
+        return np.stack([blank if p is None else np.asarray(p) for p in pictures]), valid
 
-    def _scaled(self, picture: Image.Image) -> np.ndarray:
-        pixels = np.asarray(picture, np.float32) / 255
-        scaled: np.ndarray = (pixels - self._mean) / self._std
+    def scaled(
+        self,
+        pictures: UInt8[np.ndarray, "*batch size size 3"],
+        valid: Bool[np.ndarray, "*batch"],
+        device: str,
+    ) -> Float32[torch.Tensor, "*batch 3 size size"]:
+        """As the model takes them, zeros where nothing is said.
+
+        They travel to the device as bytes: scaling on one core would take longer than a GPU takes to encode.
+        """
+        pixels = torch.from_numpy(pictures).to(device).movedim(-1, -3).contiguous()
+        scaled = pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
+        scaled[torch.from_numpy(~valid).to(device)] = 0.0
         return scaled
 
     def _square(self, frame: UInt8[np.ndarray, "height width 3"]) -> Image.Image | None:
@@ -102,15 +111,17 @@ class FrameTransformer:
         pictures, valid = self._pictures.of(frames)
         values = np.zeros((len(pictures), self._descriptor.width), np.float32)
         if valid.any():
-            seen = pictures[valid]
-            parts = [self._states(seen[i : i + _BATCH]) for i in range(0, len(seen), _BATCH)]
+            shown = np.flatnonzero(valid)
+            batches = (shown[i : i + _BATCH] for i in range(0, len(shown), _BATCH))
+            parts = [self._states(pictures[batch], valid[batch]) for batch in batches]
             values[valid] = np.concatenate(parts)
         ends = np.append(frames.times_s[1:], max(clip.duration_s, frames.times_s[-1]))
         encoded = steps(values, frames.times_s, ends, valid=valid)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
-    def _states(self, pictures: Float32[np.ndarray, "batch 3 size size"]) -> np.ndarray:
-        return states_of_pictures(self._tower, pictures, self._descriptor, self._device)
+    def _states(self, pictures: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        scaled = self._pictures.scaled(pictures, valid, self._device)
+        return states_of_pictures(self._tower, scaled, self._descriptor, self._device)
 
 
 class ClipTransformer:
@@ -148,7 +159,8 @@ class ClipTransformer:
             return nothing(clip, self._descriptor.dim)
         pictures, valid = self._pictures.of(frames)
         runs = list(runs_of(len(pictures), self._policy.count))
-        values = np.concatenate([self._states(pictures[run][None]) for run in runs])
+        parts = [self._states(pictures[run][None], valid[run][None]) for run in runs]
+        values = np.concatenate(parts)
         start = frames.times_s[[run[0] for run in runs]]
         ends = np.append(start[1:], max(clip.duration_s, start[-1]))
         seen = np.array([valid[run].any() for run in runs])
@@ -156,20 +168,21 @@ class ClipTransformer:
         encoded = steps(values, start, ends, valid=seen)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
-    def _states(self, pictures: Float32[np.ndarray, "batch time 3 size size"]) -> np.ndarray:
-        return states_of_pictures(self._tower, pictures, self._descriptor, self._device)
+    def _states(self, pictures: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        scaled = self._pictures.scaled(pictures, valid, self._device)
+        return states_of_pictures(self._tower, scaled, self._descriptor, self._device)
 
 
 @torch.inference_mode()
 def states_of_pictures(
     tower: Tower,
-    pictures: Float32[np.ndarray, "batch *time 3 size size"],
+    pictures: Float32[torch.Tensor, "batch *time 3 size size"],
     descriptor: Descriptor,
     device: str,
 ) -> Float32[np.ndarray, "batch width"]:
     """The chosen layers of each picture, or of each run of pictures, side by side."""
     with arithmetic(device):
-        states = tower.states(torch.from_numpy(pictures).to(device))
+        states = tower.states(pictures)
     return stacked([state[:, None] for state in states], descriptor.layers)[:, 0]
 
 

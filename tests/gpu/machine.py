@@ -108,6 +108,15 @@ def matrix_rate(device, dtype):
     return 2 * side**3 / seconds / 1e12
 
 
+def significant(figure):
+    """Three digits of it, however small it is.
+
+    >>> significant(791.26), significant(0.00012345)
+    (791.0, 0.000123)
+    """
+    return float(f"{figure:.3g}")
+
+
 def measure(task, say):
     """Facts of the machine and the rate of its products."""
     facts = {"cores": len(os.sched_getaffinity(0)), "torch": torch.__version__, "gpu": None}
@@ -117,7 +126,9 @@ def measure(task, say):
     say("machine", **facts, small=task.small)
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         name = str(dtype).removeprefix("torch.")
-        say.attempt(name, lambda dtype=dtype: {"tflops": round(matrix_rate(task.device, dtype), 3)})
+        say.attempt(
+            name, lambda dtype=dtype: {"tflops": significant(matrix_rate(task.device, dtype))}
+        )
 
 
 class Busy:

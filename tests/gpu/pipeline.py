@@ -1,25 +1,24 @@
 """Parts `decode` and `encode`: clips that the script films, decoded on all cores and encoded by three models.
 
-The whole job is measured twice: as `affuse benchmark encode` has it, with Ray, where Ray can be imported, and
-as threads around the same decoder, models and tables, without it.
+The whole job is measured twice: as threads around the decoder, the models and the tables; and, where Ray can
+be imported, as the stream of `affuse encode`.
 """
 
 import importlib
-import json
 import queue
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tests.gpu import sizes
+from tests.gpu import card_decoder, sizes
+from tests.gpu.commands import affuse
 from tests.gpu.machine import Busy, cores
 
 STACK = ("bert_base", "wav2vec2_base", "timesformer")
@@ -28,11 +27,8 @@ STACK = ("bert_base", "wav2vec2_base", "timesformer")
 FILMS = {"720p": (1280, 720), "1080p": (1920, 1080)}
 SMALL_FILM = {"180p": (320, 180)}
 FPS, RATE_HZ = 25, 16_000
-UNIT = 8
-"""Clips that travel together."""
-
-GRACE_S = 4.0
-"""Time that a command of ours has to end after being told so [s]."""
+UNIT = {False: 8, True: 2}
+"""Clips that travel together, by whether they are small."""
 
 COPIES = {False: 256, True: 16}
 """Clips of `encode`, by whether they are small."""
@@ -108,18 +104,23 @@ def stack_of(task):
 
 
 def measure_decode(task, say):
-    """Clips a second that all cores decode, of each size of film."""
+    """Clips a second that all cores decode, of each size of film; and the card where it can."""
     from encoders.clip import FramePolicy, Needs
 
     even, dense = FramePolicy(kind="even"), FramePolicy(kind="fps", rate_hz=25.0)
     for name, path in films(task).items():
         for title, policy in (("8 frames", even), ("all frames", dense)):
             needs = Needs(rates_hz=frozenset([RATE_HZ]), frames=frozenset([policy]))
-            share_s = min(task.left_s / 5, 1.0 if task.small else 12.0)
+            share_s = min(task.left_s / 6, 1.0 if task.small else 12.0)
             say.attempt(
                 f"{name}, {title}",
                 lambda path=path, needs=needs, share_s=share_s: decode_rate(path, needs, share_s),
             )
+        title = f"{name}, all frames, on the card"
+        say.attempt(
+            title,
+            lambda path=path, share_s=share_s: card_decoder.figures(path, dense, task, share_s),
+        )
 
 
 def decode_rate(path, needs, budget_s):
@@ -156,9 +157,10 @@ def measure_encode(task, say):
     """The whole job without Ray and with it."""
     stack = stack_of(task)
     path = next(iter(films(task).values()))
-    say.attempt("without Ray", lambda: without_ray(task, stack, path))
+    alone = {}
+    say.attempt("without Ray", lambda: without_ray(task, stack, path, alone))
     if with_both(task):
-        say.attempt("with Ray", lambda: with_ray(task, stack, path))
+        say.attempt("with Ray", lambda: with_ray(task, stack, path, alone))
     else:
         say("with Ray", error="Ray cannot be imported here, or was not to be used")
 
@@ -174,16 +176,20 @@ def with_both(task):
     return True
 
 
-def without_ray(task, stack, path):
-    """Decode alone, models alone, and both with tables on disk, in threads of one process."""
+def without_ray(task, stack, path, alone):
+    """Decode alone, models alone, and both with tables on disk, in threads of one process.
+
+    `alone` gets the first two [clips/s].
+    """
     from jobs.stream.decode import decode_rows
     from jobs.stream.job import Work
     from jobs.stream.workbench import Workbench
 
     seconds = 1.0 if task.small else sizes.CLIP_S
     work = Work(descriptors=stack, transcriber=None, store=str(task.work))
+    unit = UNIT[task.small]
     rows = [row_of(number, path, seconds) for number in range(COPIES[task.small])]
-    units = [rows[start : start + UNIT] for start in range(0, len(rows), UNIT)]
+    units = [rows[start : start + unit] for start in range(0, len(rows), unit)]
     todo, bench = work.everything, Workbench(work, device=task.device)
     budget_s = (0.4 if with_both(task) else 0.9) * task.left_s / 5
     budget_s = min(budget_s, 1.5) if task.small else budget_s
@@ -197,17 +203,18 @@ def without_ray(task, stack, path):
 
     some = Line(decoded, lambda unit: unit, readers=cores(), takers=1).run(units[:4])
     encoded(some.results[0])  # the first call sets up
-    alone = Line(decoded, lambda unit: None, readers=cores(), takers=1).run(many, budget_s)
+    decode = Line(decoded, lambda unit: None, readers=cores(), takers=1).run(many, budget_s)
     takers = 4 if task.device == "cuda" else 1
     models = Line(lambda _, unit: unit, encoded, readers=1, takers=takers)
     models = models.run(some.results * 1000, budget_s)
+    alone |= {"decode": decode.rate, "models": models.rate}
     with tempfile.TemporaryDirectory(dir=task.work) as folder, Busy(task.device) as busy:
 
         def published(unit):
             publish(folder, encoded(unit))
 
         whole = Line(decoded, published, readers=cores(), takers=takers).run(many, 2 * budget_s)
-    return rates(task, alone.rate, models.rate, whole.rate) | busy.facts() | {"stack": list(STACK)}
+    return rates(task, decode.rate, models.rate, whole.rate) | busy.facts() | {"stack": list(STACK)}
 
 
 def rates(task, decode, models, whole):
@@ -283,57 +290,45 @@ class Line:
         return self
 
 
-def with_ray(task, stack, path):
-    """What `affuse benchmark encode` says of the same clips and models."""
+def with_ray(task, stack, path, alone):
+    """The stream of `affuse encode` over the same clips and models, held against their rates alone."""
+    from cluster.growth import planned_capacity
+    from cluster.resources import WorkersConfig, plan_stream
+    from cluster.session import SessionConfig, ray_session
+    from jobs.benchmark import measured_tasks, one_pass
+    from jobs.benchmarking.rates import measure_whole
+    from jobs.catalog.manifest import units
+    from jobs.stream.job import DecodingConfig, StreamJob, Work
+    from jobs.stream.selection import models_gb
+    from jobs.stream.sink import FeatureSink
+
+    root = prepared(task, path)
+    work = Work(descriptors=stack, transcriber=None, store=str(task.work))
+    tasks = measured_tasks(units(root), work, COPIES[task.small])
+    with ray_session(SessionConfig()):
+        plan = one_pass(plan_stream(models_gb(work), planned_capacity(None), WorkersConfig()))
+        work = replace(work, threads=plan.encode.threads_each)
+        job = StreamJob(root=root, work=work, decoding=DecodingConfig(), sink=FeatureSink())
+        with Busy(task.device) as busy:
+            whole = measure_whole(job, tasks, plan)
+    found = {"whole_clips_per_s": round(whole.steady, 2)}
+    if alone:
+        found = rates(task, alone["decode"], alone["models"], whole.steady)
+    facts = {"start_s": round(whole.start_s, 1), "plan": plan.lines()}
+    return found | facts | busy.facts()
+
+
+def prepared(task, path):
+    """A root over copies of a clip."""
     media = task.work / "media"
     media.mkdir(exist_ok=True)
-    count = COPIES[task.small]
-    for number in range(count):
-        if not (media / f"clip{number:04d}.mp4").exists():
-            shutil.copy(path, media / f"clip{number:04d}.mp4")
-    root = str(task.work / "root")
+    names = [f"clip{number:04d}" for number in range(COPIES[task.small])]
+    for name in names:
+        shutil.copy(path, media / f"{name}.mp4")
     labels = media / "labels.csv"
-    lines = [f"clip{number:04d},so funny what a day" for number in range(count)]
+    lines = [f"{name},so funny what a day" for name in names]
     labels.write_text("\n".join(["name,text", *lines]) + "\n")
+    root = str(task.work / "root")
     words = ["prepare", "folder", "--source", str(media), "--labels", str(labels), "--root", root]
-    affuse([*words, "--unit-clips", str(UNIT)], task)
-    names = [f"{each.name}:" + options_of(each) for each in stack]
-    out = task.work / "benchmark.json"
-    words = ["benchmark", "encode", "--root", root, "--encoders", *names, "--rounds", "1"]
-    words += ["--clips", str(count), "--store", str(task.work), "--json", str(out), "--overwrite"]
-    with Busy(task.device) as busy:
-        affuse(words, task)
-    said = json.loads(out.read_text())
-    models = 1 / sum(1 / rate for rate in said["model_only"].values())
-    found = rates(task, said["decode_only"], models, said["end_to_end_steady"])
-    return found | {"efficiency": round(said["efficiency"], 3), "figures": said} | busy.facts()
-
-
-def options_of(descriptor):
-    """The options that were typed."""
-    given = ("weights", "pool", "dim", "depth")
-    chosen = {key: descriptor.options[key] for key in given if descriptor.options.get(key)}
-    return ",".join(f"{key}={value}" for key, value in chosen.items())
-
-
-def affuse(words, task):
-    """One command; its last words where it fails."""
-    limit_s = max(task.left_s - GRACE_S, 1)
-    command = subprocess.Popen(
-        [sys.executable, "-m", "jobs", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        out, said = command.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        # As Ctrl-C would: it takes Ray down with it.
-        command.send_signal(signal.SIGINT)
-        try:
-            command.communicate(timeout=GRACE_S)
-        except subprocess.TimeoutExpired:
-            command.kill()
-            command.communicate()
-        raise RuntimeError(f"affuse {words[0]}: stopped after {limit_s:.0f} s") from None
-    if command.returncode:
-        last = (said.strip() or out.strip() or "no words").splitlines()[-1]
-        raise RuntimeError(f"affuse {words[0]}: {last[:200]}")
+    affuse([*words, "--unit-clips", str(UNIT[task.small])], task)
+    return root

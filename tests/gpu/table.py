@@ -64,7 +64,11 @@ TABLES = (
          "fp16 clips/s", "batch", "of matrix rate"],
         of_encoder,
     ),
-    ("decode", ["clips/s"], lambda line: [line["clips_per_s"]]),
+    (
+        "decode",
+        ["clips/s", "mean distance of a pixel's values from ours [0..255]"],
+        lambda line: [line["clips_per_s"], line.get("mean_apart", "")],
+    ),
     (
         "encode",
         ["decode clips/s", "models clips/s", "whole clips/s", "efficiency", "GPU %", "GPU GB"],
