@@ -21,8 +21,8 @@ from fusion.late.members import Members
 from fusion.tasks import Task
 from jobs.explaining.looks import looks_of
 from jobs.explaining.shapley import shapley_values
-from jobs.scoring.member_nets import predict_member
-from jobs.scoring.scorer import Scorer, TablesInHand, clips_without_labels, untrained_scores
+from jobs.scoring.member_nets import TablesInHand, clips_without_labels, predict_member
+from jobs.scoring.scorer import Scorer, untrained_scores
 from jobs.training.net_input import feed_of_card
 
 MODALITIES = ("audio", "text", "video")

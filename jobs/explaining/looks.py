@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from fusion.batch import Batch
-from jobs.scoring.member_nets import MemberNets
-from jobs.scoring.scorer import TablesInHand, clips_without_labels
+from jobs.scoring.member_nets import MemberNets, TablesInHand, clips_without_labels
 from jobs.training.net_input import feed_of_card
 
 BATCH = 64

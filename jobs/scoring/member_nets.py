@@ -7,11 +7,12 @@ inputs is absent for it.
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -23,13 +24,32 @@ from fusion.late.calibration import Calibration, Decision, apply_members
 from fusion.late.members import Members, mean_of_seeds
 from fusion.late.presence import ByPresence
 from fusion.nets import net_axis
-from fusion.predictor import Card, Predictor
+from fusion.predictor import Card, Pool, Predictor
 from fusion.shift import Expectation
 from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
 from jobs.catalog.branches import branches_of, store_of_net
-from jobs.training.net_input import Feed, has_input
+from jobs.training.feeds import Clips, Store
+from jobs.training.net_input import Feed, has_input, make_store
+from jobs.training.stores import HeldTable
+
+ROWS, ROWS_OF_ONE_STEP = 128, 1024
+"""Rows that a net is given at a time; of one step each they are small, and a net's own calls take longest."""
+
+FACTS = pa.schema(
+    [
+        ("clip_id", pa.int64()),
+        *((name, pa.string()) for name in ("name", "dialogue", "speaker", "group")),
+        ("turn", pa.int64()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+    ]
+)
+"""What nets and scores need of a clip beside its features; columns that nobody fills may lack."""
+
+Facts: TypeAlias = "pa.Table | Sequence[Mapping[str, Any]]"
+"""Columns of `FACTS`, as a table or as rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +111,69 @@ def _was_causal(card: Card, folder: str) -> bool:
     return storage.exists(config) and bool(storage.read_json(config).get("causal"))
 
 
+def facts_table(facts: Facts) -> pa.Table:
+    """Facts as a table with all of its columns."""
+    if isinstance(facts, pa.Table):
+        columns = {
+            field.name: facts[field.name].cast(field.type)
+            if field.name in facts.column_names
+            else pa.nulls(facts.num_rows, field.type)
+            for field in FACTS
+        }
+        return pa.table(columns, schema=FACTS)
+    rows = [{name: fact.get(name) for name in FACTS.names} for fact in facts]
+    return pa.Table.from_pylist(rows, FACTS)
+
+
+class TablesInHand:
+    """The features of some clips that were just made or read; each is made a net's input once."""
+
+    def __init__(self, clips: Clips, features: Mapping[str, pa.Table]) -> None:
+        self._clips, self._features = clips, features
+        self._stores: dict[tuple[str, Pool, str, str], Store] = {}
+
+    def store(self, folder: str, pool: Pool, normalise: str, column: str) -> Store:
+        """One input of all clips."""
+        key = (folder, pool, normalise, column)
+        if key not in self._stores:
+            table = HeldTable(folder, self._features[folder])
+            self._stores[key] = make_store(table, self._clips, pool, normalise, column=column)
+        return self._stores[key]
+
+
+def clips_without_labels(facts: Facts) -> Clips:
+    """The clips of some facts, in their order: that of their ids."""
+    table = facts_table(facts)
+
+    def column(key: str) -> np.ndarray:
+        known = table[key]
+        if known.null_count == len(known):
+            return np.full(len(known), None, object)
+        return np.array(known.to_pylist(), object)
+
+    return Clips(
+        clip_id=np.array(table["clip_id"].to_numpy()),
+        split=np.full(len(table), None, object),
+        fold=np.zeros(len(table), np.int64),
+        group=column("group"),
+        speaker=column("speaker"),
+        dialogue=column("dialogue"),
+        turn=column("turn"),
+        targets={},
+        known={},
+    )
+
+
 def predict_member(
     member: MemberNets, feed: Feed, name: str, task: Task
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores [clip outputs] of all clips of a feed, and whether each has one of the inputs [clip]."""
     rows = feed.rows_of(np.ones(len(feed.clips), bool))
     device, nets = member.at_work
-    predicted = [predict(net, feed, rows, device=device) for net in nets]
+    small = not len(rows) or int(feed.lengths[rows].max()) <= 1
+    small = small and not any(one.net.owns_encoders for one in nets)
+    at_once = ROWS_OF_ONE_STEP if small else ROWS
+    predicted = [predict(net, feed, rows, batch_size=at_once, device=device) for net in nets]
     assert np.array_equal(predicted[0].clip_id.numpy(), feed.clips.clip_id), (
         "clips lie by their ids"
     )

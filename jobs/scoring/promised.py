@@ -1,9 +1,8 @@
 """What cannot be excluded of a clip: its set of classes or labels, or its interval."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,19 +11,16 @@ from fusion.late.calibration import Decision
 from fusion.late.presence import ByPresence
 from fusion.tasks import Task
 
-NOTHING: dict[str, Any] = dict.fromkeys(("possible", "certain", "low", "high"))
-"""Columns of SCORES where no coverage was asked for."""
 
-
-def promised_rows(
+def promised(
     conformal: ByPresence,
     coverage: float,
     scores: Float[Tensor, "row outputs"],
     present: Bool[Tensor, "member row"],
     task: Task,
     decision: Decision,
-) -> list[dict[str, Any]]:
-    """Columns of SCORES that keep a promise.
+) -> dict[str, np.ndarray]:
+    """Columns of SCORES that keep a promise: classes, bool [row class], or ends of intervals [row].
 
     Args:
         conformal: thresholds by the members that a row has.
@@ -38,8 +34,8 @@ def promised_rows(
         ends = torch.full((len(scores), 2), math.inf, dtype=torch.float64)
         for rows, one in conformal.kinds(present):
             ends[rows] = torch.stack(one.interval(scores[rows], coverage), 1)
-        pairs = (_within(low, high, task.range) for low, high in ends.tolist())
-        return [{**NOTHING, "low": low, "high": high} for low, high in pairs]
+        low, high = _within(ends.numpy(), task.range)
+        return {"low": low, "high": high}
     there = torch.ones(scores.shape, dtype=torch.bool)
     sure = torch.zeros(scores.shape, dtype=torch.bool)
     for rows, one in conformal.kinds(present):
@@ -52,21 +48,11 @@ def promised_rows(
         sure = sure & (there.sum(1, keepdim=True) == 1)
     else:
         there, sure = there | decided, sure & decided
-    return [
-        {**NOTHING, "possible": _named(task, some), "certain": _named(task, only)}
-        for some, only in zip(there.tolist(), sure.tolist(), strict=True)
-    ]
+    return {"possible": there.numpy(), "certain": sure.numpy()}
 
 
-def _named(task: Task, chosen: Sequence[bool]) -> list[str]:
-    return [name for name, so in zip(task.classes, chosen, strict=True) if so]
-
-
-def _within(
-    low: float, high: float, bounds: tuple[float, float] | None
-) -> tuple[float | None, float | None]:
-    """An interval within the bounds of its task; an open end is None."""
+def _within(ends: np.ndarray, bounds: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals [row 2] within the bounds of their task: their lower and upper ends."""
     least, most = bounds or (-math.inf, math.inf)
-    ends = (min(max(low, least), most), max(min(high, most), least))
-    low, high = ends
-    return (None if math.isinf(low) else low), (None if math.isinf(high) else high)
+    low, high = ends[:, 0], ends[:, 1]
+    return np.minimum(np.maximum(low, least), most), np.maximum(np.minimum(high, most), least)

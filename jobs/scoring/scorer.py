@@ -6,17 +6,16 @@ no training: the mean of the expression net's own 7 probabilities over the frame
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from cluster import storage, tables
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
-from fusion.predictor import Pool
 from fusion.shift import Signals
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -24,24 +23,24 @@ from jobs.catalog.bundles import asked_members, nets_of_member
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import (
+    Facts,
     Fusion,
     MemberNets,
+    TablesInHand,
+    clips_without_labels,
+    facts_table,
     load_member,
     predict_member,
     untrained_member,
 )
-from jobs.scoring.promised import NOTHING, promised_rows
-from jobs.training.feeds import Clips, Store
-from jobs.training.net_input import feed_of_card, make_store
-from jobs.training.stores import HeldTable, steps_in
+from jobs.scoring.promised import promised
+from jobs.training.net_input import feed_of_card
+from jobs.training.stores import steps_in
 
 Columns = Mapping[str, pa.Array]
 
 SILENT = "nothing in it that the bundle reads (no face, no speech)"
 """Error of a clip that no member says anything of, though nothing went wrong."""
-
-UNKNOWN: dict[str, Any] = {"expected": None, "unusual": None}
-"""Columns of SCORES of answers of which the bundle does not know how far they are to be trusted."""
 
 
 class Scorer:
@@ -78,71 +77,72 @@ class Scorer:
                     load_member(run, nets_of_member(bundle.uri, members[run]), bundle.store)
                 )
 
-    def scores(
-        self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]
-    ) -> pa.Table:
-        """SCORES of some clips.
+    def scores(self, facts: Facts, features: Mapping[str, pa.Table]) -> pa.Table:
+        """SCORES of some clips, in the order of their ids.
 
         Args:
             facts: of each clip its clip_id, name, dialogue, turn and speaker; of a piece start_s and end_s.
             features: folder name of each encoder -> FEATURES of the same clips, in any order.
         """
-        facts = sorted(facts, key=lambda fact: fact["clip_id"])
-        tables_ = {name: table.sort_by("clip_id") for name, table in features.items()}
+        clips = facts_table(facts).sort_by("clip_id")
         if self.fusion is None:
-            task, kind, fused = untrained_scores(tables_)
-            decision = Decision.plain(kind.kind, kind.outputs)
-            promises, signs = [NOTHING] * len(facts), [UNKNOWN] * len(facts)
+            task, kind, fused = untrained_scores(features)
+            decision, more = Decision.plain(kind.kind, kind.outputs), {}
+            silent = fused.isnan().any(1).numpy()
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
-            members, unusual = self._members(facts, tables_, task, kind)
+            members, unusual = self._members(clips, features, task, kind)
             fused = self.fusion.combine(members).double()
-            promises = self._promises(self.fusion, fused, members.present)
-            signs = self._signs(self.fusion, fused, members, unusual)
-        silent = fused.isnan().any(1).numpy()
+            silent = fused.isnan().any(1).numpy()
+            more = {
+                **self._promises(self.fusion, fused, members.present, silent),
+                **self._signs(self.fusion, fused, members, silent),
+                **self._unusual(unusual, silent),
+            }
         columns = {
-            **self._about(facts, task),
-            **verdict_columns(fused.double(), kind, decision),
-            **_where_said(promises, silent, NOTHING),
-            **_where_said(signs, silent, UNKNOWN),
-            **state_columns(tables_, self.modality, silent),
+            **self._about(clips, task),
+            **verdict_columns(fused, kind, decision),
+            **more,
+            **state_columns(features, self.modality, silent),
         }
-        table = scores_table(columns, len(facts))
+        table = scores_table(columns, clips.num_rows)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
 
-    def _about(self, facts: Sequence[Mapping[str, Any]], task: str) -> Columns:
+    def _about(self, clips: pa.Table, task: str) -> Columns:
         """What each row is about; a piece of a clip has a start and an end."""
-        named = {name: [fact.get(name) for fact in facts] for name in ("clip_id", "name")}
-        cut = {name: [fact.get(name) for fact in facts] for name in ("start_s", "end_s")}
-        same = {"task": [task] * len(facts), "bundle": [self.bundle.name] * len(facts)}
-        return {name: pa.array(values) for name, values in {**named, **cut, **same}.items()}
+        known = {name: clips[name] for name in ("clip_id", "name", "start_s", "end_s")}
+        same = {"task": task, "bundle": self.bundle.name}
+        return {
+            **{name: column.combine_chunks() for name, column in known.items()},
+            **{name: pa.repeat(value, clips.num_rows) for name, value in same.items()},
+        }
 
-    def fused(self, facts: Sequence[Mapping[str, Any]], features: Mapping[str, pa.Table]) -> Tensor:
-        """Fused scores [clip output] of clips and tables in the order of ids; NaN where no member answers."""
+    def fused(self, facts: Facts, features: Mapping[str, pa.Table]) -> Tensor:
+        """Fused scores [clip output] of clips in the order of ids; NaN where no member answers."""
         assert self.fusion is not None
-        members, _ = self._members(facts, features, self.fusion.task, self.fusion.kind)
+        clips = facts_table(facts)
+        members, _ = self._members(clips, features, self.fusion.task, self.fusion.kind)
         return self.fusion.combine(members)
 
-    def _promises(self, fusion: Fusion, scores: Tensor, present: Tensor) -> list[dict[str, Any]]:
+    def _promises(
+        self, fusion: Fusion, scores: Tensor, present: Tensor, silent: np.ndarray
+    ) -> Columns:
         """What cannot be excluded of each clip, where a coverage was asked for."""
         coverage, conformal = self.bundle.coverage, fusion.conformal
         if coverage is None or conformal is None:
-            return [NOTHING] * len(scores)
-        return promised_rows(conformal, coverage, scores, present, fusion.kind, fusion.decision)
+            return {}
+        said = promised(conformal, coverage, scores, present, fusion.kind, fusion.decision)
+        return promised_columns(said, fusion.kind, silent)
 
     def _members(
-        self,
-        facts: Sequence[Mapping[str, Any]],
-        features: Mapping[str, pa.Table],
-        name: str,
-        task: Task,
-    ) -> tuple[Members, list[list[str]]]:
-        """Scores of all members, and of each clip the inputs that lie outside the training range."""
+        self, facts: pa.Table, features: Mapping[str, pa.Table], name: str, task: Task
+    ) -> tuple[Members, list[tuple[str, np.ndarray]]]:
+        """Scores of all members; and inputs, with the clips whose lie outside the training range."""
         clips = clips_without_labels(facts)
         tables_ = TablesInHand(clips, features)
-        scores = torch.zeros(len(self.members), len(facts), task.outputs, dtype=torch.float64)
-        present = torch.zeros(len(self.members), len(facts), dtype=torch.bool)
-        unusual: list[list[str]] = [[] for _ in facts]
+        scores = torch.zeros(len(self.members), len(clips), task.outputs, dtype=torch.float64)
+        present = torch.zeros(len(self.members), len(clips), dtype=torch.bool)
+        unusual = []
         for index, member in enumerate(self.members):
             feed = feed_of_card(member.card, clips, tables_)
             said, known = predict_member(member, feed, name, task)
@@ -151,44 +151,34 @@ class Scorer:
                 found = self.ranges.get(source["features"])
                 if found is not None and (found.run, found.input) == (member.name, place):
                     beyond = distances(member, place, feed.stores[place]) > found.limit
-                    for row in beyond.nonzero()[:, 0].tolist():
-                        unusual[row].append(source["name"])
+                    unusual.append((source["name"], beyond.numpy()))
         names = tuple(member.name for member in self.members)
         members = Members(names=names, kind=task.kind, scores=scores, present=present)
         # Those that nobody asks here are absent; thresholds go by which members are there.
         return members.aligned(self._names), unusual
 
     def _signs(
-        self, fusion: Fusion, scores: Tensor, members: Members, unusual: Sequence[list[str]]
-    ) -> list[dict[str, Any]]:
-        """How far each answer is to be trusted, as the bundle knows it."""
-        expected = [None] * members.num_rows
-        if fusion.expectation is not None:
-            expected = fusion.expectation.of(Signals.of(scores, members)).tolist()
-        known = bool(self.ranges)
-        return [
-            {"expected": one, "unusual": sorted(names) if known else None}
-            for one, names in zip(expected, unusual, strict=True)
-        ]
+        self, fusion: Fusion, scores: Tensor, members: Members, silent: np.ndarray
+    ) -> Columns:
+        """How probable it is that each answer is right, where the bundle knows."""
+        if fusion.expectation is None:
+            return {}
+        expected = fusion.expectation.of(Signals.of(scores, members)).numpy()
+        return {"expected": pa.array(expected, mask=silent)}
 
-
-def _where_said(
-    rows: Sequence[Mapping[str, Any]], silent: np.ndarray, names: Mapping[str, None]
-) -> Columns:
-    """Columns of rows; null where no member says anything."""
-    return {
-        name: pa.array(
-            [None if mute else row[name] for row, mute in zip(rows, silent, strict=True)],
-            tables.SCORES.schema.field(name).type,
-        )
-        for name in names
-        if any(row[name] is not None for row in rows)
-    }
+    def _unusual(self, found: Sequence[tuple[str, np.ndarray]], silent: np.ndarray) -> Columns:
+        """The inputs of each clip that lie outside the training range, where the bundle knows it."""
+        if not self.ranges:
+            return {}
+        inputs = sorted(found, key=lambda one: one[0])
+        none = np.zeros((len(silent), 0), bool)
+        beyond = np.column_stack([none, *(rows for _, rows in inputs)]).astype(bool)
+        return {"unusual": lists_of(beyond, [name for name, _ in inputs], silent)}
 
 
 def untrained_scores(features: Mapping[str, pa.Table]) -> tuple[str, Task, Tensor]:
-    """The expression net's own classes: its probabilities averaged over the frames with a face."""
-    (table,) = features.values()
+    """The expression net's own classes, in the order of ids: the mean over the frames with a face."""
+    (table,) = (each.sort_by("clip_id") for each in features.values())
     name, task = untrained_task()
     rows = []
     columns = (table["expression"].to_pylist(), table["valid"].to_pylist())
@@ -204,41 +194,6 @@ def untrained_task() -> tuple[str, Task]:
     from encoders.video.face_expression import CLASSES
 
     return "expression", Task(kind="classification", classes=CLASSES)
-
-
-class TablesInHand:
-    """The features of some clips that were just made or read; each is made a net's input once."""
-
-    def __init__(self, clips: Clips, features: Mapping[str, pa.Table]) -> None:
-        self._clips, self._features = clips, features
-        self._stores: dict[tuple[str, Pool, str, str], Store] = {}
-
-    def store(self, folder: str, pool: Pool, normalise: str, column: str) -> Store:
-        """One input of all clips."""
-        key = (folder, pool, normalise, column)
-        if key not in self._stores:
-            table = HeldTable(folder, self._features[folder])
-            self._stores[key] = make_store(table, self._clips, pool, normalise, column=column)
-        return self._stores[key]
-
-
-def clips_without_labels(facts: Sequence[Mapping[str, Any]]) -> Clips:
-    """The clips of some facts, in their order: that of their ids."""
-
-    def column(key: str) -> np.ndarray:
-        return np.array([fact.get(key) for fact in facts], dtype=object)
-
-    return Clips(
-        clip_id=np.array([fact["clip_id"] for fact in facts], np.int64),
-        split=np.array([None] * len(facts), dtype=object),
-        fold=np.zeros(len(facts), np.int64),
-        group=column("group"),
-        speaker=column("speaker"),
-        dialogue=column("dialogue"),
-        turn=column("turn"),
-        targets={},
-        known={},
-    )
 
 
 # ---- columns of many clips at once
@@ -277,25 +232,27 @@ def state_columns(
     """The modalities that were there, status and error.
 
     Args:
-        features: folder name of each encoder -> FEATURES of the clips, in their order.
+        features: folder name of each encoder -> FEATURES of the clips, in any order.
         modality: of each folder.
-        silent: clips that no member says anything of, bool [clip].
+        silent: clips that no member says anything of, bool [clip], in the order of their ids.
     """
     names = sorted(set(modality.values()))
     used = np.zeros((len(silent), len(names)), bool)
     wrong: dict[int, list[str]] = {}
     for folder, table in features.items():
         name = modality[folder]
-        there, damaged = steps_in(table)
+        order = np.argsort(table["clip_id"].to_numpy(), kind="stable")
+        there, damaged = (count[order] for count in steps_in(table))
         used[:, names.index(name)] |= there > 0
-        status = np.array(table["status"].to_pylist(), object)
-        broken = (status == "failed") | (status == "partial")
+        at_fault = pc.is_in(table["status"], pa.array(["failed", "partial"]))
+        broken = at_fault.to_numpy()[order]
         for row in np.flatnonzero(broken | (damaged > 0)).tolist():
             steps = f"{damaged[row]} steps are not finite"
-            reason = table["error"][row].as_py() if broken[row] else steps
+            reason = table["error"][int(order[row])].as_py() if broken[row] else steps
             wrong.setdefault(row, []).append(f"{name}: {reason}")
-    state = ["missing" if mute else "ok" for mute in silent.tolist()]
-    error = [SILENT if mute else None for mute in silent.tolist()]
+    state = np.where(silent, "missing", "ok").astype(object)
+    error = np.full(len(silent), None, object)
+    error[silent] = SILENT
     for row, reasons in wrong.items():
         state[row] = "failed" if silent[row] else "partial"
         error[row] = "; ".join(dict.fromkeys(reasons))
@@ -303,6 +260,16 @@ def state_columns(
         "modalities": lists_of(used & ~silent[:, None], names),
         "status": pa.array(state, pa.string()),
         "error": pa.array(error, pa.string()),
+    }
+
+
+def promised_columns(said: Mapping[str, np.ndarray], task: Task, silent: np.ndarray) -> Columns:
+    """Columns of what `promised` found; null where no member says anything, and where an interval is open."""
+    return {
+        name: lists_of(found, task.classes, silent)
+        if found.ndim == 2
+        else pa.array(found, mask=silent | np.isinf(found))
+        for name, found in said.items()
     }
 
 

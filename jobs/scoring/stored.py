@@ -57,7 +57,7 @@ def score_stored(
     if bundle.clips_of_speaker:
         check_speakers(read_manifest(root, ["speaker"])["speaker"], bundle.clips_of_speaker)
     stored = {folder: UnitTable(root, folder) for folder in bundle.folders}
-    facts = StoredFacts()
+    facts = StoredFacts(StoredFacts.all_columns if bundle.linked else ("clip_id", "name"))
     ordered = reading_order(refs, [*stored.values()])
     versions, there = versions_of(root, bundle, refs), published(uri)
     done = {unit for unit, version in versions.items() if version in there}
@@ -73,7 +73,7 @@ def score_stored(
                 )
                 for folder, table in stored.items()
             }
-            scores = judge.scores(clips.to_pylist(), features)
+            scores = judge.scores(clips, features)
             order = np.argsort(scores["clip_id"].to_numpy())
             place = order[np.searchsorted(scores["clip_id"].to_numpy(), ids, sorter=order)]
             inside = [(versions[ref.unit], ref.num_clips) for ref in part]
@@ -125,11 +125,16 @@ class Gathering:
 
 
 class StoredFacts:
-    """Manifest columns of clips that nets read beside features."""
+    """Manifest columns of clips that are read beside features.
 
-    columns = ("clip_id", "name", "dialogue", "turn", "speaker", "group")
+    Args:
+        columns: which; nets that see each clip by itself read no more than its id and name.
+    """
 
-    def __init__(self) -> None:
+    all_columns = ("clip_id", "name", "dialogue", "turn", "speaker", "group")
+
+    def __init__(self, columns: Sequence[str] = all_columns) -> None:
+        self._columns = list(columns)
         # A footer of two thousand units takes longer to read than a unit.
         self._open = lru_cache(KEPT_GROUPS)(storage.open_parquet)
 
@@ -138,7 +143,7 @@ class StoredFacts:
         parts = []
         for file, units in itertools.groupby(refs, key=lambda ref: ref.file):
             groups = [ref.row_group for ref in units]
-            parts.append(self._open(file).read_row_groups(groups, columns=list(self.columns)))
+            parts.append(self._open(file).read_row_groups(groups, columns=self._columns))
         return pa.concat_tables(parts)
 
 

@@ -46,6 +46,7 @@ class UnitTable:
     def _locate(self) -> None:
         inside = unmoved(lambda: by_file(self._uri))
         self._where = best_of(inside)
+        self._of_unit: dict[str, UnitRows | None] = {}
         self._alone = {
             storage.join(self._uri, name) for name, units in inside.items() if len(units) == 1
         }
@@ -54,7 +55,9 @@ class UnitTable:
         self._loose: _Loose | None = None
 
     def _at(self, ref: UnitRef) -> UnitRows | None:
-        return self._where.get(ref.version(self._reads))
+        if ref.unit not in self._of_unit:  # a version is a hash, and asked for several times
+            self._of_unit[ref.unit] = self._where.get(ref.version(self._reads))
+        return self._of_unit[ref.unit]
 
     def place(self, ref: UnitRef) -> tuple[str, int]:
         """Where a unit stands; in this order every row group of this table is read once."""

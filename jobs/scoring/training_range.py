@@ -11,8 +11,7 @@ from cluster.errors import AffuseError
 from jobs.catalog.bundles import nets_of_run
 from jobs.catalog.manifest import read_manifest
 from jobs.scoring.feature_range import MOST_CLIPS, fitted_ranges
-from jobs.scoring.member_nets import load_member
-from jobs.scoring.scorer import clips_without_labels
+from jobs.scoring.member_nets import clips_without_labels, load_member
 
 COLUMNS = ("clip_id", "name", "dialogue", "turn", "speaker", "group")
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -17,7 +18,8 @@ from jobs import score
 from jobs.catalog import layout
 from jobs.scoring import bundle
 from jobs.scoring.files import file_bytes, show
-from jobs.scoring.promised import promised_rows
+from jobs.scoring.promised import promised
+from jobs.scoring.scorer import promised_columns
 
 
 def promise(root, allowed=0.6, kind="classification", parts=1, by=None):
@@ -115,12 +117,20 @@ class TestSets:
         assert "possible" not in out.read_text().splitlines()[0]
 
 
+def said_of(conformal, scores, present, task, decision):
+    """What is promised of the only row."""
+    silent = np.zeros(1, bool)
+    found = promised(conformal, 0.9, scores, present, task, decision)
+    columns = promised_columns(found, task, silent)
+    return {name: column.to_pylist()[0] for name, column in columns.items()}
+
+
 class TestOtherKinds:
     def answer(self, conformal, task, scores):
         decision = Decision.plain(task.kind, task.outputs)
         rows = torch.tensor([scores], dtype=torch.float64)
         present = torch.ones(2, 1, dtype=torch.bool)
-        return promised_rows(conformal, 0.9, rows, present, task, decision)[0]
+        return said_of(conformal, rows, present, task, decision)
 
     def conformal(self, kind, *allowed):
         rows = tuple((one,) * len(COVERAGES) for one in allowed)
@@ -150,7 +160,7 @@ class TestOtherKinds:
         decision = Decision(kind="classification", metric="macro_f1", offsets=(0.0, 3.0))
         scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
         present = torch.ones(1, 1, dtype=torch.bool)
-        (said,) = promised_rows(conformal, 0.9, scores, present, task, decision)
+        said = said_of(conformal, scores, present, task, decision)
         assert said["possible"] == ["joy", "fear"]
         assert said["certain"] == []
 

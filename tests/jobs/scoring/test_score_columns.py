@@ -72,6 +72,7 @@ def features(rows):
     element = tables.features(1, "float32").schema.field("values").type
     return pa.table(
         {
+            "clip_id": pa.array(range(len(rows)), pa.int64()),
             "values": pa.array([[[v] for v in steps] for steps in values], element),
             "valid": pa.array(valid, pa.list_(pa.bool_())),
             "status": pa.array(status),
@@ -101,7 +102,9 @@ def test_what_was_there_and_what_went_wrong_is_said_of_each_clip():
         ]
     )
     silent = np.array([False, False, True, False, True])
-    columns = state_columns({"a": sound, "t": words}, {"a": "audio", "t": "text"}, silent)
+    # Rows stand in tables as units were published: in no order.
+    tables_ = {"a": sound, "t": words.take(pa.array([3, 0, 4, 1, 2]))}
+    columns = state_columns(tables_, {"a": "audio", "t": "text"}, silent)
     assert pa.table(dict(columns)).to_pylist() == [
         {"modalities": ["audio", "text"], "status": "ok", "error": None},
         {"modalities": ["audio", "text"], "status": "partial", "error": "audio: cut short"},

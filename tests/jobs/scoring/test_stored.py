@@ -19,7 +19,7 @@ from jobs.__main__ import run
 from jobs.catalog.features import read_features
 from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, read_manifest, units
-from jobs.scoring import stored
+from jobs.scoring import member_nets, stored
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import spans
@@ -27,12 +27,12 @@ from jobs.scoring.stored import spans
 DIMS = {"toy_text": 3, "toy_audio": 2}
 
 
-def features_of(clip_ids, dim, kind="float32", seed=0):
-    """FEATURES of some clips: one to four steps, noise that depends on the clip alone."""
+def features_of(clip_ids, dim, kind="float32", seed=0, most_steps=4):
+    """FEATURES of some clips: one to some steps, noise that depends on the clip alone."""
     values, valid = [], []
     for clip in clip_ids:
         draws = np.random.default_rng([seed, int(clip)])
-        steps = 1 + int(clip) % 4
+        steps = 1 + int(clip) % most_steps
         values.append(draws.normal(size=(steps, dim)).astype(kind).tolist())
         valid.append([True] * steps)
     times = pa.array([[0.0] * len(v) for v in valid], pa.list_(pa.float32()))
@@ -403,3 +403,23 @@ class TestImportedInputs:
         storage.remove(features_uri(root, f"{folder}/descriptor.json"))
         assert run(["score", "--root", root, "--bundle", "b", "--name", "none"]) == 1
         assert "--name loud --file FILE" in capsys.readouterr().err
+
+
+class TestBatches:
+    @pytest.mark.parametrize("net", ["concat_mlp", "lf_dnn", "self_mm"])
+    def test_no_bit_of_an_answer_depends_on_how_many_rows_of_one_step_a_net_is_given(
+        self, toys, tmp_path, monkeypatch, net
+    ):
+        toys.corpus.write_corpus(tmp_path, 300, seconds=0.01)
+        toys.bundle.write_bundle(tmp_path, net=net)
+        scorer = Scorer(open_bundle("b", str(tmp_path)), str(tmp_path))
+        facts = read_manifest(str(tmp_path), ["clip_id", "name"])
+        features = {
+            describe(encoder).folder: features_of(facts["clip_id"].to_pylist(), dim, most_steps=1)
+            for encoder, dim in DIMS.items()
+        }
+        whole = scorer.scores(facts, features)
+        assert whole["label"].null_count == 0
+        for rows in (64, 100, 128):  # of one row or few a matrix is multiplied otherwise
+            monkeypatch.setattr(member_nets, "ROWS_OF_ONE_STEP", rows)
+            assert scorer.scores(facts.to_pylist()[::-1], features).equals(whole)

@@ -15,7 +15,7 @@ from fusion.predictor import Card, Feeding, Predictor, build, feeding_fields
 from jobs import train
 from jobs.__main__ import run as affuse
 from jobs.catalog.manifest import read_manifest
-from jobs.scoring.scorer import TablesInHand, clips_without_labels
+from jobs.scoring.member_nets import TablesInHand, clips_without_labels
 from jobs.training import train_part
 from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of
