@@ -37,8 +37,6 @@ SIZES = {
         "num_attention_heads": [2, 2, 2], "projection_dim": 32, "num_hidden_layers": 3}, "clap"),
     "clip_vit": ("CLIPVisionConfig", "CLIPVisionModel", {}, {
         **SMALL, "image_size": 32, "patch_size": 8}, "frames"),
-    "clip_vit large": ("CLIPVisionConfig", "CLIPVisionModel", {
-        **LARGE, "patch_size": 14}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
     "dinov2_base": ("Dinov2Config", "Dinov2Model", {"image_size": 224, "patch_size": 14}, {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
         "patch_size": 8}, "frames"),
@@ -56,6 +54,12 @@ SIZES = {
         **SMALL, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 50}, "tokens"),
     "hub_text large": ("XLMRobertaConfig", "XLMRobertaModel", {
         **LARGE, "vocab_size": 250002, "max_position_embeddings": 514}, SMALL, "tokens"),
+    "hub_video clip_large": ("CLIPVisionConfig", "CLIPVisionModel", {
+        **LARGE, "patch_size": 14}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
+    "hub_whisper large_v3": ("WhisperConfig", "WhisperModel", {
+        "d_model": 1280, "num_mel_bins": 128, **_halves(32, 20, 5120)}, {
+        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
     "hubert_base": ("HubertConfig", "HubertModel", {}, {
         **SMALL, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4}, "samples"),
@@ -85,10 +89,6 @@ SIZES = {
         "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
         "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
     "whisper_small": ("WhisperConfig", "WhisperModel", {"d_model": 768, **_halves(12, 12, 3072)}, {
-        "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
-        "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
-    "whisper_base large-v3": ("WhisperConfig", "WhisperModel", {
-        "d_model": 1280, "num_mel_bins": 128, **_halves(32, 20, 5120)}, {
         "d_model": 32, "vocab_size": 50, "decoder_start_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
         "pad_token_id": 2, **_halves(2, 4, 48)}, "mel"),
     "whisper_tiny_en": ("WhisperConfig", "WhisperModel", {"d_model": 384, **_halves(4, 6, 1536)}, {
