@@ -58,8 +58,9 @@ class EmbeddingModel:
         config = self._model.config
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
         asked = int(descriptor.options["max_tokens"])
-        # Two positions of RoBERTa and its kin are never a token's.
-        known = min(self._tokenizer.model_max_length, config.max_position_embeddings - 2)
+        # Of RoBERTa and its kin two positions are never a token's; T5 has no table of them.
+        positions = getattr(config, "max_position_embeddings", None) or asked + 2
+        known = min(self._tokenizer.model_max_length, positions - 2)
         self._max_tokens = min(asked, known)
         fixed = len(self._tokenizer(self._prompt)["input_ids"])
         if self._max_tokens <= fixed:

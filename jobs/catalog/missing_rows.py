@@ -1,5 +1,6 @@
 """Errors about rows that a table lacks: how many clips, and the command that makes them."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,10 +49,12 @@ def command_of(root: str, facts: Mapping[str, Any]) -> str:
 
 
 def typed(facts: Mapping[str, Any]) -> str:
-    """An encoder with its options as it is typed, those that are as by default left out.
+    """An encoder with its options as it is typed into a shell, those that are as by default left out.
 
     >>> typed({"name": "minilm", "options": {"pool": "mean", "layers": "last"}})
     'minilm:pool=mean'
+    >>> print(typed({"name": "hub_embedding", "options": {"prompt": "A mood: "}}))
+    'hub_embedding:prompt=A mood: '
     """
     from encoders import ENCODERS, TRANSCRIBERS
     from encoders.registry import find
@@ -61,7 +64,7 @@ def typed(facts: Mapping[str, Any]) -> str:
     known = name in ENCODERS or name in TRANSCRIBERS
     default = {**GENERAL_OPTIONS, **(find(name).options if known else {})}
     chosen = [f"{k}={v}" for k, v in facts.get("options", {}).items() if default.get(k) != v]
-    return ":".join([name, ",".join(chosen)]) if chosen else name
+    return shlex.quote(":".join([name, ",".join(chosen)]) if chosen else name)
 
 
 def _transcriber(root: str, upstream: object) -> str:

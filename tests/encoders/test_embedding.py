@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError
-from encoders.registry import load
+from encoders.registry import describe, load
 
 
 @pytest.fixture
@@ -80,6 +80,19 @@ class TestLongTexts:
         (shorter,) = loaded("max_tokens=20").encode([long])
         assert shorter.partial == "text cut at 20 tokens"
         assert np.abs(shorter.values - cut.values).max() > 1e-3
+
+
+def test_an_encoder_without_a_table_of_positions_is_read(case_of, clips, tmp_path):
+    from transformers import AutoTokenizer, T5Config, T5Model
+
+    _, paths = case_of("hub_embedding")
+    AutoTokenizer.from_pretrained(paths["model"]).save_pretrained(tmp_path)
+    config = T5Config(vocab_size=400, d_model=32, num_layers=2, num_heads=4, d_kv=8, d_ff=48)
+    T5Model(config).save_pretrained(tmp_path)
+    text = f"hub_embedding:weights=file://{tmp_path},dim=32,depth=2,pooling=mean"
+    encoder = load(describe(text), {"model": tmp_path})
+    for clip, together in zip(clips, encoder.encode(clips), strict=True):
+        np.testing.assert_allclose(together.values, encoder.encode([clip])[0].values, atol=1e-4)
 
 
 def test_another_pooling_is_refused(loaded):

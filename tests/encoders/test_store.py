@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from fnmatch import fnmatch
 
 import pytest
 
@@ -125,6 +126,18 @@ class TestHub:
         assert model_hub == [("owner/name", "0123abc", list(store._WANTED))]
         folder = store.local_path(hub(), str(tmp_path / "s"))
         assert (folder / "model.safetensors").read_bytes() == CONTENT
+
+    def test_of_a_model_without_safetensors_its_torch_file_is_fetched_and_no_code(
+        self, model_hub, monkeypatch, tmp_path
+    ):
+        import huggingface_hub
+
+        files = ["config.yaml", "model.pt", "run_me.py"]
+        monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: files)
+        store.mirror([hub()], str(tmp_path / "s"))
+        ((_, _, patterns),) = model_hub
+        wanted = [file for file in files if any(fnmatch(file, each) for each in patterns)]
+        assert wanted == ["model.pt"]
 
     def test_a_half_mirrored_model_does_not_count(self, model_hub, tmp_path):
         store.mirror([hub()], str(tmp_path / "s"))
