@@ -7,13 +7,15 @@ and groups on disk.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from cluster.errors import MachineError
 from cluster.scratch import scratch_folder
+
+if TYPE_CHECKING:
+    import duckdb
 
 LEAST_MB, MOST_MB = 500, 2000
 """Memory of the database; Python and the tables that go in and out come on top."""
@@ -34,7 +36,7 @@ class Workplace:
         folder: on local disk, gone with the workplace.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+    def __init__(self, connection: "duckdb.DuckDBPyConnection", folder: str) -> None:
         self._connection, self.folder = connection, folder
 
     def run(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -81,6 +83,9 @@ def workplace() -> Iterator[Workplace]:
     Raises:
         MachineError: the rows are too many for the memory of the database.
     """
+    # Here, since its package writes of leaks to the screen where a process ends by --help.
+    import duckdb
+
     with scratch_folder() as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{LEAST_MB}MB",

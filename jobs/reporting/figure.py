@@ -5,6 +5,7 @@ Matplotlib draws without a display.
 
 import functools
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -71,7 +72,27 @@ def new_grid(rows: int, columns: int, *, row_height: float) -> tuple[Figure, lis
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
+    """The picture as a PNG file; letters that its font lacks are boxes, which is said once."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(buffer, format="png")
+    lacking = [each for each in caught if LACKING in str(each.message)]
+    if lacking:
+        _say_boxes()
+    for each in caught:
+        if each not in lacking:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     return buffer.getvalue()
+
+
+LACKING = "missing from font"
+"""How Matplotlib says that a letter will be a box; it does so for every letter of every picture."""
+
+
+@functools.cache
+def _say_boxes() -> None:
+    print(
+        "warning: letters of some names are boxes in the pictures: their font, DejaVu Sans, lacks them; "
+        "the text and tables of the page have them"
+    )

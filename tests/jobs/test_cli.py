@@ -167,6 +167,10 @@ class TestEveryJob:
         assert {command[0] for command in commands()} == set(JOBS)
 
 
+def test_help_loads_no_database_whose_package_writes_to_the_screen_at_its_end():
+    assert "duckdb" not in loaded_by([["score", "--help"], ["prepare", "folder", "--help"]])
+
+
 class TestOverview:
     def test_every_job_is_listed_with_its_sentence(self):
         text = overview()
