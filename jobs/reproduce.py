@@ -21,7 +21,7 @@ from cluster.errors import ConfigError
 from jobs._cli import parse_config, take_config_flag
 from jobs.reproducing import PRESETS, preset
 from jobs.reproducing.preset import Model, Protocol, ReproduceConfig
-from jobs.reproducing.running import CellFigures, Workshop, prepare
+from jobs.reproducing.running import CellFigures, Workshop, caption, prepare
 from jobs.reproducing.table import publish
 
 Config = ReproduceConfig
@@ -60,6 +60,7 @@ def main(config: Config) -> None:
         cells[name] = {protocol: found for protocol, found in judged.items() if found is not None}
         page = publish(config, chosen, models, cells)
         print(f"{config.preset}: {len(cells)} of {len(asked)} models are judged", flush=True)
+    caption(config, chosen, next(iter(cells.values())))
     print(f"wrote {page} in {time.monotonic() - start:.0f} s")
 
 

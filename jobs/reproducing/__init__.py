@@ -16,6 +16,7 @@ PRESETS: dict[str, str] = {
     "mmsa_sims": "mmsa:SIMS",
     "vggish_bert": "vggish_bert:PRESET",
     "video_sentiment": "video_sentiment:PRESET",
+    "video_sentiment_unpaired": "unpaired:PRESET",
 }
 """Name of a preset -> `file:constant` in this folder."""
 

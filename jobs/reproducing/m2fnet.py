@@ -90,7 +90,7 @@ COLUMNS: Mapping[Protocol, str] = {
     "dialogue; the epoch of best weighted F1 on dev, one seed.",
     "clean": "the same, and no utterance reads a later one; three seeds averaged.",
 }
-DATA = "the folder MELD.Raw; without its films the lines of text alone are made"
+DATA = "the folder MELD.Raw; without its films the lines of text alone are made, and no film is captioned"
 FUTURE = "Every utterance reads the whole dialogue, later turns among it: no figure of live use."
 
 MELD = Preset(
@@ -129,4 +129,5 @@ GLUED = Preset(
     columns=COLUMNS,
     steps=steps_for(glued=True),
     models=models_for(STUDY),
+    captions=True,
 )

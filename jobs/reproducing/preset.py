@@ -183,3 +183,6 @@ class Preset:
     steps: Callable[[ReproduceConfig], Sequence[Step]]
     models: Callable[[ReproduceConfig], Sequence[Model]]
     """Called when the steps are done."""
+
+    captions: bool = False
+    """Whether the films of a dialogue of the test split are captioned by the first line of the table."""

@@ -23,6 +23,7 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import align, held_out_rows, seeds_averaged
 from jobs.catalog.tasks import pick_task
 from jobs.demonstration.stages import Stages
+from jobs.reproducing.captioned import caption_dialogue
 from jobs.reproducing.preset import (
     Fused,
     Model,
@@ -53,27 +54,58 @@ class CellFigures:
 
 def prepare(config: ReproduceConfig, preset: Preset) -> None:
     """Do the steps before training that were not done with the same configs and data."""
-    stages = Stages(
-        config.root,
-        {"1 prepare": layout.dataset_uri(config.root)},
-        record=f"reproduce/{config.preset}.stages.json",
+    do_steps(config, preset.steps(config), {"1 prepare": layout.dataset_uri(config.root)})
+
+
+def caption(config: ReproduceConfig, preset: Preset, first: Mapping[Protocol, CellFigures]) -> None:
+    """Caption films by the nets of the first line of the table, by the last protocol that was asked for."""
+    judged = next((first[p] for p in reversed(config.protocols) if p in first), None)
+    if not preset.captions or judged is None:
+        return
+    page = caption_dialogue(
+        config,
+        preset.task,
+        judged.made_of,
+        lambda steps: do_steps(config, steps, outputs_of(steps), part="captions"),
     )
-    for number, step in enumerate(preset.steps(config), 1):
+    if page is not None:
+        print(f"wrote {page}, and beside it the captioned films with their subtitles")
+
+
+def outputs_of(steps: Sequence[Step]) -> dict[str, str]:
+    """Stage -> the film that it writes, so that one which was taken away is made again."""
+    named = (
+        (f"{k} {step.command}", getattr(step.config, "out", None))
+        for k, step in enumerate(steps, 1)
+    )
+    return {stage: out for stage, out in named if out is not None}
+
+
+def do_steps(
+    config: ReproduceConfig, steps: Sequence[Step], outputs: Mapping[str, str], part: str = "stages"
+) -> None:
+    """Run jobs, those that were not run with the same configs and data."""
+    stages = Stages(config.root, outputs, record=f"reproduce/{config.preset}.{part}.json")
+    stamp = _stamp(config.data, config.root)
+    for number, step in enumerate(steps, 1):
         job, *_ = step.command.split()
-        facts = {**settings.resolved(step.config), "data": _stamp(config.data, config.root)}
+        facts = {**settings.resolved(step.config), "data": stamp}
         module = importlib.import_module(f"jobs.{job}")
         stages.run(f"{number} {job}", (_as_typed(step), partial(module.main, step.config), facts))
 
 
 def _as_typed(step: Step) -> str:
     facts = settings.to_mapping(step.config)
-    shown = ("root", "source", "file", "array", "name", "encoders", "split")
+    shown = (
+        "root", "source", "labels", "file", "array", "name", "encoders", "inputs", "net", "runs",
+        "split", "on", "predictions", "bundle", "scores", "out",
+    )  # fmt: skip
     flags = [
         f"--{key} {' '.join(value) if isinstance(value, list) else value}"
         for key in shown
         if (value := facts.get(key))
     ]
-    return f"{step.command} {' '.join(flags)}"
+    return " ".join([step.command, *([facts["clip"]] if "clip" in facts else []), *flags])
 
 
 def _stamp(data: str, root: str) -> str:

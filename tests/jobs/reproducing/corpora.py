@@ -5,7 +5,10 @@ import pickle
 
 import numpy as np
 import soundfile
+from PIL import Image
 
+from jobs.datasets.corpus.face import EXPRESSIONS, Look, paint, photograph
+from jobs.datasets.corpus.film import mux
 from tests.jobs.datasets.official_layouts import MELD, VOTES, write_csv
 
 WIDTHS = {"text": 768, "audio": 74, "vision": 35}
@@ -73,6 +76,20 @@ WORDS = {
 SENTIMENT = {"anger": "negative", "joy": "positive", "neutral": "neutral", "sadness": "negative"}
 
 
+FILMS = ("train_splits", "dev_splits_complete", "output_repeated_splits_test")
+
+
+def meld_films(folder):
+    """MELD with a film a line."""
+    draws = np.random.default_rng(3)
+    for below in FILMS:
+        for dialogue in range(2):
+            for turn in range(4):
+                mood = ("angry", "happy")[turn % 2]
+                cut(folder / below / f"dia{dialogue}_utt{turn}.mp4", mood, 300, draws)
+    return meld(folder, dialogues=2)
+
+
 def meld(folder, *, dialogues=4):
     """`{train,dev,test}_sent_emo.csv`: dialogues of four lines, one an emotion, without films."""
     header = MELD.split(",")
@@ -92,6 +109,48 @@ def tone(path, pitch, seconds=0.6):
     time = np.arange(int(16000 * seconds)) / 16000
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, (0.3 * np.sin(2 * np.pi * pitch * time)).astype(np.float32), 16000)
+
+
+def portrait(mood, draws):
+    """Pixels of a face [height width 3]: bright-walled and happy, or dark and angry."""
+    look = Look(wall=(0.6, 0.6, 0.6) if mood == "happy" else (0.2, 0.2, 0.25))
+    dx, dy = draws.uniform(-4, 4, 2)
+    return photograph(paint(look, EXPRESSIONS[mood]), dx=dx, dy=dy, light=1.0, rng=draws)
+
+
+def cut(path, mood, pitch, draws, *, seconds=0.6):
+    """A film of a face with a tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(int(16000 * seconds)) / 16000
+    sound = (9000 * np.sin(2 * np.pi * pitch * time)).astype(np.int16)
+    mux([portrait(mood, draws)] * 6, sound, 16000, str(path))
+
+
+def unpaired(folder, *, items=15, cuts=10):
+    """Pictures, songs and texts with a table each, and cuts of films with `final_result.csv`."""
+    draws = np.random.default_rng(2)
+    pictures, songs, texts = [], [], []
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for k in range(items):
+        label = k % 2
+        Image.fromarray(portrait(("angry", "happy")[label], draws)).save(
+            folder / f"images/i {k}.jpg"
+        )
+        pictures.append([f"C:\\posters\\i {k}.jpg", 0.7, ("negative", "positive")[label]])
+        tone(folder / "music" / f"song{k // 2}_{k}.wav", (200, 900)[k // 2 % 2])
+        songs.append([f"song{k // 2}", f"/content/music/song{k // 2}_{k}.wav", k // 2 % 2])
+        texts.append([f"{WORDS[('anger', 'joy')[label]]} {k}", float(label)])
+    write_csv(folder / "image_new.csv", ["image", "temp", "label"], pictures)
+    write_csv(folder / "final_v2_dataframe.csv", ["track_name", "file_path", "sentiment"], songs)
+    write_csv(folder / "text.csv", ["text", "label"], [*texts, texts[0]])
+    rows = []
+    for k in range(cuts):
+        label = k % 2
+        name = f"film{k // 2}_{k}.0-{k}.5_{label}.mp4"
+        cut(folder / "cuts" / name, ("angry", "happy")[label], (200, 900)[label], draws)
+        rows.append([name, label, WORDS[("anger", "joy")[label]], label, label, label])
+    write_csv(folder / "final_result.csv", VOTES, rows)
+    return folder
 
 
 def iemocap(folder, *, sessions=3):

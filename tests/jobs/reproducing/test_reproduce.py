@@ -2,19 +2,24 @@
 
 import importlib
 import json
+import re
 from dataclasses import replace
 
+import av
+import pyarrow as pa
 import pytest
 
 from cluster import storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError, LabelTableError, NotPreparedError
 from fusion.metrics import METRICS
 from jobs import reproduce
 from jobs.__main__ import run
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_manifest
 from jobs.datasets import DATASETS
-from jobs.reproducing import PRESETS, preset, running
+from jobs.datasets.meld import GLUED
+from jobs.preparing.adapter import read_rows
+from jobs.reproducing import PRESETS, captioned, preset, running, unpaired
 from jobs.reproducing.preset import Fused, TrainedNet
 from tests.jobs.reproducing import corpora
 
@@ -228,7 +233,7 @@ class TestEncodedPresets:
 
 ENCODED = {
     "empathetic_detection": (corpora.avamerg, "AvaMERG"),
-    "m2fnet_meld_glued": (corpora.meld, "MELD.Raw"),
+    "m2fnet_meld_glued": (corpora.meld_films, "MELD.Raw"),
     "vggish_bert": (corpora.iemocap, "IEMOCAP"),
 }
 """Preset -> what writes its corpus; without the hub, small encoders stand in for its own."""
@@ -238,7 +243,8 @@ ENCODED = {
 @pytest.mark.parametrize("name", ENCODED)
 def test_a_preset_with_encoders_runs_from_the_official_layout(name, tmp_path):
     make, folder = ENCODED[name]
-    encoders = ("minilm",) if name == "m2fnet_meld_glued" else ("minilm", "logmel_stats")
+    other = "face_expression" if name == "m2fnet_meld_glued" else "logmel_stats"
+    encoders = ("minilm", other)
     data, root = make(tmp_path / folder), tmp_path / "root"
     config = config_of(name, data, root, encoders=encoders, epochs=2, seeds=(1,))
     table = table_of(config)
@@ -248,6 +254,96 @@ def test_a_preset_with_encoders_runs_from_the_official_layout(name, tmp_path):
             assert 0 <= columns[column]["figures"]["accuracy"]["value"] <= 1
     page = storage.read_bytes(layout.reproduce_uri(config.root, f"{name}.md")).decode()
     assert f"encoders {encoders}" in page
+    if preset(name).captions:
+        check_captions(root / "reproduce" / "films")
+        (root / "reproduce" / "films" / "test_dia0_utt1.mp4").unlink()
+        made = (root / "reproduce" / "films" / "test_dia0_utt0.mp4").stat().st_mtime_ns
+        reproduce.main(config)
+        check_captions(root / "reproduce" / "films")
+        assert (root / "reproduce" / "films" / "test_dia0_utt0.mp4").stat().st_mtime_ns == made
+
+
+def check_captions(films):
+    """Of each line of the dialogue its film, its subtitles, and a row of the table with the same label."""
+    rows = read_rows(str(films / "dialogue.csv"))
+    assert [row["turn"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["labelled"] for row in rows} <= set(GLUED)
+    for row in rows:
+        film = films / f"{row['name'].replace('/', '_')}.mp4"
+        with av.open(str(film)) as shown:
+            assert sum(1 for _ in shown.decode(video=0)) == 6
+        assert row["read"] in film.with_suffix(".srt").read_text()
+        assert float(row["confidence"]) > 1 / len(GLUED) - 1e-3
+
+
+def test_a_dialogue_that_lacks_a_film_is_not_captioned(tmp_path):
+    there, gone = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    there.touch()
+    lines = [
+        ("test", "d0", 0, there), ("test", "d0", 1, gone), ("train", "d1", 0, there),
+        ("test", "d2", 1, there), ("test", "d2", 0, there), ("test", None, 0, there), ("test", "d3", 0, None),
+    ]  # fmt: skip
+    keys = ("split", "dialogue", "turn", "video")
+    rows = [dict(zip(keys, line, strict=True)) for line in lines]
+    for row in rows:
+        row["video"] = row["video"] and {"uri": str(row["video"])}
+    clips = pa.Table.from_pylist(rows)
+    assert [line["dialogue"] for line in captioned.dialogue_with_films(clips)] == ["d2", "d2"]
+    assert [line["turn"] for line in captioned.dialogue_with_films(clips)] == [0, 1]
+    assert captioned.dialogue_with_films(clips.slice(0, 3)) == []
+
+
+class TestUnpairedVoters:
+    """Each voter was trained on a dataset of its own; they meet over cuts that none was trained on."""
+
+    def test_a_table_is_read_wherever_its_files_lay(self, tmp_path):
+        data = corpora.unpaired(tmp_path / "data", cuts=2)
+        config = config_of("video_sentiment_unpaired", data, tmp_path / "root")
+        steps = preset("video_sentiment_unpaired").steps(config)
+        members = ["prepare folder", "encode", "train", "evaluate"] * 3
+        assert [step.command for step in steps] == ["prepare video_sentiment", "encode", *members]
+        tables = {}
+        for name in unpaired.TABLES:
+            tables[name] = read_rows(unpaired.tables_of_clips(config, name))
+            assert {row["sentiment"] for row in tables[name]} == {"negative", "positive"}
+        assert [len(rows) for rows in tables.values()] == [
+            15,
+            15,
+            15,
+        ]  # a text that stands twice is one
+        assert tables["image"][0]["video"] == str(data / "images" / "i 0.jpg")
+        assert tables["audio"][0]["group"] == tables["audio"][1]["group"]  # of one song
+        assert tables["audio"][1]["group"] != tables["audio"][2]["group"]
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            (None, "no text.csv with columns text and label"),
+            ("text,lable\nso,1\n", "no column 'label'; came text, lable"),
+            ("text,label\nso,maybe\n", "row 1: label 'maybe', expected one of"),
+        ],
+        ids=["absent", "column", "label"],
+    )
+    def test_a_table_that_is_not_right_is_refused_by_its_name(self, table, said, tmp_path):
+        data = corpora.unpaired(tmp_path / "data", items=1, cuts=1)
+        (data / "text.csv").unlink()
+        if table is not None:
+            (data / "text.csv").write_text(table)
+        config = config_of("video_sentiment_unpaired", data, tmp_path / "root")
+        with pytest.raises((NotPreparedError, LabelTableError), match=re.escape(said)):
+            preset("video_sentiment_unpaired").steps(config)
+
+    @pytest.mark.slow
+    def test_they_are_trained_apart_and_vote_on_cuts(self, tmp_path):
+        data, root = corpora.unpaired(tmp_path / "data"), tmp_path / "root"
+        encoders = ("minilm", "logmel_stats", "face_expression")
+        config = config_of("video_sentiment_unpaired", data, root, encoders=encoders, epochs=60)
+        table = table_of(config)
+        assert set(table) == {model.name for model in preset(config.preset).models(config)}
+        for name, columns in table.items():
+            assert columns["reproduced"]["rows"] == 10
+            assert ("clean" in columns) == ("+" in name)
+        assert table["audio"]["reproduced"]["figures"]["accuracy"]["value"] >= 0.8
 
 
 @pytest.mark.slow
