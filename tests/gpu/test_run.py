@@ -210,8 +210,9 @@ def test_the_table_has_date_card_figures_and_what_failed():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(620)
 def test_it_runs_as_it_stands_without_a_gpu(tmp_path):
-    words = ["--out", str(tmp_path), "--seconds", "600", "--small"]
+    words = ["--out", str(tmp_path), "--seconds", "560", "--small"]
     words += ["--encoders", "bert_base", "wav2vec2_base", "--nets", "concat_mlp", "m2fnet"]
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
