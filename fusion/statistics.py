@@ -14,6 +14,7 @@ Shapes: row, resample, group.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,11 @@ class Interval:
     level: float
     groups: int
 
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "Interval":
+        """The one that was written as JSON, undefined numbers as null."""
+        return cls(**_with_nan(facts))
+
     def __str__(self) -> str:
         """With its bounds; a dash where it is not defined.
 
@@ -101,6 +107,11 @@ class Difference:
     groups: int
     p_value: float
     """Two-sided, by exchanging the two within groups."""
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "Difference":
+        """The one that was written as JSON, undefined numbers as null."""
+        return cls(**_with_nan(facts))
 
     def __str__(self) -> str:
         """With sign and bounds; a dash where it is not defined.
@@ -287,6 +298,10 @@ def _tail(level: float, groups: int) -> float:
         return (1 - level) / 2
     reach = (groups / (groups - 1)) ** 0.5 * student_t(level, groups - 1)
     return math.erfc(reach / 2**0.5) / 2
+
+
+def _with_nan(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in facts.items()}
 
 
 def _seeds(prediction: Prediction) -> list[Tensor]:

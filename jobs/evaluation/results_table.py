@@ -28,7 +28,7 @@ from jobs.catalog.predictions import HeldOut
 from jobs.evaluation import cross_fitting
 from jobs.evaluation.cross_fitting import priors
 from jobs.evaluation.judging import Judging
-from jobs.evaluation.shipping import Gate, Shipping, difference
+from jobs.evaluation.shipping import Gate, Shipping
 
 Role = Literal["majority", "metadata", "linear", "member", "mean", "pool", "ensemble", "shipped"]
 
@@ -251,16 +251,13 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
     nan = float("nan")
     unknown = Interval(value=nan, low=nan, high=nan, level=0.95, groups=facts["num_groups"])
 
-    def numbers(value: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: float("nan") if x is None else x for key, x in value.items()}
-
     rows = [
         ResultsRow(
             name=row["name"],
             role=row["role"],
             n=row.get("n", facts["num_rows"]),
             figures=dict.fromkeys(FIGURES[facts["kind"]], unknown)
-            | {name: Interval(**numbers(v)) for name, v in row["figures"].items()},
+            | {name: Interval.from_facts(v) for name, v in row["figures"].items()},
         )
         for row in facts["rows"]
     ]
@@ -270,8 +267,10 @@ def from_facts(facts: Mapping[str, Any]) -> Results:
         num_groups=facts["num_groups"],
         rows=tuple(rows),
         best_single=facts["best_single"],
-        gain_over_single=difference(over) if (over := facts["gain_over_single"]) else None,
-        gain_over_plain=difference(over) if (over := facts["gain_over_plain"]) else None,
+        gain_over_single=Difference.from_facts(over)
+        if (over := facts["gain_over_single"])
+        else None,
+        gain_over_plain=Difference.from_facts(over) if (over := facts["gain_over_plain"]) else None,
         gate=Gate.from_facts(facts["gate"]) if facts.get("gate") else None,
     )
 

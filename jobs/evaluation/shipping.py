@@ -80,7 +80,7 @@ class Gate:
         """The gate that wrote `facts`, undefined numbers as null or NaN."""
         kept = {name: facts[name] for name in cls.__dataclass_fields__}
         for name in ("gain", "guard"):
-            kept[name] = difference(facts[name])
+            kept[name] = Difference.from_facts(facts[name])
         return cls(**kept)
 
 
@@ -153,9 +153,3 @@ def gate_of(
         figure=judging.main,
         guard=judging.gain(ours, theirs),
     )
-
-
-def difference(facts: Mapping[str, Any]) -> Difference:
-    """The difference that was written as JSON, undefined numbers as null."""
-    numbers: dict[str, Any] = {k: float("nan") if x is None else x for k, x in facts.items()}
-    return Difference(**numbers)

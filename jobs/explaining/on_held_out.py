@@ -28,6 +28,7 @@ from jobs.catalog.features import FeatureReader
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
+from jobs.evaluation.results_table import without_nan
 from jobs.explaining.clip_values import Explained, answer_of, empty_answer, explain
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.member_nets import Fusion, load_member
@@ -63,8 +64,8 @@ class RestsOn:
     """modalities or members -> name -> mean over clips of what it adds to the answer that is given."""
 
     def facts(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As JSON; an undefined figure is null."""
+        return dict(without_nan(asdict(self)))
 
 
 def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn:

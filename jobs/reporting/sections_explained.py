@@ -97,4 +97,4 @@ def _adds(name: str, values: Mapping[str, float], basis: str) -> Grid:
 
 def _cell(figure: Mapping[str, Any]) -> str:
     kind = Difference if "p_value" in figure else Interval
-    return str(kind(**figure))
+    return str(kind.from_facts(figure))

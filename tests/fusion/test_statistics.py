@@ -2,7 +2,9 @@
 
 import doctest
 import itertools
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,17 @@ class TestPaired:
             groups = Groups.of(torch.arange(20).repeat_interleave(3))
             small += sign_flip("mae", x, y, truth, groups, flips=400) < 0.1
         assert small <= 10
+
+
+def test_what_was_written_as_strict_json_is_read_back_with_what_is_undefined():
+    groups = Groups.of(range(6))
+    undefined = bootstrap("pearson", torch.zeros(6), torch.arange(6.0), groups)
+    gain = paired("pearson", (torch.zeros(6), torch.arange(6.0)), torch.arange(6.0), groups)
+    for one in (undefined, gain, bootstrap("mae", torch.zeros(6), torch.arange(6.0), groups)):
+        facts = {k: None if v != v else v for k, v in asdict(one).items()}
+        again = type(one).from_facts(json.loads(json.dumps(facts, allow_nan=False)))
+        assert str(again) == str(one)
+        assert asdict(again) == pytest.approx(asdict(one), nan_ok=True)
 
 
 class TestHolm:
