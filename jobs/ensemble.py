@@ -320,7 +320,7 @@ def publish_bundle(
         "member_weights": shipped.rule.member_weights(),
         "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],
         "imported": list(config.imported),
-        "asked": [run for run in config.runs if bundles.was_asked(config.root, run)],
+        "asked": bundles.ways_of_asking(config.root, config.runs),
     }
     publish_config(config, layout.bundle_uri(config.root, config.bundle))
     bundles.publish(config.root, config.bundle, facts)

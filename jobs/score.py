@@ -31,7 +31,10 @@ import pyarrow.compute as pc
 from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.unit_tables import Version
+from fusion.tasks import Task
+from jobs.asking.members import publish_told
 from jobs.catalog import layout
+from jobs.catalog.bundles import asked_members
 from jobs.catalog.compaction import compact
 from jobs.catalog.manifest import read_manifest, units
 from jobs.catalog.outputs import publish_config
@@ -69,6 +72,8 @@ def main(config: Config) -> None:
     for judge in judges:
         if judge.bundle.uri is None:
             print("\n".join(untrained.notes(judge.bundle)))
+    if config.server is not None and not config.dry_run:
+        judges = [asked(config, config.server, judge) for judge in judges]
     if config.clips:
         score_files(config, judges)
     elif config.by != "clip":
@@ -87,6 +92,32 @@ def main(config: Config) -> None:
             print(rate_line(scored, seconds))
         for table in results:
             conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
+
+
+def asked(config: Config, server: str, judge: NamedBundle) -> NamedBundle:
+    """With what the large models among the members of a bundle say of the clips.
+
+    Raises:
+        ConfigError: the bundle notes no way of asking, the URL is none, or scores of that name were made
+            otherwise.
+    """
+    facts = judge.bundle.facts
+    runs = asked_members(facts) if facts else []
+    if runs and not isinstance(facts["asked"], dict):
+        raise ConfigError(
+            f"{judge.bundle.name} does not say how {runs[0]} was asked; type affuse ensemble again"
+        )
+    told = {run: storage.join(judge.uri(config.root), "asked", f"{run}.parquet") for run in runs}
+    judge = replace(judge, bundle=replace(judge.bundle, told=told))
+    if told:
+        begin(config, judge)  # before anybody is asked in vain
+    stamps = [
+        publish_told(
+            config.root, server, facts["asked"][run], facts["task"], Task.from_json(facts), uri
+        )
+        for run, uri in told.items()
+    ]
+    return replace(judge, bundle=replace(judge.bundle, told_stamps=tuple(stamps)))
 
 
 def announce(judge: NamedBundle, judges: Sequence[NamedBundle]) -> None:

@@ -1,4 +1,4 @@
-"""Where a training starts, who hears of its epochs, and where it ends."""
+"""Where a training starts, who is told of its epochs, and where it ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -31,15 +31,18 @@ COLUMNS = (
 Part = Mapping[str, Any]
 
 
-def shown_rows(root: str, transcriber: str | None) -> dict[int, dict[str, Any]]:
-    """Clip -> its row of the manifest, as far as a model may see it; no row of the test split.
+def shown_rows(
+    root: str, transcriber: str | None, *, with_test: bool = False
+) -> dict[int, dict[str, Any]]:
+    """Clip -> its row of the manifest, as far as a model may see it; no row of the test split by default.
 
     Args:
         root: of the dataset.
         transcriber: whose transcripts are the text of clips without one.
+        with_test: those of the test split too.
     """
     table = read_manifest(root, COLUMNS)
-    rows = {row["clip_id"]: row for row in table.to_pylist() if row["split"] != "test"}
+    rows = {row["clip_id"]: row for row in table.to_pylist() if with_test or row["split"] != "test"}
     if transcriber is not None:
         heard = read_transcripts(root, transcriber)
         for clip, text in zip(heard["clip_id"].to_pylist(), heard["text"].to_pylist(), strict=True):

@@ -91,6 +91,25 @@ def was_asked(root: str, run: str) -> bool:
     return storage.exists(layout.run_uri(root, run, layout.ASKED))
 
 
+HOW_ASKED = (
+    "model", "show", "transcriber", "context", "frames", "question", "orders", "how", "limits",
+)  # fmt: skip
+"""Fields of `affuse ask` that shape its answers to a clip, and how hard its server may be worked."""
+
+
+def ways_of_asking(root: str, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Run of `affuse ask` among some runs -> how its model was asked, for clips to come."""
+    configs = {
+        run: storage.read_json(layout.run_uri(root, run, layout.CONFIG))
+        for run in runs
+        if was_asked(root, run)
+    }
+    return {
+        run: {key: config[key] for key in HOW_ASKED if key in config}
+        for run, config in configs.items()
+    }
+
+
 def was_untrained(root: str, run: str) -> bool:
     """Whether nobody trained a run: a large model was asked, or an encoder says its scores itself."""
     return was_asked(root, run) or storage.exists(layout.run_uri(root, run, layout.ANSWERS))

@@ -39,6 +39,12 @@ class Bundle:
     clips_of_speaker: int = 0
     """Clips that must be there of each speaker, where a net was trained on clips normalised by them."""
 
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Member that is a large model -> table of what it says of the clips of a dataset."""
+
+    told_stamps: tuple[str, ...] = ()
+    """Hashes of those tables."""
+
     store: str = ""
     """Weights that its nets were fine-tuned from; by default where they were found in training."""
 

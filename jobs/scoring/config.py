@@ -69,6 +69,10 @@ class ScoreConfig:
     transcriber: str | None = None
     """Transcriber for clips that have no text, where the bundle brings none."""
 
+    server: str | None = None
+    """Base of a server's interface, e.g. http://127.0.0.1:8000/v1, for a bundle with a large model among its
+    members: asked about the clips of a dataset as it was in `affuse ask`."""
+
     store: Place | None = None
     """Store of the weights; by default ~/.cache/affuse/store, or ROOT/../store where ROOT is remote."""
 
@@ -118,6 +122,11 @@ class ScoreConfig:
         if self.also and self.name is not None:
             raise ConfigError(
                 f"--name {self.name}: with --also the scores of each bundle have its own name; leave it away"
+            )
+        if self.server is not None and self.clips:
+            raise ConfigError(
+                f"--server {self.server} is asked about the clips of a dataset, whose words are known; type "
+                "first: affuse prepare, then --root"
             )
         if self.source == "features" and self.clips:
             raise ConfigError("--source features: files have none; leave it away")

@@ -50,7 +50,9 @@ def open_judges(config: ScoreConfig) -> list[NamedBundle]:
     """
     typed = (config.bundle, *config.also)
     bundles = [
-        open_bundle(text, config.root, config.transcriber, config.store).promising(config.coverage)
+        open_bundle(
+            text, config.root, config.transcriber, config.store, asks=config.server is not None
+        ).promising(config.coverage)
         for text in typed
     ]
     judges = [

@@ -24,7 +24,12 @@ FEWEST_OF_SPEAKER = 8
 
 
 def open_bundle(
-    text: str, root: str, transcriber: str | None = None, store: str | None = None
+    text: str,
+    root: str,
+    transcriber: str | None = None,
+    store: str | None = None,
+    *,
+    asks: bool = False,
 ) -> Bundle:
     """A bundle by name (under the root), by folder, as a registered model, or one that needs no training.
 
@@ -33,6 +38,7 @@ def open_bundle(
         root: of the dataset.
         transcriber: in place of the one that it was trained with.
         store: of pretrained weights, where one was named.
+        asks: a server will be asked what large models among its members say.
 
     Raises:
         NotPreparedError: there is no such bundle.
@@ -46,7 +52,7 @@ def open_bundle(
     uri = _bundle_folder(text, root)
     facts = bundles.bundle_facts(uri)
     bundles.check_has_nets(facts)
-    if asked := bundles.asked_members(facts):
+    if (asked := bundles.asked_members(facts)) and not asks:
         print(
             f"{facts['name']}: scores without {', '.join(asked)}, a large model's answers to the clips "
             "that it was fused on"

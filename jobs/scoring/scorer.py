@@ -34,6 +34,7 @@ from jobs.scoring.member_nets import (
     untrained_member,
 )
 from jobs.scoring.promised import promised
+from jobs.scoring.told_scores import ToldScores
 from jobs.training.net_input import feed_of_card
 from jobs.training.stores import steps_in
 
@@ -61,6 +62,7 @@ class Scorer:
             self.modality[folder] = storage.read_json(known)["modality"] if known else name
         self.members: list[MemberNets] = []
         self._names: tuple[str, ...] = ()
+        self._told = {run: ToldScores(uri) for run, uri in bundle.told.items()}
         self.fusion: Fusion | None = None
         ranges = bundle.facts.get("ranges", {})
         self.ranges = {folder: Range.from_state(state) for folder, state in ranges.items()}
@@ -155,7 +157,11 @@ class Scorer:
         names = tuple(member.name for member in self.members)
         members = Members(names=names, kind=task.kind, scores=scores, present=present)
         # Those that nobody asks here are absent; thresholds go by which members are there.
-        return members.aligned(self._names), unusual
+        members = members.aligned(self._names)
+        for run, told in self._told.items():
+            at = self._names.index(run)
+            members.scores[at], members.present[at] = told.of(clips.clip_id, task.outputs)
+        return members, unusual
 
     def _signs(
         self, fusion: Fusion, scores: Tensor, members: Members, silent: np.ndarray

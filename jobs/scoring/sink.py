@@ -56,7 +56,9 @@ class ScoreSink:
         """Score the clips of a unit from the features just made of it."""
         own = {folder: result.features[folder] for folder in self.bundle.folders}
         scores = scorer().scores(facts, own)
-        publish_unit(self.uri, task.ref.version(reads_of(self.bundle)), scores)
+        publish_unit(
+            self.uri, task.ref.version(reads_of(self.bundle), *self.bundle.told_stamps), scores
+        )
         return scores
 
 

@@ -22,12 +22,14 @@ def versions_of(root: str, bundle: Bundle, refs: Sequence[UnitRef]) -> dict[str,
     """Unit -> its scores as they follow from what is read; of linked clips from the whole manifest."""
     reads = reads_of(bundle)
     more = [read_dataset(root).manifest_hash] if bundle.linked else []
+    more += bundle.told_stamps
     return {ref.unit: ref.version(reads, *more) for ref in refs}
 
 
 def describe_scores(uri: str, bundle: Bundle) -> None:
     """Write beside the scores the parts that they depend on."""
     facts = {"reads": reads_of(bundle), "linked": list(bundle.linked)}
+    facts |= {"told": list(bundle.told_stamps)} if bundle.told else {}
     storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
 
 
@@ -41,6 +43,7 @@ def read_scores(root: str, name: str) -> pa.Table:
     where = storage.join(uri, layout.DESCRIPTOR)
     facts = storage.read_json(where) if storage.exists(where) else {"reads": [], "linked": []}
     more = [read_dataset(root).manifest_hash] if facts["linked"] else []
+    more += facts.get("told", [])
     versions = [ref.version(facts["reads"], *more) for ref in units(root)]
 
     def read() -> list[pa.Table]:

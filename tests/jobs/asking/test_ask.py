@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 import pytest
 
 from cluster import storage
+from cluster.settings import from_mapping
 from jobs.__main__ import run
+from jobs.asking.config import AskConfig
 from jobs.catalog import layout
-from jobs.catalog.bundles import read_bundle
+from jobs.catalog.bundles import read_bundle, ways_of_asking
 from jobs.catalog.predictions import held_out_rows, read_predictions, write_predictions
 from tests.jobs.asking.fake_server import Fake, serving
 from tests.jobs.small_root import CLASSES, write_root
@@ -131,6 +133,14 @@ class TestRun:
         fake.delay_s = 0.02
         assert ask(root, fake, "--folds", "speaker", "--limits.at-once", 2) == 0
         assert fake.most_at_once <= 2
+
+    def test_a_bundle_can_note_how_it_was_asked_and_the_server_is_no_part_of_that(self, root, fake):
+        assert ask(root, fake, "--question", "What?", "--orders", 2) == 0
+        way = ways_of_asking(root, ["asked", "voice"])
+        assert list(way) == ["asked"]
+        assert fake.url not in json.dumps(way)
+        again = from_mapping(AskConfig, {**way["asked"], "root": root, "server": fake.url})
+        assert (again.question, again.orders, again.limits.tries) == ("What?", 2, 2)
 
 
 class TestResume:
