@@ -11,9 +11,8 @@ GRACE_S = 4.0
 def affuse(words, task):
     """One command; its last words where it fails."""
     limit_s = max(task.left_s - GRACE_S, 1)
-    log = (
-        task.work / "command.log"
-    )  # a pipe would stay open for as long as a process of Ray's lives
+    # Not a pipe: that would stay open for as long as a process of Ray's lives.
+    log = task.work / "command.log"
     with log.open("w") as file:
         command = subprocess.Popen(
             [sys.executable, "-m", "jobs", *words], stdout=file, stderr=subprocess.STDOUT

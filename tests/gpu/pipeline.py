@@ -263,6 +263,15 @@ class Line:
                     ready.put(self._read(decoder, unit))
 
         def take():
+            try:
+                work()
+            except BaseException:
+                end.set()
+                while ready.get() is not None:  # readers may wait to put
+                    pass
+                raise
+
+        def work():
             while (unit := ready.get()) is not None:
                 if not begun:
                     begun.append(time.monotonic())

@@ -136,6 +136,14 @@ class TestFiguresOfSmallSizes:
         assert lines["without Ray"]["efficiency"] > 0
         assert "cannot be imported" in lines["with Ray"]["error"]
 
+    def test_a_model_that_fails_ends_the_line_and_its_readers(self):
+        def take(_):
+            raise ZeroDivisionError
+
+        line = pipeline.Line(lambda _, unit: unit, take, readers=2, takers=1)
+        with pytest.raises(ZeroDivisionError):
+            line.run([[number] for number in range(100)])
+
     def test_a_part_without_time_says_so_of_each_figure(self, found):
         for measure in (nets.measure, finetune.measure):
             lines = found(measure, seconds=0.0)
