@@ -49,7 +49,7 @@ from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.judges import NamedBundle, by_transcriber, open_judges
 from jobs.scoring.outcome import rate_line, show_groups, show_pieces, summary
-from jobs.scoring.outlook import show_outlook, show_result
+from jobs.scoring.outlook import SUMMARISED, show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import score_stored
@@ -90,8 +90,8 @@ def main(config: Config) -> None:
             results.append(show_judged(config, judge))
         if scored:
             print(rate_line(scored, seconds))
-        for table in results:
-            conclude(failure_reasons([table]), table.num_rows, config.max_failed_share)
+        for reasons, clips in results:
+            conclude(reasons, clips, config.max_failed_share)
 
 
 def asked(config: Config, server: str, judge: NamedBundle) -> NamedBundle:
@@ -126,9 +126,13 @@ def announce(judge: NamedBundle, judges: Sequence[NamedBundle]) -> None:
         print(f"bundle {judge.bundle.name}:")
 
 
-def show_judged(config: Config, judge: NamedBundle) -> pa.Table:
-    """The scores of a dataset by one bundle, after printing what they say; groups are written beside them."""
-    table = read_scores(config.root, judge.name)
+def show_judged(config: Config, judge: NamedBundle) -> tuple[dict[str, int], int]:
+    """Print what the scores of a dataset by one bundle say; groups are written beside them.
+
+    Returns:
+        Why clips failed, with their numbers, and how many rows there are.
+    """
+    table = read_scores(config.root, judge.name, SUMMARISED)
     show_result(judge.bundle, table, config.root, judge.name)
     where = layout.scores_uri(config.root, judge.name, layout.SUMMARY)
     storage.publish_json(summary(table), where)
@@ -136,13 +140,14 @@ def show_judged(config: Config, judge: NamedBundle) -> pa.Table:
         uri = layout.group_scores_uri(config.root, judge.name, per)
         clips = read_manifest(config.root, list(COLUMNS))
         answers = answers_of(judge.bundle)
-        parts = [*grouped([clips], [table], per, answers, config.pooling)]
+        whole = read_scores(config.root, judge.name)
+        parts = [*grouped([clips], [whole], per, answers, config.pooling)]
         nothing = GROUP_SCORES.schema.empty_table()
         groups = GROUP_SCORES.conform(pa.concat_tables(parts) if parts else nothing)
         storage.publish_table(groups, uri)
         show_groups(groups, per, table.num_rows)
         print(f"wrote {uri}: {groups.num_rows} rows")
-    return table
+    return failure_reasons([table]), table.num_rows
 
 
 def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:

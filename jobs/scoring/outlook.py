@@ -21,6 +21,12 @@ FOREIGN_SHARE = 0.5
 """Share of unusual clips beyond which the training data says nothing of a collection."""
 
 
+SUMMARISED = (
+    "clip_id", "task", "label", "confidence", "value", "modalities", "expected", "unusual", "status", "error",
+)  # fmt: skip
+"""Columns of SCORES that are read to say what all of them say; names and probabilities are the largest."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
     """A collection as the bundle sees it, without its labels."""

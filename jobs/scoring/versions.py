@@ -33,8 +33,13 @@ def describe_scores(uri: str, bundle: Bundle) -> None:
     storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
 
 
-def read_scores(root: str, name: str) -> pa.Table:
+def read_scores(root: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The current scores of a dataset, one row a clip and task.
+
+    Args:
+        root: of the dataset.
+        name: of the scores.
+        columns: only these; by default all.
 
     Raises:
         NotPreparedError: there are none of that name, or none of this manifest.
@@ -52,7 +57,7 @@ def read_scores(root: str, name: str) -> pa.Table:
         return [
             part
             for file, ranges in ranges_of(found, there)
-            for part in storage.table_pieces(file, ranges)
+            for part in storage.table_pieces(file, ranges, columns)
         ]
 
     tables = unmoved(read)
