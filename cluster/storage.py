@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import AbsentError, ConfigError, StorageError
+from cluster.errors import AbsentError, ConfigError, StorageError, TableError
 from cluster.redaction import redacted
 from cluster.refusals import asking
 from cluster.scratch import scratch_folder
@@ -215,8 +215,19 @@ def json_bytes(value: object) -> bytes:
 
 
 def read_json(uri: str) -> Any:
-    """Read a JSON document."""
-    return json.loads(read_bytes(uri))
+    """Read a JSON document.
+
+    Raises:
+        AbsentError: there is no such file.
+        TableError: it is damaged.
+    """
+    content = read_bytes(uri)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise TableError(
+            f"{redacted(uri)}: damaged or cut off, expected JSON ({error}); copy it again, or make it again"
+        ) from error
 
 
 def publish_table(table: pa.Table, uri: str, *, row_group_size: int | None = None) -> None:

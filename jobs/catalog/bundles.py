@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster import storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError, NotPreparedError, TableError
 from cluster.settings import nearest
 from cluster.stamps import changed_s
 from jobs.catalog import layout
@@ -47,12 +47,17 @@ def bundle_facts(uri: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: the bundle or a member has a name that would leave its folder.
+        TableError: the file is damaged, or describes no bundle.
     """
     where = storage.join(uri, layout.BUNDLE)
-    facts = dict(storage.read_json(where))
-    for name in (facts["name"], *(member["run"] for member in facts["members"])):
+    facts = storage.read_json(where)
+    try:
+        names = [str(facts["name"]), *(str(member["run"]) for member in facts["members"])]
+    except (KeyError, TypeError) as error:
+        raise TableError(f"{where}: describes no bundle: expected a name and members") from error
+    for name in names:
         checked_name(name, f"{where}: the name")
-    return facts
+    return dict(facts)
 
 
 def digest(facts: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import stamps, storage
-from cluster.errors import NotPreparedError
+from cluster.errors import NotPreparedError, TableError
 from cluster.tables import FOLDS, MANIFEST, UNITS
 from cluster.unit_tables import Version
 from fusion.tasks import Task
@@ -72,6 +72,7 @@ def read_dataset(root: str) -> Dataset:
 
     Raises:
         NotPreparedError: nothing has been prepared there.
+        TableError: the file is damaged, or describes no dataset.
     """
     uri = layout.dataset_uri(root)
     if not storage.exists(uri):
@@ -79,18 +80,23 @@ def read_dataset(root: str) -> Dataset:
             f"{root} holds no dataset.json; type: affuse prepare DATASET --source ... --root {root}"
         )
     facts = storage.read_json(uri)
-    tasks = {
-        checked_name(name, f"{uri}: the task"): Task.from_json(task)
-        for name, task in facts["tasks"].items()
-    }
-    return Dataset(
-        name=facts["name"],
-        licence=facts.get("licence", ""),
-        manifest_hash=checked_name(facts["manifest"], f"{uri}: the manifest"),
-        tasks=tasks,
-        profile=tuple(facts.get("profile", ())),
-        votes=tuple(facts.get("votes", ())),
-    )
+    try:
+        dataset = Dataset(
+            name=facts["name"],
+            licence=facts.get("licence", ""),
+            manifest_hash=str(facts["manifest"]),
+            tasks={name: Task.from_json(task) for name, task in facts["tasks"].items()},
+            profile=tuple(facts.get("profile", ())),
+            votes=tuple(facts.get("votes", ())),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TableError(
+            f"{uri}: describes no dataset: expected name, manifest and tasks"
+        ) from error
+    checked_name(dataset.manifest_hash, f"{uri}: the manifest")
+    for name in dataset.tasks:
+        checked_name(name, f"{uri}: the task")
+    return dataset
 
 
 def manifest_files(root: str) -> list[str]:
