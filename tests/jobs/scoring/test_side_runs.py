@@ -287,6 +287,5 @@ class TestMember:
             ["evaluate", "--root", root, "--task", "emotion", "--runs", RUN],
             ["explain", "--root", root, "--bundle", "ensemble"],
             ["report", "--root", root, "--task", "emotion", "--bundle", "ensemble"],
-            ["verify", "--root", root],
         ):
             assert run(words) == 0, words
