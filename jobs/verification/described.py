@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster import storage, tables
-from cluster.errors import AffuseError
+from cluster.errors import AbsentError, StorageError
 from cluster.tables import Table
 from cluster.unit_tables import Version
 from fusion.tasks import Task
@@ -102,7 +102,7 @@ def _described(uri: str, title: str, command: str) -> Mapping[str, Any]:
         facts = storage.read_json(uri)
         if not isinstance(facts, dict):
             raise ValueError("holds no JSON object")
-    except AffuseError as error:
+    except (AbsentError, StorageError) as error:
         found = Findings(table=title)
         name = uri.rsplit("/", 1)[-1]
         found.add("absent", "tables without a file", examples=[name], mend=typing(command))
