@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import stamps, storage
-from cluster.errors import AffuseError
+from cluster.errors import AbsentError, AffuseError, StorageError
 from cluster.tables import PREDICTIONS
 from fusion import predictor
 from fusion.predictor import Card
@@ -246,7 +246,7 @@ def read_document(output: Output, uri: str) -> Mapping[str, Any] | None:
         content = storage.read_json(uri)
         if not isinstance(content, dict):
             raise ValueError("holds no JSON object")
-    except AffuseError:
+    except (AbsentError, StorageError):
         said = "files that are not there"
         output.found.add("absent", said, examples=[_place(uri)], mend=output.lacking)
         return None
