@@ -353,6 +353,8 @@ FAULTS = {
         "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/bundle.json"))),
     "a bundle without its results": (
         "bundles/ensemble", {"absent"}, lambda r: only(r, "bundles/*/results.json").unlink()),
+    "results of a bundle that are cut off": (
+        "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/results.json"))),
     "fused predictions that are cut off": (
         "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/fused.parquet"))),
     "scores without the rows of a unit": (
