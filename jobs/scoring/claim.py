@@ -4,6 +4,7 @@ A second command of the same name may go on with them only if its rows would be 
 rows is in the claim; what only shapes the way there (workers, calibration, the limit of failures) is not.
 """
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,8 @@ def claim(uri: str, made_with: Mapping[str, Any], command: str) -> None:
         ConfigError: scores are there that were made with something else; the message says with what.
     """
     where = storage.join(uri, layout.BUNDLE)
+    # As it is read back: facts that were made in memory have tuples where JSON has lists.
+    made_with = json.loads(json.dumps(made_with))
     if storage.exists(where):
         there = storage.read_json(where)
         differences = [key for key in made_with if there.get(key) != made_with[key]]

@@ -61,7 +61,8 @@ def untrained_bundle(store: str, transcriber: Descriptor | None = None) -> Bundl
             descriptor = describe(name, upstream=(transcriber.fingerprint,))
         chosen.append(descriptor)
         for card in _cards(descriptor):
-            cards[f"{name}-{next(iter(card.inputs.values()))['column']}"] = card
+            column = next(iter(card.inputs.values()))["column"]
+            cards[f"{descriptor.spec.name}-{column}"] = card
     return Bundle(
         name=NAME,
         uri=None,
@@ -73,9 +74,14 @@ def untrained_bundle(store: str, transcriber: Descriptor | None = None) -> Bundl
 
 
 def speaking() -> list[str]:
-    """The encoders with answers of their own to the seven emotions."""
-    named = [name for name in ENCODERS if find(name).answers and not find(name).own_weights]
-    return [name for name in named if _cards(describe(name))]
+    """The encoders with answers of their own to the seven emotions, as they are typed."""
+    typed: list[str] = []
+    for name in ENCODERS:
+        spec = find(name)
+        if spec.answers:
+            named = [f"{name}:preset={each}" for each in spec.presets]
+            typed += named if spec.own_weights else [name]
+    return [name for name in typed if _cards(describe(name))]
 
 
 def in_store(descriptor: Descriptor, store: str) -> bool:
@@ -90,15 +96,14 @@ def notes(bundle: Bundle) -> list[str]:
     there = {str(item.spec.modality): item.name for item in bundle.encoders}
     read = ", ".join(f"{PARTS[part]} ({there[part]})" for part in PARTS if part in there)
     lines = [f"{NAME}: what encoders say themselves, fitted on nobody's labels; reads {read}"]
-    missing = [name for name in speaking() if name not in there.values()]
+    modality = {name: describe(name).spec.modality for name in speaking()}
+    missing = [name for name, part in modality.items() if part not in there]
     silent = [
-        PARTS[part]
-        for part in PARTS
-        if part not in there and part not in {find(name).modality for name in missing}
+        what for part, what in PARTS.items() if part not in there and part not in modality.values()
     ]
     more = []
     if missing:
-        what = ", ".join(dict.fromkeys(PARTS[find(name).modality] for name in missing))
+        what = ", ".join(dict.fromkeys(PARTS[modality[name]] for name in missing))
         where = f" --store {bundle.store}"
         more.append(f"{what}: type affuse models --encoders {' '.join(missing)}{where}")
     if silent:

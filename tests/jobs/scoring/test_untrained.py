@@ -9,8 +9,10 @@ from cluster.errors import NotPreparedError
 from encoders import ENCODERS
 from jobs.__main__ import run
 from jobs.scoring import untrained
+from jobs.scoring.claim import claim, claim_of
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.untrained import TASK, notes, untrained_bundle
+from jobs.stream.job import DecodingConfig
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ class TestBundle:
     """What is read of what a store holds."""
 
     def test_an_empty_store_ends_with_the_command_that_fills_it(self, tmp_path):
-        with pytest.raises(NotPreparedError, match="affuse models --encoders face_expression"):
+        with pytest.raises(NotPreparedError, match=r"affuse models --encoders .*face_expression"):
             untrained_bundle(str(tmp_path))
 
     def test_words_are_read_by_the_transcriber_of_the_store(self, speaking, tmp_path):
@@ -104,7 +106,16 @@ class TestBundle:
     def test_parts_that_nobody_says_anything_of_are_named(self, toys, tmp_path, monkeypatch):
         monkeypatch.setattr(untrained, "in_store", lambda *_: True)
         line = notes(untrained_bundle(str(tmp_path)))[-1]
-        assert line == "not read: voice and words: no encoder here says anything of them by itself"
+        assert line == "not read: words: no encoder here says anything of them by itself"
+
+    def test_its_scores_may_be_gone_on_with(self, speaking, tmp_path):
+        for _ in range(2):
+            made_with = claim_of(untrained_bundle(str(tmp_path)), "clips", DecodingConfig())
+            claim(str(tmp_path / "scores"), made_with, "affuse score")
+
+    def test_an_encoder_whose_weights_a_preset_names_is_typed_with_it(self, toys, tmp_path):
+        with pytest.raises(NotPreparedError, match="emotion2vec:preset=plus_large"):
+            untrained_bundle(str(tmp_path))
 
     def test_a_bundle_of_that_name_under_the_root_is_the_one_that_is_meant(self, toys, tmp_path):
         toys.bundle.write_bundle(tmp_path)
