@@ -196,13 +196,13 @@ def score_dataset_by_piece(config: Config, judges: Sequence[NamedBundle]) -> Non
 def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequence[str]) -> None:
     """Score windows or sentences of files or else of a dataset, in this process, clip after clip.
 
-    Raises:
-        ConfigError: the bundles read the words of different transcribers.
-
     Args:
         config: of the command.
         judges: the bundles.
         files: that are read, and never replaced.
+
+    Raises:
+        ConfigError: the bundles read the words of different transcribers.
     """
     work = work_of(config, *(judge.bundle for judge in judges))
     if len(by_transcriber(judges)) > 1:
