@@ -86,13 +86,15 @@ class Interval:
         return cls(**_with_nan(facts))
 
     def __str__(self) -> str:
-        """With its bounds; a dash where it is not defined.
+        """With its bounds, where they are known; a dash where it is not defined.
 
         >>> str(Interval(value=0.8, low=0.71, high=0.9, level=0.95, groups=9))
         '0.800 [0.710, 0.900]'
         """
         if math.isnan(self.value):
             return "-"
+        if math.isnan(self.low):
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -1,14 +1,14 @@
 """The table of a preset: published, by the authors' protocol, by a clean one, and why they differ."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from cluster import settings, storage
-from fusion.statistics import FEW_GROUPS, Interval
+from fusion.statistics import FEW_GROUPS
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
+from jobs.evaluation.results_table import without_nan
 from jobs.reproducing.preset import Model, Preset, Protocol, ReproduceConfig
 from jobs.reproducing.running import CellFigures, facts_of
 
@@ -51,7 +51,7 @@ def markdown(
         for metric in preset.metrics:
             published = models[name].published.get(metric)
             shown = [
-                "-" if (judged := of_model.get(protocol)) is None else cell(judged.figures[metric])
+                "-" if (judged := of_model.get(protocol)) is None else str(judged.figures[metric])
                 for protocol in config.protocols
             ]
             first = "-" if published is None else f"{published:.3f}"
@@ -95,15 +95,6 @@ def people(cells: Cells, protocol: Protocol) -> str:
     return f"Judged on {'; '.join(said)}; 95 % intervals over groups." if said else "Nothing made."
 
 
-def cell(figure: Interval) -> str:
-    """A figure with its interval; a figure that is not defined is a dash."""
-    if math.isnan(figure.value):
-        return "-"
-    if math.isnan(figure.low):
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
 def facts_of_table(
     config: ReproduceConfig, preset: Preset, models: Mapping[str, Model], cells: Cells
 ) -> dict[str, Any]:
@@ -126,12 +117,4 @@ def facts_of_table(
             for name, of_model in cells.items()
         },
     }
-    return dict(_without_nan(facts))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return dict(without_nan(facts))
