@@ -70,7 +70,8 @@ def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """A net's config from plain values, as a command line, a YAML file or a search space gives them.
 
     ``hidden.text`` sets one entry of a field that maps names to numbers (the others keep the field's
-    default); ``preset`` names an entry of the file's PRESETS to start from. JSON lists become tuples.
+    default); ``preset`` names an entry of the file's PRESETS to start from. JSON lists become tuples, and
+    whole numbers fractions where the field is one.
 
     Raises:
         ValueError: no such net, preset or field; the message names the nearest one.
@@ -91,9 +92,18 @@ def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name} has no option {field!r}{hint} (known: {', '.join(known)})")
         if not entry:
-            values[field] = tuple(value) if isinstance(value, list) else value
+            values[field] = _as_declared(value, getattr(base, field))
             continue
         current = values.get(field, getattr(base, field))
         start = dict(current) if isinstance(current, Mapping) else {"*": current}
         values[field] = {**start, entry: value}
     return dataclasses.replace(base, **values)
+
+
+def _as_declared(value: Any, default: Any) -> Any:
+    """A JSON list as a tuple; a whole number as a fraction where the field is one, so that 1 is 1.0."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return value

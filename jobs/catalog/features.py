@@ -25,7 +25,7 @@ from cluster.unit_tables import (
 )
 from jobs.catalog import layout
 from jobs.catalog.manifest import UnitRef, read_dataset, read_manifest, units
-from jobs.catalog.missing_rows import rows_missing
+from jobs.catalog.missing_rows import rows_missing, typed
 
 LISTINGS = 2
 """A listing that overlaps a gathering may miss a file that is there; the next one does not."""
@@ -246,7 +246,10 @@ def _resolved(root: str, kind: layout.TableKind, name: str) -> str:
     if (options := _options_of(name)) is not None:
         fitting = [f for f in fitting if dict(folders[f].get("options", {})) == options]
     if not fitting:
-        there = ", ".join(sorted(folders)) or "none"
+        there = (
+            ", ".join(sorted({typed(each) for each in folders.values() if "name" in each}))
+            or "none"
+        )
         flag = "--encoders" if kind == "features" else "--transcriber"
         raise NotPreparedError(
             f"no {kind} {name!r} under {root} (there: {there}); "

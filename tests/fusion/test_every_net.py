@@ -402,6 +402,11 @@ class TestConfigFromOptions:
         with pytest.raises(ValueError, match="did you mean 'hidden'"):
             net_config("tfn", {"hiden": 3})
 
+    def test_a_whole_number_is_a_fraction_where_the_field_is_one(self):
+        rate = net_config("finetune", {"encoder_rate": 1}).encoder_rate
+        assert (rate, type(rate)) == (1.0, float)
+        assert type(net_config("finetune", {"freeze": 1}).freeze) is int
+
     def test_a_dotted_option_sets_one_modality_and_keeps_the_rest(self):
         config = net_config("tfn", {"hidden.audio": 9})
         assert config.hidden == {"text": 128, "*": 32, "audio": 9}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from encoders import ENCODERS
+from encoders.registry import describe
 from jobs import JOBS, _cli, submit
 from jobs.datasets import DATASETS
 
@@ -61,6 +63,40 @@ def test_a_shown_command_parses(where, words, capsys):
             submit.resolve(config.command, config.address)
         except SystemExit:
             pytest.fail(f"{where}: {' '.join(config.command)}\n{capsys.readouterr().err}")
+
+
+def blocks():
+    """(page, the `affuse` commands) of every block that encodes and then trains."""
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            lines = re.findall(r"^\$ affuse ((?:encode|train|tune) .*)$", block, re.MULTILINE)
+            found = [tuple(shlex.split(line, comments=True)) for line in lines]
+            if {"encode"} < {words[0] for words in found}:
+                yield page.name, found
+
+
+@pytest.mark.parametrize(("page", "block"), blocks(), ids=lambda part: str(part)[:40])
+def test_tables_that_a_block_trains_on_are_those_that_it_encodes(page, block):
+    made = {
+        (config.root, *facts_of(name))
+        for words in block
+        if words[0] == "encode"
+        for config in [parsed(words)]
+        for name in config.encoders
+    }
+    for words in block:
+        if words[0] != "encode":
+            config = parsed(words)
+            read = {
+                (config.root, *facts_of(name))
+                for name in config.inputs
+                if name.partition(":")[0] in ENCODERS
+            }
+            assert read <= made, f"{page}: affuse {' '.join(words)}"
+
+
+def facts_of(encoder):
+    return encoder.partition(":")[0], describe(encoder).fingerprint
 
 
 def test_every_job_shows_at_least_one_command():
