@@ -332,7 +332,7 @@ def main() -> int:
         with server(folder) as (port, desk, hands, described):
             before, pids = everything(folder, desk), [hand.pid for hand in hands]
             numbers = list(range(chosen.requests))[::-1]
-            told = (port, numbers, chosen.seed, described, desk.folder.name, tally)
+            told = (port, numbers, chosen.seed, described, desk.folder.parent.name, tally)
             threads = [threading.Thread(target=visit, args=told) for _ in range(VISITORS)]
             for thread in threads:
                 thread.start()
