@@ -150,7 +150,11 @@ class TestFiguresOfSmallSizes:
             assert all(line == {"error": "no time was left"} for line in lines.values())
             assert lines
 
-    def test_a_command_that_outlives_its_time_is_stopped_and_named(self, tmp_path):
+    def test_a_command_that_outlives_its_time_is_stopped_and_named(self, tmp_path, monkeypatch):
+        sleeps = tmp_path / "python"
+        sleeps.write_text("#!/bin/sh\nexec sleep 60\n")
+        sleeps.chmod(0o700)
+        monkeypatch.setattr(commands.sys, "executable", str(sleeps))
         task = machine.Task(seconds=0.0, small=True, device="cpu", work=tmp_path)
         with pytest.raises(RuntimeError, match="affuse benchmark: stopped after 1 s"):
             commands.affuse(["benchmark", "encode"], task)
