@@ -2,12 +2,13 @@
 
 A folder goes with the block that has it, or with the process where Ctrl-C ends that in the middle. A process
 that is killed cannot tidy up: each folder therefore holds a file that its owner keeps locked while it lives,
-and whoever makes the next one removes those beside it whose lock is free.
+and the next process that makes one removes those beside it whose lock is free.
 """
 
 import atexit
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import stat
@@ -46,9 +47,7 @@ def claim_scratch(parent: str | None = None) -> Path:
         parent: where it lies; by default where temporary files are.
     """
     beside = Path(parent or tempfile.gettempdir())
-    for other in beside.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), abandoned(other):
-            _remove(other)
+    _sweep(beside)
     folder, lock = claimed(beside, PREFIX)
     inside = folder / INSIDE
     inside.mkdir()
@@ -71,6 +70,8 @@ def release_all() -> None:
 
 
 atexit.register(release_all)
+# What is forked off ends before its parent, whose folders these are.
+os.register_at_fork(after_in_child=_own.clear)
 
 
 def claimed(parent: Path, prefix: str) -> tuple[Path, int]:
@@ -105,6 +106,14 @@ def abandoned(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+@functools.cache
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left; once in a process, which may make a folder for every remote clip."""
+    for other in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), abandoned(other):
+            _remove(other)
 
 
 def _remove(folder: Path) -> None:

@@ -74,8 +74,30 @@ class TestFolder:
         process.communicate("leave\n", timeout=120)
         assert list(tmp_path.iterdir()) == []
 
+    def test_is_its_owners_and_not_that_of_a_process_that_was_forked_off(self, tmp_path):
+        code = """if True:
+            import os, sys
+            from cluster import interrupt
+            from cluster.scratch import scratch_folder
+            with scratch_folder(sys.argv[1]) as folder:
+                if (child := os.fork()) == 0:
+                    interrupt.leave()
+                os.waitpid(child, 0)
+                print(os.path.isdir(folder))
+        """
+        words = [sys.executable, "-c", code, str(tmp_path)]
+        said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+        assert said.stdout == "True\n"
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestLeftovers:
+    def test_are_looked_for_once_in_a_process(self, tmp_path, monkeypatch):
+        with scratch_folder(str(tmp_path)):
+            monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("looked again"))
+            with scratch_folder(str(tmp_path)):
+                pass
+
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_of_a_killed_process_go_and_those_of_a_living_one_stay(self, tmp_path, number):
         living, kept = started(tmp_path)
