@@ -28,6 +28,7 @@ class EncoderBranch(nn.Module):
         model: as `transformers` builds it.
         dim: width of its states.
         depth: number of its blocks.
+        lists: names of its lists of blocks, bottom to top; none: it has one of `depth`, which is found.
         top: names of its parts above the blocks, which count to the last one.
         unused: names of its parts that the states do not depend on.
     """
@@ -38,28 +39,35 @@ class EncoderBranch(nn.Module):
         *,
         dim: int,
         depth: int,
+        lists: tuple[str, ...] = (),
         top: tuple[str, ...] = (),
         unused: tuple[str, ...] = ("pooler",),
     ) -> None:
         super().__init__()
         self.model = model
         self.dim, self.depth = dim, depth
-        self._blocks = f"model.{_blocks_of(model, depth)}."
+        self._lists = tuple(f"model.{name}." for name in lists or (_blocks_of(model, depth),))
         self._top = tuple(f"model.{name}." for name in top)
         self._unused = tuple(f"model.{name}" for name in unused)
 
     @property
     def blocks(self) -> list[nn.Module]:
         """Its blocks, bottom to top."""
-        return list(self.get_submodule(self._blocks[:-1]).children())
+        return [each for name in self._lists for each in self._of(name)]
 
     def level(self, parameter: str) -> int | None:
         """Where a parameter lies, by its name here; None: nothing depends on it."""
         if parameter.startswith(self._unused):
             return None
-        if parameter.startswith(self._blocks):
-            return 1 + int(parameter.removeprefix(self._blocks).partition(".")[0])
+        below = 1
+        for name in self._lists:
+            if parameter.startswith(name):
+                return below + int(parameter.removeprefix(name).partition(".")[0])
+            below += len(self._of(name))
         return self.depth if parameter.startswith(self._top) else 0
+
+    def _of(self, blocks: str) -> list[nn.Module]:
+        return list(self.get_submodule(blocks[:-1]).children())
 
     def forward(
         self,

@@ -172,6 +172,11 @@ class Descriptor:
         return self.spec.dtype if self.inputs is None else self.inputs.dtype
 
     @property
+    def side(self) -> Mapping[str, int]:
+        """Side columns of its table and their widths; none beside published inputs."""
+        return self.spec.side if self.inputs is None else {}
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Indices of the hidden states that are kept, in order."""
         return parse_layers(str(self.options["layers"]), self.num_layers, self.spec.name)
@@ -311,7 +316,7 @@ class Descriptor:
             "reads": list(self.reads),
             "weights": [vars(weights) for weights in self.weights],
             "licence": self.spec.licence,
-            "side": dict(self.spec.side),
+            "side": dict(self.side),
             **({} if view is None else {"view": view}),
         }
 

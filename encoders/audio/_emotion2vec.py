@@ -11,7 +11,9 @@ from torch import Tensor
 
 from cluster.errors import WeightsError
 from encoders.audio._emotion2vec_net import AUDIO, Emotion2vecNet, sizes_of
+from encoders.audio._inputs import SpeechBranch, WavePublisher
 from encoders.audio._speech_heads import SpeechWithHead
+from encoders.spec import Descriptor
 
 FILES = ("model.safetensors", "model.pt")
 """Names of a checkpoint in its folder."""
@@ -25,29 +27,52 @@ class Emotion2vec(SpeechWithHead):
     """Wrapper of emotion2vec+ base, large and seed."""
 
     def _loaded(self, path: Path) -> Any:
-        file = path if path.is_file() else _checkpoint(path)
-        states = _named(_tensors(file))
-        try:
-            sizes = sizes_of(states)
-            if sizes.classes != (wanted := self._descriptor.spec.side["emotion"]):
-                raise ValueError(f"it has {sizes.classes} classes, expected {wanted}")
-            net = Emotion2vecNet(sizes)
-            net.load_state_dict(states, strict=True)
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
-            raise WeightsError(
-                f"{file} is no emotion2vec+: {' '.join(str(error).split())[:300]}; expected the "
-                "checkpoint of emotion2vec/emotion2vec_plus_base or _large with its nine classes"
-            ) from error
-        return net
+        return _net(self._descriptor, path)
 
     def _scaled(self, samples: np.ndarray) -> np.ndarray:
-        if not len(samples):
-            return samples
-        scaled: np.ndarray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)
-        return scaled
+        return _scaled(samples) if len(samples) else samples
 
     def _outputs(self, mean: Tensor) -> dict[str, Tensor]:
         return {"emotion": self._model.proj(mean).softmax(-1)}
+
+
+class Emotion2vecPublisher(WavePublisher):
+    """Gives samples, 320 a step, scaled as the model wants them."""
+
+    def _scaled(self, samples: np.ndarray) -> np.ndarray:
+        return _scaled(samples)
+
+
+class Emotion2vecBranch(SpeechBranch):
+    """emotion2vec+ without its classes, from samples to states."""
+
+    lists = (AUDIO + "context_encoder.blocks", "blocks")
+    unused = ("proj",)
+
+    def _loaded(self, descriptor: Descriptor, path: Path) -> Any:
+        return _net(descriptor, path)
+
+
+def _net(descriptor: Descriptor, path: Path) -> Emotion2vecNet:
+    file = path if path.is_file() else _checkpoint(path)
+    states = _named(_tensors(file))
+    try:
+        sizes = sizes_of(states)
+        if sizes.classes != (wanted := descriptor.spec.side["emotion"]):
+            raise ValueError(f"it has {sizes.classes} classes, expected {wanted}")
+        net = Emotion2vecNet(sizes)
+        net.load_state_dict(states, strict=True)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{file} is no emotion2vec+: {' '.join(str(error).split())[:300]}; expected the "
+            "checkpoint of emotion2vec/emotion2vec_plus_base or _large with its nine classes"
+        ) from error
+    return net
+
+
+def _scaled(samples: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)
+    return scaled
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -85,7 +85,7 @@ class MelPublisher:
         # A window by itself: its loudest frame bounds it.
         mels = [log_mel([torch.from_numpy(w)], self._bands, self._device)[0] for w in windows]
         values = torch.cat(mels, 1).T.reshape(-1, self._dim)
-        return _in_steps(clip, values.cpu().numpy())
+        return in_steps(clip, values.cpu().numpy())
 
 
 class WhisperBranch(EncoderBranch):
@@ -107,7 +107,7 @@ class WhisperBranch(EncoderBranch):
     ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
         """The last block's states, normalised as the model ends, or what is made of all."""
         rows, time = mask.shape
-        windows, inside = _windows(values, mask)
+        windows, inside = windows_with(values, mask)
         mel = windows.reshape(len(windows), 2 * windows.shape[1], -1).transpose(1, 2)
         # Of no sound one silent step is read: attention over nothing is not a number in half precision.
         lengths = inside.sum(1).clamp(min=1).tolist()
@@ -138,41 +138,50 @@ class WavePublisher:
         samples = clip.waveforms[RATE_HZ]
         if not len(samples):
             return nothing(clip, HOP)
-        if self._normalised:
-            samples = normalised(samples)
+        samples = self._scaled(samples)
         # Shorter than what one step of the model sees, a clip is extended by silence.
         size = HOP * math.ceil(max(len(samples), FIELD) / HOP)
-        return _in_steps(clip, np.pad(samples, (0, size - len(samples))).reshape(-1, HOP))
+        return in_steps(clip, np.pad(samples, (0, size - len(samples))).reshape(-1, HOP))
+
+    def _scaled(self, samples: np.ndarray) -> np.ndarray:
+        return normalised(samples) if self._normalised else samples
 
 
 class SpeechBranch(EncoderBranch):
     """wav2vec 2.0, HuBERT, WavLM and models of their shape, from samples to states."""
 
+    lists: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ("masked_spec_embed", "adapter")
+
     def __init__(self, descriptor: Descriptor, weights: Mapping[str, Path]) -> None:
+        model = self._loaded(descriptor, weights["model"])
+        config = model.config
+        check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
+        super().__init__(
+            model,
+            dim=config.hidden_size,
+            depth=config.num_hidden_layers,
+            lists=self.lists,
+            top=("encoder.layer_norm",) if getattr(config, "do_stable_layer_norm", False) else (),
+            unused=self.unused,
+        )
+        self._equal_lengths = needs_equal_lengths(config)
+
+    def _loaded(self, descriptor: Descriptor, path: Path) -> Any:
         from transformers import AutoModel
 
         quiet()
-        folder = model_folder(weights["model"])
         model = AutoModel.from_pretrained(
-            folder,
+            model_folder(path),
             local_files_only=True,
             dtype=torch.float32,
             # Both draw outside of the seeds of a run.
             apply_spec_augment=False,
             layerdrop=0.0,
         )
-        config = model.config
-        check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
         # Without this it keeps what frozen convolutions made, for gradients that nobody asks for.
         model.feature_extractor._requires_grad = False
-        super().__init__(
-            model,
-            dim=config.hidden_size,
-            depth=config.num_hidden_layers,
-            top=("encoder.layer_norm",) if getattr(config, "do_stable_layer_norm", False) else (),
-            unused=("masked_spec_embed", "adapter"),
-        )
-        self._equal_lengths = needs_equal_lengths(config)
+        return model
 
     def forward(
         self,
@@ -182,7 +191,7 @@ class SpeechBranch(EncoderBranch):
     ) -> tuple[Float[Tensor, "batch steps width"], Bool[Tensor, "batch steps"]]:
         """The last block's states, or what is made of all, one step less a window than there were."""
         rows = len(mask)
-        windows, inside = _windows(values, mask)
+        windows, inside = windows_with(values, mask)
         lengths = inside.sum(1)
         count = num_steps(HOP * windows.shape[1])
         width = join([windows.new_zeros(1, 1, self.dim)] * (self.depth + 1)).shape[2]
@@ -216,12 +225,13 @@ class SpeechBranch(EncoderBranch):
         ]
 
 
-def _in_steps(clip: Clip, values: np.ndarray) -> Encoded:
+def in_steps(clip: Clip, values: np.ndarray) -> Encoded:
+    """Steps of 20 ms from where a clip's sound begins."""
     start = clip.audio_start_s + np.arange(len(values)) * (HOP / RATE_HZ)
     return steps(values, start, start + HOP / RATE_HZ)
 
 
-def _windows(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def windows_with(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows cut into windows of 30 s, silence where there is nothing: [batch x window, time, ...]."""
     known = values.masked_fill(~mask.unsqueeze(-1), 0)
     time = mask.shape[1]

@@ -66,7 +66,7 @@ class W2vBert:
         windows = [
             (index, window)
             for index, clip in enumerate(clips)
-            for window in _windows(clip.waveforms[RATE_HZ])
+            for window in frames_of(clip.waveforms[RATE_HZ])
         ]
         states: dict[int, np.ndarray] = {}
         lengths = [len(window) for _, window in windows]
@@ -101,7 +101,7 @@ class W2vBert:
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
 
-def _windows(samples: Float32[np.ndarray, " samples"]) -> list[np.ndarray]:
+def frames_of(samples: Float32[np.ndarray, " samples"]) -> list[np.ndarray]:
     """Steps of at most 30 s each; sound shorter than a step is followed by silence."""
     if not len(samples):
         return []

@@ -7,6 +7,9 @@ their card names. The nine are FunASR's, in its order; `other` and `unknown` are
 Ma et al., 2024, https://arxiv.org/abs/2312.15185.
 """
 
+from dataclasses import replace
+
+from encoders.audio import WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer, preset
 
 CLASSES = (
@@ -47,6 +50,11 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=0.2,
     options=HUB_OPTIONS,
     presets=PRESETS,
+    inputs=replace(
+        WAVE,
+        publisher="encoders.audio._emotion2vec:Emotion2vecPublisher",
+        branch="encoders.audio._emotion2vec:Emotion2vecBranch",
+    ),
     side={"emotion": len(CLASSES)},
     answers={"emotion": OwnAnswer(classes=CLASSES)},
 )

@@ -3,7 +3,7 @@
 It reads log-mel frames, not samples. Seamless Communication, 2023, https://arxiv.org/abs/2312.05187.
 """
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
 
 SPEC = EncoderSpec(
     name="w2v_bert",
@@ -27,4 +27,10 @@ SPEC = EncoderSpec(
     memory_gb=4.0,
     seconds_per_clip_second=0.5,
     options=HUB_OPTIONS,
+    inputs=Inputs(
+        dim=160,
+        dtype="float16",
+        publisher="encoders.audio._w2v_bert_inputs:FramePublisher",
+        branch="encoders.audio._w2v_bert_inputs:W2vBertBranch",
+    ),
 )

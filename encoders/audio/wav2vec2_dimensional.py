@@ -1,12 +1,12 @@
 """wav2vec 2.0 trained for emotion: 12 blocks, 1024 wide, 50 Hz; arousal, dominance and valence of the clip.
 
 The robust large model, cut to 12 blocks and fine-tuned on MSP-Podcast with its own head: a dense layer, tanh
-and three outputs on the mean of the last states, about 0 to 1 each. For research only. The model alone can
-be fine-tuned as `hub_audio:weights=...,dim=1024,depth=12,publish=inputs`. Wagner et al., 2023,
+and three outputs on the mean of the last states, about 0 to 1 each. For research only. A net
+that trains it has a head of its own in place of that one. Wagner et al., 2023,
 https://arxiv.org/abs/2203.07378.
 """
 
-from encoders.audio import DIMENSIONS
+from encoders.audio import DIMENSIONS, WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer, Weights
 
 LICENCE = "CC-BY-NC-SA-4.0 (non-commercial)"
@@ -34,6 +34,7 @@ SPEC = EncoderSpec(
     memory_gb=2.5,
     seconds_per_clip_second=0.25,
     options=HUB_OPTIONS,
+    inputs=WAVE,
     side=dict.fromkeys(DIMENSIONS, 1),
     answers=dict.fromkeys(DIMENSIONS, OwnAnswer(range=(0.0, 1.0))),
 )

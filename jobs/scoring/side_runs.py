@@ -20,6 +20,7 @@ from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.branches import publishes_inputs
 from jobs.catalog.features import FeatureReader, feature_folders, resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds
 from jobs.catalog.run_names import owner
@@ -76,7 +77,7 @@ def _cards(root: str, table: str, name: str, task: Task) -> dict[str, Card]:
     facts = feature_folders(root)[folder]
     encoder = str(facts.get("name"))
     cards = {}
-    for column in answers_of(encoder):
+    for column in {} if publishes_inputs(facts) else answers_of(encoder):
         source = {key: facts.get(key) for key in ("name", "options", "fingerprint")}
         card = card_of({"features": folder, **source, "column": column}, name, task)
         if card is not None:

@@ -61,7 +61,7 @@ def feature_table(
         "status": pa.array([status for status, _ in states], pa.string()),
         "error": pa.array([error for _, error in states], pa.string()),
     }
-    for name, width in descriptor.spec.side.items():
+    for name, width in descriptor.side.items():
         side = [None if r is None else r.side[name] for r in rows]
         columns[name] = vector_lists(side, width, np.float32)
     return tables.features(descriptor.dim, descriptor.dtype).conform(
@@ -194,7 +194,7 @@ def checked(encoded: Encoded, descriptor: Descriptor) -> Encoded | MediaError:
             f"{descriptor.name} gave values {encoded.values.shape} and {sorted(shapes)} times; "
             f"expected (steps, {descriptor.dim})",
         )
-    if encoded.side.keys() != descriptor.spec.side.keys():
+    if encoded.side.keys() != descriptor.side.keys():
         return MediaError(Fault.ENCODER, f"{descriptor.name} gave columns {sorted(encoded.side)}")
     with np.errstate(over="ignore"):
         stored = encoded.values.astype(descriptor.dtype)

@@ -21,9 +21,12 @@ TEXT = (
     "xlm_roberta_base",
 )
 SOUND = (
+    "emotion2vec",
     "hub_audio",
     "hubert_base",
+    "w2v_bert",
     "wav2vec2_base",
+    "wav2vec2_dimensional",
     "wavlm_base",
     "whisper_base",
     "whisper_small",
@@ -184,7 +187,16 @@ class TestInANet:
         "options", [{"lora": 2}, {"freeze": 1}, {"recompute": True}, SUMMED], ids=str
     )
     @pytest.mark.parametrize(
-        "name", ["bart_large", "hub_audio", "hub_text", "wavlm_base", "whisper_base"]
+        "name",
+        [
+            "bart_large",
+            "emotion2vec",
+            "hub_audio",
+            "hub_text",
+            "w2v_bert",
+            "wavlm_base",
+            "whisper_base",
+        ],
     )
     def test_says_at_first_what_the_plain_one_says_and_is_trained(
         self, case_of, clips_for, name, options

@@ -96,7 +96,7 @@ class TestMelFrames:
         """Levels and lengths that a film has; an odd frame is one that the library masks."""
         from transformers import SeamlessM4TFeatureExtractor
 
-        from encoders.audio._w2v_bert import _windows
+        from encoders.audio._w2v_bert import frames_of
 
         rng = np.random.default_rng(samples)
         for level in (1.0, 1e-3):
@@ -104,20 +104,20 @@ class TestMelFrames:
             found = SeamlessM4TFeatureExtractor()(sound, sampling_rate=16000, return_tensors="np")
             kept = found["attention_mask"][0].astype(bool)
             np.testing.assert_allclose(
-                np.concatenate(_windows(sound)), found["input_features"][0][kept], atol=2e-3
+                np.concatenate(frames_of(sound)), found["input_features"][0][kept], atol=2e-3
             )
 
     def test_of_silence_and_of_a_single_sample_are_finite(self):
-        from encoders.audio._w2v_bert import _windows
+        from encoders.audio._w2v_bert import frames_of
 
-        assert _windows(np.zeros(0, np.float32)) == []
+        assert frames_of(np.zeros(0, np.float32)) == []
         for samples in (1, 399, 48000):
-            assert all(np.isfinite(w).all() for w in _windows(np.zeros(samples, np.float32)))
+            assert all(np.isfinite(w).all() for w in frames_of(np.zeros(samples, np.float32)))
 
     def test_of_more_than_a_window_are_cut_behind_what_is_normal_for_the_clip(self):
-        from encoders.audio._w2v_bert import _windows
+        from encoders.audio._w2v_bert import frames_of
 
         sound = np.random.default_rng(0).standard_normal(16000 * 31).astype(np.float32)
-        whole = _windows(sound)
+        whole = frames_of(sound)
         assert [len(window) for window in whole] == [1500, 49]
         assert abs(np.concatenate(whole).mean()) < 1e-4
