@@ -13,6 +13,8 @@ ENCODERS: dict[str, str] = {
     "dinov2_base": "encoders.video.dinov2_base",
     "egemaps": "encoders.audio.egemaps",
     "egemaps_v02": "encoders.audio.egemaps_v02",
+    "emotieffnet": "encoders.video.emotieffnet",
+    "emotieffnet_va": "encoders.video.emotieffnet_va",
     "emotion2vec": "encoders.audio.emotion2vec",
     "face_expression": "encoders.video.face_expression",
     "face_hog": "encoders.video.face_hog",

@@ -1,22 +1,18 @@
 """emotion2vec+ from its checkpoint: states, and probabilities of nine classes for the whole clip."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cluster.errors import WeightsError
 from encoders.audio._emotion2vec_net import AUDIO, Emotion2vecNet, sizes_of
 from encoders.audio._inputs import SpeechBranch, WavePublisher
 from encoders.audio._speech_heads import SpeechWithHead
+from encoders.checkpoints import file_of, tensors_of
 from encoders.spec import Descriptor
-
-FILES = ("model.safetensors", "model.pt")
-"""Names of a checkpoint in its folder."""
 
 PREFIX = "d2v_model."
 PRETRAINING = (AUDIO + "decoder.", "_ema.")
@@ -54,8 +50,8 @@ class Emotion2vecBranch(SpeechBranch):
 
 
 def _net(descriptor: Descriptor, path: Path) -> Emotion2vecNet:
-    file = path if path.is_file() else _checkpoint(path)
-    states = _named(_tensors(file))
+    file = file_of(path)
+    states = _named(tensors_of(file))
     try:
         sizes = sizes_of(states)
         if sizes.classes != (wanted := descriptor.spec.side["emotion"]):
@@ -75,39 +71,6 @@ def _scaled(samples: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _checkpoint(folder: Path) -> Path:
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"{folder} holds no checkpoint; expected {' or '.join(FILES)}")
-
-
-def _tensors(file: Path) -> Mapping[str, Any]:
-    """The parameters of a file; of all else that a torch file names nothing is made and nothing run."""
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        with torch.serialization.safe_globals([(_Nothing, name) for name in names]):
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        AttributeError,
-        EOFError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise WeightsError(
-            f"{file} cannot be read as tensors: {str(error).splitlines()[0]}; save its parameters as "
-            "model.safetensors"
-        ) from error
-    found = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
-    return found if isinstance(found, dict) else {}
-
-
 def _named(states: Mapping[str, Any]) -> dict[str, Tensor]:
     """Parameters of the net by its own names, without those of pretraining."""
     own = {name.removeprefix(PREFIX): value for name, value in states.items()}
@@ -120,13 +83,3 @@ def _named(states: Mapping[str, Any]) -> dict[str, Tensor]:
     if scale is not None and scale.ndim == 4:  # of older checkpoints
         found[AUDIO + "alibi_scale"] = scale.unsqueeze(0)
     return found
-
-
-class _Nothing:
-    """Stands for every object of a checkpoint that is no tensor: its configuration, its trainer."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass

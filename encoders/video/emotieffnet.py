@@ -1,0 +1,38 @@
+"""EmotiEffNet: faces by an EfficientNet trained on AffectNet; features and probabilities of 8 emotions.
+
+`emotieffnet:weights=file:///models/enet_b0_8_best_vgaf.pt` (or `..._best_afew.pt`), and the B2 as
+`emotieffnet:weights=file:///models/enet_b2_8.pt,dim=1408`. The files are those of EmotiEffLib, or
+safetensors of the same names. `crop=none` is for pictures that are faces already. Code and weights:
+Apache-2.0. Savchenko, Savchenko and Makarov, 2022, https://doi.org/10.1109/TAFFC.2022.3188390.
+"""
+
+from encoders.spec import EncoderSpec, FramePolicy, OwnAnswer
+from encoders.video import DETECTOR, MESH
+
+CLASSES = (
+    "anger",
+    "contempt",
+    "disgust",
+    "fear",
+    "happiness",
+    "neutral",
+    "sadness",
+    "surprise",
+)
+
+SPEC = EncoderSpec(
+    name="emotieffnet",
+    modality="video",
+    summary="faces by EmotiEffNet, by weights=; probabilities of 8 emotions beside its features",
+    implementation="encoders.video._emotieffnet:EmotiEffNet",
+    weights=(DETECTOR, MESH),
+    own_weights=True,
+    dim=1280,
+    frames=FramePolicy(kind="fps", rate_hz=5.0, size=512),
+    licence="Apache-2.0",
+    memory_gb=0.8,
+    seconds_per_clip_second=0.4,
+    options={"crop": "face", "fps": 5.0, "px": 0, "dim": 0},
+    side={"emotion": len(CLASSES)},
+    answers={"emotion": OwnAnswer(classes=CLASSES)},
+)
