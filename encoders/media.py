@@ -9,7 +9,7 @@ follows. Frames and waveforms come back through an anonymous shared file, which 
         decoded.clip.frames, decoded.faults, decoded.partial
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from cluster.errors import Fault, MediaError
 from encoders.decoding.inspect import Probe, inspect
 from encoders.decoding.process import START_LIMIT_S, Child
 from encoders.decoding.sources import Source
+from encoders.decoding.supervisor import Supervisor
 from encoders.spec import Clip, FramePolicy, Frames, Modality, Needs, Word
 
 __all__ = ["START_LIMIT_S", "ClipSource", "Decoded", "Decoder", "Probe", "Source", "probe"]
@@ -106,12 +107,13 @@ class Decoder:
         """
         self._time_limit_s = time_limit_s
         self._time_limit_per_s = time_limit_per_s
-        self._memory_bytes = round(memory_limit_gb * 2**30)
-        self._max_bytes = round(max_decoded_gb * 2**30)
-        self._recycle_after = recycle_after
-        self._attempts = attempts
-        self._threads = threads
-        self._child: Child | None = None
+        self._children = Supervisor(
+            memory_bytes=round(memory_limit_gb * 2**30),
+            threads=threads,
+            max_bytes=round(max_decoded_gb * 2**30),
+            recycle_after=recycle_after,
+            attempts=attempts,
+        )
 
     def __enter__(self) -> "Decoder":
         return self
@@ -122,13 +124,11 @@ class Decoder:
     @property
     def pid(self) -> int | None:
         """The child's process id while there is one."""
-        return None if self._child is None else self._child.process.pid
+        return self._children.pid
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self._children.close()
 
     def decode(self, source: ClipSource, needs: Needs) -> Decoded:
         """Read what is needed of one clip.
@@ -210,7 +210,7 @@ class Decoder:
             "policies": [vars(policy) for policy in policies],
         }
         if request["audio"] or request["video"]:
-            return self._ask(request, self._limit(source))
+            return self._children.ask(request, self._limit(source))
         return {}, None
 
     def probe(self, source: Source) -> Probe:
@@ -219,8 +219,17 @@ class Decoder:
         Raises:
             MediaError: missing, empty, truncated before its index, no media; or the child died of it.
         """
-        request = {"kind": "probe", "video": _plain(source)}
-        return Probe(**self._ask(request, self._time_limit_s)[0]["probe"])
+        answer, _ = self._children.ask(_headers(source), self._time_limit_s)
+        return Probe(**answer["probe"])
+
+    def probe_each(self, sources: Iterable[Source]) -> Iterator[Probe | MediaError]:
+        """What `probe` gives or raises of every source, in their order; faster than one by one.
+
+        Args:
+            sources: taken as they are needed.
+        """
+        for answer in self._children.ask_each(map(_headers, sources), self._time_limit_s):
+            yield answer if isinstance(answer, MediaError) else Probe(**answer["probe"])
 
     def _limit(self, source: ClipSource) -> float:
         length = source.duration_s
@@ -228,38 +237,13 @@ class Decoder:
             length = source.end_s - source.start_s
         return self._time_limit_s + self._time_limit_per_s * (length or UNKNOWN_DURATION_S)
 
-    def _ask(self, request: Mapping[str, Any], limit_s: float) -> tuple[Mapping[str, Any], "Child"]:
-        """The child's answer; what killed one child is tried again in a fresh one."""
-        for attempt in range(1, self._attempts + 1):
-            child = self._ready()
-            try:
-                answer = child.ask(request, limit_s)
-            except MediaError as error:
-                self.close()
-                if error.fault == Fault.CRASHED and attempt < self._attempts:
-                    continue
-                named = request["video"] or request["audio"]
-                raise MediaError(error.fault, f"{named[0]}: {error.detail}") from error
-            if "fault" in answer:
-                fault, detail = answer["fault"]
-                if fault == Fault.TOO_LARGE:
-                    self.close()
-                raise MediaError(Fault(fault), detail)
-            return answer, child
-        raise AssertionError("at least one attempt is made")
-
-    def _ready(self) -> "Child":
-        if self._child is not None:
-            worn_out = self._child.served >= self._recycle_after
-            if worn_out or self._child.process.poll() is not None:
-                self.close()
-        if self._child is None:
-            self._child = Child(self._memory_bytes, self._threads, self._max_bytes)
-        return self._child
-
 
 def _plain(source: Source | None) -> list[Any] | None:
     return None if source is None else [source.uri, source.offset, source.size]
+
+
+def _headers(source: Source) -> dict[str, Any]:
+    return {"kind": "probe", "video": _plain(source)}
 
 
 def _policies(needs: Needs) -> list[FramePolicy]:

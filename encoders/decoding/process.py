@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ from cluster.errors import Fault, MediaError
 START_LIMIT_S = 120.0
 """A child that has not said hello by then cannot start here at all."""
 
+AHEAD, AHEAD_BYTES = 8, 1 << 13
+"""Questions that wait inside the child, and the bytes above which no other is sent: an end that writes to a
+full pipe would wait for the other, which does the same."""
+
+PIPE_BYTES = 1 << 16
+"""Read at most at once: several short answers, and what a pipe holds."""
+
 
 class Child:
     """The process, its pipes and the shared file."""
 
     def __init__(self, memory_bytes: int, threads: int, max_bytes: int) -> None:
         self.served = 0
+        self._unread = bytearray()
         self._shared = anonymous_file()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         numbers = (self._shared.fileno(), memory_bytes, os.getpid(), threads, max_bytes)
@@ -57,11 +66,45 @@ class Child:
         Raises:
             MediaError: the process ended, or the time did.
         """
-        self.served += 1
+        self._send(request)
+        return self._answer(limit_s)
+
+    def ask_each(
+        self, requests: Iterable[Mapping[str, Any]], limit_s: float
+    ) -> Iterator[Mapping[str, Any]]:
+        """The answers to short questions, in their order; some are sent before the one ahead is answered.
+
+        Args:
+            requests: taken as they are sent.
+            limit_s: for each [s].
+
+        Raises:
+            MediaError: the process ended, or the time did, at the first that has no answer.
+        """
+        coming, lengths = iter(requests), deque[int]()
+        more = True
+        while True:
+            while more and len(lengths) < AHEAD and sum(lengths) < AHEAD_BYTES:
+                request = next(coming, None)
+                more = request is not None
+                if request is not None:
+                    lengths.append(self._send(request))
+            if not lengths:
+                return
+            answer = self._answer(limit_s)
+            lengths.popleft()
+            yield answer
+
+    def _send(self, request: Mapping[str, Any]) -> int:
+        """Send one request: its length [bytes]."""
         body = json.dumps(request).encode()
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # its end is then seen by the read
             self.process.stdin.write(len(body).to_bytes(4, "big") + body)
+        return len(body)
+
+    def _answer(self, limit_s: float) -> Mapping[str, Any]:
+        self.served += 1
         return self._receive(limit_s)  # type: ignore[no-any-return]
 
     def array(self, offset: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
@@ -94,17 +137,17 @@ class Child:
 
     def _read(self, count: int, deadline: float, limit_s: float) -> bytes:
         assert self.process.stdout is not None
-        parts: list[bytes] = []
-        while count:
+        while len(self._unread) < count:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self.process.stdout], [], [], left)[0]:
                 raise MediaError(Fault.TIMEOUT, f"not decoded after {limit_s:.0f} s")
-            part = os.read(self.process.stdout.fileno(), count)
+            part = os.read(self.process.stdout.fileno(), PIPE_BYTES)
             if not part:
                 raise MediaError(Fault.CRASHED, self._last_words())
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+            self._unread += part
+        first = bytes(self._unread[:count])
+        del self._unread[:count]
+        return first
 
     def _last_words(self) -> str:
         status = self.process.wait()

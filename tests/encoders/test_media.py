@@ -596,6 +596,41 @@ class TestSupervision:
             fragile.probe(Source("crash"))
         assert fragile.probe(Source(str(good))).video_codec == "h264"
 
+    @pytest.mark.parametrize("recycle_after", [1, 3, 500])
+    def test_many_probes_are_what_single_ones_are_whatever_one_of_them_does(
+        self, monkeypatch, good, recycle_after
+    ):
+        monkeypatch.setenv("FAULTS_BY_NAME", FAULTS)
+        monkeypatch.setenv("PYTHONPATH", FAULTY_CHILD)
+        names = ["absent", "", "crash", "", "hang", "leak", *[""] * 12, "crash", "leak"]
+        sources = [Source(name or str(good)) for name in names]
+        limits = {"time_limit_s": 2.5, "memory_limit_gb": 0.5, "recycle_after": recycle_after}
+        with Decoder(attempts=2, **limits) as decoder:
+            found = list(decoder.probe_each(iter(sources)))
+            alone = [outcome(decoder, source) for source in sources]
+            # One that is left in the middle leaves no answers to later questions behind.
+            assert next(decoder.probe_each(sources[1:2] + sources[:1] * 5)) == alone[1]
+            assert outcome(decoder, sources[1]) == alone[1]
+        assert [_plain(each) for each in found] == [_plain(each) for each in alone]
+        assert [each.fault for each in found if isinstance(each, MediaError)] == [
+            Fault.MISSING, Fault.CRASHED, Fault.TIMEOUT, Fault.TOO_LARGE, Fault.CRASHED, Fault.TOO_LARGE,
+        ]  # fmt: skip
+
+    def test_a_file_that_outlives_its_time_does_so_once(self, monkeypatch, good):
+        monkeypatch.setenv("FAULTS_BY_NAME", FAULTS)
+        monkeypatch.setenv("PYTHONPATH", FAULTY_CHILD)
+        with Decoder(time_limit_s=2.5) as decoder:
+            begun = time.monotonic()
+            found = list(decoder.probe_each([Source("hang"), *[Source(str(good))] * 9]))
+            assert time.monotonic() - begun < 5 + 2.5 * 2
+        assert [type(each) for each in found] == [MediaError] + [type(found[-1])] * 9
+
+    def test_names_as_long_as_a_pipe_block_neither_end(self, decoder):
+        sources = [Source("/absent/" + "\u00e9" * 4000 + str(k)) for k in range(30)]
+        found = list(decoder.probe_each(sources))
+        assert {each.fault for each in found} == {Fault.UNREADABLE}
+        assert all(source.uri in str(each) for source, each in zip(sources, found, strict=True))
+
     def test_the_child_is_replaced_after_so_many_clips(self, good):
         with Decoder(recycle_after=2) as decoder:
             pids = []
@@ -609,7 +644,7 @@ class TestSupervision:
     def test_the_child_ends_with_a_parent_that_is_killed(self, tmp_path):
         code = (
             "import os, signal, sys; from encoders.media import *; d = Decoder();"
-            "d._ready(); print(d.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+            "d._children.ready(); print(d.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
@@ -683,6 +718,17 @@ class TestProbe:
 
 def _is_zombie(pid):
     return "Z" in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def outcome(decoder, source):
+    try:
+        return decoder.probe(source)
+    except MediaError as error:
+        return error
+
+
+def _plain(found):
+    return (found.fault, str(found)) if isinstance(found, MediaError) else found
 
 
 def _resident_mb(pid):

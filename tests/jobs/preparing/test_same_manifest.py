@@ -47,7 +47,15 @@ def facts_of(uri):
     return {"size": len(uri), "mtime": str(int.from_bytes(uri.encode()[-6:]) % 997)}
 
 
-def probe(_, source):
+def probe_each(_, sources):
+    for source in sources:
+        try:
+            yield probe(source)
+        except MediaError as error:
+            yield error
+
+
+def probe(source):
     """Headers that follow from the name of a file alone."""
     if "broken" in source.uri or "absent" in source.uri:
         raise MediaError(Fault.UNREADABLE, "no media")
@@ -64,7 +72,7 @@ def probe(_, source):
 @pytest.fixture
 def corner(request, monkeypatch):
     monkeypatch.setattr(stamps, "source_facts", facts_of)
-    monkeypatch.setattr(Decoder, "probe", probe)
+    monkeypatch.setattr(Decoder, "probe_each", probe_each)
     place = Corner(request.node.name.replace("[", "-").replace("]", ""))
     yield place
     storage.remove_tree(place.uri)
