@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import storage
-from cluster.errors import AbsentError, ConfigError, NotPreparedError
+from cluster.errors import AbsentError, ConfigError
 from cluster.unit_tables import (
     ATTEMPTS,
     UnitRows,
@@ -25,7 +25,7 @@ from cluster.unit_tables import (
 )
 from jobs.catalog import layout
 from jobs.catalog.manifest import UnitRef, read_dataset, read_manifest, units
-from jobs.catalog.missing_rows import rows_missing, typed
+from jobs.catalog.missing_rows import rows_missing, table_missing
 
 LISTINGS = 2
 """A listing that overlaps a gathering may miss a file that is there; the next one does not."""
@@ -246,15 +246,7 @@ def _resolved(root: str, kind: layout.TableKind, name: str) -> str:
     if (options := _options_of(name)) is not None:
         fitting = [f for f in fitting if dict(folders[f].get("options", {})) == options]
     if not fitting:
-        there = (
-            ", ".join(sorted({typed(each) for each in folders.values() if "name" in each}))
-            or "none"
-        )
-        flag = "--encoders" if kind == "features" else "--transcriber"
-        raise NotPreparedError(
-            f"no {kind} {name!r} under {root} (there: {there}); "
-            f"type: affuse encode --root {root} {flag} {name}"
-        )
+        raise table_missing(root, kind, name, folders.values())
     if len(fitting) > 1:
         current = read_dataset(root).manifest_hash
         fitting = [f for f in fitting if folders[f].get("manifest") == current] or fitting

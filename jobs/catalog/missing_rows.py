@@ -1,12 +1,17 @@
 """Errors about rows that a table lacks: how many clips, and the command that makes them."""
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from cluster.nearest import nearest_of
+from cluster.settings import nearest
+from encoders.spec import Modality
 from jobs.catalog import layout
+
+MODALITIES = get_args(Modality)
 
 
 def rows_missing(
@@ -27,6 +32,49 @@ def rows_missing(
     said = f" ({note})" if note else ""
     return NotPreparedError(
         f"{lacking} of {total} clips have no row in {table_uri}{said}; type: {command_of(root, facts)}"
+    )
+
+
+def table_missing(
+    root: str, kind: layout.TableKind, name: str, tables: Iterable[Mapping[str, Any]]
+) -> NotPreparedError:
+    """The refusal of a name that no table has.
+
+    Args:
+        root: the dataset.
+        kind: of the table.
+        name: as it was typed.
+        tables: descriptors of the tables that are there.
+    """
+    there = sorted({typed(each) for each in tables if "name" in each})
+    return NotPreparedError(
+        f"no {kind} {name!r} under {root} (there: {', '.join(there) or 'none'}); "
+        f"{_mended(root, kind, name, there)}"
+    )
+
+
+def _mended(root: str, kind: layout.TableKind, name: str, there: Sequence[str]) -> str:
+    """What to type in place of the name of a table that is not there."""
+    from encoders import ENCODERS, TRANSCRIBERS
+
+    plain = name.partition(":")[0]
+    if kind == "features" and plain in ENCODERS:
+        return f"type: affuse encode --root {root} --encoders {shlex.quote(name)}"
+    if kind == "transcripts" and plain in TRANSCRIBERS:
+        return f"type: affuse encode --root {root} --transcriber {shlex.quote(name)}"
+    before, equals, alone = name.partition("=")
+    if equals and before in MODALITIES:
+        return f"a name stands alone, without {before!r} and '='; " + (
+            f"type: {alone}" if alone in there else _mended(root, kind, alone, there)
+        )
+    if kind == "transcripts":
+        return f"no transcriber has that name; {nearest(plain, list(TRANSCRIBERS))}"
+    near = nearest_of(plain, [*there, *ENCODERS])
+    return f"no encoder is called {plain!r}" + (
+        f"; did you mean {near!r}?"
+        if near
+        else f"; features of your own: affuse features import --root {root} --name {shlex.quote(plain)} "
+        "--file FILE --modality MODALITY"
     )
 
 

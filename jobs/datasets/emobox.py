@@ -110,9 +110,9 @@ class Config(Preparation):
             uri for uri in files if inside in uri and MANIFEST.fullmatch(uri.rsplit("/", 1)[-1])
         ]
         if not lists:
-            raise ABOUT.absent(self.source, why=self._known(files))
+            raise _about(self.corpus).absent(self.source, why=self._known(files))
         clips, faults = _read_lists(lists)
-        words = _label_map(files, inside, self.source)
+        words = self._label_map(files, inside)
         rows = [self._row(key, clip, words) for key, clip in clips.items()]
         folds, notes = _folds(clips), []
         if self.by_speaker:
@@ -141,6 +141,17 @@ class Config(Preparation):
         if not found:
             return ""
         return f"found none of --corpus {self.corpus} ({nearest(self.corpus, sorted(found))})"
+
+    def _label_map(self, files: list[str], inside: str) -> dict[str, str]:
+        for uri in files:
+            if inside in uri and uri.rsplit("/", 1)[-1] in MAPS:
+                try:
+                    found = json.loads(decoded(storage.read_bytes(uri)))
+                    return {str(k): str(v) for k, v in found.items()}
+                except (AttributeError, ValueError) as error:
+                    raise LabelTableError(f"{uri}: not a map of labels: {error}") from error
+        why = f"found no {inside.lstrip('/')}{MAPS[0]}"
+        raise _about(self.corpus).absent(self.source, why=why)
 
     def _row(self, key: str, clip: _Clip, words: Mapping[str, str]) -> Row:
         found = (
@@ -198,16 +209,9 @@ def _add_line(clips: dict[str, _Clip], line: Mapping[str, Any], fold: int, part:
     clip.parts[fold] = part
 
 
-def _label_map(files: list[str], inside: str, source: str) -> dict[str, str]:
-    for uri in files:
-        if inside in uri and uri.rsplit("/", 1)[-1] in MAPS:
-            try:
-                return {
-                    str(k): str(v) for k, v in json.loads(decoded(storage.read_bytes(uri))).items()
-                }
-            except (AttributeError, ValueError) as error:
-                raise LabelTableError(f"{uri}: not a map of labels: {error}") from error
-    raise ABOUT.absent(source, why=f"found no {inside.lstrip('/')}{MAPS[0]}")
+def _about(corpus: str) -> About:
+    """What is looked for of one corpus."""
+    return replace(ABOUT, looked_for=ABOUT.looked_for.replace("{corpus}", corpus))
 
 
 def _folds(clips: Mapping[str, _Clip]) -> dict[str, dict[str, int]]:

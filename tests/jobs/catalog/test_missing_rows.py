@@ -9,9 +9,10 @@ import pytest
 
 from cluster import storage
 from cluster.errors import NotPreparedError
+from encoders import ENCODERS
 from jobs import tune
 from jobs.__main__ import run
-from jobs.catalog.features import read_features
+from jobs.catalog.features import read_features, read_transcripts
 from jobs.catalog.missing_rows import command_of
 
 TRAIN = ("--inputs", "voice", "--tasks", "emotion", "--run", "half", "--no-tracking")
@@ -73,6 +74,48 @@ def test_a_table_of_no_rows_at_all_is_refused(root):
     )
     with pytest.raises(NotPreparedError, match="72 of 72 clips"):
         read_features(root, "voice-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("egemaps", "type: affuse encode --root {root} --encoders egemaps"),
+        ("audio=egemaps", "'audio' and '='; type: affuse encode --root {root} --encoders egemaps"),
+        ("audio=voice", "'audio' and '='; type: voice"),
+        ("audio=toy", "features import --root {root} --name toy --file"),
+        ("mood=voice", "no encoder is called 'mood=voice'"),
+        ("egemap", "no encoder is called 'egemap'; did you mean 'egemaps'?"),
+        ("voise", "no encoder is called 'voise'; did you mean 'voice'?"),
+        ("toy", "features import --root {root} --name toy --file"),
+        ("a b", "--name 'a b' --file"),
+        ("whisper_tiny_en_asr", "did you mean 'whisper_tiny_en'?"),
+    ],
+)
+def test_a_name_that_no_table_has_is_answered_by_what_would_be_understood(
+    root, name, advice, capsys
+):
+    flags = ["--inputs", name, "--tasks", "emotion", "--run", "r", "--no-tracking"]
+    assert run(["train", "--root", root, *flags]) == 1
+    said = capsys.readouterr().err
+    assert f"no features {name!r} under {root} (there: " in said
+    assert advice.format(root=root) in said
+    # Nothing that is to be typed names an encoder that there is not.
+    if "encode --root" in said:
+        assert said.split("--encoders ")[1].split(":")[0].strip() in ENCODERS
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("whisper_tiny_en_asr", "type: affuse encode --root {root} --transcriber whisper_tiny_en_asr"),
+        ("whisper_tiny_en_as", "no transcriber has that name; did you mean 'whisper_tiny_en_asr'?"),
+        ("minilm", "no transcriber has that name; known: "),
+    ],
+)  # fmt: skip
+def test_so_is_that_of_transcripts(root, name, advice):
+    with pytest.raises(NotPreparedError) as caught:
+        read_transcripts(root, name)
+    assert advice.format(root=root) in str(caught.value)
 
 
 def test_the_command_names_options_transcriber_and_views(tmp_path):

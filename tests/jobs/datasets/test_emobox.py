@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from jobs.__main__ import main
 from tests.jobs.datasets.official_layouts import emobox_line
 from tests.jobs.datasets.test_conformance import config_of
 from tests.jobs.preparing.clip_rows import checked
@@ -119,6 +120,20 @@ def test_a_corpus_that_is_not_there_and_a_missing_map_are_named(tmp_path):
     (tmp_path / "data" / "toy" / "label_map.json").unlink()
     with pytest.raises(NotPreparedError, match=r"data/toy/label_map\.json"):
         collected(tmp_path)
+
+
+@pytest.mark.parametrize("corpus", ["toi", "none{0}", "{corpus}"])
+@pytest.mark.parametrize("filled", [True, False])
+def test_the_corpus_that_was_typed_stands_in_what_is_looked_for(corpus, filled, tmp_path, capsys):
+    if filled:
+        write(tmp_path, {(1, "train"): [line("y")]})
+    flags = ["emobox", "--source", str(tmp_path), "--corpus", corpus, "--root", f"{tmp_path}-root"]
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", *flags])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"expected data/{corpus}/fold_1/{corpus}_test_fold_1.jsonl, found none" in said
+    assert ("did you mean 'toy'" in said) == (filled and corpus == "toi")
 
 
 @pytest.mark.parametrize(
