@@ -52,7 +52,6 @@ def _build(config: Preparation, place: Workplace) -> None:
     for name in (*collected.tasks, *collected.folds):
         checked_name(name, "the task or fold")
     shape, grouping = stage(place, collected, config)
-    place.make_room(place.one("select count(*) from rows"))
     facts_before, config_before = _before(root, place)
     stamps = probing.stamps_of((source.uri for source in sources_of(place)), config.workers)
     if config.pack:
@@ -62,6 +61,7 @@ def _build(config: Preparation, place: Workplace) -> None:
     probes = probing.probe_all(sources_of(place), stamps, known, config.workers, root)
     probing.gather_probes(probes, known, root)
     notes = make_clips(place, shape, stamps, probes, config.max_clip_s)
+    place.drop("rows", "grouped", "twins")
     cut_splits(place, config, grouping, config_before)
     units.cut(place, most_clips=config.unit_clips, most_s=config.unit_s)
     plan(place)

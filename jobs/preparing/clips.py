@@ -41,8 +41,10 @@ def make_clips(
     more = [field.name for field in shape.more]
     schema = pa.schema([*CLIP, *shape.more])
     count = 0
-    for rows in place.stream(
-        'select rows.* exclude ("group"), grp as "group" from rows join grouped using (seq) order by seq'
+    for rows in place.in_order(
+        'select rows.* exclude ("group"), grp as "group" from rows join grouped using (seq)',
+        "seq",
+        "rows",
     ):
         if all(
             rows[name].null_count == rows.num_rows

@@ -32,7 +32,7 @@ def write_manifest(place: Workplace, shape: Shape, stamps: Stamps) -> tuple[str,
     digest = hashlib.sha256()
     dialogues = cut_dialogues(place)
     with _Parts(place.folder) as parts:
-        for clips in whole_units(place.stream("select * from planned order by place")):
+        for clips in whole_units(place.in_order("select * from planned", "place", "placed")):
             table = manifest_table(keyed(clips, stamps, dialogues), shape)
             texts = {name: json_texts(table[name]) for name in table.column_names}
             digest.update("".join(f"{row}\n" for row in objects(texts)).encode())

@@ -165,16 +165,20 @@ def _deal_out(place: Workplace, shares: Sequence[float], seed: int) -> None:
         """
     )
     fixed = place.run("select part, sum(size)::bigint from dealt group by part order by min(n)")
-    rest = f"""
-        from (select *, sha256('{seed:d}/' || "group") as draw from sizes
-        where "group" not in (select "group" from dealt))
-    """
+    place.run(
+        f"""
+        create or replace table undealt as
+        select "group", n from (select *, sha256('{seed:d}/' || "group") as draw from sizes
+            where "group" not in (select "group" from dealt))
+        order by n desc, draw
+        """
+    )
     sizes = (
         pair
-        for batch in place.stream(f'select "group", n {rest} order by n desc, draw')
+        for batch in place.stream('select "group", n from undealt')
         for pair in zip(batch["group"].to_pylist(), batch["n"].to_pylist(), strict=True)
     )
-    count = place.one(f"select count(*) {rest}")
+    count = place.one("select count(*) from undealt")
     total = place.one("select coalesce(sum(n), 0)::bigint from sizes")
     batch: list[tuple[str, int]] = []
     schema = pa.schema([("group", pa.string()), ("part", pa.int64())])
@@ -256,7 +260,7 @@ def publish_folds(
         path = os.path.join(place.folder, "folds.parquet")
         schema = FOLDS.conform(FOLDS.schema.empty_table(), footer=footer).schema
         with pq.ParquetWriter(path, schema, **storage.parquet_options(schema)) as writer:
-            for rows in place.stream(f"select clip_id, fold from folds{k} order by n"):
+            for rows in place.in_order(f"select clip_id, fold from folds{k}", "n", f"folds{k}"):
                 writer.write_table(FOLDS.conform(rows, footer=footer))
         uri = layout.folds_uri(root, name)
         storage.publish_file(path, uri)

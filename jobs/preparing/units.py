@@ -122,24 +122,27 @@ def _blocks(place: Workplace) -> Iterator[list[Piece]]:
     )
     place.run(
         f"""
-        create table rest as
-        select seq, clip_id, dialogue, turn, name, {SHARD.format("video")} as video_shard,
-            {SHARD.format("audio")} as audio_shard,
-            case when video is null and audio is null then 0.0
-                when coalesce(duration_s, 0.0) = 0.0 then {UNKNOWN_CLIP_S} else duration_s end as media_s,
-            case {inside} else row('', 0, seq) end as lies
-        from clips anti join placed using (seq)
+        create table ordered as
+        with rest as (
+            select seq, dialogue, case {inside} else row('', 0, seq) end as lies
+            from clips anti join placed using (seq)
+        ), talks as (
+            select dialogue, min(lies) as first from rest where dialogue is not null group by dialogue
+        )
+        select seq from rest left join talks using (dialogue) order by coalesce(first, lies), lies
         """
     )
     block: list[Piece] = []
-    for batch in place.stream(
-        """
-        with talks as (
-            select dialogue, min(lies) as first from rest where dialogue is not null group by dialogue
-        )
-        select seq, clip_id, dialogue, turn, name, media_s, video_shard, audio_shard
-        from rest left join talks using (dialogue) order by coalesce(first, lies), lies
-        """
+    for batch in place.in_order(
+        f"""
+        select seq, clip_id, dialogue, turn, name,
+            case when video is null and audio is null then 0.0
+                when coalesce(duration_s, 0.0) = 0.0 then {UNKNOWN_CLIP_S} else duration_s end as media_s,
+            {SHARD.format("video")} as video_shard, {SHARD.format("audio")} as audio_shard
+        from ordered join clips using (seq)
+        """,
+        "ordered.rowid",
+        "ordered",
     ):
         columns = [batch[name].to_pylist() for name in batch.column_names]
         for seq, clip_id, dialogue, turn, name, length_s, *shards in zip(*columns, strict=True):

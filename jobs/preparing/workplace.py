@@ -17,15 +17,16 @@ from cluster.scratch import scratch_folder
 if TYPE_CHECKING:
     import duckdb
 
-LEAST_MB, MOST_MB = 500, 2000
+MEMORY_MB = 500
 """Memory of the database; Python and the tables that go in and out come on top."""
-
-ROW_BYTES = 250
-"""Memory of the database for each row: with much less it fails to sort them, whatever it may put on disk."""
 
 MOST_THREADS = 4
 BATCH_ROWS = 16_384
 """Rows of a table that goes in or out, and that are text in Python at one time."""
+
+RANGE_ROWS = 262_144
+"""Whole rows that are sorted at one time: the memory to sort all of them grows with their number, whatever
+may be put on disk."""
 
 
 class Workplace:
@@ -46,11 +47,6 @@ class Workplace:
     def one(self, sql: str, values: Sequence[object] = ()) -> Any:
         """The single value that a query gives."""
         return self.run(sql, values)[0][0]
-
-    def make_room(self, rows: int) -> None:
-        """Let the database hold as much as so many rows need."""
-        limit = min(MOST_MB, max(LEAST_MB, rows * ROW_BYTES // 10**6))
-        self._connection.execute(f"set memory_limit = '{limit}MB'")
 
     def add(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table, which is made of the first ones."""
@@ -75,6 +71,24 @@ class Workplace:
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
 
+    def in_order(self, sql: str, column: str, table: str) -> Iterator[pa.Table]:
+        """The rows of a query by a column of numbers, a range of them after another.
+
+        Args:
+            sql: without conditions and order.
+            column: of the query and the table; from 0, and not much larger than there are rows.
+            table: that has the largest number.
+        """
+        end = self.one(f"select coalesce(max({column}) + 1, 0) from {table}")
+        for start in range(0, end, RANGE_ROWS):
+            inside = f"{column} >= {start} and {column} < {start + RANGE_ROWS}"
+            yield from self.stream(f"{sql} where {inside} order by {column}")
+
+    def drop(self, *names: str) -> None:
+        """Forget tables: what is on disk of them is free again."""
+        for name in names:
+            self.run(f"drop table {name}")
+
 
 @contextmanager
 def workplace() -> Iterator[Workplace]:
@@ -88,7 +102,7 @@ def workplace() -> Iterator[Workplace]:
 
     with scratch_folder() as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{LEAST_MB}MB",
+            "memory_limit": f"{MEMORY_MB}MB",
             "temp_directory": os.path.join(folder, "spilled"),
             "threads": min(MOST_THREADS, os.cpu_count() or 1),
             "autoinstall_known_extensions": False,

@@ -17,6 +17,7 @@ from cluster.errors import Fault, MediaError
 from encoders.media import Decoder, Probe
 from jobs import prepare
 from jobs.catalog import layout, manifest
+from jobs.preparing import workplace
 
 
 class Corner:
@@ -73,7 +74,9 @@ def probe(source):
 def corner(request, monkeypatch):
     monkeypatch.setattr(stamps, "source_facts", facts_of)
     monkeypatch.setattr(Decoder, "probe_each", probe_each)
-    place = Corner(request.node.name.replace("[", "-").replace("]", ""))
+    # The URIs are part of the hash.
+    scene = request.node.callspec.params["scene"].__name__
+    place = Corner(f"test_the_manifest_and_its_folds_are_the_same_to_the_bit-{scene}")
     yield place
     storage.remove_tree(place.uri)
 
@@ -328,4 +331,16 @@ SAME: dict[str, list[tuple[str, dict[str, str], int]]] = {
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 def test_the_manifest_and_its_folds_are_the_same_to_the_bit(scene, corner, tmp_path):
+    assert list(scene(corner, tmp_path / "root")) == SAME[scene.__name__]
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [arrays, files_that_are_added, segments_of_films, texts_with_long_dialogues],
+    ids=lambda scene: scene.__name__,
+)
+def test_it_is_the_same_however_many_rows_are_sorted_at_one_time(
+    scene, corner, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workplace, "RANGE_ROWS", 7)
     assert list(scene(corner, tmp_path / "root")) == SAME[scene.__name__]

@@ -1,28 +1,39 @@
-"""The database of `prepare` holds more where rows are many, and says in one line when they are too many."""
+"""The database of `prepare` holds no more for many rows, and says in one line what does not fit."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster.errors import MachineError
-from jobs.preparing.workplace import LEAST_MB, MOST_MB, workplace
+from jobs.preparing import workplace as module
+from jobs.preparing.workplace import workplace
+
+WIDE, BYTES = 100_000, 400
 
 
-@pytest.mark.parametrize(
-    ("rows", "limit"),
-    [
-        (0, LEAST_MB),
-        (1_000_000, LEAST_MB),
-        (2_000_000, LEAST_MB),
-        (4_000_000, 1000),
-        (10**8, MOST_MB),
-    ],
-)
-def test_the_memory_grows_with_the_rows_between_its_bounds(rows, limit):
+def texts(rows, width=BYTES):
+    """Rows in a random order of `n`, with a text that cannot be made small."""
+    draws = np.random.default_rng(0)
+    said = draws.integers(97, 122, size=(rows, width), dtype=np.uint8)
+    flat = pa.py_buffer(said.tobytes())
+    ends = pa.py_buffer((np.arange(rows + 1, dtype=np.int32) * width).tobytes())
+    return pa.table(
+        {
+            "n": pa.array(draws.permutation(rows), pa.int64()),
+            "text": pa.StringArray.from_buffers(rows, ends, flat),
+        }
+    )
+
+
+def test_rows_are_ordered_in_less_memory_than_they_take(monkeypatch):
+    monkeypatch.setattr(module, "RANGE_ROWS", 2048)
     with workplace() as place:
-        place.make_room(rows)
-        value, unit = place.one("select current_setting('memory_limit')").split()
-    held = float(value) * {"MiB": 2**20, "GiB": 2**30}[unit]
-    assert held == pytest.approx(limit * 1e6, rel=0.06)  # a tenth of its unit is all that is said
+        place.run("set memory_limit = '16MB'")
+        place.run("set threads = 1")
+        rows = texts(WIDE)
+        place.add("rows", rows)
+        found = [n for part in place.in_order("select * from rows", "n", "rows") for n in part["n"]]
+        assert pa.array(found).to_pylist() == list(range(WIDE))
 
 
 def planned_in(limit, rows):
