@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 SHORTEST_TOKEN = 16
 
+BACKLOG = 128
+"""Visitors whom the system lets wait at the door."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -186,6 +189,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # at once: two that are only bound may have one port
     except OSError as error:
         listening.close()
         raise MachineError(f"{host} port {port}: {error.strerror}; another one: --port") from error

@@ -24,6 +24,9 @@ from jobs.serving.tables import csv_of
 LOOK_S = 0.02
 """How often a waiting request looks whether its answer is there [s]."""
 
+LAST_TURNS = 20
+"""Turns of the loop between the end of waiting requests and that of the desk."""
+
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/login": ("login.html", "text/html; charset=utf-8"),
@@ -60,6 +63,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refused, "description": "The body cannot be read."},
     401: {"model": Refused, "description": "A token is needed."},
     403: {"model": Refused, "description": "The request comes from another page."},
+    408: {"model": Refused, "description": "The upload came too slowly."},
     413: {"model": Refused, "description": "Too large or too long."},
     415: {"model": Refused, "description": "No sound, film, picture or text."},
     422: {"model": Refused, "description": "It holds nothing that can be read."},
@@ -88,6 +92,8 @@ def make_app(desk: Desk, rules: Rules, facts: ServedFacts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        for _ in range(LAST_TURNS):  # whoever was waiting is told before the process ends
+            await asyncio.sleep(0.01)
         desk.close()
 
     app = FastAPI(

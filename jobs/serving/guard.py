@@ -4,6 +4,7 @@ Against a page of a stranger in the visitor's own browser: the name in `Host` is
 and what changes anything comes from our own page (`Origin`, `Sec-Fetch-Site`).
 """
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict, deque
@@ -26,6 +27,15 @@ OPEN = frozenset({"/health", "/login", "/page.css", "/icon.svg"})
 
 MOST_VISITORS = 10_000
 """Addresses whose rate is remembered."""
+
+PATIENCE_S = 30.0
+"""How long a body may be silent, and by how much it may be later than at the slowest rate [s]."""
+
+SLOWEST_RATE = 16 * 2**10
+"""Least rate of an upload [bytes/s]."""
+
+BARE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing and bring no body."""
 
 HEADERS = (
     (b"content-security-policy", b"default-src 'self'; media-src 'self' blob:; img-src 'self' blob:; "
@@ -78,17 +88,28 @@ class DoorGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sealed = _sealed(send)
+        begun = False
+
+        async def sealed(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
         request = Request(scope, receive)
         try:
             answer = self._stopped(request)
             if answer is None:
-                bounded = self._bounded(receive)
-                await self._app(scope, bounded, sealed)
+                bare = request.method in BARE
+                await self._app(scope, receive if bare else self._bounded(receive), sealed)
                 return
         except RefusalError as refusal:
             answer = refused(refusal)
-        await answer(scope, receive, sealed)
+        except asyncio.CancelledError:  # the server ends, and does not wait for this one
+            answer = refused(RefusalError(503, "the server is being ended", retry_s=60))
+        if not begun:
+            await answer(scope, receive, sealed)
 
     def _stopped(self, request: Request) -> Response | None:
         """An answer in place of the application's; None where the request may pass."""
@@ -98,7 +119,7 @@ class DoorGuard:
             raise RefusalError(
                 421, f"this server is not called {host[:80]!r}; its names are set by --names"
             )
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
+        if request.method not in BARE:
             self._check_origin(request, host)
             self._check_size(request)
         if (answer := self._without_token(request)) is not None:
@@ -160,12 +181,25 @@ class DoorGuard:
             raise self._too_large()
 
     def _bounded(self, receive: Receive) -> Receive:
-        """The body, which may be longer than its header says, or have none."""
-        count = 0
+        """The body: it may be longer than its header says, have no length, come slowly, or never end."""
+        count, whole, begun = 0, False, time.monotonic()
 
         async def receive_some() -> Message:
-            nonlocal count
-            message = await receive()
+            nonlocal count, whole
+            if whole:  # what is waited for now is that the visitor leaves
+                return await receive()
+            late = begun + PATIENCE_S + count / SLOWEST_RATE
+            try:
+                message = await asyncio.wait_for(
+                    receive(), min(PATIENCE_S, late - time.monotonic())
+                )
+            except TimeoutError as error:
+                raise RefusalError(
+                    408, f"the upload came too slowly: {count} bytes, then nothing or little more"
+                ) from error
+            if message["type"] == "http.disconnect":
+                raise RefusalError(499, "the visitor has left")
+            whole = not message.get("more_body", False)
             count += len(message.get("body", b""))
             if count > self._rules.max_bytes:
                 raise self._too_large()
@@ -181,17 +215,6 @@ def refused(refusal: RefusalError) -> JSONResponse:
     """A refusal as an answer of HTTP."""
     headers = {} if refusal.retry_s is None else {"Retry-After": str(refusal.retry_s)}
     return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
-
-
-def _sealed(send: Send) -> Send:
-    """Adds the headers that every answer has."""
-
-    async def send_more(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *HEADERS]
-        await send(message)
-
-    return send_more
 
 
 def _name_of(host: str) -> str:

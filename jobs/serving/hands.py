@@ -32,7 +32,7 @@ class Hand(Protocol):
         """
 
     def close(self) -> None:
-        """End."""
+        """End for good; an order in hand is refused."""
 
 
 class _GoneError(Exception):
@@ -50,6 +50,7 @@ class ProcessHand:
     def __init__(self, start: Callable[[], Judge], limit_s: float) -> None:
         self._start, self._limit_s = start, limit_s
         self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+        self._closed = False
 
     @property
     def pid(self) -> int | None:
@@ -68,23 +69,28 @@ class ProcessHand:
             try:
                 self._receive(START_LIMIT_S)
             except _GoneError as error:
-                self.close()
+                self._drop()
+                check_open(self._closed)
                 raise RefusalError(503, "the models could not be loaded; see the log") from error
 
     def answer(self, order: Order, report: Report) -> Answer:
         """Send the order to the process and wait for what it says."""
         for _ in range(TRIES):
+            check_open(self._closed)
             self.warm()
-            assert self._running is not None
             try:
-                self._running[1].send(order)
-                return self._listen(report)
+                return self._listen(order, report)
             except (_GoneError, OSError):
-                self.close()
+                self._drop()
+        check_open(self._closed)
         raise RefusalError(503, f"{order.name} ended {TRIES} workers, or took them too long")
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and start no other."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         if self._running is not None:
             process, pipe = self._running
             self._running = None
@@ -92,7 +98,8 @@ class ProcessHand:
             process.kill()
             process.join()
 
-    def _listen(self, report: Report) -> Answer:
+    def _listen(self, order: Order, report: Report) -> Answer:
+        self._pipe().send(order)
         deadline = time.monotonic() + self._limit_s
         while True:
             kind, said = self._receive(deadline - time.monotonic())
@@ -103,8 +110,7 @@ class ProcessHand:
             report(said)
 
     def _receive(self, limit_s: float) -> tuple[str, Any]:
-        assert self._running is not None
-        pipe = self._running[1]
+        pipe = self._pipe()
         try:
             if not pipe.poll(max(limit_s, 0.0)):
                 raise _GoneError
@@ -113,13 +119,28 @@ class ProcessHand:
             raise _GoneError from error
         return kind, said
 
+    def _pipe(self) -> Connection:
+        if (running := self._running) is None:  # `close` of another thread
+            raise _GoneError
+        return running[1]
+
+
+def check_open(closed: bool) -> None:
+    """Refuse an order where the server ends: no worker is started for it.
+
+    Raises:
+        RefusalError: it does.
+    """
+    if closed:
+        raise RefusalError(503, "the server is being ended; try again in a minute", retry_s=60)
+
 
 def _work(start: Callable[[], Judge], pipe: Connection) -> None:
     """The loop of the process; it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     judge = start()
-    pipe.send(("ready", None))
     with suppress(EOFError, OSError):
+        pipe.send(("ready", None))
         while True:
             order = pipe.recv()
             try:

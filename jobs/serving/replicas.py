@@ -19,7 +19,7 @@ from cluster.errors import PlanError
 from cluster.growth import planned_capacity
 from cluster.scratch import claim_scratch
 from jobs.serving.captioned import FILM
-from jobs.serving.hands import START_LIMIT_S, TRIES
+from jobs.serving.hands import START_LIMIT_S, TRIES, check_open
 from jobs.serving.judge import Answer, Judge, Order, Report
 from jobs.serving.refusal import RefusalError
 
@@ -41,6 +41,7 @@ class ActorHand:
     def __init__(self, start: Callable[[], Judge], limit_s: float) -> None:
         self._start, self._limit_s = start, limit_s
         self._actor: Any = None
+        self._closed = False
 
     def warm(self) -> None:
         """Start the actor and wait until its models are loaded."""
@@ -51,21 +52,28 @@ class ActorHand:
             try:
                 ray.get(self._actor.progress.remote(), timeout=START_LIMIT_S)
             except RayError as error:
-                self.close()
+                self._drop()
+                check_open(self._closed)
                 raise RefusalError(503, "the models could not be loaded; see the log") from error
 
     def answer(self, order: Order, report: Report) -> Answer:
         """Send the order and its file to the actor and wait for what it says."""
         for _ in range(TRIES):
+            check_open(self._closed)
             self.warm()
             try:
                 return self._answered(order, report)
             except RayError:
-                self.close()
+                self._drop()
+        check_open(self._closed)
         raise RefusalError(503, f"{order.name} ended {TRIES} workers, or took them too long")
 
     def close(self) -> None:
-        """End the actor."""
+        """End the actor, and start no other."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         if self._actor is not None:
             actor, self._actor = self._actor, None
             ray.kill(actor)
