@@ -92,7 +92,7 @@ def make_app(desk: Desk, rules: Rules, facts: ServedFacts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for _ in range(LAST_TURNS):  # whoever was waiting is told before the process ends
+        for _turn in range(LAST_TURNS):  # whoever was waiting is told before the process ends
             await asyncio.sleep(0.01)
         desk.close()
 
