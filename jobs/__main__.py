@@ -22,6 +22,12 @@ from jobs import JOBS
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
 
+CLOSED = ("no permission", "nothing can be written")
+STORE_AT = "/.cache/affuse/"
+
+BESIDE = ("annotate", "explain", "report")
+"""Jobs that write beside what they read where no --out is named."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one job; never returns normally with an error."""
@@ -61,6 +67,7 @@ def run(argv: list[str]) -> int:
     if name not in JOBS:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
     began = time.monotonic()
+    config: object = None
     try:
         from jobs._cli import parse
 
@@ -79,12 +86,12 @@ def run(argv: list[str]) -> int:
         if interrupt.was_pressed():
             return _stopped(name)
         if isinstance(error, MachineError | StorageError):
-            return _fail(name, f"{_line(error)}; {MEND}", 1)
+            return _fail(name, f"{_line(error)}; {_mend(name, _line(error), config)}", 1)
         if isinstance(error, AffuseError):
             return _fail(name, _line(error), 1)
         if (said := _refused(error)) is None:
             raise
-        return _fail(name, f"{said}; {MEND}", 1)
+        return _fail(name, f"{said}; {_mend(name, said, config)}", 1)
     return 0
 
 
@@ -134,6 +141,17 @@ def _line(error: BaseException) -> str:
     """The message of an error, without the traceback of a worker where it crossed Ray."""
     cause = getattr(error, "cause", None)
     return str(cause if isinstance(cause, AffuseError) else error)
+
+
+def _mend(name: str, said: str, config: object) -> str:
+    """What to type after a fault of the machine: what belongs to somebody else is left alone."""
+    if not said.startswith(CLOSED):
+        return MEND
+    if STORE_AT in said and hasattr(config, "store"):
+        return f"--store names another place; else {MEND}"
+    if getattr(config, "out", None) or name in BESIDE:
+        return f"--out names another place; else {MEND}"
+    return MEND
 
 
 def _refused(error: BaseException) -> str | None:

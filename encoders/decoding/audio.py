@@ -89,6 +89,8 @@ def _resampled(
     if not seen:
         detail = source.damage or "has no sound in this segment"
         raise MediaError(Fault.NO_AUDIO if source.damage is None else Fault.UNREADABLE, detail)
+    if not all(kept.values()):
+        raise MediaError(Fault.NO_AUDIO, f"has only {seen} samples of sound: no filter holds them")
     partial = partial or source.damage
     if peak > source.full_scale:
         partial = partial or f"sound reaches {peak:.2f} of full scale: brought down to it"

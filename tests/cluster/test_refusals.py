@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,34 @@ def test_any_job_ends_in_one_line_however_deep_the_error_lies(monkeypatch, capsy
         "affuse models: the disk is full at /tmp/cache/weights: No space left on device; "
         "mend that and type the same command, which goes on from there\n"
     )
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize(
+    ("job", "fields", "at", "flag"),
+    [
+        ("report", {"out": None}, "/theirs/reports/x.html", "--out"),
+        ("annotate", {"out": None}, "/theirs/film.annotated.mp4", "--out"),
+        ("explain", {"out": None}, "/theirs/explanations/x", "--out"),
+        ("score", {"out": "/theirs/x.csv"}, "/theirs/x.csv", "--out"),
+        ("score", {"out": None}, "/theirs/scores/x", None),
+        ("train", {}, "/theirs/runs/x", None),
+        ("models", {"store": None}, "/home/x/.cache/affuse/store/y", "--store"),
+        ("report", {"out": None}, "/home/x/.cache/affuse/compiled", "--out"),
+    ],
+)
+def test_a_folder_of_others_is_told_with_the_flag_that_names_another(
+    monkeypatch, capsys, number, job, fields, at, flag
+):
+    def main(config):
+        raise OSError(number, os.strerror(number), at)
+
+    monkeypatch.setattr(f"jobs.{job}.main", main)
+    monkeypatch.setattr("jobs._cli.parse", lambda *_: SimpleNamespace(**fields))
+    assert line.run([job]) == 1
+    said = capsys.readouterr().err
+    assert f"{flag} names another place; else mend that" in said or flag is None
+    assert ("names another place" in said) == (flag is not None)
 
 
 def test_a_bug_still_shows_its_traceback(monkeypatch):

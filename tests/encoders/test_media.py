@@ -510,6 +510,25 @@ class TestBadFiles:
         assert not faults
         assert not decoded.clip.waveforms[16000].any()
 
+    @pytest.mark.parametrize("rate_hz", [8000, 22050, 48000, 192000])
+    def test_sound_too_short_for_a_filter_is_absent_and_says_how_short(
+        self, decoder, tmp_path, rate_hz
+    ):
+        """From a single sample on: it is there at nearly its length, or absent by name."""
+        absent = []
+        for count in (1, 2, 17, 33, 64, 100, 1000):
+            soundfile.write(tmp_path / "short.wav", np.full(count, 0.1, np.float32), rate_hz)
+            faults, decoded = self.fault_of(decoder, tmp_path / "short.wav", SOUND, video=None)
+            if faults:
+                assert faults == {"audio": Fault.NO_AUDIO}
+                assert f"only {count} samples" in decoded.faults["audio"].detail
+                absent.append(count)
+            else:
+                heard = len(decoded.clip.waveforms[16000])
+                assert heard == pytest.approx(count * 16000 / rate_hz, abs=20)
+        assert 1 in absent
+        assert 1000 not in absent
+
     def test_a_folder_is_no_file(self, decoder, tmp_path):
         faults, _ = self.fault_of(decoder, tmp_path)
         assert faults == {"audio": Fault.UNREADABLE, "video": Fault.UNREADABLE}
