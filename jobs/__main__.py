@@ -22,6 +22,10 @@ from jobs import JOBS
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
 
+ONLY_ASCII = (
+    "affuse: this environment reads names as ASCII, others are refused; type: unset PYTHONUTF8"
+)
+
 CLOSED = ("no permission", "nothing can be written")
 STORE_AT = "/.cache/affuse/"
 
@@ -31,10 +35,13 @@ BESIDE = ("annotate", "explain", "report")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one job; never returns normally with an error."""
+    _fill_closed()
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold bytes that are no text: they are spelt out, no job ends by them.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.getfilesystemencoding() == "ascii":
+        print(ONLY_ASCII, file=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     name = next(iter(words), "")
     try:
@@ -51,6 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader went away (`affuse --help | head`); Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _fill_closed() -> None:
+    """Standard streams that were closed (`>&-`) lead nowhere; a file of ours would take their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def run(argv: list[str]) -> int:

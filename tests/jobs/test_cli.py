@@ -233,6 +233,18 @@ class TestOverview:
         os.close(writing)
         assert b"Traceback" not in out.stderr
 
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_a_standard_stream_that_is_closed_is_never_a_file_of_a_job(self, closed):
+        code = (
+            "import os, sys\nfrom jobs.__main__ import main\n"
+            "try: main(['--version'])\nexcept SystemExit: pass\n"
+            "print('said', file=sys.stderr)\n"
+            "os._exit(40 + os.open(os.devnull, os.O_RDONLY))"
+        )
+        script = f'exec "$0" -c "$1" {closed}'
+        words = ["sh", "-c", script, sys.executable, code]
+        assert subprocess.run(words, cwd=ROOT, check=False).returncode > 42
+
     def test_the_version_is_printed(self, capsys):
         assert run(["--version"]) == 0
         assert capsys.readouterr().out.startswith("affuse ")

@@ -2,6 +2,9 @@
 
 import csv
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from jobs.__main__ import main, run
 CLASSES = ("[happy]", "[/b]", ":smile:")
 RUNS = ("[red]a", "[]b :smile:")
 COUNT = 24
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,14 @@ def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capf
     with pytest.raises(SystemExit):
         main(["score", f"{tmp_path}/a\udcff\x1b[2J.mp4"])
     assert r"a\udcff\x1b[2J.mp4: there is no such file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_an_environment_that_reads_names_as_ascii_is_told_with_what_mends_it(tmp_path, utf8):
+    (tmp_path / "\u00e4.wav").write_bytes(b"RIFF")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "jobs", "score", str(tmp_path)]
+    said = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ("type: unset PYTHONUTF8" in said.stderr) == (utf8 == "0")
+    assert ("bytes that are no text" in said.stderr) == (utf8 == "0")
+    assert "Traceback" not in said.stderr
