@@ -94,6 +94,8 @@ class Experiment:
         local = uri.startswith("sqlite:")
         if local and ("?" in root or urllib.parse.unquote(root) != root):
             raise ValueError("it misreads a path with ? or %; name a server by MLFLOW_TRACKING_URI")
+        if local:
+            _claim_database(uri.removeprefix("sqlite:///"))
         self.client = MlflowClient(tracking_uri=uri)
         name = root.rstrip("/").rsplit("/", 1)[-1] or "affuse"
         experiment = self.client.get_experiment_by_name(name)
@@ -166,6 +168,16 @@ class Experiment:
                 params=facts[turn * MAX_PARAMS : (turn + 1) * MAX_PARAMS],
                 tags=marks[turn * MAX_TAGS : (turn + 1) * MAX_TAGS],
             )
+
+
+def _claim_database(place: str) -> None:
+    """Have the umask say who may write a database, as of all other files; SQLite keeps it to one user.
+
+    Raises:
+        OSError: it may not be written; MLflow would say so by a traceback of its own.
+    """
+    if os.path.isabs(place):
+        os.close(os.open(place, os.O_RDWR | os.O_CREAT, 0o666))
 
 
 def quiet_mlflow() -> None:

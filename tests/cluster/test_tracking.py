@@ -1,14 +1,17 @@
 """MLflow shows what a run's folder says, written by one process, and goes on in the same run."""
 
 import json
+import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
@@ -174,6 +177,32 @@ class TestNames:
         assert warned.count("warning") == ("?" in name)
         assert (tracker.run_id is None) == ("?" in name)
         assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+class TestWhoMayWrite:
+    @pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+    def test_the_umask_says_who_shares_the_database_of_a_root(self, tmp_path, monkeypatch, mask):
+        monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: MagicMock())
+        before = os.umask(mask)
+        try:
+            mlflow_store.Experiment(str(tmp_path), f"sqlite:///{tmp_path}/mlflow.db")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "mlflow.db").stat().st_mode) == 0o666 & ~mask
+
+    @pytest.mark.parametrize("closed", ["a folder stands there", "it is read-only"])
+    def test_one_that_may_not_be_written_costs_one_line(self, made, tmp_path, capfd, closed):
+        if closed == "it is read-only" and os.geteuid() == 0:
+            pytest.skip("root may write everything")
+        if closed == "it is read-only":
+            made(tmp_path)
+            (tmp_path / "mlflow.db").chmod(0o444)
+        else:
+            (tmp_path / "mlflow.db").mkdir()
+        with run_tracker(str(tmp_path), f"{tmp_path}/runs/r") as tracker:
+            tracker.start("r", {"a": 1}, kind="train")
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("warning: MLflow at sqlite:")
 
 
 class _Answers(BaseHTTPRequestHandler):
