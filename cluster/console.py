@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 __all__ = ["Table", "bar", "readable", "show"]
@@ -20,6 +20,14 @@ UNREADABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 """Control codes but tab and line feed, marks that turn the direction of writing, bytes that are no text."""
+
+
+class Table(RichTable):
+    """A table of texts; a name that is wider than its column goes on below and is never cut off."""
+
+    def add_column(self, *cells: Any, overflow: OverflowMethod = "fold", **options: Any) -> None:
+        """A column, as of rich."""
+        super().add_column(*cells, overflow=overflow, **options)
 
 
 def show(*things: Table | str) -> None:

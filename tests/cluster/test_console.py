@@ -1,5 +1,7 @@
 """What people named is shown letter by letter: no markup, no emoji codes, nothing that a terminal obeys."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,22 @@ def test_a_name_stands_in_lines_titles_headings_and_cells_as_it_is(name, capsys)
     for place in ("title", "two", "cell", "line"):
         assert f"{place} {name}" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("name", ["dia0_utt3", "a_take_of_somebody_" * 6 + "07", "surprised"])
+def test_what_is_wider_than_its_column_goes_on_below_and_loses_nothing(
+    monkeypatch, capsys, columns, name
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = Table("clip", "verdict", "confidence", "next")
+    table.add_row(name, name, name, name)
+    console.show(table)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [re.split("[\u2502|]", line)[1:-1] for line in lines if re.match("[\u2502|]", line)]
+    rows = zip(*cells, strict=True)
+    assert ["".join(part.strip() for part in row) for row in rows] == [name] * 4
+    assert max(map(len, lines)) <= columns
 
 
 def test_what_a_terminal_would_obey_is_spelt_out(capsys):
