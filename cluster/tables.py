@@ -237,27 +237,26 @@ SCORES = Table(
     key=("clip_id", "task", "bundle"),
     schema=pa.schema(
         [
-            ("clip_id", pa.int64()),
-            ("name", pa.string()),
-            ("task", pa.string()),
-            ("bundle", pa.string()),
+            ("clip_id", pa.int64()), ("name", pa.string()), ("task", pa.string()), ("bundle", pa.string()),
             # A piece of the clip; null: all of it.
-            ("start_s", pa.float64()),
-            ("end_s", pa.float64()),
-            ("label", pa.list_(pa.string())),
-            ("confidence", pa.float64()),
-            ("probabilities", pa.map_(pa.string(), pa.float64())),
-            ("value", pa.float64()),
-            ("possible", pa.list_(pa.string())),
-            ("certain", pa.list_(pa.string())),
-            ("low", pa.float64()),
-            ("high", pa.float64()),
-            ("modalities", pa.list_(pa.string())),
-            ("expected", pa.float64()),
-            ("unusual", pa.list_(pa.string())),
-            ("status", pa.string()),
-            ("error", pa.string()),
+            ("start_s", pa.float64()), ("end_s", pa.float64()),
+            ("label", pa.list_(pa.string())), ("confidence", pa.float64()),
+            ("probabilities", pa.map_(pa.string(), pa.float64())), ("value", pa.float64()),
+            ("possible", pa.list_(pa.string())), ("certain", pa.list_(pa.string())),
+            ("low", pa.float64()), ("high", pa.float64()), ("modalities", pa.list_(pa.string())),
+            ("expected", pa.float64()), ("unusual", pa.list_(pa.string())),
+            ("status", pa.string()), ("error", pa.string()),
         ]
+    ),
+)  # fmt: skip
+
+COVERED = Table(
+    name="COVERED",
+    version=1,
+    key=("clip_id",),
+    # covered: 1 or 0, one number a label or one; null where the truth or the answer is not known.
+    schema=pa.schema(
+        [("clip_id", pa.int64()), ("covered", pa.list_(pa.float64())), ("size", pa.float64())]
     ),
 )
 

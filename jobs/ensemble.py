@@ -2,9 +2,8 @@
 
 Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no member trained on), files of
         predictions made elsewhere
-Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, MODEL_CARD.md, and cross-fitted
-        predictions: of what ships (predictions.parquet) and of the fusion (fused.parquet);
-        a version of the model of that name in MLflow's registry
+Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, covered.parquet, MODEL_CARD.md, and
+        cross-fitted predictions.parquet (what ships) and fused.parquet (the fusion); a version in MLflow
 
 What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
 over it. Untrained members, a large model's answers (`affuse ask`) and what encoders say themselves (--side),
@@ -165,6 +164,7 @@ def main(config: Config) -> None:
     decided = decide(config, held, shipping.verdict, folds)
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     publish_judged(config, name, held, fused, shipping.verdict, results)
+    promised.publish(config.root, config.bundle, held.clip_id)
     foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
     used = [run for run in nets_among(config) if run in shipped.rule.names]
     trust: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Bundles: everything that scoring a raw clip needs, in one folder.
 
 `<root>/bundles/<name>/bundle.json` is the commit; beside it `nets/<run>/seed=S/` holds the networks
-(safetensors and their JSON), `predictions.parquet`, `fused.parquet` and `results.json` how what ships and the
-fusion were judged.
+(safetensors and their JSON), `predictions.parquet`, `fused.parquet`, `covered.parquet` and `results.json` how
+what ships and the fusion were judged.
 """
 
 import hashlib

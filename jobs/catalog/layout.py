@@ -50,6 +50,9 @@ PREDICTIONS = "predictions.parquet"
 FUSED = "fused.parquet"
 """Cross-fitted scores of a bundle's fusion, which ships or does not."""
 
+COVERED = "covered.parquet"
+"""Whether the answers of a bundle hold the truth for people left out, and how large they are."""
+
 RESULTS = "results.json"
 OUTLOOK = "outlook.json"
 SUMMARY = "summary.json"

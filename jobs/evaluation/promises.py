@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cluster import storage
+from cluster.tables import COVERED
 from fusion.late.presence import ByPresence, HeldRows, Names, combinations_of, left_out
+from jobs.catalog import layout
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation.cross_fitting import Verdict
 from jobs.evaluation.judging import Judging
@@ -31,6 +35,19 @@ class Promised:
 
     size: np.ndarray
     """Possible classes, open labels, or the width of the interval [row]."""
+
+    def publish(self, root: str, bundle: str, clip_id: np.ndarray) -> None:
+        """Write what people left out would meet beside the bundle's predictions."""
+        flat = self.covered.reshape(-1)
+        ends = pa.array(np.arange(len(clip_id) + 1, dtype=np.int32) * self.covered.shape[1])
+        table = pa.table({
+            "clip_id": clip_id,
+            "covered": pa.ListArray.from_arrays(ends, pa.array(flat, mask=np.isnan(flat))),
+            "size": pa.array(self.size, mask=np.isnan(self.size)),
+        })  # fmt: skip
+        storage.publish_table(
+            COVERED.conform(table), layout.bundle_uri(root, bundle, layout.COVERED)
+        )
 
     @property
     def said(self) -> str:
@@ -52,6 +69,27 @@ class Promised:
     @property
     def _alone(self) -> float:
         return float(np.mean(self.size[~np.isnan(self.size)] == 1))
+
+
+def met(root: str, bundle: str, clip_id: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a bundle's `covered` [row part] and `size` [row] are of these clips; NaN where it has no row.
+
+    None for a bundle of an earlier version.
+    """
+    uri = layout.bundle_uri(root, bundle, layout.COVERED)
+    if not storage.exists(uri):
+        return None
+    table = COVERED.conform(storage.read_table(uri))
+    known = table["clip_id"].to_numpy()
+    covered = table["covered"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    order = np.argsort(clip_id)
+    there = np.isin(known, clip_id)
+    at = order[np.searchsorted(clip_id, known[there], sorter=order)]
+    found = np.full((len(clip_id), len(covered) // max(len(known), 1)), np.nan)
+    size = np.full(len(clip_id), np.nan)
+    found[at] = covered.reshape(len(known), -1)[there]
+    size[at] = table["size"].to_numpy()[there]
+    return found, size
 
 
 def promised(

@@ -25,6 +25,7 @@ from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
 from jobs.catalog.tasks import pick_task
 from jobs.catalog.votes import votes_on
+from jobs.evaluation import promises
 from jobs.evaluation.bundle_scores import bundle_gate, with_bundle
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.leaks import known_leaks
@@ -86,6 +87,9 @@ class Evidence:
     bundle: Mapping[str, Any] | None
     gate: Gate | None
     """What the bundle's fusion gained over the simplest answer, and which of them ships."""
+
+    met: tuple[np.ndarray, np.ndarray] | None
+    """Of what ships: whether answers cover the truth for people left out [row part], and their size [row]."""
 
     tested: Results | None
     """What `affuse evaluate` found on the test split."""
@@ -166,8 +170,7 @@ def gather(
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
-        task=kind, target=held.target, groups=groups.code.numpy(),
-        resamples=resamples, seed=seed,
+        task=kind, target=held.target, groups=groups.code.numpy(), resamples=resamples, seed=seed,
     )  # fmt: skip
     judged = judged_lines(root, name, held, fused, run_configs(root), fused_runs, judging)
     return Evidence(
@@ -186,6 +189,7 @@ def gather(
         history=_history(root, names, name, judging),
         bundle=facts or None,
         gate=bundle_gate(root, bundle),
+        met=None if bundle is None else promises.met(root, bundle, held.clip_id),
         tested=evaluated(root, bundle or joined_name(names, "+")),
         looks=len(storage.names(layout.looks_uri(root))),
         profiles=_profiles(root, held.clip_id) if dataset.profile else {},

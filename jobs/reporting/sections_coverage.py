@@ -18,8 +18,14 @@ def coverage(_: Options, evidence: Evidence) -> Section:
     kind, scores = evidence.task.kind, evidence.focus.scores
     code = evidence.groups.code.numpy()
     fitted = Conformal.fit(kind, scores, evidence.target, code)
-    rows = HeldRows.alike(kind, scores, evidence.target, code)
-    covered, size = (each.numpy() for each in left_out(rows, USUAL))
+    known = evidence.met
+    if (
+        known is None or evidence.focus.role != "shipped"
+    ):  # one net, or a bundle of an earlier version
+        rows = HeldRows.alike(kind, scores, evidence.target, code)
+        covered, size = (each.numpy() for each in left_out(rows, USUAL))
+    else:
+        covered, size = known
     if not fitted.measurable(USUAL):
         text = f"{fitted.groups} groups are too few to say what excludes answers at a coverage of {USUAL:g}."
         return Section(title="Coverage", text=text)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cluster import stamps, storage
 from cluster.errors import AbsentError, AffuseError, StorageError
-from cluster.tables import PREDICTIONS
+from cluster.tables import COVERED, PREDICTIONS
 from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
@@ -234,10 +234,21 @@ def check_bundle(root: str, name: str, manifest: str) -> Findings:
             for _ in check_predictions(output, storage.join(base, file), check):
                 pass
         read_document(output, storage.join(base, layout.RESULTS))
+        check_covered(output, storage.join(base, layout.COVERED))
     inputs = {name: each for card in cards for name, each in card.inputs.items()}
     made_from = {str(facts["manifest"])} if "manifest" in facts else set()
     found.notes += stale(root, inputs, made_from, manifest)
     return found
+
+
+def check_covered(output: Output, uri: str) -> None:
+    """What people left out would meet; bundles of an earlier version have none."""
+    try:
+        COVERED.conform(storage.read_table(uri))
+    except AbsentError:
+        return
+    except (AffuseError, *UNREADABLE) as error:
+        output.found.unreadable(uri, error, output.broken)
 
 
 def read_document(output: Output, uri: str) -> Mapping[str, Any] | None:

@@ -12,9 +12,11 @@ import pytest
 
 from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
+from fusion.late.presence import HeldRows, left_out
 from jobs import ensemble, evaluate, report
 from jobs.catalog import bundles
 from jobs.catalog.predictions import write_predictions
+from jobs.evaluation.promises import Promised, met
 from jobs.reporting import plots
 from jobs.reporting.evidence import gather
 from jobs.reporting.grid import Grid, latex
@@ -54,8 +56,11 @@ def prepare(root, kind="classification", people=PEOPLE):
     return target
 
 
-def add_run(root, name, target, scores):
-    """Predictions of three folds: each row held out once, the others trained on or validated."""
+def add_run(root, name, target, scores, there=None):
+    """Predictions of three folds: each row held out once, the others trained on or validated.
+
+    `there` marks the rows that the run says anything of.
+    """
     fold_of = (np.arange(COUNT) % PEOPLE) % FOLDS
     for fold in range(FOLDS):
         role = np.where(
@@ -68,7 +73,10 @@ def add_run(root, name, target, scores):
             "task": ["mood"] * COUNT, "target": target.tolist(), "role": role,
             "scores": shown.tolist(),
         }  # fmt: skip
-        write_predictions(root, name, fold, 0, pa.table(table))
+        rows = pa.table(table)
+        write_predictions(
+            root, name, fold, 0, rows if there is None else rows.filter(pa.array(there))
+        )
         history = [
             {"epoch": e, "train/loss": 1.2 / e, "valid/loss": 1.0 / e + 0.02 * e,
              "valid/mood/accuracy": 1 - 0.6 / e}
@@ -91,7 +99,8 @@ def _towards(target, width):
     return target if target.shape[1] == width else np.eye(width)[target[:, 0].astype(int)]
 
 
-def two_runs(root, kind="classification", people=PEOPLE):
+def two_runs(root, kind="classification", people=PEOPLE, gaps=0.0):
+    """Two runs of which the second lacks a share of the clips."""
     target = prepare(root, kind, people)
     generator = np.random.default_rng(1)
     width = 1 if kind == "regression" else 3
@@ -100,7 +109,8 @@ def two_runs(root, kind="classification", people=PEOPLE):
         for index in skill:
             if index < width:
                 scores[:, index] += 2.2 * _towards(target, width)[:, index]
-        add_run(root, name, target, scores)
+        there = generator.random(COUNT) >= (gaps if "face" in name else 0)
+        add_run(root, name, target, scores, there)
     return ("voice", "face_$x_y$")
 
 
@@ -221,6 +231,44 @@ def test_other_kinds_of_task_get_their_own_sections(tmp_path, kind):
     assert {"regression": "<h2>Values</h2>", "multilabel": "<h2>Labels</h2>"}[kind] in text
     assert "<h2>Classes</h2>" not in text
     assert "<h2>Coverage</h2>" in text
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])
+def test_coverage_is_that_of_thresholds_which_know_the_members_of_a_clip(
+    tmp_path, capsys, kind, gaps
+):
+    root = str(tmp_path)
+    runs = two_runs(root, kind, gaps=gaps)
+    ensemble.main(ensemble.Config(root=root, runs=runs, rule="mean", resamples=100))
+    said = float(re.search(r"coverage 0\.9: (0\.\d+) measured", capsys.readouterr().out)[1])
+    where = report.main(report.Config(root=root, bundle="ensemble", resamples=100))
+    text = storage.read_bytes(where).decode()
+    share = float(re.search(r"on the others: (\d+\.\d)% of the clips", text)[1]) / 100
+    assert share == pytest.approx(said, abs=1.1e-3)
+    alike, evidence = gathered_alike(root)
+    assert (np.nanmean(evidence.met[0]) == pytest.approx(alike)) == (gaps == 0)
+
+
+def gathered_alike(root):
+    """Coverage of what ships where all clips are taken as alike, and the evidence of the report."""
+    evidence = gather(root, runs=(), bundle="ensemble", task=None, resamples=100, seed=0)
+    code = evidence.groups.code.numpy()
+    rows = HeldRows.alike(evidence.task.kind, evidence.focus.scores, evidence.target, code)
+    return float(np.nanmean(left_out(rows, 0.9)[0])), evidence
+
+
+@pytest.mark.parametrize("known", [[], [3], [9, 2, 5, 7]])
+def test_coverage_is_found_by_clip_whatever_rows_a_report_shows(tmp_path, known):
+    covered = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]])
+    promised = Promised(conformal=None, covered=covered, size=np.array([1.0, np.nan, 3.0]))
+    assert met(str(tmp_path), "b", np.array([2])) is None
+    promised.publish(str(tmp_path), "b", np.array([2, 5, 9]))
+    found, size = met(str(tmp_path), "b", np.array(known, np.int64))
+    rows = [{2: 0, 5: 1, 9: 2}.get(clip) for clip in known]
+    for at, row in enumerate(rows):
+        np.testing.assert_array_equal(found[at], [np.nan] * 2 if row is None else covered[row])
+        np.testing.assert_array_equal(size[at], np.nan if row is None else promised.size[row])
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])

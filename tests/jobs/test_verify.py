@@ -357,6 +357,8 @@ FAULTS = {
         "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/results.json"))),
     "fused predictions that are cut off": (
         "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/fused.parquet"))),
+    "what people left out would meet, cut off": (
+        "bundles/ensemble", {"unreadable"}, lambda r: truncated(only(r, "bundles/*/covered.parquet"))),
     "scores without the rows of a unit": (
         "scores", {"missing"}, lambda r: without_last_unit(only(r, SCORES))),
     "scores that stand in two files": (
