@@ -5,7 +5,8 @@
 The rules r are those of `fusion.late._mixed`. Each is fitted on some groups and judged on the others (inner
 cross-validation over groups); v_r is the share of the draws of a Bayesian bootstrap over groups (weights from
 a flat Dirichlet) in which r foresaw the held-out rows best, drawn towards even shares by a prior worth one
-group. With many groups one rule gets it all; with few the weight is spread, so that luck on a handful of
+group. Which groups are left out together is luck as well: the inner cross-validation is repeated, the shares
+are means. With many groups one rule gets it all; with few the weight is spread, so that luck on a handful of
 speakers decides nothing. The mixture is linear because a linear one bounds the loss of every row by
 -log p_r - log v_r of any rule: one overconfident net cannot veto the others, and the prior keeps -log v_r
 small for new people whom another rule suits. Of a regression values are mixed by the same shares.
@@ -25,6 +26,9 @@ from fusion.late import _mixed
 from fusion.late._rule import LateRule, Part
 from fusion.late.members import FLOOR, Members
 
+MANY_GROUPS = 50
+"""With more groups the inner cross-validation is not repeated."""
+
 
 class Rule(LateRule):
     """Numbers of the rules and their shares."""
@@ -37,6 +41,9 @@ class Rule(LateRule):
 
         folds: int = 4
         """Parts of the inner cross-validation over groups [>= 2]; fewer groups: one is left out a time."""
+
+        repeats: int = 4
+        """Divisions of up to 50 groups into parts that the shares are averaged over [>= 1]; of more, one."""
 
         draws: int = 200
         """Draws of the bootstrap over groups."""
@@ -51,11 +58,12 @@ class Rule(LateRule):
         """Seed of the folds and draws."""
 
         def __post_init__(self) -> None:
-            if self.folds < 2 or self.draws < 1 or min(self.prior_groups, self.prior_rows) < 0:
-                raise ValueError(
-                    f"mixture: folds {self.folds}, draws {self.draws}, prior_groups {self.prior_groups}, "
-                    f"prior_rows {self.prior_rows}; expected at least 2, 1, 0 and 0"
-                )
+            least = {"folds": 2, "repeats": 1, "draws": 1, "prior_groups": 0, "prior_rows": 0}
+            for name, low in least.items():
+                if getattr(self, name) < low:
+                    raise ValueError(
+                        f"mixture: {name} {getattr(self, name)}; expected {low} or more"
+                    )
 
     @classmethod
     def fit_grouped(
@@ -64,12 +72,16 @@ class Rule(LateRule):
         """Numbers of the rules fitted on all rows, and the shares [rule]."""
         numbers = _mixed.fit_rules(members, target, weights, config.prior_rows)
         group = torch.unique(groups, return_inverse=True)[1]
-        foreseen = held_out_likelihood(config, members, target, weights, group)
-        drawn = bootstrap_shares(config, foreseen * weights, group)
+        seen = [
+            held_out_likelihood(config, members, target, weights, fold)
+            for fold in inner_folds(config, group)
+        ] or [torch.zeros(len(numbers["weights"]), len(target), dtype=torch.float64)]
+        drawn = torch.stack([bootstrap_shares(config, each * weights, group) for each in seen])
         # A mean of values has no bound by its best part: a rule that is far off harms with any share.
         prior = 0.0 if members.kind == "regression" else config.prior_groups
         count = int(group.max()) + 1
-        return {**numbers, "shares": (count * drawn + prior / len(drawn)) / (count + prior)}
+        even = prior / drawn.shape[1]
+        return {**numbers, "shares": (count * drawn.mean(0) + even) / (count + prior)}
 
     def combine_part(self, part: Part, members: Members) -> Tensor:
         """[row outputs]: log of the mixed probabilities, or the mixed values."""
@@ -96,21 +108,33 @@ class Rule(LateRule):
         return "regression" if self.kind == "regression" else "classification"
 
 
-def held_out_likelihood(
-    config: Any, members: Members, target: Tensor, weights: Tensor, group: Int[Tensor, " row"]
-) -> Float[Tensor, "rule row"]:
-    """Log-likelihood of each row under each rule, fitted without the row's part of the groups."""
+def inner_folds(config: Any, group: Int[Tensor, " row"]) -> list[Int[Tensor, " row"]]:
+    """Parts of whole groups for each repeat; none of one group, which says nothing of others.
+
+    >>> [fold.tolist() for fold in inner_folds(Rule.Config(), torch.tensor([0, 0, 1]))]
+    [[1, 1, 0]]
+    """
     count = int(group.max()) + 1
     parts = min(config.folds, count)
+    if parts < 2:
+        return []
+    draws = torch.Generator().manual_seed(config.seed)
+    found = []
+    # Where each group is a part there is one division; of many groups any is like another.
+    for _ in range(1 if parts == count or count > MANY_GROUPS else config.repeats):
+        part_of = torch.empty(count, dtype=torch.int64)
+        part_of[torch.randperm(count, generator=draws)] = torch.arange(count) % parts
+        found.append(part_of[group])
+    return found
+
+
+def held_out_likelihood(
+    config: Any, members: Members, target: Tensor, weights: Tensor, fold: Int[Tensor, " row"]
+) -> Float[Tensor, "rule row"]:
+    """Log-likelihood of each row under each rule, fitted without the row's part of the groups."""
     rules = len(_mixed.names(members.kind))
     found = torch.zeros(rules, len(target), dtype=torch.float64)
-    if parts < 2:  # one group says nothing of others: the shares stay even
-        return found
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))
-    part_of = torch.empty(count, dtype=torch.int64)
-    part_of[order] = torch.arange(count) % parts
-    fold = part_of[group]
-    for number in range(parts):
+    for number in range(int(fold.max()) + 1):
         at = fold == number
         numbers = _mixed.fit_rules(members.rows(~at), target[~at], weights[~at], config.prior_rows)
         found[:, at] = _mixed.log_likelihood(numbers, members.rows(at), target[at])

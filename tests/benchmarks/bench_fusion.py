@@ -44,8 +44,9 @@ from jobs.evaluation.judging import Judging
 from jobs.evaluation.shipping import gated
 
 SIZES = (4, 6, 8, 12)
-RULES: dict[str, tuple[str, dict[str, bool], Method]] = {
+RULES: dict[str, tuple[str, dict[str, int], Method]] = {
     "mixture": ("mixture", {}, "none"),
+    "one division": ("mixture", {"repeats": 1}, "none"),
     "log_pool": ("log_pool", {}, "temperature"),
     "mean": ("mean", {}, "temperature"),
     "even log pool": ("log_pool", {"fitted": False}, "temperature"),
@@ -195,8 +196,7 @@ def pairs_of(
         return
     names = np.unique(plain.group)
     for draw in range(draws):
-        some = np.random.default_rng(draw).choice(names, size, replace=False)
-        train = np.isin(plain.group, some)
+        train = np.isin(plain.group, np.random.default_rng(draw).choice(names, size, replace=False))
         if (plain.target[train] != plain.target[train][0]).any():  # else nothing can be learnt
             yield train, ~train
 

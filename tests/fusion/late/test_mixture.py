@@ -8,6 +8,7 @@ from fusion.late import _mixed, rule_class
 from fusion.late._tempering import tempered_inverse
 from fusion.late.calibration import Calibration
 from fusion.late.members import Members
+from fusion.late.mixture import inner_folds
 from fusion.metrics import metric
 
 MIXTURE = rule_class("mixture")
@@ -172,9 +173,53 @@ def test_rows_of_one_group_are_never_on_both_sides_of_the_inner_cross_validation
 
     monkeypatch.setattr(_mixed, "fit_rules", spy)
     MIXTURE.fit(MIXTURE.Config(), members(logits), target, groups=group)
-    assert len(seen) == 5
+    assert len(seen) == 1 + 4 * 4
     assert all(rows % 6 == 0 for rows in seen)
-    assert sum(42 - rows for rows in seen[1:]) == 42
+    for repeat in range(4):
+        assert sum(42 - rows for rows in seen[1 + 4 * repeat :][:4]) == 42
+
+
+@pytest.mark.parametrize(("count", "divisions"), [(1, 0), (2, 1), (4, 1), (5, 4), (50, 4), (51, 1)])
+def test_every_division_keeps_groups_whole_and_is_another_one(count, divisions):
+    group = torch.arange(count).repeat_interleave(3)
+    folds = inner_folds(MIXTURE.Config(), group)
+    assert len(folds) == divisions
+    for fold in folds:
+        assert len(torch.unique(torch.stack([group, fold]), dim=1).T) == count
+        sizes = torch.bincount(fold) // 3
+        assert int(sizes.max() - sizes.min()) <= 1
+    assert len({tuple(fold.tolist()) for fold in folds}) == divisions
+
+
+def test_shares_depend_less_on_the_luck_of_a_division_where_it_is_repeated():
+    logits, target, group = people(9, each=8, seed=5, sharpness=(1.2, 1.2, 1.1))
+
+    def spread(repeats):
+        shares = [
+            list(
+                MIXTURE.fit(
+                    MIXTURE.Config(repeats=repeats, seed=seed),
+                    members(logits),
+                    target,
+                    groups=group,
+                )
+                .rule_shares()
+                .values()
+            )
+            for seed in range(8)
+        ]
+        return np.array(shares).std(0).max()
+
+    assert spread(4) < 0.7 * spread(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("folds", 1), ("repeats", 0), ("draws", 0), ("prior_groups", -1.0), ("prior_rows", -1.0)],
+)
+def test_an_option_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"mixture: {name} {value}; expected"):
+        MIXTURE.Config(**{name: value})
 
 
 def test_a_single_group_leaves_the_shares_even():
