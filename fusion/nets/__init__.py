@@ -20,6 +20,7 @@ NETS: dict[str, str] = {
     "dialogue_profile": "DialogueProfile",
     "ef_lstm": "EarlyFusionLSTM",
     "finetune": "FineTune",
+    "fourier": "Fourier",
     "gated": "GatedFusion",
     "graph_mfn": "GraphMemoryFusion",
     "lf_dnn": "LateFusionDNN",

@@ -6,6 +6,7 @@ SMALL = {
     "dialogue_profile": {"hidden": 8, "heads": 2, "profile_width": 3, "role_width": 3, "head": 16},
     "ef_lstm": {"hidden": 16},
     "finetune": {"head_options.hidden": 16},
+    "fourier": {"waves": 64},
     "gated": {"hidden": 16},
     "lf_dnn": {"hidden": 8, "recurrent_out": 8, "post_fusion": 16},
     "linear": {},

@@ -13,6 +13,7 @@ from cluster import storage
 from fusion.nets import NETS, is_convex
 from fusion.training.recipe import Recipe
 from jobs import train
+from jobs.__main__ import run
 from jobs.catalog.predictions import read_predictions
 from jobs.training import train_part
 from jobs.training.loading import load
@@ -31,8 +32,8 @@ def config(root: str, **changes) -> train.Config:
     return dataclasses.replace(plain, **changes)
 
 
-def test_one_net_of_the_zoo_is_convex():
-    assert [name for name in NETS if is_convex(name)] == ["linear"]
+def test_two_nets_of_the_zoo_are_convex():
+    assert [name for name in NETS if is_convex(name)] == ["fourier", "linear"]
 
 
 class TestTrain:
@@ -55,6 +56,16 @@ class TestTrain:
             {"epoch", "lr"}
             | {f"{t}/{k}" for t in ("emotion", "arousal") for k in ("penalty", "inner_loss")}
         ]
+
+    def test_the_kernel_machine_is_solved_alike(self, root, capsys):
+        net = ["--net", "fourier", "--net-options", "waves=64", "width=0.1", "--folds", "speaker"]
+        assert run(["train", "--root", root, "--run", "k", "--inputs", "voice", "face", *net]) == 0
+        said = capsys.readouterr().out
+        assert "best epoch 1 of 1" in said
+        summary = storage.read_json(f"{root}/runs/k/summary.json")
+        assert summary["roles"]["oof"]["emotion/accuracy"]["mean"] > 0.8
+        options = storage.read_json(f"{root}/runs/k/config.json")["net_options"]
+        assert options == {"waves": 64, "width": 0.1}
 
     def test_seeds_that_draw_its_rows_are_all_trained(self, root):
         train.main(config(root, seeds=(0, 1), share=0.5, refit=False, tasks=("emotion",)))
