@@ -29,6 +29,7 @@ from jobs.asking.all_clips import answers_of
 from jobs.asking.config import AskConfig
 from jobs.asking.question import questions_of, scores_of
 from jobs.catalog import layout
+from jobs.catalog.features import resolve_transcripts
 from jobs.catalog.manifest import read_dataset, read_folds
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free, holds_results, owner
@@ -92,6 +93,8 @@ def identity(config: Config) -> str:
         key: value for key, value in settings.to_mapping(config).items() if key not in ELSEWHERE
     }
     meaning["manifest"] = read_dataset(config.root).manifest_hash
+    if config.transcriber is not None:  # by its fingerprint: the words that were shown
+        meaning["transcriber"] = resolve_transcripts(config.root, config.transcriber)
     if config.folds is not None:
         meaning["cut"] = sorted(read_folds(config.root, config.folds).items())
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]

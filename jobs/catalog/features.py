@@ -51,6 +51,11 @@ def resolve_features(root: str, name: str) -> str:
     return _resolved(root, "features", name)
 
 
+def resolve_transcripts(root: str, transcriber: str) -> str:
+    """The folder that the name of a transcriber means; raises as `resolve_features`."""
+    return _resolved(root, "transcripts", transcriber)
+
+
 def read_features(
     root: str,
     folder: str,
@@ -129,7 +134,7 @@ def read_transcripts(root: str, transcriber: str) -> pa.Table:
         NotPreparedError: it has not run, or not on all clips.
         ConfigError: several tables fit; the message lists them.
     """
-    folder = _resolved(root, "transcripts", transcriber)
+    folder = resolve_transcripts(root, transcriber)
     table = unmoved(lambda: _read(root, "transcripts", folder, None, None))
     given = read_manifest(root, ["clip_id", "text"])
     place = pc.index_in(table["clip_id"], value_set=given["clip_id"].combine_chunks())

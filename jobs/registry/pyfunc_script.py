@@ -5,6 +5,7 @@ It is copied into the model, with the packages that it imports.
 
 from typing import Any
 
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
@@ -18,8 +19,11 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
         self._bundle = load(context.artifacts["bundle"])
 
-    # MLflow takes annotations for a signature of its own.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    # Of a method without annotations MLflow warns wherever the model is opened; frames it takes for no
+    # signature of its own.
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """A row of scores for each row."""
         return self._bundle.predict(model_input)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 
 from cluster import storage
 from cluster.settings import from_mapping
+from cluster.tables import TRANSCRIPTS
 from jobs.__main__ import run
 from jobs.asking.config import AskConfig
 from jobs.catalog import layout
 from jobs.catalog.bundles import read_bundle, ways_of_asking
+from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import held_out_rows, read_predictions, write_predictions
 from tests.jobs.asking.fake_server import Fake, serving
 from tests.jobs.small_root import CLASSES, write_root
@@ -185,6 +188,30 @@ class TestResume:
         assert ask(root, fake, "--orders", 1) != 0
         assert "type another --run" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("typed", ["whisper_tiny_en_asr", "whisper_tiny_en_asr-1"])
+    def test_other_words_of_the_same_transcriber_are_another_way_to_ask(
+        self, root, fake, capsys, typed
+    ):
+        write_transcripts(root, "1")
+        heard = ("--transcriber", typed)
+        assert ask(root, fake, *heard) == 0
+        before = len(fake.bodies)
+        assert ask(root, fake, *heard) == 0
+        assert "nothing to do" in capsys.readouterr().out
+        shutil.move(f"{root}/transcripts/whisper_tiny_en_asr-1", f"{root}/gone")
+        write_transcripts(root, "2")
+        assert ask(root, fake, "--transcriber", typed.replace("-1", "-2")) != 0
+        assert "type another --run" in capsys.readouterr().err
+        assert len(fake.bodies) == before
+
+    def test_a_transcriber_that_has_not_run_is_named_before_anything_is_sent(
+        self, root, fake, capsys
+    ):
+        assert ask(root, fake, "--transcriber", "whisper_tiny_en_asr") == 1
+        assert "--transcriber whisper_tiny_en_asr" in capsys.readouterr().err
+        assert not fake.bodies
+        assert not storage.exists(layout.run_uri(root, "asked"))
+
     def test_a_model_that_only_chats_is_said(self, root, fake, capsys):
         fake.speaks = "mute"
         assert ask(root, fake, "--folds", "speaker") == 1
@@ -234,6 +261,20 @@ class TestResume:
     def test_what_cannot_be_is_refused_before_anything_is_sent(self, root, fake, wrong):
         assert ask(root, fake, *wrong) != 0
         assert fake.bodies == []
+
+
+def write_transcripts(root, fingerprint):
+    """What a transcriber heard of every clip."""
+    clips = read_manifest(root, ["clip_id"])["clip_id"].to_pylist()
+    nothing = [None] * len(clips)
+    columns = {"clip_id": clips, "text": ["heard"] * len(clips), "status": ["ok"] * len(clips)}
+    columns |= {name: nothing for name in TRANSCRIPTS.schema.names if name not in columns}
+    table = TRANSCRIPTS.conform(
+        pa.table({f.name: pa.array(columns[f.name], f.type) for f in TRANSCRIPTS.schema})
+    )
+    uri = layout.transcripts_uri(root, f"whisper_tiny_en_asr-{fingerprint}")
+    storage.publish_table(table, f"{uri}/rows.parquet")
+    storage.publish_json({"name": "whisper_tiny_en_asr", "options": {}}, f"{uri}/descriptor.json")
 
 
 def add_net(root, name, skill, seed):

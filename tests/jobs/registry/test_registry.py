@@ -137,6 +137,14 @@ class TestWithoutARegistry:
             load("models:/best@champion")
 
 
+def test_mlflow_has_nothing_to_say_of_the_code_that_opens_a_bundle():
+    file = Path(registering.__file__).with_name("pyfunc_script.py")
+    command = [sys.executable, "-W", "always", "-c", f"import runpy; runpy.run_path({str(file)!r})"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "type hint" not in said.stderr
+    assert "signature" not in said.stderr
+
+
 @pytest.mark.slow
 class TestTheRegistry:
     @pytest.fixture(scope="class")
