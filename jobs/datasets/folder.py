@@ -85,6 +85,10 @@ class Config(Preparation):
     ranges: Mapping[str, str] = field(default_factory=dict)
     """Bounds of a regression task: `score=-3,3`."""
 
+    votes: Mapping[str, str] = field(default_factory=dict)
+    """What raters chose: `mood=n_*`, a column of their number for each class, or `mood=raters`, a column that
+    names a class for each rater (`low|low|high`)."""
+
     profile: tuple[str, ...] = ()
     """Columns about the speaker that nets may use, such as age and gender."""
 
@@ -100,6 +104,11 @@ class Config(Preparation):
         for task, kind in self.tasks.items():
             if kind not in get_args(Kind):
                 raise ConfigError(f"--tasks {task}={kind}: {nearest(kind, list(get_args(Kind)))}")
+        for task in self.votes:
+            if self.tasks.get(task) != "classification":
+                raise ConfigError(
+                    f"--votes {task}=...: expected a task with classes; type --tasks {task}=classification"
+                )
         for option, given in (("classes", self.classes), ("ranges", self.ranges)):
             for task in given:
                 if task not in self.tasks:
@@ -123,6 +132,7 @@ class Config(Preparation):
             ranges=self.ranges,
             profile=self.profile,
             as_is=self.as_is,
+            votes=self.votes,
         )
         reading = Reading(options, read_table(storage.absolute(self.labels)), source, files)
         return Collected(
@@ -131,6 +141,7 @@ class Config(Preparation):
             tasks=reading.tasks,
             tables=reading.tables,
             profile=self.profile,
+            votes=reading.votes,
             folds={name: {} for name in reading.folds},
             faults=reading.faults,
             notes=[*reading.notes, *passed_over(others)],

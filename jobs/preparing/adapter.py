@@ -87,6 +87,9 @@ class Collected:
     profile: Sequence[str] = ()
     """Names of the facts about speakers in `tables`; those in `rows` are found."""
 
+    votes: Sequence[str] = ()
+    """Tasks with raters' votes in `tables`, sorted; those in `rows` are found."""
+
     folds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Folds that the dataset brings itself: name -> (clip's name -> fold); of `tables` the names count."""
 

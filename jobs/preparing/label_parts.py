@@ -1,8 +1,7 @@
 """A part of a table of labels as rows: every cell that is not right is a fault."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
@@ -13,10 +12,20 @@ from cluster.settings import nearest
 from encoders.media import Source
 from fusion.tasks import Task
 from jobs.interop.arrays import SPLIT_KEYS
-from jobs.interop.cells import CommaStyle, is_text, is_whole, name_of, numbers, texts, words
+from jobs.interop.cells import (
+    CommaStyle,
+    is_text,
+    is_whole,
+    name_of,
+    numbers,
+    parts_of,
+    texts,
+    words,
+)
 from jobs.interop.columns import alike
 from jobs.interop.tables import Faults, Table
 from jobs.preparing.adapter import Label
+from jobs.preparing.label_votes import Ballot
 from jobs.preparing.row_tables import NO_TEXT, Shape, label_fault
 
 PEOPLE = ("dialogue", "group", "speaker")
@@ -36,12 +45,17 @@ class LabelOptions:
     ranges: Mapping[str, str]
     profile: tuple[str, ...]
     as_is: tuple[str, ...]
+    votes: Mapping[str, str] = field(default_factory=dict)
 
 
 class WholeTable(Protocol):
     """What is known of the whole table: see `jobs.preparing.label_rows.Reading`."""
 
     options: LabelOptions
+
+    @property
+    def ballots(self) -> Sequence[Ballot]:
+        """Where raters' votes stand."""
 
     @property
     def names_media(self) -> bool:
@@ -86,6 +100,8 @@ class PartRows:
             columns[f"label{k}"] = labels[name]
         for k, name in enumerate(shape.profile):
             columns[f"profile{k}"] = words(self._part.columns[name])[0]
+        for k, ballot in enumerate(self._reading.ballots):
+            columns[f"votes{k}"] = self._votes(ballot)
         if shape.folds:
             columns["fold0"] = [None if fold is None else int(fold) for fold in numbers["fold"]]
         self._leave_out_what_is_no_text(columns)
@@ -173,6 +189,22 @@ class PartRows:
             for cell in parts
         ]
 
+    def _votes(self, ballot: Ballot) -> list[list[list[float]] | None]:
+        """What each rater of a clip chose."""
+        if not ballot.counted:
+            return [
+                ballot.of_choices(cell) for cell in words(self._part.columns[ballot.columns[0]])[0]
+            ]
+        found: list[list[list[float]] | None] = []
+        counts = [self._finite(column, column, whole=True) for column in ballot.columns]
+        for index, row in enumerate(zip(*counts, strict=True)):
+            found.append(None)
+            try:
+                found[-1] = ballot.of_counts(row)
+            except ValueError as error:
+                self._fault(index, str(error))
+        return found
+
     def _right(self, name: str, task: Task, labels: Sequence[Label]) -> list[Label]:
         right = set(task.classes) if task.kind == "classification" else set()
         kept: list[Label] = []
@@ -235,11 +267,6 @@ def given_classes(options: LabelOptions, task: str) -> tuple[str, ...]:
 def _name_by_file(path: str, start: str | None) -> str | None:
     stem = name_of(PurePosixPath(path.replace("\\", "/")).stem)
     return f"{stem}@{start}" if stem and start else stem
-
-
-def parts_of(cell: str) -> list[str]:
-    """The labels in a cell."""
-    return [part.strip() for part in re.split(r"[|;,]", cell) if part.strip()]
 
 
 def _split_meant(split: str) -> str:

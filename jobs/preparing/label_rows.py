@@ -17,6 +17,7 @@ from jobs.interop.cells import (
     comma_style,
     name_of,
     numbers,
+    parts_of,
     texts,
     words,
 )
@@ -36,8 +37,8 @@ from jobs.preparing.label_parts import (
     LabelOptions,
     PartRows,
     given_classes,
-    parts_of,
 )
+from jobs.preparing.label_votes import Ballot, ballot_of, columns_of, look_at_choices
 from jobs.preparing.row_tables import Shape
 
 File = tuple[str, Source]
@@ -54,6 +55,7 @@ class Reading:
         self.tasks: dict[str, Task] = {}
         self.notes: list[str] = []
         self.folds: tuple[str, ...] = ()
+        self.ballots: list[Ballot] = []
         self.options, self._table, self._source = options, table, source
         self._files = _by_key(files)
         self._styles: dict[str, CommaStyle] = {}
@@ -67,18 +69,27 @@ class Reading:
     def tables(self, faults: Faults) -> Iterator[pa.Table]:
         """The rows, some thousand at a time; those without a name are faults, as all is that is not right."""
         shape = Shape(
-            tasks=self.tasks, profile=tuple(sorted(self.options.profile)), folds=self.folds
+            tasks=self.tasks,
+            profile=tuple(sorted(self.options.profile)),
+            folds=self.folds,
+            votes=self.votes,
         )
         columns = [
             *filter(None, map(self.column, COLUMNS)),
             *self.options.tasks,
             *self.options.profile,
+            *(column for ballot in self.ballots for column in ballot.columns),
         ]
         start = 0
         for part in self._table.parts(columns) if self._readable else ():
             rows = PartRows(self, part, start, faults)
             start += part.num_rows
             yield rows.table(shape)
+
+    @property
+    def votes(self) -> tuple[str, ...]:
+        """Tasks of which raters' votes are known."""
+        return tuple(ballot.task for ballot in self.ballots)
 
     # ---- columns
 
@@ -93,7 +104,9 @@ class Reading:
         wanted = dict.fromkeys([*options.columns.values(), *options.tasks, *options.profile])
         absent = [name for name in [*wanted, *options.as_is] if name not in header]
         self.faults += [f"no column {name!r}; {meant(name, header)}" for name in absent]
-        used = {*wanted, *filter(None, map(self.column, COLUMNS))}
+        voted, unvoted = columns_of(options.votes, header)
+        self.faults += unvoted
+        used = {*wanted, *voted, *filter(None, map(self.column, COLUMNS))}
         unread = [name for name in header if name not in used]
         self.notes += filter(None, [unread_note(unread)])
         named = any(self.column(role) for role in ("name", "video", "audio"))
@@ -109,7 +122,7 @@ class Reading:
             )
         self.faults += asked_back(near)
         self._unread = [name for name in unread if name not in options.as_is]
-        return named and not absent
+        return named and not absent and not unvoted
 
     def _ask_for_media(self) -> None:
         """Ask back columns that hold media files, where none has that role and names find no file."""
@@ -160,6 +173,25 @@ class Reading:
             self.tasks[name] = self._task(name, kind)
         for name in self.options.profile:
             self._count_words(name)
+        self._look_at_votes()
+
+    def _look_at_votes(self) -> None:
+        header = list(self._table.columns)
+        for task, named in sorted(self.options.votes.items()):
+            ballot, faults, notes = ballot_of(task, named, self.tasks[task].classes, header)
+            self.faults += faults
+            self.notes += notes
+            if faults or not ballot.classes:
+                continue
+            self.ballots.append(ballot)
+            for column in ballot.columns if ballot.counted else ():
+                self._find_style(column)
+            if not ballot.counted:
+                given = ballot.classes
+                as_is = ballot.columns[0] in self.options.as_is
+                self.notes += look_at_choices(
+                    ballot, self._count_words(ballot.columns[0], given), self.faults, as_is=as_is
+                )
 
     def _count_words(self, column: str, keep: Sequence[str] = ()) -> Counter[str]:
         """The words of a column; cells such as NaN are none, which is noted."""

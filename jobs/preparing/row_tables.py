@@ -95,7 +95,7 @@ def shape_of(collected: Collected) -> Shape:
     """The columns of a source."""
     names = {name for row in collected.rows for name in row.profile}
     profile = sorted({*collected.profile, *names})
-    votes = sorted({name for row in collected.rows for name in row.votes})
+    votes = sorted({*collected.votes, *(name for row in collected.rows for name in row.votes)})
     return Shape(
         tasks=collected.tasks,
         profile=tuple(profile),

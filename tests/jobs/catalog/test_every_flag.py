@@ -176,6 +176,7 @@ class TestFolds:
         "classes": ["--classes", "mood=b,a"],
         "ranges": None,
         "profile": ["--profile", "mood"],
+        "votes": ["--votes", "mood=mood"],
         "source": None,
         "labels": None,
     }

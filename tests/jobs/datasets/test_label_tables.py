@@ -343,3 +343,83 @@ def test_a_spreadsheet_is_read_with_the_flags_it_asks_for(prepare, tmp_path, enc
     assert all(row["duration_s"] == pytest.approx(0.1) for row in rows.values())
     assert "groups: 3 by speaker" in out
     assert "not read: Notiz" in out
+
+
+COUNTS = "name,mood,n_happy,n_sad,n_other\na,happy,2,1,4\nb,sad,0,3,0\nc,,,,\nd,sad,,0,\n"
+CHOICES = (
+    "name,mood,raters\na,happy,happy|sad|happy|other\nb,sad,sad;sad;sad\nc,,NaN\nd,sad,other\n"
+)
+HAPPY, SAD = [1.0, 0.0], [0.0, 1.0]
+
+
+class TestVotesOfRaters:
+    @pytest.mark.parametrize(
+        ("table", "named", "left_out"),
+        [
+            (COUNTS, "mood=n_*", "n_other"),
+            (CHOICES, "mood=raters", "2 for 'other'"),
+        ],
+    )
+    def test_are_what_each_rater_chose_of_the_classes(self, prepare, table, named, left_out):
+        status, said, rows = prepare(table, *TASK, "--votes", named)
+        assert status == 0, said
+        votes = {name: row["votes"]["mood"] for name, row in rows.items()}
+        assert sorted(votes["a"]) == [SAD, HAPPY, HAPPY]
+        assert votes["b"] == [SAD] * 3
+        assert votes["c"] is None
+        assert votes["d"] is None
+        assert f"votes of mood: left out, not for a class: {left_out}" in said
+        assert "not read" not in said
+
+    def test_both_ways_make_the_same_manifest(self, prepare, tmp_path):
+        found = []
+        for table, named in ((COUNTS, "mood=n_*"), (CHOICES, "mood=raters")):
+            _, _, rows = prepare(table, *TASK, "--votes", named)
+            found.append({name: sorted(row["votes"]["mood"] or []) for name, row in rows.items()})
+        assert found[0] == found[1]
+        assert manifest.read_dataset(str(tmp_path / "root")).votes == ("mood",)
+
+    def test_without_the_flag_the_columns_are_not_read(self, prepare, tmp_path):
+        status, said, rows = prepare(COUNTS, *TASK)
+        assert status == 0
+        assert "n_happy" in said
+        assert "votes" not in rows["a"]
+        assert manifest.read_dataset(str(tmp_path / "root")).votes == ()
+
+    def test_of_two_tasks_each_has_its_own(self, prepare):
+        table = (
+            "name,mood,tone,v_happy,v_sad,w_loud,w_soft\na,happy,loud,1,0,0,1\nb,sad,soft,0,1,2,0\n"
+        )
+        flags = ("--tasks", "tone=classification", "mood=classification")
+        _, _, rows = prepare(table, *flags, "--votes", "tone=w_*", "mood=v_*")
+        assert rows["a"]["votes"] == {"mood": [HAPPY], "tone": [SAD]}
+        assert rows["b"]["votes"] == {"mood": [SAD], "tone": [HAPPY, HAPPY]}
+
+    @pytest.mark.parametrize(
+        ("table", "named", "said"),
+        [
+            (COUNTS.replace("2,1,4", "2.5,1,4"), "mood=n_*", "expected a whole number"),
+            (COUNTS.replace("2,1,4", "-2,1,4"), "mood=n_*", "expected counts"),
+            (COUNTS.replace("2,1,4", "x,1,4"), "mood=n_*", "row 1 (a): n_happy 'x'"),
+            (COUNTS.replace("2,1,4", "900000000,1,4"), "mood=n_*", "expected at most 1000"),
+            (COUNTS.replace("n_sad", "n_Sad"), "mood=n_*", "no column 'n_sad' for the class 'sad'"),
+            (COUNTS, "mood=m_*", "--votes mood=m_*: no such column"),
+            (COUNTS, "mood=rater", "--votes mood=rater: no such column"),
+            (CHOICES, "mood=rater", "did you mean 'raters'?"),
+            (CHOICES.replace("|sad|", "|Sad|"), "mood=raters", "'Sad' (1), 'sad'"),
+            (CHOICES, "moods=raters", "--votes moods=...: expected a task with classes"),
+        ],
+    )
+    def test_what_is_no_vote_is_a_fault(self, prepare, table, named, said):
+        status, text, _ = prepare(table, *TASK, "--votes", named)
+        assert status != 0
+        assert said in text
+
+    def test_the_columns_may_be_of_any_kind_of_table(self, prepare, tmp_path):
+        counts = {"n_happy": [2, 0], "n_sad": pa.array([1, None], pa.int8())}
+        table = pa.table({"name": ["a", "b"], "mood": ["happy", "sad"], **counts})
+        pq.write_table(table, tmp_path / "labels.parquet")
+        content = (tmp_path / "labels.parquet").read_bytes()
+        _, said, rows = prepare(content, *TASK, "--votes", "mood=n_*", name="labels.parquet")
+        assert len(rows["a"]["votes"]["mood"]) == 3, said
+        assert rows["b"]["votes"]["mood"] is None
