@@ -43,6 +43,7 @@ from jobs.catalog.manifest import Dataset, UnitRef, read_dataset, units
 from jobs.catalog.outputs import publish_config
 from jobs.stream.autotune import Autotune, autotuned
 from jobs.stream.forecast import Assumed, forecast
+from jobs.stream.gathering import by_tasks
 from jobs.stream.job import STALL_LIMIT_S, DecodingConfig, StreamJob, UnitTask, Work
 from jobs.stream.pending import (
     counted_before,
@@ -167,7 +168,7 @@ def main(config: Config) -> None:
             print("\n".join(plan.lines()), flush=True)
             with requested(capacity):
                 figures += run_passes(config, root, work, tasks, plan, capacity, before)
-        reasons = finish(config, root, work)
+            reasons = finish(config, root, work)
     conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
 
 
@@ -318,7 +319,8 @@ def finish(config: Config, root: str, work: Work) -> dict[str, int]:
     """
     describe_tables(config, root, read_dataset(root), work)
     for item, uri in table_uris(root, work):
-        compact(uri, functools.partial(_wanted, root, item), former=former_uri(uri))
+        wanted = functools.partial(_wanted, root, item)
+        compact(uri, wanted, former=former_uri(uri), write=by_tasks)
     failed = []
     for item in work.descriptors:
         table = read_features(root, item.folder, columns=["clip_id", "status", "error"])

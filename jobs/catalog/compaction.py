@@ -15,7 +15,7 @@ newest file with a version is removed by nobody.
 
 import functools
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -49,6 +49,15 @@ MOST_ROUNDS = 2
 """A second look finds what twins wrote at the same time; what comes later is gathered by the next job."""
 
 
+Writer = Callable[[Iterable["LargeFile"]], list[str]]
+"""Writes large files, each wherever and whenever it likes; returns their names in order."""
+
+
+def in_turn(files: Iterable["LargeFile"]) -> list[str]:
+    """Write large files here, one after another."""
+    return [file.write() for file in files]
+
+
 def recall(table_uri: str, current: Collection[Version]) -> int:
     """Take back what is kept of versions that are wanted again.
 
@@ -65,8 +74,7 @@ def _recalled(table_uri: str, former: str, current: Collection[Version]) -> int:
         return 0
     here = locate(table_uri)
     wanted = [version for version in back if version not in here or here[version].failed]
-    for group in _groups(wanted, old, TARGET_MB * 1e6):
-        _write_part(table_uri, group, old)
+    in_turn(_large_files(table_uri, wanted, old, TARGET_MB * 1e6))
     touched = {name for name, inside in old.files.items() if not inside.keys().isdisjoint(back)}
     _rewrite(old, touched, without=current)
     return len(wanted)
@@ -79,6 +87,7 @@ def compact(
     former: str | None = None,
     target_mb: float = TARGET_MB,
     least_mb: float = 128.0,
+    write: Writer = in_turn,
 ) -> list[str]:
     """Gather unit files (and files smaller than `least_mb`) into files of about `target_mb`.
 
@@ -92,6 +101,7 @@ def compact(
         former: folder for the rows of all other versions; None: they go.
         target_mb: size of a large file [MB].
         least_mb: files below this size are gathered again [MB].
+        write: writes the large files.
 
     Returns:
         Names of the files written.
@@ -100,7 +110,7 @@ def compact(
     rounds = 0
     for _ in range(ATTEMPTS):
         try:
-            again = _compacted(table_uri, wanted, former, target_mb * 1e6, least_mb * 1e6)
+            again = _compacted(table_uri, wanted, former, (target_mb * 1e6, least_mb * 1e6), write)
         except (AbsentError, FileNotFoundError, _ManifestChangedError):
             continue
         written += again
@@ -118,9 +128,10 @@ def _compacted(
     table_uri: str,
     wanted: Callable[[], Sequence[Version]],
     former: str | None,
-    target: float,
-    least: float,
+    bounds: tuple[float, float],
+    write: Writer,
 ) -> list[str]:
+    target, least = bounds
     order = wanted()
     rank = {version: index for index, version in enumerate(order)}
     there = _listed(table_uri)
@@ -140,11 +151,10 @@ def _compacted(
     if gone and wanted() != order:
         raise _ManifestChangedError
     if former is not None and gone:
-        for group in _groups(gone, there, target):
-            _write_part(former, group, there)
+        write(_large_files(former, gone, there, target))
         _drop_doubles(former)
     kept = sorted((version for version in loose if version in rank), key=rank.__getitem__)
-    written = [_write_part(table_uri, group, there) for group in _groups(kept, there, target)]
+    written = write(_large_files(table_uri, kept, there, target))
     if gone and wanted() != order:
         raise _ManifestChangedError
     there.remove(there.files.keys() - settled)
@@ -167,8 +177,7 @@ def _rewrite(
 ) -> None:
     """Put files in order: what is read from them goes into new ones, but for some versions."""
     rest = [v for v, at in there.best.items() if at.name in names and v not in without]
-    for group in _groups(rest, there, TARGET_MB * 1e6):
-        _write_part(there.uri, group, there)
+    in_turn(_large_files(there.uri, rest, there, TARGET_MB * 1e6))
     there.remove(names)
 
 
@@ -225,24 +234,45 @@ def _groups(in_order: Sequence[Version], there: _Listing, target: float) -> Iter
         yield group
 
 
-def _write_part(folder: str, group: Sequence[Version], there: _Listing) -> str:
+@dataclass(frozen=True)
+class LargeFile:
+    """A large file to be written: all that is needed for it, so that any process can."""
+
+    folder: str
+    rows: Mapping[Version, UnitRows]
+    """Versions in their order -> the rows to read."""
+
+    copies: Mapping[Version, Sequence[UnitRows]]
+    """Versions of which a copy may mend rows that have failed -> all copies, those to read first."""
+
+    def write(self) -> str:
+        """Publish the file under a name that nobody has used before, and return the name."""
+        return _write_large(self)
+
+
+def _large_files(
+    folder: str, in_order: Sequence[Version], there: _Listing, target: float
+) -> Iterator[LargeFile]:
+    for group in _groups(in_order, there, target):
+        copies = {v: there.copies[v] for v in group if there.mendable(v)}
+        yield LargeFile(folder, {v: there.best[v] for v in group}, copies)
+
+
+def _write_large(file: LargeFile) -> str:
     """One file of several versions, finished in memory and published in one step under a new name."""
     name = new_part()
-    merged = {
-        version: _merged(there.copies[version]) for version in group if there.mendable(version)
-    }
+    merged = {version: _merged(copies) for version, copies in file.copies.items()}
     inside = [
-        (v, there.best[v].count, failures(merged[v]) if v in merged else there.best[v].failed)
-        for v in group
+        (v, at.count, failures(merged[v]) if v in merged else at.failed)
+        for v, at in file.rows.items()
     ]
-    first = storage.open_parquet(there.best[group[0]].uri).schema_arrow
+    first = storage.open_parquet(next(iter(file.rows.values())).uri).schema_arrow
     schema = with_versions(first.empty_table(), inside).schema
     buffer = io.BytesIO()
     cached: tuple[str, pa.Table] | None = None
     pending: list[pa.Table] = []
     with pq.ParquetWriter(buffer, schema, **storage.parquet_options(schema)) as writer:
-        for version in group:
-            at = there.best[version]
+        for version, at in file.rows.items():
             if cached is None or cached[0] != at.uri:
                 cached = (at.uri, storage.read_table(at.uri))
             rows = merged.get(version, cached[1].slice(at.start, at.count))
@@ -252,7 +282,7 @@ def _write_part(folder: str, group: Sequence[Version], there: _Listing) -> str:
                 pending = []
         if pending:
             writer.write_table(pa.concat_tables(pending))
-    storage.publish_bytes(buffer.getvalue(), storage.join(folder, name))
+    storage.publish_bytes(buffer.getvalue(), storage.join(file.folder, name))
     return name
 
 
