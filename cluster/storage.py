@@ -261,21 +261,35 @@ def open_parquet(uri: str, *, checked: bool = False) -> pq.ParquetFile:
 
     Raises:
         AbsentError: there is no such file.
+        TableError: it is damaged.
     """
     fs, path = filesystem(uri)
-    try:
+    with _reading(uri):
         if is_local(uri):
             return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checked)
+        return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
         with asking(uri):
-            return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
+            yield
     except FileNotFoundError as error:
         raise AbsentError(f"{uri} is not there") from error
+    except (pa.ArrowException, OSError) as error:
+        numbered = isinstance(error, StorageError) or getattr(error, "errno", None) is not None
+        if numbered or (isinstance(error, OSError) and not is_local(uri)):
+            raise  # of the disk or the way to it, not of what stands there
+        what = f"{redacted(uri)}: damaged or cut off, expected Parquet ({error})"
+        raise TableError(f"{what}; copy it again, or make it again") from error
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file whole."""
-    with asking(uri):
-        return open_parquet(uri).read(columns=columns)
+    parquet = open_parquet(uri)
+    with _reading(uri):
+        return parquet.read(columns=columns)
 
 
 PIECE_BYTES = 16_000_000
@@ -327,7 +341,5 @@ def table_pieces(
 def _open_lean(uri: str) -> pq.ParquetFile:
     fs, path = filesystem(uri)
     source = path if is_local(uri) else fs.open(path, "rb")
-    try:
+    with _reading(uri):
         return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
-    except FileNotFoundError as error:
-        raise AbsentError(f"{uri} is not there") from error

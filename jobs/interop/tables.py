@@ -261,7 +261,7 @@ def _parsed(text: str, where: str, faults: list[str]) -> Any:
 def _parquet(uri: str) -> Table:
     try:
         parquet = storage.open_parquet(uri)
-    except (pa.ArrowException, OSError) as error:
+    except OSError as error:
         raise TableError(f"{uri}: not a readable Parquet file: {error}") from error
     header = [unicodedata.normalize("NFC", name.strip()) for name in parquet.schema_arrow.names]
     raise_faults(twins(header), uri)  # Arrow reads none of them

@@ -164,3 +164,52 @@ def test_every_job_says_in_one_line_what_a_root_lacks(bare, write_root, tmp_path
         if (status, len(said)) not in [(1, 1), (2, 1), *([(0, 0)] if may else [])]:
             wrong[name] = f"{status}: {said}"
     assert not wrong
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: content[: len(content) // 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "damage"),
+    [
+        ("manifest", "empty"),
+        ("folds", "cut off"),
+        ("features", "cut off"),
+        ("runs", "cut off"),
+        ("bundles", "empty"),
+    ],
+)
+def test_every_job_says_in_one_line_that_a_table_is_damaged(
+    place, damage, write_root, tmp_path, capsys
+):
+    """Jobs that do not read it go their way; `verify` has tests of its own."""
+    root = write_root(str(tmp_path / "own"))
+    Path(tmp_path, "in.csv").write_text("name,a,b\nclip0,1,2\n")
+    if place in ("runs", "bundles"):
+        train = f"train --root {root} --inputs voice --net linear --folds speaker --no-tracking --run voice"
+        assert command.run(train.split()) == 0
+        assert (
+            command.run(f"ensemble --root {root} --runs voice --task emotion --bundle best".split())
+            == 0
+        )
+    spoilt = [path for path in Path(root, place).rglob("*.parquet") if path.is_file()]
+    assert spoilt
+    for path in spoilt:
+        path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    wrong, met = {}, 0
+    for name, words in COMMANDS.items():
+        if name.startswith("tune"):
+            continue  # it reads what train does
+        try:
+            status, said = refusal(root, words, tmp_path, capsys)
+        except Exception as error:  # noqa: BLE001  (a traceback, of whatever)
+            wrong[name] = repr(error)
+            continue
+        met += any("damaged or cut off" in line for line in said)
+        if status and len(said) != 1:
+            wrong[name] = f"{status}: {said}"
+    assert not wrong
+    assert met

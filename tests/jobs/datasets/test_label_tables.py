@@ -283,7 +283,7 @@ class TestFaults:
             (b"PK\x03\x04....", "l.csv", "save it as CSV"),
             (b"\x1f\x8b....", "l.csv", "unpack it first"),
             (b"name,mood\na,\x81\n", "l.csv", "neither UTF-8 nor Windows-1252 (first in line 2)"),
-            (b"PAR1", "l.parquet", "not a readable Parquet file"),
+            (b"PAR1", "l.parquet", "damaged or cut off, expected Parquet"),
             (b"{]", "l.jsonl", "line 1: not JSON"),
             (b'{"name": "a", "name": "b"}', "l.jsonl", "'name' stands twice"),
             (b'name,mood\na,"x\nb,y\n', "l.csv", "a quote is opened and never closed"),
