@@ -95,15 +95,23 @@ class Experiment:
         if local and ("?" in root or urllib.parse.unquote(root) != root):
             raise ValueError("it misreads a path with ? or %; name a server by MLFLOW_TRACKING_URI")
         if local:
-            _claim_database(uri.removeprefix("sqlite:///"))
+            _claim_database(uri.removeprefix("sqlite:///").partition("?")[0])
         self.client = MlflowClient(tracking_uri=uri)
         name = root.rstrip("/").rsplit("/", 1)[-1] or "affuse"
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            self.experiment = experiment.experiment_id
-        else:
-            location = storage.join(root, "mlflow") if local else None
-            self.experiment = self.client.create_experiment(name, artifact_location=location)
+        location = storage.join(root, "mlflow") if local else None
+        self.experiment = self._experiment(name, location)
+
+    def _experiment(self, name: str, location: str | None) -> str:
+        """Id of the experiment whose artefacts lie in a place, which MLflow never changes."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and location not in (None, found.artifact_location):
+            # The root was copied or moved: what is recorded would go below the old one.
+            assert location is not None
+            name = f"{name}-{hashlib.sha256(location.encode()).hexdigest()[:6]}"
+            found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self.client.create_experiment(name, artifact_location=location))
 
     @classmethod
     def shared(cls, root: str, uri: str) -> "Experiment":

@@ -84,6 +84,23 @@ class TestWhatIsShown:
         assert not Path("mlflow.db").exists()
         assert not Path("mlruns").exists()
 
+    @pytest.mark.parametrize("moved", [True, False])
+    def test_those_of_a_root_that_was_moved_or_copied_lie_where_it_is(self, root, tmp_path, moved):
+        record(root, "before")
+        there = tmp_path / Path(root).name
+        shutil.copytree(root, there)
+        if moved:  # once more, with what it recorded as a copy
+            record(str(there), "zero")
+            (tmp_path / "below").mkdir()
+            there = Path(shutil.move(there, tmp_path / "below" / there.name))
+        before = {path: path.stat().st_mtime_ns for path in Path(root).rglob("*")}
+        count = len(list((there / "mlflow").rglob("config.json")))
+        for more, run in enumerate(("one", "two"), 1):
+            record(str(there), run)
+            assert len(list((there / "mlflow").rglob("config.json"))) == count + more
+        assert {path: path.stat().st_mtime_ns for path in Path(root).rglob("*")} == before
+        assert [path.name for path in tmp_path.iterdir()] == ["below" if moved else there.name]
+
     def test_a_nested_run_names_its_parent(self, root):
         with run_tracker(root, f"{root}/runs/parent") as parent:
             parent.start("parent", {}, kind="tune")
