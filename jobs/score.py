@@ -49,14 +49,14 @@ from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.judges import NamedBundle, by_transcriber, open_judges
 from jobs.scoring.outcome import rate_line, show_groups, show_pieces, summary
-from jobs.scoring.outlook import SUMMARISED, show_outlook, show_result
+from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import score_stored
+from jobs.scoring.tally import tally_of, tally_of_scores
 from jobs.scoring.versions import describe_scores, read_scores, versions_of
 from jobs.stream.decode import decoder_of
 from jobs.stream.progress import conclude
-from jobs.stream.result_rows import failure_reasons
 
 FEW = 20
 """Files that are scored in this process and printed."""
@@ -132,10 +132,10 @@ def show_judged(config: Config, judge: NamedBundle) -> tuple[dict[str, int], int
     Returns:
         Why clips failed, with their numbers, and how many rows there are.
     """
-    table = read_scores(config.root, judge.name, SUMMARISED)
-    show_result(judge.bundle, table, config.root, judge.name)
+    tally = tally_of_scores(config.root, judge.name)
+    show_result(judge.bundle, tally, config.root, judge.name)
     where = layout.scores_uri(config.root, judge.name, layout.SUMMARY)
-    storage.publish_json(summary(table), where)
+    storage.publish_json(summary(tally), where)
     for per in dict.fromkeys(config.per):
         uri = layout.group_scores_uri(config.root, judge.name, per)
         clips = read_manifest(config.root, list(COLUMNS))
@@ -145,9 +145,9 @@ def show_judged(config: Config, judge: NamedBundle) -> tuple[dict[str, int], int
         nothing = GROUP_SCORES.schema.empty_table()
         groups = GROUP_SCORES.conform(pa.concat_tables(parts) if parts else nothing)
         storage.publish_table(groups, uri)
-        show_groups(groups, per, table.num_rows)
+        show_groups(groups, per, tally.rows)
         print(f"wrote {uri}: {groups.num_rows} rows")
-    return failure_reasons([table]), table.num_rows
+    return dict(tally.failures), tally.rows
 
 
 def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
@@ -172,7 +172,7 @@ def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
     show(table)
     for judge in judges:
         announce(judge, judges)
-        show_outlook(judge.bundle, rows_of(judge, table))
+        show_outlook(judge.bundle, tally_of([rows_of(judge, table)]))
     if config.out is not None:
         write_out(config, config.out, files, table)
 
@@ -277,7 +277,7 @@ def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[st
         return
     for judge, part in zip(judges, parts, strict=True):
         announce(judge, judges)
-        show_result(judge.bundle, part)
+        show_result(judge.bundle, tally_of([part]))
     write_out(config, out, files, table)
     work_folder.put_away(root)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-from scipy import stats
 
 from cluster.tables import Table
 from fusion.tasks import Kind
@@ -199,8 +198,12 @@ def _pool(place: Workplace, kind: Kind, pooling: Pooling) -> None:
 
 def _bound(place: Workplace, kind: Kind) -> None:
     """Make `figures`: what was pooled, with the ends of its interval; null for a single clip."""
+    from scipy.special import (
+        stdtrit,
+    )  # for --per alone; importing scipy takes longer than small jobs
+
     counts = [n for (n,) in place.run("select distinct n from pooled where n > 1")]
-    reach = stats.t.ppf(0.975, [n - 1 for n in counts])
+    reach = stdtrit([n - 1 for n in counts], 0.975)
     table = {"n": pa.array(counts, pa.int64()), "t": pa.array(reach, pa.float64())}
     place.add("quantile", pa.table(table))
     within = "{}" if kind == "regression" else "greatest(0.0, least(1.0, {}))"

@@ -10,8 +10,8 @@ from cluster import console
 from cluster.console import Table
 from cluster.session import Capacity
 from jobs.scoring.files import show
+from jobs.scoring.tally import Tally, tally_of
 from jobs.stream.progress import clock
-from jobs.stream.result_rows import failure_reasons
 
 MOST_LABELS = 30
 """Lines of a table."""
@@ -26,69 +26,46 @@ MOST_GROUPS = 20
 
 
 def show_pieces(scores: pa.Table) -> None:
-    """Print pieces of clips, or what they say all together."""
+    """Print pieces of clips, or what they say all together: a table a task."""
     if scores.num_rows <= MOST_PIECES:
         show(scores)
-    else:
-        show_outcome(scores)
-
-
-def show_outcome(scores: pa.Table) -> None:
-    """Print a table a task.
-
-    Args:
-        scores: rows of SCORES.
-    """
+        return
     for name in pc.unique(scores["task"]).to_pylist():
-        of_task = scores.filter(pc.equal(scores["task"], name))
-        lines = by_value if of_task["value"].null_count < len(of_task) else by_label
-        header, *rows = lines(of_task)
-        table = Table(title=str(name))
-        for place, title in enumerate(header):
-            table.add_column(title, justify="right" if place else "left")
-        shown = rows if len(rows) <= MOST_LABELS else [*rows[: MOST_LABELS - 1], *rows[-1:]]
-        for row in shown:
-            table.add_row(*row)
-        console.show(table)
-        if len(shown) < len(rows):
-            console.show(f"and {len(rows) - len(shown)} rarer labels")
-        console.show(inputs_line(of_task))
+        show_outcome(tally_of([scores.filter(pc.equal(scores["task"], name))]))
 
 
-def by_label(scores: pa.Table) -> Iterator[tuple[str, ...]]:
+def show_outcome(tally: Tally) -> None:
+    """Print what the scores of a task say."""
+    if not tally.rows:
+        return
+    header, *rows = by_value(tally) if tally.value.count else by_label(tally)
+    table = Table(title=tally.task)
+    for place, title in enumerate(header):
+        table.add_column(title, justify="right" if place else "left")
+    shown = rows if len(rows) <= MOST_LABELS else [*rows[: MOST_LABELS - 1], *rows[-1:]]
+    for row in shown:
+        table.add_row(*row)
+    console.show(table)
+    if len(shown) < len(rows):
+        console.show(f"and {len(rows) - len(shown)} rarer labels")
+    console.show(inputs_line(tally))
+
+
+def by_label(tally: Tally) -> Iterator[tuple[str, ...]]:
     """Header, labels by frequency, and clips without one."""
     yield "label", "clips", "share", "mean confidence"
-    said = scores.filter(pc.is_valid(scores["label"]))
-    for group in _labels(said).to_pylist():
-        count = group["label_count"]
-        share = f"{count / len(scores):.1%}"
-        yield str(group["label"]), f"{count:,}", share, f"{group['confidence_mean']:.2f}"
-    if silent := len(scores) - len(said):
-        yield "no label", f"{silent:,}", f"{silent / len(scores):.1%}", "-"
+    for name in tally.by_frequency():
+        count = tally.labels[name]
+        yield name, f"{count:,}", f"{count / tally.rows:.1%}", f"{tally.sure[name] / count:.2f}"
+    if silent := tally.rows - tally.labelled:
+        yield "no label", f"{silent:,}", f"{silent / tally.rows:.1%}", "-"
 
 
-def _labels(said: pa.Table) -> pa.Table:
-    """Labels with the number of their clips and their mean confidence, the commonest first."""
-    row = pc.list_parent_indices(said["label"])
-    flat = pa.table(
-        {"label": pc.list_flatten(said["label"]), "confidence": said["confidence"].take(row)}
-    )
-    groups = flat.group_by("label").aggregate([("label", "count"), ("confidence", "mean")])
-    return groups.sort_by([("label_count", "descending"), ("label", "ascending")])
-
-
-def _inputs(scores: pa.Table) -> pa.ChunkedArray:
-    """The modalities that each answer was made from."""
-    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
-    return pc.binary_join(answered["modalities"], "+")
-
-
-def inputs_line(scores: pa.Table) -> str:
+def inputs_line(tally: Tally) -> str:
     """By which modalities the answers were made, the commonest first: fewer are a partial input."""
-    read = _inputs(scores)
-    counts = sorted((-count, name or "nothing") for name, count in _counts(read).items())
-    said = ", ".join(f"{name} {-count:,} ({-count / len(read):.1%})" for count, name in counts)
-    return f"answered from: {said or 'nothing'}"
+    found = sorted((-count, name or "nothing") for name, count in tally.read.items())
+    said = (f"{name} {-count:,} ({-count / tally.answered:.1%})" for count, name in found)
+    return f"answered from: {', '.join(said) or 'nothing'}"
 
 
 def show_groups(groups: pa.Table, per: str, clips: int) -> None:
@@ -131,37 +108,31 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return verdict, confidence, "-" if low is None else f"{low:.0%} to {high:.0%}"
 
 
-def by_value(scores: pa.Table) -> Iterator[tuple[str, ...]]:
+def by_value(tally: Tally) -> Iterator[tuple[str, ...]]:
     """Header, and where the values lie."""
     yield "value", "clips", "mean", "sd", "least", "most"
-    value = scores["value"].drop_null()
-    spread = pc.min_max(value)
-    figures = (pc.mean(value), pc.stddev(value), spread["min"], spread["max"])
-    yield "all", f"{len(value):,}", *(f"{figure.as_py():.3f}" for figure in figures)
-    if silent := len(scores) - len(value):
+    value = tally.value
+    figures = (value.mean, value.deviation, value.least, value.most)
+    yield "all", f"{value.count:,}", *(f"{figure:.3f}" for figure in figures)
+    if silent := tally.rows - value.count:
         yield "no value", f"{silent:,}", *["-"] * 4
 
 
-def summary(scores: pa.Table) -> dict[str, Any]:
+def summary(tally: Tally) -> dict[str, Any]:
     """What scores of one bundle say, as JSON values: clips by status, failures by kind, labels, inputs."""
-    said = scores.filter(pc.is_valid(scores["label"]))
     labels = {
-        group["label"]: {"clips": group["label_count"], "mean_confidence": group["confidence_mean"]}
-        for group in _labels(said).to_pylist()
+        name: {"clips": count, "mean_confidence": tally.sure[name] / count}
+        for name, count in tally.labels.items()
     }
-    value = scores["value"].drop_null()
+    value = tally.value
     return {
-        "clips": scores.num_rows,
-        "status": _counts(scores["status"]),
-        "failures": failure_reasons([scores]),
+        "clips": tally.rows,
+        "status": dict(tally.status),
+        "failures": dict(tally.failures),
         "labels": labels,
-        "values": {"clips": len(value), "mean": pc.mean(value).as_py()} if len(value) else None,
-        "answered_from": _counts(_inputs(scores)),
+        "values": {"clips": value.count, "mean": value.mean} if value.count else None,
+        "answered_from": dict(tally.read),
     }
-
-
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {str(pair["values"]): pair["counts"] for pair in column.value_counts().to_pylist()}
 
 
 def cost_line(capacity: Capacity, seconds: float) -> str:

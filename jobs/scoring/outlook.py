@@ -10,21 +10,16 @@ import pyarrow.compute as pc
 from cluster import console, storage
 from fusion.shift import Expectation
 from jobs.catalog import layout
-from jobs.catalog.manifest import read_manifest
+from jobs.catalog.manifest import manifest_files
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.outcome import show_outcome
+from jobs.scoring.tally import Tally
 
 ODD_SHARE = 0.05
 """Share of unusual clips that is never warned of: 1 % of the training clips are, and people differ."""
 
 FOREIGN_SHARE = 0.5
 """Share of unusual clips beyond which the training data says nothing of a collection."""
-
-
-SUMMARISED = (
-    "clip_id", "task", "label", "confidence", "value", "modalities", "expected", "unusual", "status", "error",
-)  # fmt: skip
-"""Columns of SCORES that are read to say what all of them say; names and probabilities are the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,28 +72,27 @@ class Outlook:
         return asdict(self)
 
 
-def outlook(bundle: Bundle, scores: pa.Table, people: int) -> Outlook:
+def outlook(bundle: Bundle, tally: Tally, people: int) -> Outlook:
     """The outlook on scores.
 
     Args:
         bundle: that made them.
-        scores: rows of SCORES.
+        tally: of the scores.
         people: groups in the collection, 1 where nobody is named.
     """
     state = bundle.facts.get("expectation")
-    answered = scores.filter(pc.or_(pc.is_valid(scores["label"]), pc.is_valid(scores["value"])))
     names = {item.folder: item.spec.name for item in bundle.encoders} | dict(bundle.imported)
-    unusual = _shares(answered, "unusual", sorted(names.values()))
+    unusual = tally.shares("unusual", sorted(names.values()))
     usual = {names[f]: one["usual"] for f, one in bundle.facts.get("ranges", {}).items()}
     odd = tuple(n for n, share in unusual.items() if share > max(ODD_SHARE, usual.get(n, 0.0)))
     modalities = sorted({str(item.spec.modality) for item in bundle.encoders})
-    there = _shares(answered, "modalities", modalities)
-    mean = pc.mean(answered["expected"]).as_py()
+    there = tally.shares("modalities", modalities)
+    mean = tally.expected / tally.foreseen if tally.foreseen else None
     reason = _reason(bundle, state, unusual, mean)
     fitted = None if state is None else Expectation.from_state(state)
     low = high = None
-    if fitted is not None and not reason:
-        reach = fitted.margin(people, len(answered), mean)
+    if fitted is not None and mean is not None and not reason:
+        reach = fitted.margin(people, tally.answered, mean)
         low, high = max(0.0, mean - reach), min(1.0, mean + reach)
     return Outlook(
         expected=None if reason else mean,
@@ -107,29 +101,29 @@ def outlook(bundle: Bundle, scores: pa.Table, people: int) -> Outlook:
         training=None if fitted is None else fitted.accuracy,
         reason=reason,
         people=people,
-        clips=len(answered),
+        clips=tally.answered,
         unusual=unusual,
         odd=odd,
         missing={name: 1 - share for name, share in there.items()},
     )
 
 
-def show_result(bundle: Bundle, scores: pa.Table, root: str = "", name: str = "") -> None:
+def show_result(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -> None:
     """Print what many scores say all together; arguments as of `show_outlook`."""
-    show_outcome(scores)
-    show_outlook(bundle, scores, root, name)
+    show_outcome(tally)
+    show_outlook(bundle, tally, root, name)
 
 
-def show_outlook(bundle: Bundle, scores: pa.Table, root: str = "", name: str = "") -> None:
+def show_outlook(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -> None:
     """Print the outlook on scores; of a dataset it is written beside them.
 
     Args:
         bundle: that made them.
-        scores: rows of SCORES.
+        tally: of the scores.
         root: of the dataset; empty: files, of which nobody says whose they are.
         name: of the scores.
     """
-    seen = outlook(bundle, scores, people_in(root) if root else 1)
+    seen = outlook(bundle, tally, people_in(root) if root else 1)
     if root:
         uri = layout.scores_uri(root, name)
         storage.publish_json(seen.facts(), storage.join(uri, layout.OUTLOOK))
@@ -139,8 +133,11 @@ def show_outlook(bundle: Bundle, scores: pa.Table, root: str = "", name: str = "
 
 def people_in(root: str) -> int:
     """Groups of a dataset; clips that name none are of one."""
-    named = pc.count_distinct(read_manifest(root, ["group"])["group"], mode="only_valid").as_py()
-    return max(1, int(named))
+    seen = pa.array([], pa.string())
+    for file in manifest_files(root):
+        groups = storage.open_parquet(file).read(columns=["group"])["group"]
+        seen = pc.unique(pa.chunked_array([seen, *groups.chunks]))
+    return max(1, len(seen.drop_null()))
 
 
 def _reason(
@@ -164,14 +161,3 @@ def _reason(
     if foreign:
         return f"most clips lie outside the training range in {', '.join(foreign)}"
     return ""
-
-
-def _shares(scores: pa.Table, column: str, names: list[str]) -> dict[str, float]:
-    """Share of the rows whose list has each of the names; empty where no row has a list."""
-    known = scores[column].drop_null()
-    if not len(known):
-        return {}
-    counts = {
-        pair["values"]: pair["counts"] for pair in pc.list_flatten(known).value_counts().to_pylist()
-    }
-    return {name: counts.get(name, 0) / len(known) for name in names}

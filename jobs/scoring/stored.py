@@ -17,8 +17,6 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cluster import storage
 from cluster.unit_tables import Version, publish_units, published
@@ -200,6 +198,9 @@ def _clips(refs: Sequence[UnitRef]) -> int:
 
 def _linked(root: str, refs: Sequence[UnitRef], columns: Sequence[str]) -> list[list[UnitRef]]:
     """The units in groups that share no value of the columns."""
+    from scipy.sparse import coo_array  # importing it takes longer than small jobs
+    from scipy.sparse.csgraph import connected_components
+
     table = read_manifest(root, ["unit", *columns])
     place = pa.array([ref.unit for ref in refs], pa.string())
     unit = pc.index_in(table["unit"], value_set=place).to_numpy()

@@ -1,6 +1,6 @@
 """Versions of scores: the scores of a unit are current while everything they were made from is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -44,23 +44,20 @@ def read_scores(root: str, name: str, columns: Sequence[str] | None = None) -> p
     Raises:
         NotPreparedError: there are none of that name, or none of this manifest.
     """
+    return pa.concat_tables(unmoved(lambda: [*score_pieces(root, name, columns)]))
+
+
+def score_pieces(root: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """As `read_scores`, some rows at a time; to be begun anew where a file is gathered meanwhile."""
     uri = layout.scores_uri(root, name)
     where = storage.join(uri, layout.DESCRIPTOR)
     facts = storage.read_json(where) if storage.exists(where) else {"reads": [], "linked": []}
     more = [read_dataset(root).manifest_hash] if facts["linked"] else []
     more += facts.get("told", [])
-    versions = [ref.version(facts["reads"], *more) for ref in units(root)]
-
-    def read() -> list[pa.Table]:
-        found = locate(uri)
-        there = [version for version in versions if version in found]
-        return [
-            part
-            for file, ranges in ranges_of(found, there)
-            for part in storage.table_pieces(file, ranges, columns)
-        ]
-
-    tables = unmoved(read)
-    if not tables:
+    found = locate(uri)
+    versions = (ref.version(facts["reads"], *more) for ref in units(root))
+    there = [version for version in versions if version in found]
+    if not there:
         raise NotPreparedError(f"{uri} holds no scores; type: affuse score --root {root}")
-    return pa.concat_tables(tables)
+    for file, ranges in ranges_of(found, there):
+        yield from storage.table_pieces(file, ranges, columns)

@@ -1,6 +1,9 @@
 """The table at the end of `score`: every clip is in one of its lines, and means are those of the rows."""
 
+import itertools
+import json
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +17,9 @@ from encoders.registry import describe
 from jobs.__main__ import run
 from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import read_unit, units
-from jobs.scoring.outcome import MOST_LABELS, by_label, by_value, show_outcome
+from jobs.scoring import tally
+from jobs.scoring.outcome import MOST_LABELS, by_label, by_value, show_outcome, summary
+from jobs.scoring.tally import tally_of
 
 BLANK = dict.fromkeys(tables.SCORES.schema.names)
 
@@ -40,7 +45,7 @@ LABELS = st.lists(
 
 @given(LABELS)
 def test_clips_and_confidences_by_label_are_those_of_the_obvious_loop(rows):
-    header, *lines = by_label(scores(rows))
+    header, *lines = by_label(tally_of([scores(rows)]))
     said = Counter(label for row in rows for label in row.get("label", ()))
     silent = sum("label" not in row for row in rows)
     assert {line[0]: int(line[1]) for line in lines} == said + Counter({"no label": silent})
@@ -52,27 +57,57 @@ def test_clips_and_confidences_by_label_are_those_of_the_obvious_loop(rows):
     assert len(header) == 4
 
 
+@given(LABELS, st.sets(st.integers(1, 19)), st.integers(1, 8))
+def test_a_tally_says_of_pieces_what_it_says_of_the_whole(rows, cuts, at_once):
+    more = [
+        {"modalities": ["audio", "text"][: k % 3], "unusual": ["x"] if k % 4 == 0 else None}
+        | {"expected": k / 40 if k % 5 else None, "status": "failed" if k % 7 == 0 else "ok"}
+        | {"error": f"decode: file {k}: broken" if k % 7 == 0 else None, "value": k**0.5}
+        for k in range(len(rows))
+    ]
+    whole = scores([row | extra for row, extra in zip(rows, more, strict=True)])
+    ends = [0, *sorted(cut for cut in cuts if cut < len(rows)), len(rows)]
+    pieces = [whole.slice(a, b - a) for a, b in itertools.pairwise(ends)]
+    with mock.patch.object(tally, "ROWS", at_once):
+        left = tally_of(pieces)
+    right = tally_of([whole])
+    exact = ("rows", "labelled", "labels", "status", "failures", "answered", "read", "listed")
+    assert all(getattr(left, name) == getattr(right, name) for name in exact)
+    assert left.failures.total() == sum(extra["status"] == "failed" for extra in more)
+    assert left.foreseen == right.foreseen == sum(e["expected"] is not None for e in more)
+    assert (left.expected, left.sure) == (
+        pytest.approx(right.expected), pytest.approx(right.sure)
+    )  # fmt: skip
+    values = [extra["value"] for extra in more]
+    assert left.value.mean == pytest.approx(np.mean(values))
+    assert left.value.deviation == pytest.approx(np.std(values), abs=1e-9)
+    assert (left.value.least, left.value.most) == (min(values), max(values))
+    assert json.dumps(summary(left), allow_nan=False)
+
+
 def test_values_are_shown_with_their_spread():
-    _, every, silent = by_value(scores([{"value": 1.0}, {"value": 3.0}, {"value": None}]))
+    _, every, silent = by_value(
+        tally_of([scores([{"value": 1.0}, {"value": 3.0}, {"value": None}])])
+    )
     assert every == ("all", "2", "2.000", "1.000", "1.000", "3.000")
     assert silent[:2] == ("no value", "1")
 
 
 def test_one_value_alone_has_no_spread(capsys):
-    show_outcome(scores([{"value": 1.0}]))
+    show_outcome(tally_of([scores([{"value": 1.0}])]))
     assert "0.000" in capsys.readouterr().out
 
 
 def test_of_many_labels_the_commonest_are_shown(capsys):
     rows = [{"label": [f"l{k:03d}"], "confidence": 0.5} for k in range(50) for _ in range(50 - k)]
-    show_outcome(scores(rows))
+    show_outcome(tally_of([scores(rows)]))
     said = capsys.readouterr().out
     assert said.count("│ l0") == MOST_LABELS
     assert "and 20 rarer labels" in said
 
 
 def test_names_of_classes_are_shown_letter_by_letter(capsys):
-    show_outcome(scores([{"label": ["[red]x\x1b[2J"], "confidence": 1.0}]))
+    show_outcome(tally_of([scores([{"label": ["[red]x\x1b[2J"], "confidence": 1.0}])]))
     assert "[red]x\\x1b[2J" in capsys.readouterr().out
 
 

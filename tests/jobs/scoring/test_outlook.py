@@ -13,6 +13,7 @@ from jobs.catalog import layout
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.outlook import outlook
+from jobs.scoring.tally import tally_of
 
 EXPECTATION = Expectation(
     members=("words", "voice"),
@@ -86,7 +87,7 @@ def rows_of(expected, unusual=(), modalities=("audio",)):
         | {"unusual": list(unusual) if i % 10 == 0 else [], "modalities": list(modalities)}
         for i, one in enumerate(expected)
     ]
-    return pa.Table.from_pylist(rows, SCORES.schema)
+    return tally_of([pa.Table.from_pylist(rows, SCORES.schema)])
 
 
 def bundle(root, **facts):
