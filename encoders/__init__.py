@@ -28,6 +28,7 @@ ENCODERS: dict[str, str] = {
     "minilm": "encoders.text.minilm",
     "opensmile": "encoders.audio.opensmile",
     "roberta_base": "encoders.text.roberta_base",
+    "sensevoice": "encoders.audio.sensevoice",
     "timesformer": "encoders.video.timesformer",
     "vggish": "encoders.audio.vggish",
     "videomae": "encoders.video.videomae",
@@ -44,6 +45,7 @@ ENCODERS: dict[str, str] = {
 """Encoder name (= file name) -> module with `SPEC`."""
 
 TRANSCRIBERS: dict[str, str] = {
+    "sensevoice_asr": "encoders.audio.sensevoice_asr",
     "whisper_small_asr": "encoders.audio.whisper_small_asr",
     "whisper_tiny_en_asr": "encoders.audio.whisper_tiny_en_asr",
 }

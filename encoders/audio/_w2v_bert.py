@@ -111,9 +111,17 @@ def frames_of(samples: Float32[np.ndarray, " samples"]) -> list[np.ndarray]:
     return [pairs[i : i + WINDOW] for i in range(0, len(pairs), WINDOW)]
 
 
-def log_mel(samples: Float32[np.ndarray, " samples"]) -> Float64[np.ndarray, "frames bands"]:
-    """Natural logarithm of Kaldi's mel bands of samples in [-1, 1], one frame every 10 ms."""
-    window, filters = _front_end()
+def log_mel(
+    samples: Float32[np.ndarray, " samples"], shape: str = "povey"
+) -> Float64[np.ndarray, "frames bands"]:
+    """Natural logarithm of Kaldi's mel bands of samples in [-1, 1], one frame every 10 ms.
+
+    Args:
+        samples: at least `FRAME` of them.
+        shape: of the window, povey or hamming.
+    """
+    filters = _filters()
+    window = np.hamming(FRAME) if shape == "hamming" else np.hanning(FRAME) ** 0.85
     scaled = samples.astype(np.float64) * 2**15  # Kaldi reads whole numbers of 16 bits
     frames = np.lib.stride_tricks.sliding_window_view(scaled, FRAME)[::HOP]
     frames = frames - frames.mean(1, keepdims=True)
@@ -125,11 +133,11 @@ def log_mel(samples: Float32[np.ndarray, " samples"]) -> Float64[np.ndarray, "fr
 
 
 @functools.cache
-def _front_end() -> tuple[np.ndarray, np.ndarray]:
-    """Povey's window and the mel bands [bins bands]."""
+def _filters() -> np.ndarray:
+    """The mel bands [bins bands]."""
     from transformers.audio_utils import mel_filter_bank
 
-    filters = mel_filter_bank(
+    filters: np.ndarray = mel_filter_bank(
         num_frequency_bins=1 + FFT // 2,
         num_mel_filters=BANDS,
         min_frequency=20,
@@ -139,4 +147,4 @@ def _front_end() -> tuple[np.ndarray, np.ndarray]:
         mel_scale="kaldi",
         triangularize_in_mel_space=True,
     )
-    return np.hanning(FRAME) ** 0.85, filters
+    return filters

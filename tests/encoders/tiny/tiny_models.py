@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import torch
+from tiny_checkpoints import emotieffnet, emotieffnet_va, sensevoice
 from tokenizers import ByteLevelBPETokenizer, SentencePieceBPETokenizer, Tokenizer, models
 from tokenizers import pre_tokenizers as pre
 
@@ -189,45 +190,6 @@ def emotion2vec(folder):
     }
     states["d2v_model.modality_encoders.AUDIO.decoder.proj.bias"] = torch.zeros(DIM)
     torch.save({"cfg": Namespace(lr=[1e-4]), "model": states}, folder / "model.pt")
-
-
-def efficientnet(outputs):
-    """Parameters of a narrow EfficientNet, one block a stage and two in the third, by their names."""
-    torch.manual_seed(0)
-    states = {"conv_stem.weight": (8, 3, 3, 3), "conv_head.weight": (DIM, 8, 1, 1)}
-    norms = {"bn1": 8, "bn2": DIM}
-    for stage in range(7):
-        for index in range(2 if stage == 2 else 1):
-            block = f"blocks.{stage}.{index}."
-            inside = 24 if stage else 8
-            states[block + "conv_dw.weight"] = (inside, 1, 5 if stage % 2 else 3, 0)
-            states[block + "se.conv_reduce.weight"] = (4, inside, 1, 1)
-            states[block + "se.conv_expand.weight"] = (inside, 4, 1, 1)
-            states[block + "se.conv_reduce.bias"] = (4,)
-            states[block + "se.conv_expand.bias"] = (inside,)
-            states[block + "conv_pw.weight"] = (inside, 8, 1, 1)
-            norms |= {block + "bn1": inside, block + "bn2": inside if stage else 8}
-            if stage:
-                states[block + "conv_pwl.weight"] = (8, inside, 1, 1)
-                norms[block + "bn3"] = 8
-    shapes = {n: (*s[:3], s[2]) if s[-1] == 0 else s for n, s in states.items()}
-    made = {name: torch.randn(shape) * 0.3 for name, shape in shapes.items()}
-    for name, width in norms.items():
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            made[f"{name}.{part}"] = torch.rand(width) * 0.5 + 0.5
-    made["classifier.weight"] = torch.randn(outputs, DIM)
-    made["classifier.bias"] = torch.randn(outputs)
-    return made
-
-
-def emotieffnet(folder, outputs=8):
-    from safetensors.torch import save_file
-
-    save_file(efficientnet(outputs), folder / "model.safetensors")
-
-
-def emotieffnet_va(folder):
-    emotieffnet(folder, outputs=10)
 
 
 def w2v_bert(folder):
@@ -440,6 +402,7 @@ BUILDERS = {
     "hub_whisper": whisper,
     "hubert_base": hubert,
     "roberta_base": roberta,
+    "sensevoice": sensevoice,
     "timesformer": timesformer,
     "vggish": vggish,
     "videomae": videomae,
