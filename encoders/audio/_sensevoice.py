@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.errors import WeightsError
 from encoders.audio._sensevoice_net import EMOTION, EVENT, LANGUAGES, QUERIES, SPOKEN, SenseVoiceNet
-from encoders.audio._sensevoice_tokens import Tokens
+from encoders.audio._sensevoice_tokens import SentencePieces
 from encoders.audio._speech import windows_of
 from encoders.audio._w2v_bert import BANDS, RATE_HZ, log_mel
 from encoders.audio.sensevoice import EMOTIONS, EVENTS, TOKENS_OF
@@ -47,7 +47,7 @@ class SenseVoice:
     def __init__(self, descriptor: Descriptor, path: Path, *, device: str, threads: int) -> None:
         use_threads(threads)
         folder = Path(model_folder(path))
-        self.device, self.tokens = device, Tokens.of(folder)
+        self.device, self.tokens = device, SentencePieces.of(folder)
         self.net = _net(file_of(path)).eval().to(device)
         self._shift, self._scale = scaling_of(folder / "am.mvn", self.net.feature)
         if len(self.tokens.pieces) != (outputs := self.net.ctc["ctc_lo"].out_features):

@@ -20,13 +20,13 @@ LARGEST = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Tokens:
+class SentencePieces:
     """Pieces by their number."""
 
     pieces: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Path) -> "Tokens":
+    def of(cls, folder: Path) -> "SentencePieces":
         """The pieces of `tokens.json` or of the only `*.bpe.model` of a folder.
 
         Raises:

@@ -12,7 +12,7 @@ import torch
 from cluster.errors import ConfigError, WeightsError
 from encoders.audio._sensevoice import SenseVoice, scaling_of
 from encoders.audio._sensevoice_net import SenseVoiceNet
-from encoders.audio._sensevoice_tokens import Tokens, fields
+from encoders.audio._sensevoice_tokens import SentencePieces, fields
 from encoders.audio.sensevoice import EMOTIONS, EVENTS
 from encoders.registry import describe, load, load_transcriber
 from encoders.spec import Clip
@@ -133,16 +133,16 @@ class TestWhatItSays:
 class TestTokens:
     def test_of_both_files_are_the_same(self, tmp_path):
         tiny_checkpoints.sensevoice(tmp_path)
-        packed = Tokens.of(tmp_path)
+        packed = SentencePieces.of(tmp_path)
         assert list(packed.pieces) == tiny_checkpoints.sensevoice_pieces()
         (tmp_path / "tokens.json").write_text(json.dumps(packed.pieces))
-        assert Tokens.of(tmp_path) == packed
+        assert SentencePieces.of(tmp_path) == packed
 
     @pytest.mark.parametrize("content", [b"\x0a\xff", b"\x0a\x05ab", b"\x0b\x01", b"\xff" * 12])
     def test_that_are_cut_or_rubbish_are_refused_in_one_line(self, tmp_path, content):
         (tmp_path / "x.bpe.model").write_bytes(content)
         with pytest.raises(WeightsError, match="cannot be read as tokens") as told:
-            Tokens.of(tmp_path)
+            SentencePieces.of(tmp_path)
         assert "\n" not in str(told.value)
 
     def test_of_any_bytes_end(self):
