@@ -18,7 +18,7 @@ from encoders.spec import Descriptor
 from encoders.store import default_store, local_paths
 from fusion.predictor import Card
 from jobs.catalog import layout
-from jobs.catalog.missing_rows import typed
+from jobs.catalog.missing_rows import heard_by, typed
 
 OWNER = "finetune"
 """The net that reads published inputs."""
@@ -46,6 +46,20 @@ def facts_of_owned(facts: Mapping[str, Any]) -> dict[str, Any]:
     Such an input is never pooled; from which weights training starts is part of what the net is.
     """
     return {"pool": "none", "weights": _weights_of(facts)} if publishes_inputs(facts) else {}
+
+
+def input_facts(root: str, descriptor: Mapping[str, Any], folder: str, pool: str) -> dict[str, Any]:
+    """Facts of one input for the card of a net; of words that were heard, also who heard them."""
+    facts = {
+        "features": folder,
+        "name": descriptor.get("name", folder),
+        "options": dict(descriptor.get("options", {})),
+        "fingerprint": descriptor.get("fingerprint"),
+        "pool": pool,
+    }
+    if heard := heard_by(root, descriptor):
+        facts["transcriber"] = {key: heard[key] for key in ("name", "options")}
+    return {**facts, **facts_of_owned(facts)}
 
 
 def branches_of(card: Card, store: str) -> dict[str, nn.Module]:

@@ -92,7 +92,8 @@ def command_of(root: str, facts: Mapping[str, Any]) -> str:
             f"--name {facts['name']} --modality {facts['modality']}"
         )
     views = f" --views {facts['view']['number']}" if "view" in facts else ""
-    ear = _transcriber(root, facts.get("upstream", ()))
+    heard = heard_by(root, facts)
+    ear = f" --transcriber {typed(heard)}" if heard else ""
     return f"affuse encode --root {root} --encoders {typed(facts)}{ear}{views}"
 
 
@@ -115,10 +116,12 @@ def typed(facts: Mapping[str, Any]) -> str:
     return shlex.quote(":".join([name, ",".join(chosen)]) if chosen else name)
 
 
-def _transcriber(root: str, upstream: object) -> str:
-    """The flag that names the transcriber whose fingerprint is upstream."""
+def heard_by(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The `descriptor.json` of the transcripts that a feature table was made of; None: none is here."""
+    upstream = facts.get("upstream", ())
     for folder in storage.names(layout.transcripts_uri(root)):
         uri = layout.transcripts_uri(root, folder, layout.DESCRIPTOR)
-        if folder.rpartition("-")[2] in upstream and storage.exists(uri):  # type: ignore[operator]
-            return f" --transcriber {typed(storage.read_json(uri))}"
-    return ""
+        if folder.rpartition("-")[2] in upstream and storage.exists(uri):
+            found: Mapping[str, Any] = storage.read_json(uri)
+            return found
+    return None

@@ -7,7 +7,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.model_registry import ModelRegistry, is_model_uri
 from encoders import ENCODERS, TRANSCRIBERS
-from encoders.registry import describe
+from encoders.registry import describe, find
 from encoders.spec import Descriptor
 from fusion.nets import net_axis
 from jobs.catalog import bundles, layout
@@ -137,9 +137,11 @@ def _registered(text: str, root: str) -> str:
 
 def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | None]:
     """The encoder that wrote a feature table, and the transcriber it read."""
-    options = ",".join(f"{name}={value}" for name, value in source["options"].items())
-    text = f"{source['name']}:{options}" if options else source["name"]
-    for ear in (None, *map(describe, TRANSCRIBERS)):
+    text = _written(source)
+    # Bundles of earlier versions do not name it: it is one of those that need no weights of the user's.
+    pinned = [name for name in TRANSCRIBERS if not find(name).own_weights]
+    heard = [_written(source["transcriber"])] if "transcriber" in source else pinned
+    for ear in (None, *map(describe, heard)):
         upstream = () if ear is None else (ear.fingerprint,)
         descriptor = describe(text, upstream=upstream)
         if descriptor.fingerprint == source["fingerprint"]:
@@ -148,3 +150,9 @@ def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | Non
         f"the bundle was trained on {source['features']}; here {source['name']} is "
         f"{describe(text).folder}: other weights or another preprocessing"
     )
+
+
+def _written(facts: Mapping[str, Any]) -> str:
+    """An encoder with all its options, as `describe` reads it."""
+    options = ",".join(f"{name}={value}" for name, value in facts["options"].items())
+    return f"{facts['name']}:{options}" if options else str(facts["name"])

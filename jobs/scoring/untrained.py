@@ -52,7 +52,7 @@ def untrained_bundle(store: str, transcriber: Descriptor | None = None) -> Bundl
     if not any(describe(name).reads_text for name in found):
         transcriber = None
     elif transcriber is None:
-        known = map(describe, TRANSCRIBERS)
+        known = (describe(name) for name in TRANSCRIBERS if not find(name).own_weights)
         transcriber = next((one for one in known if in_store(one, store)), None)
     chosen, cards = [], {}
     for name in found:

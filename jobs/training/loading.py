@@ -23,7 +23,6 @@ from fusion.nets import net_axis
 from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.scaling import Scaler
 from fusion.tasks import Task
-from jobs.catalog.branches import facts_of_owned
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
@@ -202,7 +201,8 @@ class Library:
         if request.axis == "dialogue" and request.pool == "none":
             log.info("pool: mean, because a dialogue net takes one step a clip")
         return {
-            name: _input_facts(
+            name: input_facts(
+                request.root,
                 self.folders[folder],
                 folder,
                 pool_of(request.pool, request.axis, single=self._has_one_step(folder)),
@@ -248,18 +248,6 @@ def view_folders(
             f"type: affuse encode --root {request.root} --encoders {name} --views {request.views}"
         )
     return [numbered[number] for number in wanted]
-
-
-def _input_facts(descriptor: Mapping[str, Any], folder: str, pool: Pool) -> dict[str, Any]:
-    """Facts of one input for the card of a net."""
-    facts = {
-        "features": folder,
-        "name": descriptor.get("name", folder),
-        "options": dict(descriptor.get("options", {})),
-        "fingerprint": descriptor.get("fingerprint"),
-        "pool": pool,
-    }
-    return {**facts, **facts_of_owned(facts)}
 
 
 def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
