@@ -23,6 +23,7 @@ from fusion.nets import net_axis
 from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.scaling import Scaler
 from fusion.tasks import Task
+from jobs.catalog.branches import input_facts
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
