@@ -20,7 +20,10 @@ class ToyText:
         self.descriptor = descriptor
 
     def encode(self, clips):
-        return [self._one(clip) for clip in clips]
+        try:
+            return [self._one(clip) for clip in clips]
+        finally:
+            HELD.clear()
 
     def _one(self, clip):
         _misbehave(clip.text)
@@ -196,13 +199,17 @@ SPOILT = []
 """What this process's device says of every clip from now on."""
 
 
+HELD = []
+"""Memory that clips take and keep until their batch is done."""
+
+
 def _misbehave(text):
     """What a clip's text asks for.
 
     `RAISE`: an error. `CRASH`: the process ends, always. `DIE marker`: it ends, once. `HANG`: it never comes
     back. `SLEEP 2`: it takes 2 s. `SPOIL message`: from here on every clip raises a RuntimeError of that
     message in this process. `FULL`: no space left on the device. `MEMORY`: no memory. `HOLD`: it hangs and
-    keeps the interpreter to itself.
+    keeps the interpreter to itself. `HOARD 2`: it takes 2 GB until its batch is done.
     """
     if SPOILT:
         raise RuntimeError(SPOILT[0])
@@ -216,6 +223,10 @@ def _misbehave(text):
         ctypes.PyDLL(None).sleep(10_000)  # unlike CDLL it does not let go of the interpreter
     if "SLEEP" in text:
         time.sleep(float(text.split()[1]))
+    if "HOARD" in text:
+        for _ in range(round(float(text.split()[1]) * 20)):
+            HELD.append(np.ones(50_000_000, np.uint8))
+            time.sleep(0.05)  # so that whoever looks now and then sees it grow
     if "SPOIL" in text:
         SPOILT.append(text.split(maxsplit=1)[1])
         raise RuntimeError(SPOILT[0])
