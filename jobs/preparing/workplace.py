@@ -109,6 +109,8 @@ def workplace() -> Iterator[Workplace]:
             "autoload_known_extensions": False,
             # Ids and hashes follow from the order of rows: never faster without it.
             "preserve_insertion_order": True,
+            # It would write all tables anew at every 16 MB that come in: the square of the rows.
+            "checkpoint_threshold": "1TB",
         }
         # In memory, it waits for no disk at every statement; what is too large is put on disk all the same.
         with duckdb.connect(":memory:", config=config) as connection:
