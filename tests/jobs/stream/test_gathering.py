@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import storage, tables
-from cluster.errors import AbsentError
+from cluster.errors import AbsentError, MachineError
 from cluster.session import SessionConfig, ray_session
 from cluster.unit_tables import UnitRows, Version, publish_unit, published
 from jobs.catalog.compaction import LargeFile, compact
+from jobs.stream import gathering
 from jobs.stream.gathering import by_tasks
 
 ORDER = [Version(f"u{number}", "k") for number in range(5)]
@@ -90,6 +91,20 @@ def test_a_worker_that_dies_behind_its_file_leaves_no_clip_twice(session, uri, t
 
     gathered(uri, write)
     assert os.path.exists(mark)
+    assert content(uri).equals(before)
+
+
+def test_a_file_that_kills_every_worker_ends_in_one_line(session, uri, monkeypatch):
+    class Deadly(LargeFile):
+        def write(self):
+            os._exit(1)
+
+    monkeypatch.setattr(gathering, "RETRIES", 1)
+    before = content(uri)
+    with pytest.raises(
+        MachineError, match=r"workers died 2 times .*; no row is lost; give a worker"
+    ):
+        gathered(uri, lambda files: by_tasks([Deadly(file.folder, {}, {}) for file in files]))
     assert content(uri).equals(before)
 
 
