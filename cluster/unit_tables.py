@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -100,9 +101,10 @@ def publish_units(table_uri: str, inside: Sequence[tuple[Version, int]], rows: p
     if len(inside) == 1:
         publish_unit(table_uri, inside[0][0], rows)
         return
+    ends = np.concatenate([[0], np.cumsum(_failed(rows))])[starts]
     listed = [
-        (version, count, failures(rows.slice(start, count)))
-        for (version, count), start in zip(inside, starts, strict=False)
+        (version, count, failed)
+        for (version, count), failed in zip(inside, np.diff(ends).tolist(), strict=True)
     ]
     storage.publish_table(with_versions(rows, listed), storage.join(table_uri, new_part()))
 
@@ -287,9 +289,15 @@ def with_versions(table: pa.Table, inside: Sequence[tuple[Version, int, int]]) -
 
 def failures(rows: pa.Table) -> int:
     """How many rows have failed."""
+    return int(_failed(rows).sum())
+
+
+def _failed(rows: pa.Table) -> np.ndarray:
+    """Whether each row has failed, bool [row]."""
     if "status" not in rows.column_names:
-        return 0
-    return int(pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0)
+        return np.zeros(rows.num_rows, bool)
+    failed = pc.equal(rows["status"], "failed").fill_null(fill_value=False)
+    return np.asarray(failed.to_numpy())
 
 
 def units_in(uri: str) -> dict[Version, UnitRows]:

@@ -41,7 +41,7 @@ from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.files import found_files
 from jobs.scoring.opening import UNTRAINED, open_bundle
 from jobs.scoring.scorer import Scorer
-from jobs.scoring.stored import StoredFacts, reading_order, spans
+from jobs.scoring.stored import SPAN_CLIPS, StoredFacts, reading_order, spans
 from jobs.scoring.stored_table import UnitTable
 from jobs.scoring.untrained import NAME
 from jobs.stream.progress import Progress
@@ -152,17 +152,13 @@ def explained_spans(root: str, bundle: Bundle) -> Iterator[tuple[np.ndarray, Exp
     stored = {folder: UnitTable(root, folder) for folder in bundle.folders}
     ordered = reading_order(units(root), [*stored.values()])
     with Progress(sum(ref.num_clips for ref in ordered), label="explain") as progress:
-        for part in spans(root, ordered, (), bundle.linked):
-            rows = {ref.unit: facts.read([ref]).to_pylist() for ref in part}
-            ids = {unit: np.array([clip["clip_id"] for clip in rows[unit]]) for unit in rows}
-            features = {
-                folder: pa.concat_tables([table.read(ref, ids[ref.unit]) for ref in part])
-                for folder, table in stored.items()
-            }
-            clips = [clip for unit in rows.values() for clip in unit]
-            found = explain(scorer, clips, features, looks=False)
-            progress.add(len(clips), 0)
-            yield np.sort(np.concatenate([*ids.values()])), found
+        for part in spans(root, ordered, (), bundle.linked, SPAN_CLIPS):
+            clips = facts.read(part)
+            ids = clips["clip_id"].to_numpy()
+            features = {folder: table.read(part, ids) for folder, table in stored.items()}
+            found = explain(scorer, clips.to_pylist(), features, looks=False)
+            progress.add(len(ids), 0)
+            yield np.sort(ids), found
 
 
 def table_of(explained: Explained, clip_id: np.ndarray) -> pa.Table:

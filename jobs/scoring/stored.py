@@ -3,16 +3,20 @@
 Units are taken in the order of the manifest, or in that of a table where this reads fewer row groups twice. A
 table made elsewhere may list no units: its clip ids alone are held in memory.
 
-What bounds the memory: a span of about a thousand clips and a few row groups a table. A bundle that reads
+What bounds the memory: three spans of about a thousand clips (one is read and one written while another is
+scored) and a few row groups a table. A bundle that reads
 whole dialogues (or a speaker's clips) needs all units that share one in a span: that is bounded by the
 longest dialogue, or by the clips of the speakers who meet in units.
 """
 
+import contextlib
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +30,8 @@ from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored_table import KEPT_GROUPS, UnitTable
 from jobs.scoring.versions import versions_of
 from jobs.stream.progress import Progress
+
+Item = TypeVar("Item")
 
 SPAN_CLIPS = 1024
 """Clips of a span, where one unit or dialogue does not hold more."""
@@ -59,18 +65,15 @@ def score_stored(
     ordered = reading_order(refs, [*stored.values()])
     versions, there = versions_of(root, bundle, refs), published(uri)
     done = {unit for unit, version in versions.items() if version in there}
-    parts = [*spans(root, ordered, done, bundle.linked)]
-    with Progress(sum(map(_clips, parts)), label="score") as progress, Gathering(uri) as out:
-        for part in parts:
-            clips = facts.read(part)
+    parts = [*spans(root, ordered, done, bundle.linked, SPAN_CLIPS)]
+    reading = ahead((part, *_read(part, facts, stored)) for part in parts)
+    with (
+        Progress(sum(map(_clips, parts)), label="score") as progress,
+        Gathering(uri) as out,
+        contextlib.closing(reading),
+    ):
+        for part, clips, features in reading:
             ids = clips["clip_id"].to_numpy()
-            cuts = np.cumsum([ref.num_clips for ref in part])[:-1]
-            features = {
-                folder: pa.concat_tables(
-                    [table.read(ref, of) for ref, of in zip(part, np.split(ids, cuts), strict=True)]
-                )
-                for folder, table in stored.items()
-            }
             scores = judge.scores(clips, features)
             order = np.argsort(scores["clip_id"].to_numpy())
             place = order[np.searchsorted(scores["clip_id"].to_numpy(), ids, sorter=order)]
@@ -79,10 +82,30 @@ def score_stored(
             progress.add(len(ids), 0)
 
 
+def _read(
+    part: Sequence[UnitRef], facts: "StoredFacts", stored: Mapping[str, UnitTable]
+) -> tuple[pa.Table, dict[str, pa.Table]]:
+    """The clips of a span, and their features by folder."""
+    clips = facts.read(part)
+    ids = clips["clip_id"].to_numpy()
+    return clips, {folder: table.read(part, ids) for folder, table in stored.items()}
+
+
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """The same items, each made in a thread while the one before is in use."""
+    left = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lambda: [*itertools.islice(left, 1)])
+        while item := coming.result():
+            coming = pool.submit(lambda: [*itertools.islice(left, 1)])
+            yield item[0]
+
+
 class Gathering:
     """Publishes several spans at a time: of ten million clips there are no 160,000 files to gather again.
 
-    Leaving the block publishes what is in hand, also after a stop: those rows are whole.
+    A file is written in a thread while the next rows are made. Leaving the block publishes what is in hand,
+    also after a stop: those rows are whole.
 
     Args:
         uri: folder of the scores.
@@ -90,6 +113,8 @@ class Gathering:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -101,7 +126,11 @@ class Gathering:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._publish()
+        try:
+            self._publish()
+            self._written()
+        finally:
+            self._pool.shutdown()
 
     def add(self, inside: Sequence[tuple[Version, int]], scores: pa.Table) -> None:
         """Take the scores of a span, and publish where they are many or the first has waited long.
@@ -117,9 +146,21 @@ class Gathering:
             self._publish()
 
     def _publish(self) -> None:
+        self._written()
         if self._rows:
-            publish_units(self._uri, self._inside, pa.concat_tables(self._rows))
+            rows = pa.concat_tables(self._rows)
+            self._writing = self._pool.submit(publish_units, self._uri, self._inside, rows)
         self._begin()
+
+    def _written(self) -> None:
+        """Wait for the file that is being written.
+
+        Raises:
+            OSError: it could not be written; kinds of it as of `publish_units`.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
 
 class StoredFacts:
@@ -170,6 +211,7 @@ def spans(
     refs: Sequence[UnitRef],
     done: Collection[str],
     linked: Sequence[str],
+    most: int,
 ) -> Iterator[list[UnitRef]]:
     """Units that are to be scored, some at a time.
 
@@ -179,15 +221,19 @@ def spans(
         done: units that are scored.
         linked: columns (dialogue, speaker) whose clips have to come together: units that share a value stay
             in one span, and are scored again together where one of them is not done.
+        most: clips of a span.
     """
     parts = _linked(root, refs, linked) if linked else [[ref] for ref in refs]
     todo = [part for part in parts if any(ref.unit not in done for ref in part)]
     span: list[UnitRef] = []
+    count = 0
     for part in todo:
-        if span and _clips([*span, *part]) > SPAN_CLIPS:
+        more = _clips(part)
+        if span and count + more > most:
             yield span
-            span = []
+            span, count = [], 0
         span += part
+        count += more
     if span:
         yield span
 

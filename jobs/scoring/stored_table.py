@@ -69,53 +69,57 @@ class UnitTable:
         at = self._at(ref)
         if at is None or at.uri in self._alone:
             return []
-        return [(at.uri, group) for group in self._span(at)]
+        _, ends = self._open(at.uri)
+        return [(at.uri, group) for group in _groups(ends, at.start, at.start + at.count)]
 
-    def read(self, ref: UnitRef, clip_ids: np.ndarray) -> pa.Table:
-        """The rows of a unit.
+    def read(self, refs: Sequence[UnitRef], clip_ids: np.ndarray) -> pa.Table:
+        """The rows of some units, in any order.
 
         Args:
-            ref: the unit.
-            clip_ids: int64, its clips.
+            refs: the units.
+            clip_ids: int64, their clips, unit after unit.
 
         Raises:
             NotPreparedError: a clip has no row any more; all had when the job began.
         """
-        return unmoved(lambda: self._read(ref, clip_ids))
+        return unmoved(lambda: self._read(refs, clip_ids))
 
-    def _read(self, ref: UnitRef, clip_ids: np.ndarray) -> pa.Table:
-        at = self._at(ref)
-        if at is not None:
-            try:
-                return self._range(at)
-            except (AbsentError, FileNotFoundError):  # another job has gathered the file
-                self._locate()
-                raise
+    def _read(self, refs: Sequence[UnitRef], clip_ids: np.ndarray) -> pa.Table:
+        found = [self._at(ref) for ref in refs]
+        ranges: list[tuple[str, int, int]] = []
+        for at in found:
+            if at is None:
+                continue
+            if ranges and ranges[-1][0] == at.uri and ranges[-1][2] == at.start:
+                ranges[-1] = (at.uri, ranges[-1][1], at.start + at.count)
+            else:
+                ranges.append((at.uri, at.start, at.start + at.count))
+        try:
+            parts = [part for one in ranges for part in self._range(*one)]
+        except (AbsentError, FileNotFoundError):  # another job has gathered the file
+            self._locate()
+            raise
+        if None in found:
+            of_unit = np.repeat([at is None for at in found], [ref.num_clips for ref in refs])
+            parts += self._unlisted_rows(clip_ids[of_unit])
+        return pa.concat_tables(parts)
+
+    def _unlisted_rows(self, clip_ids: np.ndarray) -> list[pa.Table]:
+        """Rows of clips that stand in files which list no units."""
         if self._loose is None:
             self._loose = _Loose(self._unlisted)
-        parts = [
+        return [
             self._group(uri, group).take(pa.array(rows))
             for uri, group, rows in self._loose.places(clip_ids, self._open)
         ]
-        return pa.concat_tables(parts)
 
-    def _range(self, at: UnitRows) -> pa.Table:
-        _, ends = self._open(at.uri)
-        stop = at.start + at.count
-        parts = []
-        for group in self._span(at):
+    def _range(self, uri: str, start: int, stop: int) -> Iterator[pa.Table]:
+        """Some rows of a file, a part a row group."""
+        _, ends = self._open(uri)
+        for group in _groups(ends, start, stop):
             begin = int(ends[group - 1]) if group else 0
-            start = max(at.start, begin)
-            parts.append(
-                self._group(at.uri, group).slice(start - begin, min(stop, int(ends[group])) - start)
-            )
-        return pa.concat_tables(parts)
-
-    def _span(self, at: UnitRows) -> range:
-        """Row groups of some rows."""
-        _, ends = self._open(at.uri)
-        first, last = np.searchsorted(ends, (at.start, at.start + at.count - 1), side="right")
-        return range(int(first), int(last) + 1)
+            first, last = max(start, begin), min(stop, int(ends[group]))
+            yield self._group(uri, group).slice(first - begin, last - first)
 
     def _group(self, uri: str, group: int) -> pa.Table:
         """A row group, from hand or from its file."""
@@ -164,6 +168,12 @@ class _Loose:
             for group in np.unique(groups):
                 begin = int(ends[group - 1]) if group else 0
                 yield uri, int(group), rows[groups == group] - begin
+
+
+def _groups(ends: np.ndarray, start: int, stop: int) -> range:
+    """Row groups of some rows of a file, whose groups end at `ends`."""
+    first, last = np.searchsorted(ends, (start, stop - 1), side="right")
+    return range(int(first), int(last) + 1)
 
 
 def _opened(uri: str) -> tuple[pq.ParquetFile, np.ndarray]:

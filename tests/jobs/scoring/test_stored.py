@@ -331,11 +331,8 @@ class TestWhatBelongsTogether:
         values = pa.array([None if d is None else str(d) for d in dialogues], pa.string())
         table = pa.table({"unit": unit, "dialogue": values})
         finished = {f"u{number}" for number in done}
-        with (
-            mock.patch.object(stored, "read_manifest", return_value=table),
-            mock.patch.object(stored, "SPAN_CLIPS", bound),
-        ):
-            found = [*spans("", refs, finished, ["dialogue"])]
+        with mock.patch.object(stored, "read_manifest", return_value=table):
+            found = [*spans("", refs, finished, ["dialogue"], bound)]
         flat = [ref.unit for span in found for ref in span]
         assert len(flat) == len(set(flat))
         assert set(names) - finished <= set(flat)
@@ -344,7 +341,7 @@ class TestWhatBelongsTogether:
             of = {u for u, d in zip(unit, dialogues, strict=True) if d == dialogue}
             assert len({span_of.get(u) for u in of}) == 1
         # Without anything that links units a span is bounded, and nothing that is done is done again.
-        loose = [*spans("", refs, finished, [])]
+        loose = [*spans("", refs, finished, [], bound)]
         assert {ref.unit for span in loose for ref in span} == set(names) - finished
 
 
