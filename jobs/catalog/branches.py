@@ -49,7 +49,7 @@ def facts_of_owned(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_facts(root: str, descriptor: Mapping[str, Any], folder: str, pool: str) -> dict[str, Any]:
-    """Facts of one input for the card of a net; of words that were heard, also who heard them."""
+    """Facts of one input for the card of a net; of transcribed words, also their transcriber."""
     facts = {
         "features": folder,
         "name": descriptor.get("name", folder),
