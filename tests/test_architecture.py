@@ -186,6 +186,31 @@ OVER_THE_LIMITS = {
 }
 
 
+def slow_to_ask(tree: ast.AST) -> list[str]:
+    """Classes that read what they hold to say whether they hold it, as `Mapping.__contains__` does."""
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any("Mapping[" in ast.unparse(base) for base in node.bases)
+        and "__contains__"
+        not in [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+    ]
+
+
+def test_mappings_say_what_they_hold_without_reading_it():
+    found = [
+        name for file in sources().values() for name in slow_to_ask(ast.parse(file.read_text()))
+    ]
+    assert found == []
+
+
+def test_a_mapping_that_reads_to_say_what_it_holds_is_found():
+    text = "class A(Mapping[str, int]):\n    def __getitem__(self, name): ...\n"
+    assert slow_to_ask(ast.parse(text)) == ["A"]
+    assert slow_to_ask(ast.parse(text + "    def __contains__(self, name): ...\n")) == []
+
+
 def over_limits(path: str, text: str) -> dict[str, int]:
     """What of a file is more than a reader can hold: the file, its functions, their parameters."""
     counts = [(f"{path}: lines", len(text.splitlines()), MAX_FILE)]

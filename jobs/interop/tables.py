@@ -318,6 +318,9 @@ class _ParquetColumns(Mapping[str, Column]):
         if held:
             yield {name: held[0][of] for name, of in zip(names, plain, strict=True)}
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # a Mapping would read the column
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

@@ -102,6 +102,9 @@ class HubColumns(Mapping[str, pa.ChunkedArray]):
         self._names.append(name)
         self._read[name] = column
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # a Mapping would read the column
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
