@@ -73,20 +73,25 @@ def _build(config: Preparation, place: Workplace) -> None:
     source = str(getattr(config, "source", ""))
     facts = facts_of(collected.name, collected.licence, manifest, shape, source)
     if facts == facts_before and same_folds(place, root, folds):
-        count = place.one("select count(*) from planned")
+        count = place.one("select count(*) from clips")
         print(f"nothing to do: {root} holds these {count:,} clips already")
         return
     _publish(place, config, facts, parts, folds)
 
 
 def plan(place: Workplace) -> None:
-    """Make `planned`: the clips with their units and final splits; its column `place` is their order."""
+    """Make `parted`, the clips with their final splits, and `planned`, the same with their units.
+
+    Its column `place` is their order.
+    """
     split, dealt = split_column(place)
     place.run(
-        f"""
+        f"create view parted as select clips.* exclude (split), {split} as split from clips {dealt}"
+    )
+    place.run(
+        """
         create view planned as
-        select clips.* exclude (split), {split} as split, placed.place, placed.unit
-        from clips join placed using (seq) {dealt}
+        select parted.*, placed.place, placed.unit from parted join placed using (seq)
         """
     )
 

@@ -105,7 +105,7 @@ def cut_folds(
     """Fill `folds0`, `folds1` ... (clip_id, fold, n): the dataset's own, and those that were asked for.
 
     Args:
-        place: with `planned`.
+        place: with `parted` and `planned`.
         own: names of the folds that the dataset brings.
         config: of this run.
         grouping: where the groups come from.
@@ -128,7 +128,7 @@ def cut_folds(
         return list(own)
     name = f"group{config.folds}"
     kept = "split is distinct from 'test'"
-    _group_sizes(place, f"planned where {kept}")
+    _group_sizes(place, f"parted where {kept}")
     _check_enough(place, f"--folds {config.folds}", config.folds, "folds", grouping)
     _fold_before(place, root, name, config.seed)
     place.run(

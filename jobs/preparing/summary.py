@@ -16,10 +16,7 @@ from jobs.preparing.workplace import Workplace
 
 MOST_FAULTS_SHOWN = 5
 
-COUNTS = """
-    count(*), coalesce(sum(duration_s), 0) / 3600, count(distinct "group"), count(video), count(audio),
-    count(text), count(distinct unit)
-"""
+COUNTS = "count(*), coalesce(sum(duration_s), 0) / 3600, count(video), count(audio), count(text)"
 
 
 def show_summary(
@@ -33,13 +30,12 @@ def show_summary(
     grid = Table(title=f"{collected.name} ({collected.licence or 'no licence given'})")
     for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
         grid.add_column(column, justify="left" if column == "split" else "right")
-    parts = {
-        row[0]: row[1:] for row in place.run(f"select split, {COUNTS} from planned group by split")
-    }
+    lay_units(place)
+    parts = counted(place, "split")
     for split in (*SPLITS, None):
         if split in parts and not (split is None and len(parts) == 1):
             grid.add_row(split or "(none)", *_cells(parts[split]))
-    grid.add_row("all", *_cells(place.run(f"select {COUNTS} from planned")[0]))
+    grid.add_row("all", *_cells(counted(place, "'all'")["all"]))
     show(grid)
     print(grouping)
     if grouping.warning and shape.tasks:
@@ -47,6 +43,34 @@ def show_summary(
     for k, (name, task) in enumerate(shape.tasks.items()):
         show(f"{name} ({task.kind}): {_labels(place, f'label{k}', task)}")
     show_files(probes)
+
+
+def lay_units(place: Workplace) -> None:
+    """Fill `lies_in`, which splits have clips in which units, from a range of the clips at a time."""
+    place.run("create table lies_in (split varchar, unit varchar)")
+    for inside in place.ranges("seq", "clips"):
+        place.run(f"insert into lies_in select distinct split, unit from planned where {inside}")
+
+
+def counted(place: Workplace, part: str) -> dict[str | None, tuple[float, ...]]:
+    """Clips, hours, groups, clips with video, audio and text, and units of each part.
+
+    What is counted once each is grouped before: of ten million a `count(distinct)` does not go to disk.
+
+    Args:
+        place: with `parted` and `lies_in`.
+        part: SQL for the part that a clip is of.
+    """
+    once = "select part, count(*) from (select distinct {part} as part, {of}) group by part"
+    groups = dict(
+        place.run(once.format(part=part, of='"group" from parted where "group" is not null'))
+    )
+    units = dict(place.run(once.format(part=part, of="unit from lies_in")))
+    rows = place.run(f"select {part} as part, {COUNTS} from parted group by part")
+    return {
+        name: (clips, hours, groups.get(name, 0), *media, units[name])
+        for name, clips, hours, *media in rows
+    }
 
 
 def show_files(probes: Mapping[str, probing.Outcome]) -> None:
@@ -79,18 +103,16 @@ def _cells(counts: tuple[float, ...]) -> list[str]:
 
 
 def _labels(place: Workplace, column: str, task: Task) -> str:
-    known, missing = place.run(f"select count({column}), count(*) - count({column}) from planned")[
-        0
-    ]
+    known, missing = place.run(f"select count({column}), count(*) - count({column}) from parted")[0]
     without = f"; {missing:,} without" if missing else ""
     if task.kind == "classification":
-        counts = dict(place.run(f"select {column}, count(*) from planned group by all"))
+        counts = dict(place.run(f"select {column}, count(*) from parted group by all"))
         return ", ".join(f"{label} {counts.get(label, 0):,}" for label in task.classes) + without
     if task.kind == "multilabel":
         sums = (f"coalesce(sum({column}[{k + 1}]), 0)" for k in range(len(task.classes)))
-        found = place.run(f"select {', '.join(sums)} from planned")[0]
+        found = place.run(f"select {', '.join(sums)} from parted")[0]
         pairs = zip(task.classes, found, strict=True)
         return ", ".join(f"{label} {int(count):,}" for label, count in pairs) + without
-    facts = place.run(f"select min({column}), max({column}), avg({column}) from planned")[0]
+    facts = place.run(f"select min({column}), max({column}), avg({column}) from parted")[0]
     low, high, mean = (float("nan") if fact is None else fact for fact in facts)
     return f"{known:,} values, {low:g} to {high:g}, mean {mean:.3g}" + without

@@ -79,10 +79,14 @@ class Workplace:
             column: of the query and the table; from 0, and not much larger than there are rows.
             table: that has the largest number.
         """
+        for inside in self.ranges(column, table):
+            yield from self.stream(f"{sql} where {inside} order by {column}")
+
+    def ranges(self, column: str, table: str) -> Iterator[str]:
+        """Conditions that hold for a range of a table's numbers after another; arguments as of `in_order`."""
         end = self.one(f"select coalesce(max({column}) + 1, 0) from {table}")
         for start in range(0, end, RANGE_ROWS):
-            inside = f"{column} >= {start} and {column} < {start + RANGE_ROWS}"
-            yield from self.stream(f"{sql} where {inside} order by {column}")
+            yield f"{column} >= {start} and {column} < {start + RANGE_ROWS}"
 
     def drop(self, *names: str) -> None:
         """Forget tables: what is on disk of them is free again."""
