@@ -75,7 +75,7 @@ class SenseVoiceNet(nn.Module):
         """
         asking = self.embed(torch.tensor(asked, device=frames.device))
         x = torch.cat([asking.expand(len(frames), -1, -1), frames], 1)
-        x = x * math.sqrt(self.dim) + positions(x.shape[1], x.shape[2]).to(x.device)
+        x = x * math.sqrt(self.dim) + positions(x.shape[1], x.shape[2]).to(x)
         ends = torch.tensor(lengths, device=x.device) + QUERIES
         inside = torch.arange(x.shape[1], device=x.device) < ends[:, None]
         states = []

@@ -112,7 +112,7 @@ def inner_folds(config: Any, group: Int[Tensor, " row"]) -> list[Int[Tensor, " r
     """Parts of whole groups for each repeat; none of one group, which says nothing of others.
 
     >>> [fold.tolist() for fold in inner_folds(Rule.Config(), torch.tensor([0, 0, 1]))]
-    [[1, 1, 0]]
+    [[0, 0, 1]]
     """
     count = int(group.max()) + 1
     parts = min(config.folds, count)

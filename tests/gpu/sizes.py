@@ -5,9 +5,11 @@ A clip is five seconds: 20 tokens of text, 80,000 samples, 16 frames (8 for Time
 
 import torch
 
+from tests.gpu import shapes
+
 CLIP_S = 5.0
 TOKENS = 20
-PATCHES = "patches"
+PATCHES, FACES, FRAMES = "patches", "x", "frames of sound"
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -40,6 +42,9 @@ SIZES = {
     "dinov2_base": ("Dinov2Config", "Dinov2Model", {"image_size": 224, "patch_size": 14}, {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
         "patch_size": 8}, "frames"),
+    "emotieffnet": (None, None, {**shapes.B0, "outputs": 8}, {**shapes.THIN, "outputs": 8}, FACES),
+    "emotieffnet b2": (None, None, {**shapes.B2, "outputs": 8}, {**shapes.THIN, "outputs": 8}, FACES),
+    "emotieffnet_va": (None, None, {**shapes.B0, "outputs": 10}, {**shapes.THIN, "outputs": 10}, FACES),
     "emotion2vec": (None, None, {}, {
         "dim": 32, "heads": 4, "hidden": 48, "channels": 16, "context_blocks": 1, "blocks": 1}, "samples"),
     "emotion2vec large": (None, None, {"dim": 1024, "heads": 16, "hidden": 4096}, {
@@ -68,9 +73,10 @@ SIZES = {
         "intermediate_size": 1536}, SMALL, "tokens"),
     "roberta_base": ("RobertaConfig", "RobertaModel", {
         "vocab_size": 50265, "max_position_embeddings": 514}, SMALL, "tokens"),
+    "sensevoice": (None, None, shapes.SENSEVOICE, shapes.SMALL_SENSEVOICE, FRAMES),
     "timesformer": ("TimesformerConfig", "TimesformerModel", {}, {
         **SMALL, "image_size": 32, "patch_size": 8}, "run"),
-    "vggish": (None, None, {}, {}, PATCHES),
+    "vggish": (None, None, {}, {"widths": (4,) * 6, "dense": (8, 8, 4)}, PATCHES),
     "videomae": ("VideoMAEConfig", "VideoMAEModel", {}, {
         **SMALL, "image_size": 32, "patch_size": 8}, "run"),
     "vit_base": ("ViTConfig", "ViTModel", {}, {**SMALL, "image_size": 32, "patch_size": 8}, "frames"),
@@ -113,15 +119,20 @@ def build(name, *, small, device):
     import transformers
 
     from encoders.audio._emotion2vec_net import Emotion2vecNet, Sizes
+    from encoders.audio._sensevoice_net import SenseVoiceNet
     from encoders.audio._vggish_net import VggishNet
+    from encoders.video._efficientnet import EfficientNet
 
-    if name == "vggish":
-        thin = {"widths": (4,) * 6, "dense": (8, 8, 4)} if small else {}
-        net = VggishNet(**thin).eval().to(device)
-        return net, net
     config_class, model_class, real, tiny, _ = SIZES[name]
-    if name.startswith("emotion2vec"):
-        net = Emotion2vecNet(Sizes(**(tiny if small else real))).eval().to(device)
+    own = {
+        "emotieffnet": lambda **size: EfficientNet(_empty(shapes.efficientnet(**size))),
+        "emotion2vec": lambda **size: Emotion2vecNet(Sizes(**size)),
+        "sensevoice": lambda **size: SenseVoiceNet(_empty(shapes.sensevoice(**size))),
+        "vggish": lambda **size: VggishNet(**size),
+    }
+    if config_class is None:
+        make = own[name.split()[0].removesuffix("_va")]
+        net = make(**(tiny if small else real)).eval().to(device)
         return net, net
     config = getattr(transformers, config_class)(**(tiny if small else real))
     torch.manual_seed(0)
@@ -129,6 +140,11 @@ def build(name, *, small, device):
         whole = getattr(transformers, model_class)(config).eval()
     used = whole.get_encoder() if config.is_encoder_decoder else whole
     return used, whole
+
+
+def _empty(sizes):
+    """Tensors of which only the shapes count."""
+    return {name: torch.empty(shape, device="meta") for name, shape in sizes.items()}
 
 
 def inputs(name, model, batch, device, dtype):
@@ -140,6 +156,16 @@ def inputs(name, model, batch, device, dtype):
 
     if kind == PATCHES:  # of 0.96 s, one behind the other
         return {PATCHES: noise(5, 1, 96, 64).flatten(0, 1)}
+    if kind == FACES:
+        side = 260 if "b2" in name else 224
+        return {FACES: noise(16, 3, side, side).flatten(0, 1)}
+    if kind == FRAMES:  # of 60 ms
+        count = round(CLIP_S / 0.06)
+        return {
+            "frames": noise(count, shapes.FEATURE),
+            "lengths": [count] * batch,
+            "asked": (0, 1, 2, 14),
+        }
     config = model.config
 
     if kind == "tokens":

@@ -96,7 +96,7 @@ class TestDamage:
         config = from_mapping(module_of(name).Config, given)
         with pytest.raises(NotPreparedError) as caught:
             config.collect()
-        assert module_of(name).ABOUT.looked_for in str(caught.value)
+        assert module_of(name).ABOUT.looked_for.format(**required) in str(caught.value)
         assert f"affuse prepare {name} --how" in str(caught.value)
 
     def test_a_source_that_is_not_there_is_named(self, name, source):

@@ -241,7 +241,9 @@ class TestRefusals:
     def test_a_broken_file_of_every_kind(self, kind, tmp_path):
         file = tmp_path / f"f.{kind}"
         file.write_bytes(b"a,b\n1,2,3\n\xff")
-        with pytest.raises(TableError, match="not a readable"):
+        with pytest.raises(
+            TableError, match=r"not a readable|damaged or cut off, expected Parquet"
+        ):
             read_ready(str(file), Layout())
 
     def test_an_npz_with_a_pickle_inside_is_not_opened(self, tmp_path):
