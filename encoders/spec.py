@@ -63,6 +63,9 @@ class Inputs:
     branch: str
     """``module:Class`` of an `encoders.branch.EncoderBranch` that reads them."""
 
+    side: Mapping[str, int] = field(default_factory=dict)
+    """Side columns that are published with them, and their widths."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
@@ -173,8 +176,8 @@ class Descriptor:
 
     @property
     def side(self) -> Mapping[str, int]:
-        """Side columns of its table and their widths; none beside published inputs."""
-        return self.spec.side if self.inputs is None else {}
+        """Side columns of its table and their widths."""
+        return self.spec.side if self.inputs is None else self.inputs.side
 
     @property
     def layers(self) -> tuple[int, ...]:

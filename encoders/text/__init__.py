@@ -17,6 +17,7 @@ INPUTS = Inputs(
     dtype="float32",
     publisher="encoders.text._inputs:TokenPublisher",
     branch="encoders.text._inputs:TextBranch",
+    side=SIDE,
 )
 """Tokens: a step is an id, and whether it is the clip's own."""
 

@@ -65,6 +65,13 @@ def batch(inputs, more=0):
     return values, mask
 
 
+@pytest.mark.parametrize("name", [*TEXT, *SOUND])
+def test_what_is_published_has_the_columns_that_its_table_has(name, case_of, clips_for):
+    descriptor, weights = case_of(name, "publish=inputs")
+    for clip in load(descriptor, weights).encode(clips_for(descriptor)):
+        assert {column: each.shape[1] for column, each in clip.side.items()} == descriptor.side
+
+
 class TestABranch:
     def test_gives_the_states_that_the_encoder_gives(self, pair):
         states, inputs, branch = pair
