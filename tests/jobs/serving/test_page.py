@@ -240,7 +240,7 @@ def test_a_second_answer_back_and_reload_show_what_they_should(visit, tmp_path):
         page.wait_for_selector('.word:has-text("quiet")')
         assert answered(page) == first
         page.click("#forget")
-        assert page.is_visible("#empty")
+        page.wait_for_selector("#empty:visible")
 
 
 def test_the_microphone_is_recorded_played_back_and_answered(visit):
