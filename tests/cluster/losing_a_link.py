@@ -70,7 +70,7 @@ def on_the_head(folder: Path) -> None:
         time.sleep(0.1)
     ended(started(folder / "calm", HEAD, 0.0))
     threading.Thread(target=note_deaths, args=[folder], daemon=True).start()
-    process = started(folder / "stormy", HEAD, 1.2)
+    process = started(folder / "stormy", HEAD, 1.8)
     wait_for_units(folder / "stormy", 20, process)
     (folder / "begun").write_text(str(time.time()))
     print(ended(process), flush=True)
