@@ -1,9 +1,7 @@
 """Descriptors of encoders, known without loading a model, and the protocol of encoders.
 
-An encoder file holds three things: a `SPEC`, a wrapper class with `encode(clips) -> list[Encoded]`, and
-nothing of Ray. A name and its options are written together, `whisper_tiny_en:layers=2,pool=mean_std`; from
-that text `encoders.registry.describe` makes a `Descriptor`, which knows the width, the needs and the
-fingerprint.
+An encoder file holds a `SPEC`, and its wrapper `encode(clips) -> list[Encoded]`; nothing of Ray. From a text
+such as `whisper_tiny_en:layers=2,pool=mean_std` `encoders.registry.describe` makes a `Descriptor`.
 """
 
 import hashlib
@@ -63,8 +61,7 @@ class Inputs:
     branch: str
     """``module:Class`` of an `encoders.branch.EncoderBranch` that reads them."""
 
-    side: Mapping[str, int] = field(default_factory=dict)
-    """Side columns that are published with them, and their widths."""
+    side: Mapping[str, int] = field(default_factory=dict)  # columns beside them, and their widths
 
 
 @dataclass(frozen=True, kw_only=True)
