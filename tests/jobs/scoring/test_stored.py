@@ -420,3 +420,47 @@ class TestBatches:
         for rows in (64, 100, 128):  # of one row or few a matrix is multiplied otherwise
             monkeypatch.setattr(member_nets, "ROWS_OF_ONE_STEP", rows)
             assert scorer.scores(facts.to_pylist()[::-1], features).equals(whole)
+
+
+class TestThreads:
+    """A span is read and a file written beside the scoring: neither fault is lost, nor any row behind it."""
+
+    def test_what_is_read_ahead_comes_in_order_and_a_fault_at_its_place(self):
+        def read():
+            yield from range(5)
+            raise NotPreparedError("gathered by another job")
+
+        found = []
+        with pytest.raises(NotPreparedError, match="gathered by another job"):
+            found.extend(stored.ahead(read()))
+        assert found == [0, 1, 2, 3, 4]
+
+    def test_one_that_stops_early_has_read_one_more_at_most(self):
+        begun = []
+        reading = stored.ahead(begun.append(number) or number for number in range(9))
+        assert next(reading) == 0
+        reading.close()
+        assert begun in ([0], [0, 1])
+
+    def test_a_file_that_could_not_be_written_ends_the_job_and_the_rows_behind_it_are_kept(
+        self, monkeypatch
+    ):
+        kept = []
+
+        def publish(uri, inside, rows):
+            if not kept:
+                kept.append("refused")
+                raise OSError(28, "no space left")
+            kept.extend(rows["row"].to_pylist())
+
+        monkeypatch.setattr(stored, "publish_units", publish)
+        monkeypatch.setattr(stored, "FILE_CLIPS", 2)
+
+        def score_all():
+            with stored.Gathering("nowhere") as out:
+                for row in range(0, 8, 2):
+                    out.add([(row, 2)], pa.table({"row": [row, row + 1]}))
+
+        with pytest.raises(OSError, match="no space left"):
+            score_all()
+        assert kept == ["refused", 2, 3]
