@@ -4,6 +4,7 @@ Names of files, classes, tasks and errors are other people's text. They are show
 no emoji codes, no colours by guessing; what a terminal would obey instead of showing is spelt out.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ UNREADABLE = re.compile(
 """Control codes but tab and line feed, marks that turn the direction of writing, bytes that are no text."""
 
 
+LOG_WIDTH = 400
+"""Characters of a line in a file or a pipe, where nothing has to fit on a screen: words stay whole."""
+
+
 class Table(RichTable):
     """A table of texts; a name that is wider than its column goes on below and is never cut off."""
 
@@ -37,6 +42,8 @@ def show(*things: Table | str) -> None:
         things: a table, or text that is printed as it stands.
     """
     console = _PlainConsole(markup=False, emoji=False, highlight=False)
+    if not (console.is_terminal or os.environ.get("COLUMNS")):
+        console.width = LOG_WIDTH
     for thing in things:
         console.print(thing)
 

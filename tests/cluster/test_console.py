@@ -57,3 +57,15 @@ def test_readable_text_is_encodable_and_holds_no_control_code(text):
     shown.encode()
     assert "\x1b" not in shown
     assert readable(shown) == shown
+
+
+def test_a_table_in_a_pipe_keeps_every_row_on_one_line(monkeypatch, capsys):
+    """A job that was submitted writes into a log; a search in it finds "calibrated mean"."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = console.Table()
+    for heading in ("", *map(str, range(7))):
+        table.add_column(heading)
+    table.add_row("calibrated mean", *["0.810 [0.763, 0.854]"] * 7)
+    console.show(table)
+    rows = [line for line in capsys.readouterr().out.splitlines() if "calibrated mean" in line]
+    assert len(rows) == 1 and rows[0].count("0.810 [0.763, 0.854]") == 7

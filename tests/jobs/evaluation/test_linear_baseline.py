@@ -62,10 +62,7 @@ def test_of_a_search_it_is_the_trial_on_all_features_of_the_members(made):
     storage.remove(f"{made}/runs/hunt/trials.parquet")
 
 
-def test_every_table_says_the_command_that_makes_it_and_then_has_its_line(
-    made, capsys, monkeypatch
-):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_every_table_says_the_command_that_makes_it_and_then_has_its_line(made, capsys):
     commands = set()
     for job, runs in {"ensemble": RUNS, "evaluate": RUNS[:1]}.items():
         found = re.search(

@@ -191,10 +191,7 @@ def made(tmp_path_factory):
 
 
 class TestTheRow:
-    def test_it_stands_beside_the_majority_in_every_form_of_the_report(
-        self, made, capsys, monkeypatch
-    ):
-        monkeypatch.setenv("COLUMNS", "200")
+    def test_it_stands_beside_the_majority_in_every_form_of_the_report(self, made, capsys):
         where = report.main(report.Config(root=made, runs=("net",), resamples=100))
         folder = where.rsplit("/", 1)[0]
         header, *rows = csv.reader(
@@ -208,8 +205,7 @@ class TestTheRow:
         assert "a linear model that sees length and no content" in page
         assert "metadata only" in capsys.readouterr().out
 
-    def test_it_stands_in_what_an_ensemble_prints_and_writes(self, made, capsys, monkeypatch):
-        monkeypatch.setenv("COLUMNS", "200")
+    def test_it_stands_in_what_an_ensemble_prints_and_writes(self, made, capsys):
         for file in bundles.NET_FILES:
             storage.publish_bytes(b"{}", f"{made}/runs/net/refit/seed=0/{file}")
         ensemble.main(ensemble.Config(root=made, runs=("net",), resamples=100))
