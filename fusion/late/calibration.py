@@ -10,6 +10,7 @@ Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599. From about 200 rows (se
 classes) on, calibration may be expected to help.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -131,26 +132,37 @@ def temperature(
 ) -> float:
     """The temperature T at which softmax(scores / T) has the lowest NLL, exactly.
 
-    The derivative of the NLL by 1/T, the mean of E[z] - z_true, is monotone: bisection on log T.
+    The derivative of the NLL by 1/T, the mean of E[z] - z_true, is monotone: Newton's steps on log T, and
+    bisection wherever a step would leave the bracket or creep.
 
     >>> z = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]).double()
     >>> t = temperature(z, torch.tensor([0, 0, 0, 1]))  # right three times of four
     >>> round(float(torch.softmax(z[0] / t, 0)[0]), 6)
     0.75
     """
-    mass = torch.ones(len(target)) if weights is None else weights
+    mass = (torch.ones(len(target)) if weights is None else weights).double()
     z = scores.double() - scores.double().amax(1, keepdim=True)
     truth = z.gather(1, target.long().unsqueeze(1)).squeeze(1)
 
-    def slope(log_beta: float) -> float:
-        p = torch.softmax(z * torch.tensor(log_beta, dtype=torch.float64).exp(), 1)
-        return float(((p * z).sum(1) - truth) @ mass.double())
+    def slope(log_beta: float) -> tuple[float, float]:
+        """The derivative by 1/T, and its own by log 1/T."""
+        beta = math.exp(log_beta)
+        p = torch.softmax(z * beta, 1)
+        mean = (p * z).sum(1)
+        spread = (p * z.square()).sum(1) - mean.square()
+        return float((mean - truth) @ mass), beta * float(spread @ mass)
 
-    low, high = (float(torch.tensor(bound, dtype=torch.float64).log()) for bound in RANGE)
-    for _ in range(64):
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return float(torch.tensor(-(low + high) / 2, dtype=torch.float64).exp())
+    low, high = map(math.log, RANGE)
+    at, moved = 0.0, high - low
+    while abs(moved) > 1e-9:  # the last of Newton's steps squares what is left
+        value, change = slope(at)
+        low, high = (low, at) if value > 0 else (at, high)
+        step = -value / change if change > 0 else math.inf
+        # A step that isn't half the last one creeps: where all rows are right the slope never is zero.
+        creeps = not (low <= at + step <= high and abs(step) <= abs(moved) / 2)
+        moved = (low + high) / 2 - at if creeps else step
+        at += moved
+    return math.exp(-at)
 
 
 def _fit_part(
