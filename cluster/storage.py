@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import AbsentError, ConfigError, StorageError, TableError
+from cluster.one_step import in_one_step, unless_equal
 from cluster.redaction import redacted
 from cluster.refusals import asking
 from cluster.scratch import scratch_folder
@@ -137,22 +137,18 @@ def local_copy(uri: str) -> Iterator[str]:
 
 
 def publish_bytes(content: bytes, uri: str) -> None:
-    """Make `content` appear under `uri` in one step.
+    """Make `content` appear under `uri` in one step; a refusal is none where it stands there already.
 
     Raises:
         StorageError: disk full, read-only, or no permission.
     """
-    with asking(uri):
-        _publish_bytes(content, uri)
-
-
-def _publish_bytes(content: bytes, uri: str) -> None:
     fs, path = filesystem(uri)
-    if not is_local(uri):
-        fs.pipe_file(path, content)
-        return
-    with _in_one_step(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
+    with asking(uri), unless_equal(fs, path, io.BytesIO(content)):
+        if not is_local(uri):
+            fs.pipe_file(path, content)
+            return
+        with in_one_step(path) as temporary, open(temporary, "wb") as file:
+            file.write(content)
 
 
 def publish_file(path: str, uri: str) -> None:
@@ -161,47 +157,13 @@ def publish_file(path: str, uri: str) -> None:
     Raises:
         StorageError: disk full, read-only, or no permission.
     """
-    with asking(uri):
-        _publish_file(path, uri)
-
-
-def _publish_file(path: str, uri: str) -> None:
     fs, target = filesystem(uri)
-    if not is_local(uri):
-        fs.put_file(path, target)
-        return
-    with _in_one_step(target) as temporary:
-        shutil.copyfile(path, temporary)
-
-
-@contextlib.contextmanager
-def _in_one_step(path: str) -> Iterator[str]:
-    """A name to write a local file under; it gets its own when the file is whole and on the disk."""
-    folder, name = os.path.split(path)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except FileNotFoundError as error:
-        raise StorageError(f"no folder can be made at {folder}") from error
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the names in a folder last through a loss of power; some filesystems know no such thing."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    with asking(uri), open(path, "rb") as content, unless_equal(fs, target, content):
+        if not is_local(uri):
+            fs.put_file(path, target)
+            return
+        with in_one_step(target) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def publish_json(value: object, uri: str) -> None:

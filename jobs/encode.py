@@ -160,7 +160,7 @@ def main(config: Config) -> None:
     capacity = known_capacity(config.session, config.workers.nodes)
     if capacity is not None:  # refuse before anything is started
         plan = plan_stream(models, capacity, config.workers)
-    describe_tables(config, root, dataset, work)
+    describe_tables(config, root, dataset, work, tasks)
     with recorded(config, root, dataset, work) as figures:
         with ray_session(config.session):
             capacity = capacity or planned_capacity(config.workers.nodes)
@@ -298,12 +298,17 @@ def run_stream(
     }
 
 
-def describe_tables(config: Config, root: str, dataset: Dataset, work: Work) -> None:
-    """Write what each table is, and with which config it was made, beside it."""
+def describe_tables(
+    config: Config, root: str, dataset: Dataset, work: Work, tasks: Sequence[UnitTask] = ()
+) -> None:
+    """Write what each table is beside it, and the config where some of its rows are still to be made."""
+    made = {folder for task in tasks for folder in task.todo.encoders}
     for item, uri in table_uris(root, work):
         facts = item.facts() | {"manifest": dataset.manifest_hash}
         storage.publish_json(facts, storage.join(uri, layout.DESCRIPTOR))
-        publish_config(config, uri)
+        heard = item is work.transcriber and any(task.todo.transcribe for task in tasks)
+        if heard or item.folder in made or not storage.exists(storage.join(uri, layout.CONFIG)):
+            publish_config(config, uri)
 
 
 def finish(config: Config, root: str, work: Work) -> dict[str, int]:

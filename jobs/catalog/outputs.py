@@ -74,10 +74,10 @@ def publish_outputs(config: Any, files: Mapping[str, Content], record: str) -> N
     two leaves nothing that the next run takes for somebody else's.
     """
     before = _made(record)
-    made = {
-        _below(file, record): [_digest(content), *before.get(_below(file, record), ())][:2]
-        for file, content in files.items()
-    }
+    made = {}
+    for file, content in files.items():
+        name, digest = _below(file, record), _digest(content)
+        made[name] = [digest, *(each for each in before.get(name, ()) if each != digest)][:2]
     facts = {**settings.resolved(config), settings.MADE: {**before, **made}}
     storage.publish_json(facts, record)
     for file, content in files.items():

@@ -1,5 +1,6 @@
 """A prepared dataset for the tests of jobs that train."""
 
+import errno
 import importlib
 import importlib.util
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster import one_step, storage
 from cluster.health import Health, watched
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import ensemble
@@ -47,6 +49,23 @@ def write_views():
 def root(tmp_path) -> str:
     """A small prepared dataset."""
     return small_root.write_root(str(tmp_path / "small"))
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    """Makes a folder read-only, also for root: whatever is written below it is refused."""
+
+    def seal(folder: str) -> None:
+        write = one_step.in_one_step
+
+        def refuse(path):
+            if path.startswith(folder):
+                raise OSError(errno.EROFS, "Read-only file system", path)
+            return write(path)
+
+        monkeypatch.setattr(storage, "in_one_step", refuse)
+
+    return seal
 
 
 @pytest.fixture(scope="session")

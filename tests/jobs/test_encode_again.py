@@ -114,6 +114,17 @@ def test_a_replaced_sound_is_encoded_again_and_no_text(corpus, capsys):
     assert len([clip for clip in sounds if after[clip] != sounds[clip]]) == 1
 
 
+def test_nothing_to_do_is_said_on_a_read_only_root_by_another_command_too(corpus, sealed, capsys):
+    corpus.encode("toy_text", "toy_audio")
+    made = Path(features_uri(corpus.root, resolved(corpus.root, "toy_text")), "config.json")
+    content = made.read_bytes()
+    sealed(corpus.root)
+    capsys.readouterr()
+    corpus.encode("toy_text", max_failed_share=0.5)
+    assert "nothing to do: all 6 clips" in capsys.readouterr().out
+    assert made.read_bytes() == content
+
+
 def test_exchanged_splits_encode_the_views_concerned_again(corpus, capsys):
     corpus.rows[0]["split"] = "test"
     corpus.prepare()
