@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 
 from cluster import storage
-from cluster.errors import ConfigError
+from cluster.errors import AbsentError, ConfigError, TableError
 from cluster.nearest import nearest_of
 
 C = TypeVar("C")
@@ -155,11 +155,15 @@ def read_mapping(path: str, *, flag: str = "--config") -> dict[str, Any]:
 
     Raises:
         ConfigError: no such file, or not a mapping.
+        StorageError: no permission.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"{flag} {path}: there is no such file")
-    text = file.read_text()
+    try:
+        storage.check_file(path)
+        text = Path(path).read_text(encoding="utf-8")
+    except AbsentError as error:
+        raise ConfigError(f"{flag} {path}: there is no such file") from error
+    except (TableError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{flag} {path}: expected a YAML or JSON file: {error}") from error
     try:
         values = json.loads(text)  # YAML reads most of JSON, but not its surrogate pairs
     except json.JSONDecodeError:

@@ -7,10 +7,12 @@ name exist?".
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 from cluster.errors import AbsentError, ConfigError, StorageError, TableError
 from cluster.one_step import in_one_step, unless_equal
 from cluster.redaction import redacted
-from cluster.refusals import asking
+from cluster.refusals import asking, in_the_way
 from cluster.scratch import scratch_folder
 
 
@@ -117,13 +119,43 @@ def read_bytes(uri: str) -> bytes:
         raise AbsentError(f"{uri} is not there") from error
 
 
+def check_file(uri: str) -> None:
+    """Refuse to read a local place that is no file of ours to read; a pipe without a writer would block.
+
+    Raises:
+        AbsentError: there is nothing, or a link that leads nowhere.
+        TableError: it is a folder, a circle of links, a pipe, a socket or a device.
+        StorageError: no permission.
+    """
+    if not is_local(uri):
+        return
+    path = filesystem(uri)[1]
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with asking(uri), open(path, "rb"):
+                return
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", uri)
+    except FileNotFoundError as error:
+        why = "is a link that leads nowhere" if os.path.islink(path) else "is not there"
+        raise AbsentError(f"{uri} {why}") from error
+    except OSError as error:
+        if (said := in_the_way(error)) is None:
+            raise
+        raise TableError(said) from error
+    raise TableError(f"{uri} is a pipe, a socket or a device; expected a file: write it to one")
+
+
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[str]:
     """The local path of a file; a remote one is copied for the while.
 
     Raises:
         AbsentError: there is no such file.
+        TableError: something else than a file stands there.
     """
+    check_file(uri)
     if not exists(uri):
         raise AbsentError(f"{uri} is not there")
     fs, path = filesystem(uri)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster import storage
 from cluster.errors import ConfigError, TableError
 from jobs.interop.arrays import (
     as_text,
@@ -99,15 +98,13 @@ def read_ready(file: str, layout: Layout) -> Ready:
 
     Raises:
         ConfigError: a key that is not there, naming the nearest.
+        AbsentError: there is no such file.
         TableError: arrays that do not fit together, or a table with faults, all listed.
         UnsafePickleError: a pickle asks for more than arrays and containers.
     """
-    if not storage.exists(file):
-        raise ConfigError(f"{file}: there is no such file")
-    suffix = Path(file).suffix.lower()
     if Path(file).is_dir():
         ready = _from_folder(Path(file), layout)
-    elif suffix in SUFFIXES:
+    elif Path(file).suffix.lower() in SUFFIXES:
         ready = _from_table(read_table(file), layout)
     else:
         with open_arrays(file) as content:

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from cluster import storage
 from cluster.console import readable
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError
 from cluster.tables import ROLES
 from fusion.tasks import Task
 from jobs.interop.arrays import items_of, open_arrays
@@ -30,11 +29,9 @@ def read_frame(file: str, task: Task) -> pd.DataFrame:
 
     Raises:
         ConfigError: a format that is not offered.
-        NotPreparedError: there is no such file.
+        AbsentError: there is no such file.
         TableError: columns that are not there, cells that are not what they should be, all listed.
     """
-    if not storage.exists(file):
-        raise NotPreparedError(f"{file} is not there")
     table = _table(file)
     faults = list(table.faults)
     key = "clip_id" if "clip_id" in table.columns else "name"

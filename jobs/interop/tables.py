@@ -135,7 +135,8 @@ def read_table(uri: str) -> Table:
 
     Raises:
         TableError: not a table of the kind its name says, or more than fits into memory.
-        NotPreparedError: no such file.
+        AbsentError: no such file.
+        StorageError: no permission.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in PARQUET:
@@ -143,19 +144,18 @@ def read_table(uri: str) -> Table:
     with storage.local_copy(uri) as path:
         text, encoding = decode_text(_content(path, uri), where=uri)
     table = _json(text, uri) if suffix in JSON_LINES else _delimited(text, uri, suffix)
+    if not table.columns:
+        raise_faults(table.faults, uri)  # whatever else it lacks follows from this
     if encoding is not None:
         table.notes.insert(0, f"read as {encoding}")
     return table
 
 
 def _content(path: str, where: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            check_size(file.seek(0, 2) * TEXT_OVERHEAD, where)
-            file.seek(0)
-            return file.read()
-    except OSError as error:
-        raise TableError(f"{where}: is no readable file: {error.strerror}") from error
+    with open(path, "rb") as file:
+        check_size(file.seek(0, 2) * TEXT_OVERHEAD, where)
+        file.seek(0)
+        return file.read()
 
 
 def raise_faults(faults: Sequence[str], what: str, kind: type[TableError] = TableError) -> None:
@@ -259,10 +259,8 @@ def _parsed(text: str, where: str, faults: list[str]) -> Any:
 
 
 def _parquet(uri: str) -> Table:
-    try:
-        parquet = storage.open_parquet(uri)
-    except OSError as error:
-        raise TableError(f"{uri}: not a readable Parquet file: {error}") from error
+    storage.check_file(uri)
+    parquet = storage.open_parquet(uri)
     header = [unicodedata.normalize("NFC", name.strip()) for name in parquet.schema_arrow.names]
     raise_faults(twins(header), uri)  # Arrow reads none of them
     return Table(

@@ -312,7 +312,7 @@ class TestFaults:
             str(tmp_path / "r"),
         ]
         assert run(["prepare", "folder", *words, *TASK]) == 1
-        assert "is no readable file" in capsys.readouterr().err
+        assert "a folder stands where a file is expected" in capsys.readouterr().err
 
     def test_twins_in_parquet(self, prepare, tmp_path):
         twins = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["name", "mood", "mood"])

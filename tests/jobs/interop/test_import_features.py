@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ConfigError, TableError
+from cluster.errors import AbsentError, ConfigError, TableError
 from jobs.interop.import_features import Layout, read_ready
 
 RNG = np.random.default_rng(0)
@@ -231,7 +231,7 @@ class TestRefusals:
             read_ready(npz, layout)
 
     def test_a_missing_file_and_an_unknown_kind(self, tmp_path):
-        with pytest.raises(ConfigError, match="there is no such file"):
+        with pytest.raises(AbsentError, match="is not there"):
             read_ready(str(tmp_path / "no.npz"), Layout())
         (tmp_path / "f.mat").touch()
         with pytest.raises(ConfigError, match="expected npz, npy, h5"):
