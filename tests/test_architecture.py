@@ -142,7 +142,9 @@ COMMAND_LINE = {
     "completion",
     "documented_commands",
     "interrupt",
+    "read_only_roots",
     "strange_names",
+    "strange_places",
 }
 """What tests of the command line as a whole, and of every job alike, are about."""
 
