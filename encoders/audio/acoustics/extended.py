@@ -25,6 +25,11 @@ from encoders.audio.acoustics.spectral import spectral
 _LOWEST_HZ = 27.5
 _SILENCE_POWER = 1e-12
 _FLUX = 5
+_LAST_UNVOICED, _LAST_VOICED = 1, 2
+"""Frames at the end that the statistics of the voice leave out, by what the last one is.
+
+In the reference they are those whose pitch is not settled when the sound ends, sometimes one or two more.
+"""
 
 
 class _Contours(NamedTuple):
@@ -44,31 +49,30 @@ def descriptors(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "fr
     contours = _contours(samples, formants_everywhere=True)
     count = len(contours.semitones)
     voice = _voice(contours)
-    return np.column_stack([smooth(contours.spectral)[:count], smooth_where(voice, voice != 0)])
+    return np.column_stack([smooth(contours.spectral)[:count], smooth_where(voice)])
 
 
 def statistics(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " 88"]:
     """The functionals of a clip at 16 kHz, at least 60 ms of it."""
     contours = _contours(samples, formants_everywhere=False)
     count, voiced = len(contours.semitones), contours.voiced
+    seen = max(count - (_LAST_VOICED if voiced[-1] else _LAST_UNVOICED), 1)
     level, balance = smooth(contours.spectral), contours.spectral[:count, 1:]
-    semitones = smooth_where(contours.semitones[:, None], voiced[:, None])[:, 0]
+    semitones = smooth_where(contours.semitones[:, None])[:seen, 0]
     voice = _voice(contours)[:, 1:]
     voice[~voiced, 5:] = np.where(np.arange(9) % 3 == 2, voice[~voiced, 5:], 0.0)
     spoken = balance * voiced[:, None]
     unspoken = balance[:, :_FLUX] * ~voiced[:, None]
     values: list[float] = []
-    values += [*_moved(semitones[voiced]), *_moved(level[:, 0])]
+    values += [*_moved(semitones[semitones > 0]), *_moved(level[:, 0])]
     for column in level[:, _FLUX:].T:
         values += functionals.moments(column)
-    for column in np.column_stack(
-        [smooth_where(voice, voice != 0), smooth_where(spoken, spoken != 0)]
-    ).T:
+    for column in np.column_stack([smooth_where(voice), smooth_where(spoken)])[:seen].T:
         values += functionals.moments(column[column != 0])
-    for column in smooth_where(unspoken, unspoken != 0).T:
+    for column in smooth_where(unspoken)[:seen].T:
         values.append(functionals.moments(column[column != 0])[0])
     values.append(functionals.peaks_per_second(level[:, 0]))
-    values += _segments(voiced)
+    values += _segments(semitones > 0)
     values.append(10 * np.log10(max(float(np.mean(cut(samples, SHORT) ** 2)), _SILENCE_POWER)))
     return np.array(values)
 
@@ -117,7 +121,7 @@ def _moved(contour: Float[np.ndarray, " n"]) -> list[float]:
 
 def _segments(voiced: Bool[np.ndarray, " frames"]) -> list[float]:
     spoken, pauses = functionals.segment_lengths(voiced), functionals.segment_lengths(~voiced)
-    span = max(len(voiced) - 1, 1) * 0.01
+    span = len(voiced) * 0.01
     values = [len(spoken) / span]
     for lengths in (spoken, pauses):
         values += [float(lengths.mean()), float(lengths.std())] if len(lengths) else [0.0, 0.0]

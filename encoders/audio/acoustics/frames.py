@@ -1,7 +1,7 @@
 """Frames every 10 ms, their windows and spectra, and the smoothing of contours over three frames."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 RATE_HZ = 16000
 HOP = 160
@@ -36,12 +36,10 @@ def smooth(contours: Float[np.ndarray, "frames n"]) -> Float[np.ndarray, "frames
     return mean
 
 
-def smooth_where(
-    contours: Float[np.ndarray, "frames n"], defined: Bool[np.ndarray, "frames n"]
-) -> Float[np.ndarray, "frames n"]:
-    """As `smooth`, over the defined neighbours alone; 0 where the frame itself is not defined."""
-    values = np.pad(np.where(defined, contours, 0.0), ((1, 1), (0, 0)))
-    counts = np.pad(defined.astype(float), ((1, 1), (0, 0)))
-    total = values[:-2] + values[1:-1] + values[2:]
-    count = counts[:-2] + counts[1:-1] + counts[2:]
-    return np.where(defined, total / np.maximum(count, 1.0), 0.0)
+def smooth_where(contours: Float[np.ndarray, "frames n"]) -> Float[np.ndarray, "frames n"]:
+    """As `smooth`, over the neighbours that are not 0; 0 where the frame itself is."""
+    padded = np.concatenate([contours[:1], contours, contours[-1:]])
+    defined = (padded != 0).astype(float)
+    total = padded[:-2] + padded[1:-1] + padded[2:]
+    count = defined[:-2] + defined[1:-1] + defined[2:]
+    return np.where(padded[1:-1] != 0, total / np.maximum(count, 1.0), 0.0)

@@ -107,5 +107,5 @@ def segment_lengths(inside: Bool[np.ndarray, " frames"]) -> Float[np.ndarray, " 
     begins, ends = begins[np.r_[True, apart][: len(begins)]], ends[np.r_[apart, True][: len(ends)]]
     long = ends - begins >= _SHORTEST_SEGMENT
     begins, ends = begins[long], ends[long]
-    lengths: Float[np.ndarray, " segments"] = (ends - begins - 1 - (ends == len(inside))) * _FRAME_S
+    lengths: Float[np.ndarray, " segments"] = (ends - begins - 1) * _FRAME_S
     return lengths

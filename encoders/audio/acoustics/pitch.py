@@ -4,28 +4,28 @@ Hermes, J. Acoust. Soc. Am. 83, 1988, https://doi.org/10.1121/1.396427.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from encoders.audio.acoustics.frames import LONG_FFT, RATE_HZ
 
 LOWEST_HZ, HIGHEST_HZ = 55.0, 1000.0
 _BINS = LONG_FFT // 2 + 1
+_BIN_HZ = RATE_HZ / LONG_FFT
 _AXIS_FROM_HZ = 25.0
 _AXIS_STEP = np.log2(RATE_HZ / 2 / _AXIS_FROM_HZ) / (_BINS - 1)
 """Octaves between two points of the logarithmic axis."""
-_LOWEST, _HIGHEST = np.log2(np.array([LOWEST_HZ, HIGHEST_HZ]) / _AXIS_FROM_HZ) / _AXIS_STEP
-_SEARCHED = int(_LOWEST) - 1, int(_HIGHEST) + 3
-"""Points of the axis between which a peak may lie."""
 _HARMONICS, _COMPRESSION = 15, 0.85
 _CANDIDATES = 6
 _QUIETEST = 0.001
 """Root mean square of the windowed frame; a quieter one has no pitch."""
 _VOICED_FROM = 0.7
-_LOCAL, _BELOW = 3.0, 4.0
-"""Cost of a candidate: its doubt times the first, and the second where it is below the voicing threshold."""
-_UNVOICED, _THOUGH_VOICED = 2.0, 4.0
-_TURN, _OCTAVE = 7.0, 10.0
-"""Cost of going between voiced and unvoiced, and of an octave within voiced."""
+_LOCAL, _LEAST_VOICING = 2.0, 0.01
+_THRESHOLD = 8.0
+"""Cost of a candidate below the voicing threshold, and of no pitch where one lies above it."""
+_TURN, _STILL_UNVOICED = 10.0, 1.0
+"""Cost of going between voiced and unvoiced, and of staying unvoiced."""
+_CHANGE = 10.0
+"""Cost of a change of pitch by the factor e."""
 
 
 def pitch(
@@ -40,18 +40,29 @@ def pitch(
 
 def _on_octaves(magnitude: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "frames 513"]:
     """Spectral peaks alone, smoothed, on a logarithmic axis, weighted by the sensitivity of hearing."""
-    peaks = np.zeros(magnitude.shape, bool)
-    inner = magnitude[:, 1:-1]
-    peaks[:, 1:-1] = (inner > magnitude[:, :-2]) & (inner >= magnitude[:, 2:])
-    kept = peaks.copy()
-    for reach in (1, 2):
-        kept[:, reach:] |= peaks[:, :-reach]
-        kept[:, :-reach] |= peaks[:, reach:]
-    enhanced = np.where(kept, magnitude, 0.0)
-    blurred = enhanced.copy()
-    blurred[:, 1:-1] = 0.5 * enhanced[:, 1:-1] + 0.25 * (enhanced[:, :-2] + enhanced[:, 2:])
+    enhanced = np.where(_near_peaks(magnitude), magnitude, 0.0)
+    blurred = 0.5 * enhanced
+    blurred[:, 1:] += 0.25 * enhanced[:, :-1]
+    blurred[:, :-1] += 0.25 * enhanced[:, 1:]
+    blurred[:, -1] = enhanced[:, -1]
     weighted: Float[np.ndarray, "frames 513"] = np.maximum(blurred @ _SPLINE, 0.0) * _SENSITIVITY
     return weighted
+
+
+def _near_peaks(magnitude: Float[np.ndarray, "frames 513"]) -> Bool[np.ndarray, "frames 513"]:
+    """The bins at most two from a peak, and those before the first peak and after the last."""
+    peaks = np.empty(magnitude.shape, bool)
+    rising = magnitude[:, 1:] > magnitude[:, :-1]
+    peaks[:, 0] = magnitude[:, 0] > magnitude[:, 1]
+    peaks[:, 1:-1] = rising[:, :-1] & ~rising[:, 1:]
+    peaks[:, -1] = rising[:, -1]
+    near = peaks.copy()
+    for reach in (1, 2):
+        near[:, reach:] |= peaks[:, :-reach]
+        near[:, :-reach] |= peaks[:, reach:]
+    near |= ~np.logical_or.accumulate(peaks, axis=1)
+    near |= ~np.logical_or.accumulate(peaks[:, ::-1], axis=1)[:, ::-1]
+    return near
 
 
 def _summed(octaves: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "frames 513"]:
@@ -66,42 +77,39 @@ def _summed(octaves: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "fram
 def _candidates(
     summed: Float[np.ndarray, "frames 513"],
 ) -> tuple[Float[np.ndarray, "frames 6"], Float[np.ndarray, "frames 6"]]:
-    """Frequencies (0 where there are fewer) and voicing of the highest peaks, best first."""
-    first, end = _SEARCHED
-    left, centre, right = (summed[:, first + step : end + step] for step in (-1, 0, 1))
-    is_peak = (centre > left) & (centre >= right)
-    offset = (
-        0.5
-        * np.where(is_peak, left - right, 0.0)
-        / np.where(is_peak, left - 2 * centre + right, 1.0)
-    )
-    at = np.arange(first, end) + offset
-    usable = is_peak & (at >= _LOWEST) & (at <= _HIGHEST)
-    height = np.where(usable, centre - 0.25 * (left - right) * offset, 0.0)
+    """Frequencies (0 where there are fewer) and voicing (0 to 1) of the highest peaks, best first.
+
+    The highest are drawn from the whole axis, by the height of their points; then those outside the range of
+    voices are left out. First stands the one whose parabola is the highest, the others keep their order.
+    """
+    left, centre, right = summed[:, :-2], summed[:, 1:-1], summed[:, 2:]
+    height = np.where((centre > left) & (centre >= right), centre, 0.0)
     best = np.argsort(-height, axis=1, kind="stable")[:, :_CANDIDATES]
-    score = np.take_along_axis(height, best, axis=1)
-    found = score > 0
-    voicing = 1 - summed.mean(axis=1, keepdims=True) / np.where(found, score, 1.0)
-    return (
-        np.where(
-            found, _AXIS_FROM_HZ * 2 ** (np.take_along_axis(at, best, axis=1) * _AXIS_STEP), 0.0
-        ),
-        np.where(found, voicing, 0.0),
-    )
+    low, top, high = (np.take_along_axis(side, best, axis=1) for side in (left, centre, right))
+    is_peak = np.take_along_axis(height, best, axis=1) > 0
+    offset = 0.5 * (low - high) / np.where(is_peak, low - 2 * top + high, 1.0)
+    score = top - 0.25 * (low - high) * offset
+    hertz = _AXIS_FROM_HZ * 2 ** ((best + 1 + offset) * _AXIS_STEP)
+    usable = is_peak & (hertz >= LOWEST_HZ) & (hertz <= HIGHEST_HZ)
+    voicing = 1 - summed.mean(axis=1, keepdims=True) / np.where(usable, score, 1.0)
+    order = np.argsort(~usable, axis=1, kind="stable")
+    hertz = np.take_along_axis(np.where(usable, hertz, 0.0), order, axis=1)
+    voicing = np.take_along_axis(np.where(usable, np.maximum(voicing, 0.0), 0.0), order, axis=1)
+    rows, surest = np.arange(len(hertz)), voicing.argmax(axis=1)
+    for values in (hertz, voicing):
+        values[rows, 0], values[rows, surest] = values[rows, surest], values[rows, 0]
+    return hertz, voicing
 
 
 def _cheapest(
     hertz: Float[np.ndarray, "frames 6"], voicing: Float[np.ndarray, "frames 6"]
 ) -> Float[np.ndarray, " frames"]:
     """Viterbi search over the candidates and one unvoiced state, the last."""
-    octaves = np.log2(np.where(hertz > 0, hertz, 100.0))
-    doubt = _LOCAL * (1 - voicing) + _BELOW * (voicing < _VOICED_FROM)
-    surest = voicing.max(axis=1)
-    silent = _UNVOICED * surest + _THOUGH_VOICED * (surest >= _VOICED_FROM)
+    doubt = -_LOCAL * np.log(np.maximum(voicing, _LEAST_VOICING)) + _out_of_range(hertz)
+    doubt += _THRESHOLD * (voicing < _VOICED_FROM)
+    silent = _THRESHOLD * (voicing[:, 0] >= _VOICED_FROM)
     local = np.column_stack([np.where(hertz > 0, doubt, np.inf), silent])
-    move = np.full((len(hertz), _CANDIDATES + 1, _CANDIDATES + 1), _TURN)
-    move[1:, :-1, :-1] = _OCTAVE * np.abs(octaves[:-1, :, None] - octaves[1:, None, :])
-    move[:, -1, -1] = 0.0
+    move = _moves(hertz)
     came_from = np.zeros(local.shape, dtype=np.intp)
     cost = local[0]
     for frame in range(1, len(local)):
@@ -118,21 +126,56 @@ def _cheapest(
     return path
 
 
+def _moves(hertz: Float[np.ndarray, "frames 6"]) -> Float[np.ndarray, "frames 7 7"]:
+    """Cost of coming to each state of a frame (last axis) from each of the frame before.
+
+    A change of pitch counts twice from the first candidate; from another one it counts once, and with it how
+    far that one lies from the candidate before it. The first change of a clip counts from a fall by e.
+    The reference's path has this in it.
+    """
+    octaves = np.log(np.where(hertz > 0, hertz, 100.0))
+    before = octaves[:-1]
+    change = np.abs(before[:, :, None] - octaves[1:, None, :])
+    move = np.full((len(hertz), _CANDIDATES + 1, _CANDIDATES + 1), _TURN)
+    move[:, -1, -1] = _STILL_UNVOICED
+    move[1:, 0, :-1] = 2 * _CHANGE * change[:, 0]
+    apart = np.abs(np.diff(before, axis=1))[:, :, None]
+    move[1:, 1:-1, :-1] = _CHANGE * (change[:, 1:] + apart)
+    if len(hertz) > 1:
+        opening = octaves[0, 0] - octaves[1, 0]
+        move[1, 0, 0] = _CHANGE * (abs(opening) + abs(opening + 1))
+    return move
+
+
+def _out_of_range(hertz: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Cost of a pitch below 100 or above 350 Hz."""
+    high = np.where(hertz < 600, (hertz - 350) / 250, 1.2)
+    return np.maximum(np.maximum((100 - hertz) / 100, high), 0.0)
+
+
 def _spline() -> Float[np.ndarray, "513 513"]:
-    """Natural cubic spline from the linear to the logarithmic axis, as a matrix for row vectors."""
+    """Natural cubic spline over the logarithm of frequency, bins to points, as a matrix for row vectors.
+
+    The bin at 0 Hz stands where half a bin would.
+    """
     identity = np.eye(_BINS)
-    inner = _BINS - 2
-    system = 4 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
+    knots = np.log2(np.maximum(np.arange(_BINS), 0.5))
+    width = np.diff(knots)
+    system = np.diag(2 * (width[:-1] + width[1:]))
+    system += np.diag(width[1:-1], k=1) + np.diag(width[1:-1], k=-1)
     bend = np.zeros((_BINS, _BINS))
-    bend[1:-1] = np.linalg.solve(system, 6 * np.diff(identity, 2, axis=0))
-    at = _axis_hz() * LONG_FFT / RATE_HZ
-    below = np.minimum(at.astype(int), _BINS - 2)
-    far = (at - below)[:, None]
+    bend[1:-1] = np.linalg.solve(
+        system, 6 * np.diff(np.diff(identity, axis=0) / width[:, None], axis=0)
+    )
+    at = np.log2(_axis_hz() / _BIN_HZ)
+    below = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, _BINS - 2)
+    step = width[below][:, None]
+    far = (at - knots[below])[:, None] / step
     near = 1 - far
     weights = (
         near * identity[below]
         + far * identity[below + 1]
-        + ((near**3 - near) * bend[below] + (far**3 - far) * bend[below + 1]) / 6
+        + ((near**3 - near) * bend[below] + (far**3 - far) * bend[below + 1]) * step**2 / 6
     )
     return np.ascontiguousarray(weights.T)
 
@@ -143,4 +186,4 @@ def _axis_hz() -> Float[np.ndarray, " 513"]:
 
 
 _SPLINE = _spline()
-_SENSITIVITY = 0.5 + np.arctan(3 * np.log2(_axis_hz() / 31.82)) / np.pi
+_SENSITIVITY = 0.5 + np.arctan(3 * (_BINS - 1) / _BINS * np.log2(_axis_hz() / 31.792)) / np.pi
