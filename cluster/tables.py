@@ -196,9 +196,9 @@ def features(dim: int, dtype: str = "float16") -> Table:
 
     Args:
         dim: width of one step (of all stacked layers together).
-        dtype: ``float16`` for nets, ``float32`` for handcrafted and imported features.
+        dtype: ``float16`` for nets, ``float32`` for handcrafted and imported features, ``uint8`` of pictures.
     """
-    value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    value = {"float16": pa.float16(), "float32": pa.float32(), "uint8": pa.uint8()}[dtype]
     return Table(
         name="FEATURES",
         version=1,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from torch import Tensor
 
 from cluster.errors import ConfigError
@@ -160,7 +160,7 @@ def nothing(clip: Clip, width: int, side: dict[str, np.ndarray] | None = None) -
 
 
 def steps(
-    values: Float32[np.ndarray, "steps dim"],
+    values: Float32[np.ndarray, "steps dim"] | UInt8[np.ndarray, "steps dim"],
     start_s: Float[np.ndarray, " steps"],
     end_s: Float[np.ndarray, " steps"],
     *,

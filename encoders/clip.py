@@ -83,7 +83,7 @@ class Clip:
 class Encoded:
     """Output of one encoder for one clip: `steps x dim`; a pooled feature has one step."""
 
-    values: Float32[np.ndarray, "steps dim"]
+    values: Float32[np.ndarray, "steps dim"] | UInt8[np.ndarray, "steps dim"]
     step_start_s: Float[np.ndarray, " steps"]
     step_end_s: Float[np.ndarray, " steps"]
     valid: Bool[np.ndarray, " steps"]

@@ -9,10 +9,10 @@ from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.digests import stamped
 from encoders.options import Option, cast, hint
+from encoders.published import PUBLISHED
 from encoders.spec import (
     GENERAL_OPTIONS,
     POOLS,
-    PUBLISHED,
     Descriptor,
     Encoder,
     EncoderSpec,
@@ -32,8 +32,9 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     """
     name, _, rest = text.partition(":")
     spec = find(name)
-    options = {**GENERAL_OPTIONS, "publish": PUBLISHED[0], **spec.options}
     items = [item.partition("=") for item in rest.split(",") if item]
+    chosen = [value for key, _, value in items if key == "publish"]
+    options = {"publish": PUBLISHED[0], **defaults(spec, chosen[-1] if chosen else None)}
     options.update(_of_preset(text, spec, [value for key, _, value in items if key == "preset"]))
     for key, equals, value in items:
         if key == "preset" and spec.presets:
@@ -53,6 +54,12 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     )
     _ = descriptor.layers  # refuses a bad index now, not on a worker
     return descriptor
+
+
+def defaults(spec: EncoderSpec, publish: object) -> dict[str, Option]:
+    """Options of an encoder and their defaults, which what it publishes may change."""
+    more = spec.inputs.options if spec.inputs and publish == "inputs" else {}
+    return {**GENERAL_OPTIONS, **spec.options, **more}
 
 
 def find(name: str, registry: Mapping[str, str] | None = None) -> EncoderSpec:
@@ -121,6 +128,12 @@ def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -
         raise ConfigError(
             f"encoder {text!r}: inputs are published as they are; leave out {' and '.join(reduced)}"
         )
+    for name in spec.inputs.options:
+        if isinstance(options[name], int) and int(options[name]) < 1:
+            raise ConfigError(
+                f"encoder {text!r}: {name}={options[name]}; expected 1 or more, by default "
+                f"{spec.inputs.options[name]}"
+            )
 
 
 def _of_preset(text: str, spec: EncoderSpec, named: Sequence[str]) -> dict[str, Option]:

@@ -16,13 +16,13 @@ from encoders.artefacts import PinnedModel, Weights, preset
 from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders.digests import without_path
 from encoders.options import Option, parse_layers
+from encoders.published import Inputs, Stored
 from encoders.views import View
 
 __all__ = [
     "GENERAL_OPTIONS",
     "HUB_OPTIONS",
     "POOLS",
-    "PUBLISHED",
     "Clip",
     "Descriptor",
     "Encoded",
@@ -45,23 +45,6 @@ __all__ = [
 ]
 
 Modality = Literal["audio", "text", "video"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a model is given, published in place of its states: a net then owns the model and trains it."""
-
-    dim: int
-    dtype: Literal["float16", "float32"]
-    """Token ids are float32, which holds whole numbers below 2^24 exactly."""
-
-    publisher: str
-    """``module:Class`` of an `Encoder` that gives them; it loads no model."""
-
-    branch: str
-    """``module:Class`` of an `encoders.branch.EncoderBranch` that reads them."""
-
-    side: Mapping[str, int] = field(default_factory=dict)  # columns beside them, and their widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +114,6 @@ blocks. 0 means as pinned."""
 
 POOLS = ("none", "mean", "mean_std", "cls", "words")
 
-PUBLISHED = ("states", "inputs")
-"""Values of the option ``publish`` of every encoder. ``states`` is the default and stands in no descriptor,
-so that tables keep the fingerprint they have."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Descriptor:
@@ -167,7 +146,7 @@ class Descriptor:
         return self.spec.inputs if self.options.get("publish") == "inputs" else None
 
     @property
-    def dtype(self) -> Literal["float16", "float32"]:
+    def dtype(self) -> Stored:
         """Type of the stored values."""
         return self.spec.dtype if self.inputs is None else self.inputs.dtype
 
@@ -214,7 +193,7 @@ class Descriptor:
     def dim(self) -> int:
         """Width of one stored step."""
         if self.inputs is not None:
-            return self.inputs.dim
+            return self.inputs.width(self.options)
         return self.width * (2 if self.options["pool"] == "mean_std" else 1)
 
     @property
@@ -256,7 +235,7 @@ class Descriptor:
 
     @property
     def frame_policy(self) -> FramePolicy | None:
-        """The spec's frame policy with the options ``frames``, ``fps``, ``policy`` and ``px`` applied."""
+        """The spec's frame policy with the options `frames`, `fps`, `policy`, `px` and `most` applied."""
         policy = self.spec.frames
         if policy is None:
             return None
@@ -269,7 +248,12 @@ class Descriptor:
             changes["kind"] = str(self.options["policy"])
         if "px" in self.options:
             changes["size"] = max(policy.size, int(self.options["px"]))
-        return FramePolicy(**{**vars(policy), **changes})
+        chosen = FramePolicy(**{**vars(policy), **changes})
+        if "most" not in self.options:
+            return chosen
+        # Runs of a chosen length are not cut.
+        least = 1 if chosen.kind == "fps" else chosen.count
+        return replace(chosen, max_frames=max(least, int(self.options["most"])))
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, Option, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, Inputs, Option, Weights
 
 CROP: Mapping[str, Option] = {"crop": "none"}
 """crop: ``none``, or ``face``, the square around the face, turned upright; frames without one are not
@@ -24,6 +24,16 @@ MESH = Weights(
     size_mb=2.44,
     when="crop=face",
 )
+
+
+PICTURES = Inputs(
+    dim=0,
+    dtype="uint8",
+    publisher="encoders.video._inputs:PicturePublisher",
+    branch="encoders.video._inputs:PictureBranch",
+    options={"px": 224, "most": 16},
+)
+"""The pictures that a vision model reads, a step each. px: their side. most: at most so many a clip."""
 
 
 def frame_spec(
@@ -50,6 +60,7 @@ def frame_spec(
         memory_gb=2.0,
         seconds_per_clip_second=0.5,
         options={"fps": 2.0, **CROP, **HUB_OPTIONS},
+        inputs=PICTURES,
     )
 
 
@@ -70,6 +81,7 @@ def clip_spec(
         memory_gb=3.0,
         seconds_per_clip_second=0.7,
         options={"policy": "even", "frames": count, "fps": 8.0, **CROP, **HUB_OPTIONS},
+        inputs=PICTURES,
     )
 
 

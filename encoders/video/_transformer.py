@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 from PIL import Image
 
 from cluster.errors import ConfigError
@@ -24,7 +24,7 @@ from encoders.batching import (
     steps,
 )
 from encoders.pooling import pooled
-from encoders.spec import Clip, Descriptor, Encoded, Frames
+from encoders.spec import Clip, Descriptor, Encoded, FramePolicy, Frames
 from encoders.video._face import FaceFinder, upright
 from encoders.video._towers import Tower, load_tower
 
@@ -37,16 +37,12 @@ PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 """Files that say mean and variance of a picture's colours."""
 
 
-class _Pictures:
+class Pictures:
     """From decoded frames to what a model of the hub takes."""
 
     def __init__(self, folder: Path, size: int, finder: FaceFinder | None) -> None:
-        there = (folder / name for name in PREPROCESSORS if (folder / name).exists())
-        facts: dict[str, Any] = next((json.loads(path.read_text()) for path in there), {})
-        self._size = size
-        self._finder = finder
-        mean, std = (facts.get(f"image_{name}", [0.5] * 3) for name in ("mean", "std"))
-        self._mean, self._std = torch.tensor([mean, std], dtype=torch.float32)[..., None, None]
+        self._size, self._finder = size, finder
+        self._colours = colours_of(folder)
 
     def of(self, frames: Frames) -> tuple[UInt8[np.ndarray, "frames size size 3"], np.ndarray]:
         """Squares, and which of them say something."""
@@ -65,10 +61,8 @@ class _Pictures:
 
         They travel to the device as bytes: scaling on one core would take longer than a GPU takes to encode.
         """
-        pixels = torch.from_numpy(pictures).to(device).movedim(-1, -3).contiguous()
-        scaled = pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
-        scaled[torch.from_numpy(~valid).to(device)] = 0.0
-        return scaled
+        pixels, said = (torch.from_numpy(each).to(device) for each in (pictures, valid))
+        return scaled(pixels, said, self._colours.to(device))
 
     def _square(self, frame: UInt8[np.ndarray, "height width 3"]) -> Image.Image | None:
         if self._finder is None:
@@ -78,6 +72,29 @@ class _Pictures:
             return None
         side = face.side * _FACE_MARGIN
         return upright(Image.fromarray(frame), face.centre, side, face.angle, self._size)
+
+
+def colours_of(folder: Path) -> Float32[torch.Tensor, "2 3 1 1"]:
+    """Mean and spread of the colours that a model was trained on, as its preprocessor says."""
+    there = (folder / name for name in PREPROCESSORS if (folder / name).exists())
+    facts: dict[str, Any] = next((json.loads(path.read_text()) for path in there), {})
+    both = [facts.get(f"image_{name}", [0.5] * 3) for name in ("mean", "std")]
+    return torch.tensor(both, dtype=torch.float32)[..., None, None]
+
+
+def scaled(
+    pixels: Shaped[torch.Tensor, "*batch size size 3"],
+    valid: Bool[torch.Tensor, "*batch"],
+    colours: Float32[torch.Tensor, "2 3 1 1"],
+) -> Float32[torch.Tensor, "*batch 3 size size"]:
+    """Pictures as a model takes them, zeros where nothing is said."""
+    mean, spread = colours
+    found = pixels.movedim(-1, -3).to(
+        torch.float32, memory_format=torch.contiguous_format, copy=True
+    )
+    found = found.div_(255).sub_(mean).div_(spread)
+    found[~valid] = 0.0
+    return found
 
 
 class FrameTransformer:
@@ -96,7 +113,7 @@ class FrameTransformer:
         self._descriptor, self._device = descriptor, device
         finder = face_finder(descriptor, weights, threads)
         folder = Path(model_folder(weights["model"]))
-        self._pictures = _Pictures(folder, self._tower.size, finder)
+        self._pictures = Pictures(folder, self._tower.size, finder)
         policy = descriptor.frame_policy
         assert policy is not None
         self._policy = policy
@@ -120,8 +137,8 @@ class FrameTransformer:
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     def _states(self, pictures: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        scaled = self._pictures.scaled(pictures, valid, self._device)
-        return states_of_pictures(self._tower, scaled, self._descriptor, self._device)
+        given = self._pictures.scaled(pictures, valid, self._device)
+        return states_of_pictures(self._tower, given, self._descriptor, self._device)
 
 
 class ClipTransformer:
@@ -140,14 +157,10 @@ class ClipTransformer:
         self._descriptor, self._device = descriptor, device
         finder = face_finder(descriptor, weights, threads)
         folder = Path(model_folder(weights["model"]))
-        self._pictures = _Pictures(folder, self._tower.size, finder)
+        self._pictures = Pictures(folder, self._tower.size, finder)
         policy = descriptor.frame_policy
         assert policy is not None
-        if not self._tower.reads(policy.count) or policy.kind == "fps":
-            raise ConfigError(
-                f"{descriptor.name}: the model reads {self._tower.frames} frames at once; type "
-                f"frames={self._tower.frames} and policy=even or policy=windows"
-            )
+        check_runs(self._tower, descriptor.name, policy)
         self._policy = policy
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
@@ -169,8 +182,21 @@ class ClipTransformer:
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     def _states(self, pictures: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        scaled = self._pictures.scaled(pictures, valid, self._device)
-        return states_of_pictures(self._tower, scaled, self._descriptor, self._device)
+        given = self._pictures.scaled(pictures, valid, self._device)
+        return states_of_pictures(self._tower, given, self._descriptor, self._device)
+
+
+def check_runs(tower: Tower, name: str, policy: FramePolicy) -> None:
+    """Refuse a policy whose runs of frames a video transformer does not read.
+
+    Raises:
+        ConfigError: with what to type.
+    """
+    if not tower.reads(policy.count) or policy.kind == "fps":
+        raise ConfigError(
+            f"{name}: the model reads {tower.frames} frames at once; type "
+            f"frames={tower.frames} and policy=even or policy=windows"
+        )
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ Assran et al., 2025, https://arxiv.org/abs/2506.09985.
 """
 
 from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, preset
-from encoders.video import CROP, DETECTOR, MESH
+from encoders.video import CROP, DETECTOR, MESH, PICTURES
 
 PRESETS = {
     "clip_large": preset(
@@ -60,4 +60,5 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=1.0,
     options={"policy": "fps", "frames": 16, "fps": 2.0, "px": 0, **CROP, **HUB_OPTIONS},
     presets=PRESETS,
+    inputs=PICTURES,
 )

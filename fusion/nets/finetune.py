@@ -1,6 +1,6 @@
 """Fine-tuning: pretrained encoders as branches of a net of the zoo, trained with it.
 
-    z_m = E_m(x_m)   for the inputs that were published as a model's own inputs (token ids)
+    z_m = E_m(x_m)   for the inputs that were published as a model's own inputs (token ids, sound, pictures)
     z_m = x_m        for all others: features of frozen encoders
     logits = head(z)
 
@@ -38,6 +38,9 @@ from fusion.nets._levels import Layers, Levels, Vector
 
 STEPS_AT_ONCE = 16_384
 """Rows times steps that a branch reads at a time where nothing is trained."""
+
+VALUES_AT_ONCE = 2**24
+"""And their values: a hundred pictures of 224 px."""
 
 
 @runtime_checkable
@@ -199,7 +202,8 @@ class FineTune(Net):
         join = self.levels[name]
         if torch.is_grad_enabled():
             return Steps(*branch(steps.values, steps.mask, join))
-        rows = max(1, STEPS_AT_ONCE // steps.mask.shape[1])
+        most = min(STEPS_AT_ONCE, VALUES_AT_ONCE // steps.values.shape[2])
+        rows = max(1, most // steps.mask.shape[1])
         pieces = (torch.split(side, rows) for side in (steps.values, steps.mask))
         parts = [branch(*piece, join) for piece in zip(*pieces, strict=True)]
         values, mask = (torch.cat(side) for side in zip(*parts, strict=True))

@@ -20,6 +20,9 @@ class Course:
     on_epoch: OnEpoch | None = None
     """Called after each epoch on every worker, with equal records."""
 
+    on_other_workers: Callable[[int], None] | None = None
+    """Told how many workers the state is of, where they are not as many as now."""
+
     last_epoch: int | None = None
     """The last one, where the recipe (and its schedule) would go on."""
 

@@ -23,7 +23,7 @@ from fusion.predictor import Predictor
 from fusion.tasks import Task
 from fusion.training.convex import Labelled, solve_rows
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed
+from fusion.training.rows import Feed, at_once
 from fusion.workers import Group
 
 ROWS = 64
@@ -84,7 +84,7 @@ def _read(
     """One vector a row and input, not scaled yet, in the order of `train` and on the CPU."""
     order = feed.lengths[train].argsort(stable=True)
     parts: list[dict[str, Steps]] = []
-    mine = torch.split(order, ROWS)[group.rank :: group.world]
+    mine = torch.split(order, at_once(feed, train, ROWS))[group.rank :: group.world]
     for some in mine:
         batch = predictor.scaler(feed.batch(train[some]).to(group.device))
         parts.append({name: _one_step(net, name, s) for name, s in net.states(batch).items()})

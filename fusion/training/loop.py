@@ -4,7 +4,9 @@
 
 Both sums run over all workers, so that ragged dialogues and short last steps weigh what they should and two
 workers give the weights of one. Everything random is named by (seed, epoch, rank): an epoch can be started
-again, and a run that was killed and goes on from its last epoch ends with the weights of an undisturbed one.
+again, and a run that was killed and goes on from its last epoch with as many workers ends with the weights of
+an undisturbed one. Each worker draws the dropout and noise of its own rows, so that another number of workers
+gives other draws, and equal weights only where nothing is drawn.
 
 Shapes: batch, time, row, outputs.
 """
@@ -63,7 +65,9 @@ def fit(
     group, course = group or Group(), course or Course()
     trainer = Trainer(predictor, feed, rows, recipe, tasks=tasks, course=course, group=group)
     if course.resume is not None:
-        trainer.load(course.resume)
+        before = trainer.load(course.resume)
+        if before != group.world and course.on_other_workers is not None:
+            course.on_other_workers(before)
     stopped = False
     # Asked before an epoch and not after it: a state to go on from may be that of the last one.
     while not (stopped or trainer.done or trainer.epoch == course.last_epoch):

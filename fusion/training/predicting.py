@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fusion.batch import Batch
 from fusion.metrics import METRICS, metric
 from fusion.tasks import Task
+from fusion.training.rows import at_once
 
 SHOWN = {
     "classification": ("accuracy", "weighted_f1", "nll"),
@@ -65,13 +66,13 @@ def predict(
         model: takes batches of unscaled features.
         feed: where rows come from.
         rows: which; an empty one gives an empty answer of the right widths.
-        batch_size: rows at a time, similar lengths together.
+        batch_size: rows at a time, similar lengths together; fewer of large ones.
         device: where the model is.
     """
     model.eval()
     order = rows[feed.lengths[rows].argsort(stable=True)] if len(rows) else rows
     collected: list[dict[str, Any]] = []
-    for part in torch.split(order, batch_size):
+    for part in torch.split(order, at_once(feed, order, batch_size)):
         if not len(part):
             continue
         batch = feed.batch(part)

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from fusion.batch import Batch
 
+VALUES_AT_ONCE = 2**26
+"""Values of all inputs that are read at a time where nothing is trained: 256 MB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowSplit:
@@ -33,6 +36,23 @@ class Feed(Protocol):
 
     def targets(self, rows: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Targets and which of them are known, without reading any feature."""
+
+
+@runtime_checkable
+class SizedFeed(Protocol):
+    """A feed whose rows may be large, as those of pictures are."""
+
+    @property
+    def sizes(self) -> Tensor:
+        """int64 [row]: values of all inputs."""
+
+
+def at_once(feed: object, rows: Tensor, most: int) -> int:
+    """Rows to read at a time where nothing is trained: fewer than `most` of large ones."""
+    if not len(rows) or not isinstance(feed, SizedFeed):
+        return most
+    largest = max(1, int(feed.sizes[rows].max()))
+    return max(1, min(most, VALUES_AT_ONCE // largest))
 
 
 @runtime_checkable

@@ -3,9 +3,7 @@
 import io
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,8 +22,8 @@ from fusion.training.ordering import epoch_steps, generator_of, seed_of, share_o
 from fusion.training.outcome import FittedNet, NotFiniteError
 from fusion.training.predicting import figures, joined, predict
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed, RowSplit, ViewFeed
-from fusion.workers import Group
+from fusion.training.rows import Feed, RowSplit, ViewFeed, at_once
+from fusion.workers import Group, synchronised
 
 PROBED = 64
 """Training rows that a net is asked about before it is handed out, where no other row was predicted."""
@@ -56,7 +54,7 @@ class Trainer:
             )
         if predictor.net.owns_encoders and (recipe.mixup or recipe.feature_noise):
             raise ValueError(
-                "tokens and sound cannot be mixed or given noise; set mixup and feature_noise to 0"
+                "tokens, sound and pictures cannot be mixed or given noise; set mixup and feature_noise to 0"
             )
         self.chances = self._chances() if recipe.balanced else None
         self.chooses = self._chooses()
@@ -123,7 +121,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         shown = torch.zeros((), device=self.group.device)
         for index, sides in enumerate(steps):
-            with self._synchronised(last=index == count - 1):
+            with synchronised(self.net, last=index == count - 1):
                 with self._autocast():
                     output: Output = self.net(sides[0].batch)
                 losses = [
@@ -244,13 +242,14 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "schedule": {} if self.schedule is None else schedule_state(self.schedule),
             "grad_scaler": self.grad_scaler.state_dict(),
+            "workers": self.group.world,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
         return buffer.getvalue()
 
-    def load(self, content: bytes) -> None:
-        """Go on from a state; nothing in it is executed."""
+    def load(self, content: bytes) -> int:
+        """Go on from a state, of which nothing is executed; how many workers it is of."""
         device = self.group.device
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         load_own_state(self.predictor, state["now"])
@@ -260,6 +259,7 @@ class Trainer:
         self.grad_scaler.load_state_dict(state["grad_scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
         self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
+        return int(state.get("workers", self.group.world))
 
     def finish(self, *, stopped: bool) -> FittedNet:
         """The weights of the best epoch.
@@ -276,7 +276,8 @@ class Trainer:
         if len(self.valid) == 0:
             # Nobody has looked at what the net says yet.
             with torch.no_grad():
-                some = self.feed.batch(self.train[:PROBED]).to(self.group.device)
+                count = at_once(self.feed, self.train, PROBED)
+                some = self.feed.batch(self.train[:count]).to(self.group.device)
                 said = self.predictor.eval()(some).logits
             self._check_finite("a prediction", said.values())
         return FittedNet(
@@ -334,12 +335,6 @@ class Trainer:
         if self.group.world > 1:
             dist.all_reduce(value)
         return value
-
-    def _synchronised(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Synchronise gradients on the last micro-batch of a step only (DDP's `no_sync`)."""
-        if not last and isinstance(self.net, nn.parallel.DistributedDataParallel):
-            return self.net.no_sync()
-        return nullcontext()
 
     def _autocast(self) -> torch.autocast:
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16

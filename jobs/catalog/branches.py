@@ -107,7 +107,7 @@ def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> No
         )
     if owned and normalise != "none":
         raise ConfigError(
-            f"--normalise {normalise}: tokens and sound stay as they are; leave it out"
+            f"--normalise {normalise}: tokens, sound and pictures stay as they are; leave it out"
         )
 
 

@@ -106,13 +106,14 @@ def typed(facts: Mapping[str, Any]) -> str:
     'hub_embedding:prompt=A mood: '
     """
     from encoders import ENCODERS, TRANSCRIBERS
-    from encoders.registry import find
+    from encoders.registry import defaults, find
     from encoders.spec import GENERAL_OPTIONS
 
     name = str(facts["name"])
     known = name in ENCODERS or name in TRANSCRIBERS
-    default = {**GENERAL_OPTIONS, **(find(name).options if known else {})}
-    chosen = [f"{k}={v}" for k, v in facts.get("options", {}).items() if default.get(k) != v]
+    options = dict(facts.get("options", {}))
+    default = defaults(find(name), options.get("publish")) if known else GENERAL_OPTIONS
+    chosen = [f"{k}={v}" for k, v in options.items() if default.get(k) != v]
     return shlex.quote(":".join([name, ",".join(chosen)]) if chosen else name)
 
 

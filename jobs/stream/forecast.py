@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cluster import storage
 from cluster.errors import ConfigError
 from cluster.growth import capacity_of, known_capacity
@@ -267,10 +269,9 @@ def _row_gb(item: Descriptor, media_s: float) -> float:
         steps = media_s / item.spec.hop_s
     elif pool == "none" and policy is not None:
         by_time = min(policy.max_frames, media_s * policy.rate_hz)
-        steps = {"even": policy.count, "fps": by_time, "windows": by_time / policy.count}[
-            policy.kind
-        ]
-    return max(steps, 1.0) * item.dim * (2 if item.dtype == "float16" else 4) / 1e9
+        runs = 1 if item.inputs else policy.count  # pictures are published one by one
+        steps = {"even": policy.count, "fps": by_time, "windows": by_time / runs}[policy.kind]
+    return max(steps, 1.0) * item.dim * np.dtype(item.dtype).itemsize / 1e9
 
 
 def _store(sizing: Sizing, measured: Measured, capacity: Capacity) -> str:

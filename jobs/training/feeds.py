@@ -57,7 +57,7 @@ class Store:
     """The steps of all clips of one input, behind one another."""
 
     values: Tensor
-    """[step feature], float16 or float32, in memory or memory-mapped."""
+    """[step feature], float16, float32 or uint8, in memory or memory-mapped."""
 
     valid: Tensor
     """bool [step]."""
@@ -164,6 +164,11 @@ class ClipFeed:
     def lengths(self) -> Tensor:
         """Steps of each clip's longest input."""
         return torch.stack([store.lengths for store in self.stores.values()]).amax(0)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Values of all inputs of each clip."""
+        return torch.stack([each.lengths * each.dim for each in self.stores.values()]).sum(0)
 
     @property
     def num_views(self) -> int:

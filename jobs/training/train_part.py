@@ -31,6 +31,7 @@ from fusion.training.loop import Course, FittedNet, Group, NotFiniteError, RowSp
 from fusion.training.ordering import seed_of
 from fusion.training.predicting import Predicted, joined, predict
 from fusion.training.recipe import Recipe
+from fusion.training.rows import at_once
 from jobs.catalog import layout
 from jobs.catalog.branches import branches_of
 from jobs.catalog.groups import group_names
@@ -81,7 +82,8 @@ def new_predictor(choice: NetChoice, data: Data, train: Tensor, seed: int) -> Pr
 
     def fitted() -> Scaler:
         order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-        batches = (data.feed.batch(rows) for rows in torch.split(order, 256))
+        size = at_once(data.feed, order, 256)
+        batches = (data.feed.batch(rows) for rows in torch.split(order, size))
         return Scaler.fitted(batches, data.dims, pca=pca, scale=choice.scale, raw=branches)
 
     rows = hashlib.blake2b(train.numpy().data, digest_size=16).digest()

@@ -129,6 +129,7 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         on_epoch=saving(
             checkpoint, config.checkpoint_s, group, lambda: run_names.check_owner(base, own)
         ),
+        on_other_workers=functools.partial(_say_other_workers, part, group),
         last_epoch=last_epoch,
         rates=rates,
     )
@@ -146,6 +147,19 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
     if group.world > 1:
         torch.distributed.barrier()
+
+
+def _say_other_workers(part: Part, group: Group, before: int) -> None:
+    if group.rank == 0:
+        print(
+            f"  {part.title}: goes on with {_number(group.world)} where {_number(before)} began: each "
+            "draws its own dropout, so scores may differ from those of an undisturbed run",
+            flush=True,
+        )
+
+
+def _number(workers: int) -> str:
+    return "one worker" if workers == 1 else f"{workers} workers"
 
 
 def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) -> OnEpoch:

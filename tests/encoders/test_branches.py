@@ -32,26 +32,33 @@ SOUND = (
     "whisper_small",
     pytest.param("whisper_tiny_en", marks=pytest.mark.weights),
 )
+PICTURES = ("clip_vit", "dinov2_base", "hub_video", "timesformer", "videomae", "vit_base")
+ALL = [*TEXT, *SOUND, *PICTURES]
 
 
-@pytest.fixture(scope="session", params=[*TEXT, *SOUND])
+def published(name):
+    """Options with which an encoder publishes its inputs; the tiny vision models read 32 px."""
+    return "publish=inputs" + (",px=32" if name in PICTURES else "")
+
+
+@pytest.fixture(scope="session", params=ALL)
 def pair(request, case_of, clips_for):
     """States, published inputs, branch and clips of one encoder."""
     plain, weights = case_of(request.param)
-    descriptor, _ = case_of(request.param, "publish=inputs")
-    clips = clips_for(plain)
+    descriptor, _ = case_of(request.param, published(request.param))
     branch = load_branch(descriptor, weights).eval()
-    return load(plain, weights).encode(clips), load(descriptor, weights).encode(clips), branch
+    states, inputs = (load(d, weights).encode(clips_for(d)) for d in (plain, descriptor))
+    return states, inputs, branch
 
 
-@pytest.fixture(scope="session", params=[*TEXT, *SOUND])
+@pytest.fixture(scope="session", params=ALL)
 def every_level(request, case_of, clips_for):
     """States of all levels, published inputs and branch of one encoder."""
     plain, weights = case_of(request.param, "layers=all")
-    descriptor, _ = case_of(request.param, "publish=inputs")
-    clips = clips_for(plain)
+    descriptor, _ = case_of(request.param, published(request.param))
     branch = load_branch(descriptor, weights).eval()
-    return load(plain, weights).encode(clips), load(descriptor, weights).encode(clips), branch
+    states, inputs = (load(d, weights).encode(clips_for(d)) for d in (plain, descriptor))
+    return states, inputs, branch
 
 
 def batch(inputs, more=0):
@@ -65,9 +72,9 @@ def batch(inputs, more=0):
     return values, mask
 
 
-@pytest.mark.parametrize("name", [*TEXT, *SOUND])
+@pytest.mark.parametrize("name", ALL)
 def test_what_is_published_has_the_columns_that_its_table_has(name, case_of, clips_for):
-    descriptor, weights = case_of(name, "publish=inputs")
+    descriptor, weights = case_of(name, published(name))
     for clip in load(descriptor, weights).encode(clips_for(descriptor)):
         assert {column: each.shape[1] for column, each in clip.side.items()} == descriptor.side
 
@@ -102,9 +109,9 @@ class TestABranch:
             np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
 
     def test_gives_nearly_the_same_of_what_is_stored(self, pair):
-        """Sound is stored as float16; token ids are stored as they are."""
+        """Sound is stored as float16; token ids and pictures are stored as they are."""
         states, inputs, branch = pair
-        kept = np.float32 if inputs[0].values.shape[1] == 2 else np.float16
+        kept = np.float16 if inputs[0].values.shape[1] in (160, 320) else np.float32
         rounded = [replace(x, values=x.values.astype(kept).astype(np.float32)) for x in inputs]
         found, mask = branch(*batch(rounded))
         for row, each in enumerate(states):
@@ -200,6 +207,8 @@ class TestInANet:
             "emotion2vec",
             "hub_audio",
             "hub_text",
+            "hub_video",
+            "videomae",
             "w2v_bert",
             "wavlm_base",
             "whisper_base",
@@ -208,7 +217,7 @@ class TestInANet:
     def test_says_at_first_what_the_plain_one_says_and_is_trained(
         self, case_of, clips_for, name, options
     ):
-        descriptor, weights = case_of(name, "publish=inputs")
+        descriptor, weights = case_of(name, published(name))
         inputs = load(descriptor, weights).encode(clips_for(descriptor))
         given = Batch(inputs={"x": Steps(*batch(inputs))})
         summed = {"layers": options.get("layers", "last")}

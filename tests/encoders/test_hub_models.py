@@ -10,7 +10,7 @@ import torch
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, store
-from encoders.registry import describe, find, load
+from encoders.registry import describe, find, load, load_branch
 from encoders.spec import Frames
 
 SIZE = "dim=32,depth=2"
@@ -86,6 +86,66 @@ class TestEveryFamily:
         (encoded,) = encoder.encode(clips_for(descriptor, (1.1,)))
         parts = np.split(encoded.values, 3, axis=1)
         assert all(np.abs(parts[i] - parts[j]).max() > 1e-3 for i, j in ((0, 1), (1, 2)))
+
+
+class TestTrained:
+    """Every family of vision models as a branch of a net."""
+
+    @pytest.mark.parametrize(
+        ("family", "options"), [case[1:] for case in CASES if case[0] == "hub_video"]
+    )
+    def test_says_of_published_pictures_what_the_encoder_says(
+        self, loaded, clips_for, family, options
+    ):
+        plain, encoder = loaded("hub_video", family, options)
+        more = ",".join(filter(None, [options, "publish=inputs,px=32"]))
+        descriptor, publisher = loaded("hub_video", family, more)
+        weights = store.local_paths(descriptor.weights, "/nowhere")
+        branch = load_branch(descriptor, weights).eval()
+        for seconds in (0.7, 2.3):
+            (expected,) = encoder.encode(clips_for(plain, (seconds,)))
+            (given,) = publisher.encode(clips_for(descriptor, (seconds,)))
+            assert given.values.dtype == np.uint8
+            values, mask = torch.from_numpy(given.values).float(), torch.from_numpy(given.valid)
+            states, said = branch(values[None], mask[None])
+            np.testing.assert_allclose(states[said].detach(), expected.values, atol=1e-4, rtol=1e-3)
+        levels = {branch.level(name) for name, _ in branch.named_parameters()}
+        assert levels - {None} == {0, 1, 2}
+
+    def test_a_size_that_the_model_does_not_read_is_refused_before_anything_is_published(
+        self, loaded
+    ):
+        with pytest.raises(ConfigError, match=r"does not read pictures of 224 px.*type px=32"):
+            loaded("hub_video", "clip_vit", "publish=inputs")
+
+    def test_so_are_single_frames_of_a_film_model(self, loaded):
+        with pytest.raises(ConfigError, match="reads 8 frames at once; type frames=8"):
+            loaded("hub_video", "timesformer", "publish=inputs,px=32")
+
+    def test_a_run_of_pictures_sees_nothing_where_one_is_not_valid(self, loaded, clips_for):
+        options = "policy=even,frames=8,publish=inputs,px=32"
+        descriptor, publisher = loaded("hub_video", "timesformer", options)
+        branch = load_branch(descriptor, store.local_paths(descriptor.weights, "/nowhere")).eval()
+        (given,) = publisher.encode(clips_for(descriptor, (1.1,)))
+        values = torch.from_numpy(given.values).float()[None]
+        mask = torch.arange(8)[None] != 3
+        states, said = branch(values, mask)
+        other = values.clone()
+        other[0, 3] = torch.nan
+        torch.testing.assert_close(states, branch(other, mask)[0])
+        assert said.tolist() == [[True]]
+        assert not torch.allclose(states, branch(values, mask | True)[0])
+
+    def test_at_most_so_many_pictures_a_clip_and_runs_whole(self):
+        words = "hub_video:preset=clip_large,publish=inputs"
+        assert describe(words).frame_policy.max_frames == 16
+        assert describe(f"{words},most=4").frame_policy.max_frames == 4
+        assert describe("videomae:publish=inputs,most=4").frame_policy.max_frames == 16
+        assert describe(words).dim == 3 * 224 * 224
+        assert describe(words).dtype == "uint8"
+        assert "most" not in describe("hub_video:preset=clip_large").options
+        with pytest.raises(ConfigError, match="px=0; expected 1 or more, by default 224"):
+            describe(f"{words},px=0")
 
 
 class TestAgainstTheLibrary:

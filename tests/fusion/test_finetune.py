@@ -326,7 +326,13 @@ def card(**options) -> Card:
     return Card(net="finetune", config=config, tasks=made_up.TASKS, dims=made_up.DIMS)
 
 
-def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, **options):
+def train(
+    recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, told=None, **options
+):
+    def tell(before):
+        with told.open("a") as file:
+            file.write(f"{before} ")
+
     torch.manual_seed(7)
     predictor = build(card(**options), {"text": branch()})
     if begins_solved(predictor) and resume is None:
@@ -338,7 +344,13 @@ def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=N
         recipe,
         tasks=made_up.TASKS,
         group=group,
-        course=Course(seed=3, resume=resume, on_epoch=on_epoch, last_epoch=last_epoch),
+        course=Course(
+            seed=3,
+            resume=resume,
+            on_epoch=on_epoch,
+            last_epoch=last_epoch,
+            on_other_workers=tell,
+        ),
     )
 
 
@@ -409,16 +421,14 @@ def _worker(rank: int, port: int, folder: str, options: dict) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"freeze": 1, "lora": 2, "recompute": True}, SOLVED], ids=str
-)
-def test_two_workers_equal_one_with_the_same_rows_a_step(options, tmp_path):
+def by_two(folder, options):
+    """The weights that two workers end with."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=_worker, args=(rank, port, str(tmp_path), options))
+        context.Process(target=_worker, args=(rank, port, str(folder), options))
         for rank in range(2)
     ]
     for worker in workers:
@@ -426,8 +436,49 @@ def test_two_workers_equal_one_with_the_same_rows_a_step(options, tmp_path):
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    alone = train(**options).predictor.state_dict()
-    for name, value in alone.items():
-        assert torch.equal(ours[name], theirs[name])
+    ours, theirs = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return ours
+
+
+def difference(ours, theirs) -> float:
+    return max(float((ours[name] - value).abs().max()) for name, value in theirs.items())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"freeze": 1, "lora": 2, "recompute": True}, SOLVED], ids=str
+)
+def test_two_workers_equal_one_with_the_same_rows_a_step(options, tmp_path):
+    ours = by_two(tmp_path, options)
+    for name, value in train(**options).predictor.state_dict().items():
         torch.testing.assert_close(ours[name], value, atol=2e-5, rtol=1e-4)
+
+
+class TestGoingOnWithOtherWorkers:
+    """Each worker draws for its own rows: another number of them gives other draws, and nothing else."""
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.3])
+    def test_ends_as_if_undisturbed_only_where_nothing_is_drawn(self, dropout, tmp_path):
+        options, states = {"head_options.dropout": dropout}, []
+
+        def kill(record, state):
+            states.append(state())
+            return record["epoch"] == 2
+
+        train(on_epoch=kill, **options)
+        told = tmp_path / "told"
+        going_on = {"resume": states[-1], "told": told, **options}
+        apart = difference(by_two(tmp_path, going_on), train(**options).predictor.state_dict())
+        assert (apart < 2e-5) == (dropout == 0)
+        assert told.read_text() == "1 1 "
+
+    def test_is_not_spoken_of_with_as_many_as_before(self, tmp_path):
+        states = []
+
+        def keep(_record, state):
+            states.append(state())
+            return False
+
+        train(on_epoch=keep)
+        train(resume=states[1], told=tmp_path / "told")
+        assert not (tmp_path / "told").exists()

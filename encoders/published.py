@@ -1,0 +1,40 @@
+"""What a model is given, published in place of its states."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from encoders.options import Option
+
+Stored = Literal["float16", "float32", "uint8"]
+"""Types of stored values."""
+
+PUBLISHED = ("states", "inputs")
+"""Values of the option ``publish`` of every encoder. ``states`` is the default and stands in no descriptor,
+so that tables keep the fingerprint they have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a model is given, published in place of its states: a net then owns the model and trains it."""
+
+    dim: int
+    """Width of a step; 0: a picture of three colours whose side the option ``px`` says."""
+
+    dtype: Stored
+    """Token ids are float32, which holds whole numbers below 2^24 exactly; the bytes of pictures uint8."""
+
+    publisher: str
+    """``module:Class`` of an `Encoder` that gives them; it keeps no model."""
+
+    branch: str
+    """``module:Class`` of an `encoders.branch.EncoderBranch` that reads them."""
+
+    side: Mapping[str, int] = field(default_factory=dict)  # columns beside them, and their widths
+
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Options that are there with ``publish=inputs`` alone, or whose default is another one then."""
+
+    def width(self, options: Mapping[str, Option]) -> int:
+        """Width of a step with some options."""
+        return self.dim or 3 * int(options["px"]) ** 2
