@@ -165,20 +165,36 @@ def clips_without_labels(facts: Facts) -> Clips:
 
 
 def predict_member(
-    member: MemberNets, feed: Feed, name: str, task: Task
+    member: MemberNets,
+    feed: Feed,
+    name: str,
+    task: Task,
+    parts: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [clip outputs] of all clips of a feed, and whether each has one of the inputs [clip]."""
-    rows = feed.rows_of(np.ones(len(feed.clips), bool))
+    """Scores [clip outputs] of all clips of a feed, and whether each has one of the inputs [clip].
+
+    Args:
+        member: the nets.
+        feed: their rows.
+        name: of the task.
+        task: what it is.
+        parts: bool [clip] each: clips that are given to the nets apart from the others; by default all at
+            once. Of the same numbers in another batch the last bit may be another.
+    """
     device, nets = member.at_work
-    small = not len(rows) or int(feed.lengths[rows].max()) <= 1
-    small = small and not any(one.net.owns_encoders for one in nets)
-    at_once = ROWS_OF_ONE_STEP if small else ROWS
-    predicted = [predict(net, feed, rows, batch_size=at_once, device=device) for net in nets]
-    assert np.array_equal(predicted[0].clip_id.numpy(), feed.clips.clip_id), (
-        "clips lie by their ids"
-    )
-    scores = mean_of_seeds([one.logits[name].double().numpy() for one in predicted], task.kind)
-    return scores, has_input(feed).numpy()
+    said = [np.zeros((len(feed.clips), task.outputs)) for _ in nets]
+    for part in [np.ones(len(feed.clips), bool)] if parts is None else parts:
+        rows = feed.rows_of(part)
+        small = not len(rows) or int(feed.lengths[rows].max()) <= 1
+        small = small and not any(one.net.owns_encoders for one in nets)
+        at_once = ROWS_OF_ONE_STEP if small else ROWS
+        for net, scores in zip(nets, said, strict=True):
+            found = predict(net, feed, rows, batch_size=at_once, device=device)
+            assert np.array_equal(found.clip_id.numpy(), feed.clips.clip_id[part]), (
+                "clips lie by their ids"
+            )
+            scores[part] = found.logits[name].double().numpy()
+    return mean_of_seeds(said, task.kind), has_input(feed).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

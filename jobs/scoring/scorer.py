@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -34,14 +33,16 @@ from jobs.scoring.member_nets import (
     untrained_member,
 )
 from jobs.scoring.promised import promised
+from jobs.scoring.score_columns import (
+    Columns,
+    lists_of,
+    promised_columns,
+    scores_table,
+    state_columns,
+    verdict_columns,
+)
 from jobs.scoring.told_scores import ToldScores
 from jobs.training.net_input import feed_of_card
-from jobs.training.stores import steps_in
-
-Columns = Mapping[str, pa.Array]
-
-SILENT = "nothing in it that the bundle reads (no face, no speech)"
-"""Error of a clip that no member says anything of, though nothing went wrong."""
 
 
 class Scorer:
@@ -86,14 +87,28 @@ class Scorer:
             facts: of each clip its clip_id, name, dialogue, turn and speaker; of a piece start_s and end_s.
             features: folder name of each encoder -> FEATURES of the same clips, in any order.
         """
-        clips = facts_table(facts).sort_by("clip_id")
+        return self.scores_in_turn(facts_table(facts).sort_by("clip_id"), features)
+
+    def scores_in_turn(
+        self, facts: pa.Table, features: Mapping[str, pa.Table], parts: Sequence[int] = ()
+    ) -> pa.Table:
+        """SCORES of some clips, in the order of the facts.
+
+        Args:
+            facts: as of `scores`.
+            features: as of `scores`.
+            parts: clips that follow one another and are given to the nets apart from the others: how many
+                each part has; by default all are one.
+        """
+        clips = facts_table(facts)
         if self.fusion is None:
             task, kind, fused = untrained_scores(features)
+            fused = fused[np.argsort(by_id(clips))]
             decision, more = Decision.plain(kind.kind, kind.outputs), {}
             silent = fused.isnan().any(1).numpy()
         else:
             task, kind, decision = self.fusion.task, self.fusion.kind, self.fusion.decision
-            members, unusual = self._members(clips, features, task, kind)
+            members, unusual = self._members(clips, features, task, kind, parts)
             fused = self.fusion.combine(members).double()
             silent = fused.isnan().any(1).numpy()
             more = {
@@ -105,7 +120,7 @@ class Scorer:
             **self._about(clips, task),
             **verdict_columns(fused, kind, decision),
             **more,
-            **state_columns(features, self.modality, silent),
+            **state_columns(features, self.modality, silent, clips["clip_id"].to_numpy()),
         }
         table = scores_table(columns, clips.num_rows)
         return tables.SCORES.conform(table, footer={"bundle": self.bundle.name})
@@ -120,7 +135,7 @@ class Scorer:
         }
 
     def fused(self, facts: Facts, features: Mapping[str, pa.Table]) -> Tensor:
-        """Fused scores [clip output] of clips in the order of ids; NaN where no member answers."""
+        """Fused scores [clip output] of clips in their order; NaN where no member answers."""
         assert self.fusion is not None
         clips = facts_table(facts)
         members, _ = self._members(clips, features, self.fusion.task, self.fusion.kind)
@@ -137,23 +152,32 @@ class Scorer:
         return promised_columns(said, fusion.kind, silent)
 
     def _members(
-        self, facts: pa.Table, features: Mapping[str, pa.Table], name: str, task: Task
+        self,
+        facts: pa.Table,
+        features: Mapping[str, pa.Table],
+        name: str,
+        task: Task,
+        parts: Sequence[int] = (),
     ) -> tuple[Members, list[tuple[str, np.ndarray]]]:
         """Scores of all members; and inputs, with the clips whose lie outside the training range."""
-        clips = clips_without_labels(facts)
+        order = by_id(facts)
+        back = np.argsort(order)
+        clips = clips_without_labels(facts.take(pa.array(order)))
+        of_part = np.repeat(np.arange(len(parts)), parts)[order] if parts else None
+        apart = None if of_part is None else [of_part == part for part in range(len(parts))]
         tables_ = TablesInHand(clips, features)
         scores = torch.zeros(len(self.members), len(clips), task.outputs, dtype=torch.float64)
         present = torch.zeros(len(self.members), len(clips), dtype=torch.bool)
         unusual = []
         for index, member in enumerate(self.members):
             feed = feed_of_card(member.card, clips, tables_)
-            said, known = predict_member(member, feed, name, task)
+            said, known = predict_member(member, feed, name, task, apart)
             scores[index], present[index] = torch.from_numpy(said), torch.from_numpy(known)
             for place, source in member.card.inputs.items():
                 found = self.ranges.get(source["features"])
                 if found is not None and (found.run, found.input) == (member.name, place):
                     beyond = distances(member, place, feed.stores[place]) > found.limit
-                    unusual.append((source["name"], beyond.numpy()))
+                    unusual.append((source["name"], beyond.numpy()[back]))
         names = tuple(member.name for member in self.members)
         members = Members(names=names, kind=task.kind, scores=scores, present=present)
         # Those that nobody asks here are absent; thresholds go by which members are there.
@@ -161,7 +185,7 @@ class Scorer:
         for run, told in self._told.items():
             at = self._names.index(run)
             members.scores[at], members.present[at] = told.of(clips.clip_id, task.outputs)
-        return members, unusual
+        return members.rows(torch.from_numpy(back)), unusual
 
     def _signs(
         self, fusion: Fusion, scores: Tensor, members: Members, silent: np.ndarray
@@ -202,112 +226,6 @@ def untrained_task() -> tuple[str, Task]:
     return "expression", Task(kind="classification", classes=CLASSES)
 
 
-# ---- columns of many clips at once
-
-
-def verdict_columns(scores: Tensor, task: Task, decision: Decision) -> Columns:
-    """Label, confidence, probabilities and value; null where no member was present.
-
-    Args:
-        scores: fused, float64 [clip outputs]; NaN where no member was present.
-        task: of the bundle.
-        decision: from scores to labels.
-    """
-    silent = scores.isnan().any(1).numpy()
-    known = torch.where(torch.from_numpy(silent)[:, None], 0.0, scores)
-    if task.kind == "regression":
-        return {"value": pa.array(known[:, 0].numpy(), mask=silent)}
-    decided = decision.decide(known)
-    if task.kind == "classification":
-        shares = torch.softmax(known, -1)
-        chosen = torch.zeros(known.shape, dtype=torch.bool).scatter(1, decided.unsqueeze(1), True)
-        confidence = shares.gather(1, decided.unsqueeze(1))[:, 0]
-    else:
-        shares, chosen = torch.sigmoid(known), decided.bool()
-        confidence = torch.where(chosen, shares, 1 - shares).amin(1)
-    return {
-        "label": lists_of(chosen.numpy(), task.classes, silent),
-        "confidence": pa.array(confidence.numpy(), mask=silent),
-        "probabilities": _maps_of(shares.numpy(), task.classes, silent),
-    }
-
-
-def state_columns(
-    features: Mapping[str, pa.Table], modality: Mapping[str, str], silent: np.ndarray
-) -> Columns:
-    """The modalities that were there, status and error.
-
-    Args:
-        features: folder name of each encoder -> FEATURES of the clips, in any order.
-        modality: of each folder.
-        silent: clips that no member says anything of, bool [clip], in the order of their ids.
-    """
-    names = sorted(set(modality.values()))
-    used = np.zeros((len(silent), len(names)), bool)
-    wrong: dict[int, list[str]] = {}
-    for folder, table in features.items():
-        name = modality[folder]
-        order = np.argsort(table["clip_id"].to_numpy(), kind="stable")
-        there, damaged = (count[order] for count in steps_in(table))
-        used[:, names.index(name)] |= there > 0
-        at_fault = pc.is_in(table["status"], pa.array(["failed", "partial"]))
-        broken = at_fault.to_numpy()[order]
-        for row in np.flatnonzero(broken | (damaged > 0)).tolist():
-            steps = f"{damaged[row]} steps are not finite"
-            reason = table["error"][int(order[row])].as_py() if broken[row] else steps
-            wrong.setdefault(row, []).append(f"{name}: {reason}")
-    state = np.where(silent, "missing", "ok").astype(object)
-    error = np.full(len(silent), None, object)
-    error[silent] = SILENT
-    for row, reasons in wrong.items():
-        state[row] = "failed" if silent[row] else "partial"
-        error[row] = "; ".join(dict.fromkeys(reasons))
-    return {
-        "modalities": lists_of(used & ~silent[:, None], names),
-        "status": pa.array(state, pa.string()),
-        "error": pa.array(error, pa.string()),
-    }
-
-
-def promised_columns(said: Mapping[str, np.ndarray], task: Task, silent: np.ndarray) -> Columns:
-    """Columns of what `promised` found; null where no member says anything, and where an interval is open."""
-    return {
-        name: lists_of(found, task.classes, silent)
-        if found.ndim == 2
-        else pa.array(found, mask=silent | np.isinf(found))
-        for name, found in said.items()
-    }
-
-
-def lists_of(
-    chosen: np.ndarray, names: Sequence[str], missing: np.ndarray | None = None
-) -> pa.Array:
-    """Lists of the names that are chosen, bool [clip name]; null where `missing`, bool [clip]."""
-    rows = chosen if missing is None else chosen & ~missing[:, None]
-    ends = np.concatenate([[0], np.cumsum(rows.sum(1))]).astype(np.int32)
-    values = pa.array(names, pa.string()).take(pa.array(np.nonzero(rows)[1]))
-    mask = None if missing is None else pa.array(missing)
-    return pa.ListArray.from_arrays(pa.array(ends), values, mask=mask)
-
-
-def _maps_of(shares: np.ndarray, names: Sequence[str], missing: np.ndarray) -> pa.Array:
-    """Maps from each name to its share [clip name]; null where `missing`."""
-    rows = shares[~missing]
-    ends = np.concatenate([[0], np.cumsum(np.where(missing, 0, len(names)))]).astype(np.int32)
-    keys = pa.array(names, pa.string()).take(pa.array(np.tile(np.arange(len(names)), len(rows))))
-    # A null offset makes a null map; the last one only closes the row before it.
-    offsets = pa.array(ends, mask=np.append(missing, False))
-    return pa.MapArray.from_arrays(offsets, keys, pa.array(rows.reshape(-1)))
-
-
-def scores_table(columns: Columns, count: int) -> pa.Table:
-    """Columns of SCORES in their order; those that nobody filled are null."""
-    return pa.table(
-        [
-            columns[field.name].cast(field.type)
-            if field.name in columns
-            else pa.nulls(count, field.type)
-            for field in tables.SCORES.schema
-        ],
-        schema=tables.SCORES.schema,
-    )
+def by_id(clips: pa.Table) -> np.ndarray:
+    """Rows of clips in the order of their ids."""
+    return np.argsort(clips["clip_id"].to_numpy(), kind="stable")

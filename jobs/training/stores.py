@@ -148,7 +148,7 @@ def store_of(
 def steps_in(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """How many valid steps of each row of FEATURES are finite, and how many are not [row]."""
     values, valid = _steps(table)
-    finite = np.isfinite(values).all(1)
+    finite = _finite(values)
     row = np.repeat(np.arange(table.num_rows), _steps_of(table))
     there, damaged = (
         np.bincount(row[valid & those], minlength=table.num_rows) for those in (finite, ~finite)
@@ -176,7 +176,7 @@ class _Filling:
         rows, counts = _rows(piece, self.clip_ids), _steps_of(piece)
         self._check_lengths(piece, rows, counts)
         values, valid = _steps(piece)
-        finite = np.isfinite(values).all(1)
+        finite = _finite(values)
         if not finite.all():
             broken = np.repeat(rows, counts)[valid & ~finite]
             for row, count in zip(*np.unique(broken, return_counts=True), strict=True):
@@ -222,6 +222,13 @@ class _Filling:
 def _steps(piece: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Values [step feature] of all rows behind one another, and which steps are valid [step]."""
     return vectors_of(piece["values"]), scalars_of(piece["valid"]).astype(bool)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Which steps hold finite numbers alone, bool [step]."""
+    each = np.isfinite(values)
+    # Row by row takes longer than all at once, and hardly a table has any other.
+    return np.ones(len(values), bool) if each.all() else each.all(1)
 
 
 def _rows(piece: pa.Table, clip_ids: np.ndarray) -> np.ndarray:

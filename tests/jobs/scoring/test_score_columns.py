@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster import tables
 from fusion.late.calibration import Decision
 from fusion.tasks import Task
-from jobs.scoring.scorer import scores_table, state_columns, verdict_columns
+from jobs.scoring.score_columns import scores_table, state_columns, verdict_columns
 
 CLASSES = ("calm", "happy", "sad")
 KINDS = {
@@ -104,7 +104,9 @@ def test_what_was_there_and_what_went_wrong_is_said_of_each_clip():
     silent = np.array([False, False, True, False, True])
     # Rows stand in tables as units were published: in no order.
     tables_ = {"a": sound, "t": words.take(pa.array([3, 0, 4, 1, 2]))}
-    columns = state_columns(tables_, {"a": "audio", "t": "text"}, silent)
+    columns = state_columns(
+        tables_, {"a": "audio", "t": "text"}, silent, sound["clip_id"].to_numpy()
+    )
     assert pa.table(dict(columns)).to_pylist() == [
         {"modalities": ["audio", "text"], "status": "ok", "error": None},
         {"modalities": ["audio", "text"], "status": "partial", "error": "audio: cut short"},

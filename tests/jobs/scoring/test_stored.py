@@ -182,23 +182,34 @@ class TestReading:
         assert set(reads.values()) == {1}
         assert_equal(rows, all_at_once(root))
 
-    def test_no_more_clips_are_in_hand_than_a_span_holds(self, root, monkeypatch):
+    @pytest.mark.parametrize(("spans_", "most_bytes"), [(1, 10**9), (3, 10**9), (8, 16_000)])
+    def test_no_more_clips_are_in_hand_than_a_stack_holds(
+        self, root, monkeypatch, spans_, most_bytes
+    ):
         names = [ref.unit for ref in units(str(root))]
         write_table(root, "toy_text", [names])
         write_table(root, "toy_audio", [names])
         monkeypatch.setattr(stored, "SPAN_CLIPS", 40)
+        monkeypatch.setattr(stored, "STACK_SPANS", spans_)
+        monkeypatch.setattr(stored, "STACK_BYTES", most_bytes)
+        monkeypatch.setattr(stored, "STACK_S", 1e9)
         sizes = []
-        inner = Scorer.scores
+        inner = Scorer.scores_in_turn
 
-        def counted(self, facts, features):
+        def counted(self, facts, features, parts):
             sizes.append(len(facts))
+            assert max(parts) <= 40
+            assert sum(parts) == len(facts)
             assert {table.num_rows for table in features.values()} == {len(facts)}
-            return inner(self, facts, features)
+            assert len(parts) == 1 or sum(t.nbytes for t in features.values()) <= most_bytes
+            return inner(self, facts, features, parts)
 
-        monkeypatch.setattr(Scorer, "scores", counted)
+        monkeypatch.setattr(Scorer, "scores_in_turn", counted)
         scored(root)
         assert sum(sizes) == 500
-        assert max(sizes) <= 40
+        assert max(sizes) <= 40 * spans_
+        assert spans_ == 1 or 40 < max(sizes)
+        assert most_bytes == 10**9 or max(sizes) < 40 * spans_
 
     @pytest.mark.parametrize("modalities", [("toy_audio",), ("toy_text", "toy_audio")])
     def test_a_span_of_damaged_clips_costs_only_them(self, root, monkeypatch, modalities):
@@ -420,6 +431,66 @@ class TestBatches:
         for rows in (64, 100, 128):  # of one row or few a matrix is multiplied otherwise
             monkeypatch.setattr(member_nets, "ROWS_OF_ONE_STEP", rows)
             assert scorer.scores(facts.to_pylist()[::-1], features).equals(whole)
+
+    @pytest.mark.parametrize("most_steps", [1, 4])
+    @pytest.mark.parametrize("net", ["concat_mlp", "lf_dnn", "mult"])
+    def test_no_bit_of_an_answer_depends_on_what_is_scored_in_the_same_call(
+        self, toys, tmp_path, net, most_steps
+    ):
+        toys.corpus.write_corpus(tmp_path, 300, seconds=0.01)
+        toys.bundle.write_bundle(tmp_path, net=net)
+        scorer = Scorer(open_bundle("b", str(tmp_path)), str(tmp_path))
+        facts = read_manifest(str(tmp_path), ["clip_id", "name"])
+        facts = facts.take(pa.array(np.random.default_rng(0).permutation(len(facts))))
+        ids = facts["clip_id"].to_pylist()
+        features = {
+            describe(encoder).folder: features_of(ids, dim, most_steps=most_steps)
+            for encoder, dim in DIMS.items()
+        }
+        sizes = (7, 128, 1, 100, 64)
+        together = scorer.scores_in_turn(facts, features, sizes)
+        assert together["clip_id"].to_pylist() == ids
+        assert together["label"].null_count == 0
+        parts, start = [], 0
+        for size in sizes:
+            rows = facts.slice(start, size)
+            mine = {folder: table.slice(start, size) for folder, table in features.items()}
+            parts.append(scorer.scores_in_turn(rows, mine))
+            by_id = scorer.scores(rows, mine)
+            assert by_id.equals(parts[-1].sort_by("clip_id"))
+            start += size
+        assert together.equals(pa.concat_tables(parts))
+
+
+class TestPace:
+    """How much is scored by one call follows from how long the last one took."""
+
+    def test_one_span_is_tried_then_as_many_as_a_second_holds(self, monkeypatch):
+        monkeypatch.setattr(stored, "STACK_S", 1.0)
+        pace = stored.Pace(8)
+        assert pace.spans == 1
+        found = []
+        for seconds in (0.3, 0.9, 0.01, 0.5, 20.0, 3.0):
+            pace.took(seconds, pace.spans)
+            found.append(pace.spans)
+        assert found == [3, 3, 8, 8, 1, 1]
+
+    @given(st.lists(st.integers(1, 5), max_size=30), st.integers(1, 4), st.integers(1, 2000))
+    def test_every_span_comes_once_in_its_order(self, counts, at_once, most_bytes):
+        pace = stored.Pace(4)
+        pace.spans = at_once
+        read = []
+        for number, count in enumerate(counts):
+            rows = pa.table({"clip_id": [number] * count})
+            read.append(stored.Stack([f"u{number}"], [count], rows, {"f": rows}))
+        with mock.patch.object(stored, "STACK_BYTES", most_bytes):
+            made = [*stored.stacks(iter(read), pace)]
+        assert [ref for stack in made for ref in stack.refs] == [one.refs[0] for one in read]
+        assert [count for stack in made for count in stack.counts] == counts
+        for stack in made:
+            assert stack.clips["clip_id"].to_pylist() == stack.features["f"]["clip_id"].to_pylist()
+            assert len(stack.counts) <= at_once
+            assert len(stack.counts) == 1 or stack.num_bytes <= most_bytes
 
 
 class TestThreads:
