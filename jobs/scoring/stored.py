@@ -76,8 +76,8 @@ def score_stored(
     versions, there = versions_of(root, bundle, refs), published(uri)
     done = {unit for unit, version in versions.items() if version in there}
     parts = [*spans(root, ordered, done, bundle.linked, SPAN_CLIPS)]
-    pace = Pace(1 if bundle.linked else STACK_SPANS)
-    reading = ahead(stacks((_read(part, facts, stored) for part in parts), pace))
+    size = StackSize(1 if bundle.linked else STACK_SPANS)
+    reading = ahead(stacks((_read(part, facts, stored) for part in parts), size))
     with (
         Progress(sum(map(_clips, parts)), label="score") as progress,
         Gathering(uri) as out,
@@ -88,7 +88,7 @@ def score_stored(
             scores = judge.scores_in_turn(stack.clips, stack.features, stack.counts)
             out.add([(versions[ref.unit], ref.num_clips) for ref in stack.refs], scores)
             progress.add(scores.num_rows, 0)
-            pace.took(time.monotonic() - begun, len(stack.counts))
+            size.took(time.monotonic() - begun, len(stack.counts))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _read(part: Sequence[UnitRef], facts: "StoredFacts", stored: Mapping[str, Un
     return Stack(part, [len(ids)], clips, features)
 
 
-class Pace:
+class StackSize:
     """How many spans are scored by one call; the first one by itself, for it tells how long one takes.
 
     Args:
@@ -134,15 +134,15 @@ class Pace:
         self.spans = max(1, min(self._most, fitting))
 
 
-def stacks(read: Iterable[Stack], pace: Pace) -> Iterator[Stack]:
-    """Spans put together, as many as the pace says where they are narrow."""
+def stacks(read: Iterable[Stack], size: StackSize) -> Iterator[Stack]:
+    """Spans put together, as many as the size says where they are narrow."""
     held: list[Stack] = []
     for span in read:
         if held and sum(each.num_bytes for each in [*held, span]) > STACK_BYTES:
             yield _joined(held)
             held = []
         held.append(span)
-        if len(held) >= pace.spans:
+        if len(held) >= size.spans:
             yield _joined(held)
             held = []
     if held:
