@@ -100,6 +100,8 @@ class DoorGuard:
         request = Request(scope, receive)
         try:
             answer = self._stopped(request)
+            if request.method == "HEAD":  # as GET; the server sends no body
+                scope = {**scope, "method": "GET"}
             if answer is None:
                 bare = request.method in BARE
                 await self._app(scope, receive if bare else self._bounded(receive), sealed)

@@ -164,7 +164,7 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The server cannot be reached.");
+    throw Object.assign(new Error("The server cannot be reached."), { away: true });
   }
   if (answer.status === 204) return null;
   let said;
@@ -197,14 +197,28 @@ async function send(form) {
   $("send").disabled = false;
 }
 
+const PATIENCE = 60; // questions in a row that no server answers, before the page gives up
+
 const pause = () => new Promise((then) => setTimeout(then, POLL_MS));
+
+/** How far an order is; a server that is away for a moment is asked again. */
+async function state(id, wanted) {
+  for (let patience = PATIENCE; ; patience -= 1) {
+    try {
+      return await ask(`/orders/${encodeURIComponent(id)}`);
+    } catch (error) {
+      if (!error.away || patience === 0 || !wanted()) throw error;
+    }
+    await pause();
+  }
+}
 
 async function follow(id) {
   show(id);
   while (shown === id) {
     let order;
     try {
-      order = await ask(`/orders/${encodeURIComponent(id)}`);
+      order = await state(id, () => shown === id);
     } catch (error) {
       if (shown === id) complain(error.message);
       return;
@@ -231,7 +245,7 @@ $("film").addEventListener("click", async () => {
       if (order.state === "refused") throw new Error(order.error);
       sayOfFilm(order.place ? `Place ${order.place} in the queue` : `Writing captions: ${percent(order.progress)}`);
       await pause();
-      order = await ask(`/orders/${encodeURIComponent(order.id)}`);
+      order = await state(order.id, () => shown === of);
     }
     if (shown !== of) return;
     sayOfFilm("The film with captions is there.");

@@ -250,6 +250,17 @@ class TestTheDoor:
             assert answer.status_code == 405
             assert set(answer.headers["allow"].split(", ")) <= {"GET", "HEAD", "POST", "DELETE"}
 
+    @pytest.mark.parametrize(
+        "path", ["/", "/health", "/docs", "/page.js", "/facts", "/none", "/orders/x"]
+    )
+    @pytest.mark.parametrize("token", [None, "a-token-of-24-letters-xx"])
+    def test_head_is_answered_as_get_without_a_body(self, serve, path, token):
+        with serve(token=token) as client:
+            head, get = client.head(path), client.get(path)
+        assert head.status_code == get.status_code
+        assert head.headers["content-length"] == get.headers["content-length"]
+        assert not head.content
+
     def test_every_answer_forbids_foreign_content(self, serve):
         with serve() as client:
             for answer in (client.get("/"), client.get("/none"), client.post("/predict")):

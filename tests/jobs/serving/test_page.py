@@ -243,6 +243,21 @@ def test_a_second_answer_back_and_reload_show_what_they_should(visit, tmp_path):
         page.wait_for_selector("#empty:visible")
 
 
+def test_a_short_absence_of_the_server_costs_no_answer(visit, tmp_path):
+    away = 3
+
+    def answer(route):
+        nonlocal away
+        away -= 1
+        return route.continue_() if away < 0 else route.abort()
+
+    with visit() as page:
+        page.route("**/orders/*", answer)
+        send(page, sound(tmp_path / "a.wav", 1, 0.2))
+        assert answered(page)
+    assert away < 0
+
+
 def test_the_microphone_is_recorded_played_back_and_answered(visit):
     with visit() as page:
         page.click("#panel-speak .record")
