@@ -93,9 +93,18 @@ def rank(config: EncodersConfig) -> None:
     lines = []
     for table, folder in tables.items():
         data = library.data(dataclasses.replace(request, inputs=(folder,)))
-        for line in lines_of(table, folder, dataclasses.replace(data, clips=clips), config, name):
-            lines.append(dataclasses.replace(line, scores=line.scores[kept]))
-            print(f"{line.name}: {_main(judging, lines[-1]):.3f} {judging.main}", flush=True)
+        try:
+            for line in lines_of(
+                table, folder, dataclasses.replace(data, clips=clips), config, name
+            ):
+                lines.append(dataclasses.replace(line, scores=line.scores[kept]))
+                print(f"{line.name}: {_main(judging, lines[-1]):.3f} {judging.main}", flush=True)
+        except ConfigError as error:  # nothing in it that a net could be fitted on
+            print(f"{table}: left out: {error}", flush=True)
+    if not lines:
+        raise ConfigError(
+            f"no table under {config.root} can be ranked by {name!r}; the lines above say why"
+        )
     ranked = in_order(lines, judging)
     folds = config.folds or f"{len(np.unique(clips.fold))} folds of groups"
     grid = grid_of(ranked, judging, f"{name}: {int(kept.sum())} clips, {folds}")

@@ -3,6 +3,7 @@
 Matplotlib draws without a display.
 """
 
+import contextlib
 import functools
 import io
 import warnings
@@ -12,6 +13,7 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findSystemFonts, fontManager
 
 INK, MUTED, RULE = "#222222", "#6b7280", "#d4d4d8"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
@@ -19,7 +21,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
 )  # fmt: skip
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, RED)
 STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK,
+    "font.size": 9.5, "text.color": INK,
     "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.linewidth": 0.8,
     "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
@@ -27,6 +29,14 @@ STYLE: Any = {
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "lines.linewidth": 1.6, "legend.frameon": False, "legend.fontsize": 9,
 }  # fmt: skip
+WIDER = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",
+    "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC",
+    "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai",
+)  # fmt: skip
+"""Fonts with letters that the first one lacks, where they are installed."""
+
 DPI = 160
 WIDTH = 7.2
 """Of a picture [inch]; the report shows it as wide as its text."""
@@ -39,10 +49,21 @@ def styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context({**STYLE, "font.family": families()}):
             return draw(*args, **kwargs)
 
     return drawn
+
+
+@functools.cache
+def families() -> list[str]:
+    """DejaVu Sans, which Matplotlib brings, and the wider fonts that are installed, be it since yesterday."""
+    listed = {font.fname for font in fontManager.ttflist}
+    for path in set(findSystemFonts()) - listed:
+        with contextlib.suppress(OSError, RuntimeError):  # not a font after all
+            fontManager.addfont(path)
+    there = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in WIDER if name in there)]
 
 
 def shorten(text: str, most: int = 34) -> str:
@@ -93,6 +114,6 @@ LACKING = "missing from font"
 @functools.cache
 def _say_boxes() -> None:
     print(
-        "warning: letters of some names are boxes in the pictures: their font, DejaVu Sans, lacks them; "
-        "the text and tables of the page have them"
+        "warning: letters of some names are boxes in the pictures, no font here has them (fonts-noto-cjk "
+        "has many); the text and tables of the page have them"
     )

@@ -44,6 +44,21 @@ def noise(root, name, like="voice"):
     storage.publish_json(facts, f"{root}/features/{name}-1/descriptor.json")
 
 
+def hollow(root, name):
+    """No clip of a table has a value, as texts of a corpus without texts."""
+    import pyarrow as pa
+
+    uri = f"{root}/features/{name}-1/rows.parquet"
+    table = storage.read_table(uri)
+    for column in ("values", "step_start_s", "step_end_s", "valid"):
+        place = table.column_names.index(column)
+        kind = table.schema.field(column).type
+        table = table.set_column(place, column, pa.array([[]] * len(table), kind))
+    place = table.column_names.index("status")
+    table = table.set_column(place, "status", pa.array(["missing"] * len(table)))
+    storage.publish_table(table, uri)
+
+
 class TestRanking:
     def test_what_knows_the_labels_stands_above_noise_by_more_than_chance(self, root):
         noise(root, "deaf")
@@ -93,6 +108,15 @@ class TestRanking:
         shares = {row["name"]: row["share"] for row in facts["rows"]}
         assert shares["voice"] == 1.0
         assert 0.9 < shares["face"] < 1.0
+
+    def test_a_table_without_a_value_is_left_out_with_the_reason(self, root, capsys):
+        noise(root, "empty")
+        hollow(root, "empty")
+        facts, _ = ranked(root)
+        assert {row["name"] for row in facts["rows"]} == {"voice", "face"}
+        assert "empty: left out: " in capsys.readouterr().out
+        with pytest.raises(ConfigError, match=r"no table under .* can be ranked by 'emotion'"):
+            ranked(root, encoders=("empty",), name="other")
 
 
 class TestCost:

@@ -3,6 +3,9 @@
 import warnings
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from jobs.reporting import figure as figures
@@ -19,6 +22,42 @@ def titled():
 
     yield drawn
     figures._say_boxes.cache_clear()
+
+
+def square(path, family, letters):
+    """A font whose letters are squares."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for corner in ((100, 700), (800, 700), (800, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", "square"])
+    made.setupCharacterMap({ord(letter): "square" for letter in letters})
+    made.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    made.setupHorizontalMetrics({".notdef": (900, 0), "square": (900, 100)})
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable({"familyName": family, "styleName": "Regular"})
+    made.setupOS2()
+    made.setupPost()
+    made.save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("family", ["Noto Sans CJK JP", "WenQuanYi Zen Hei", "Malgun Gothic"])
+def test_letters_that_an_installed_font_has_are_drawn_by_it(
+    titled, monkeypatch, tmp_path, capsys, family
+):
+    file, broken = square(tmp_path / "a.ttf", family, "悲しい"), tmp_path / "b.ttf"
+    broken.write_bytes(b"no font")
+    monkeypatch.setattr(figures, "findSystemFonts", lambda: [file, str(broken)])
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
+    figures.families.cache_clear()
+    try:
+        figures.styled(titled)("悲しい")
+    finally:
+        figures.families.cache_clear()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("title", ["悲しい", "\U0001fae8", "सुख"])
