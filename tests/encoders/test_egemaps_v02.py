@@ -27,6 +27,8 @@ VOICED = (
     "F3frequency",
     "alphaRatioV",
     "hammarbergIndexV",
+    "jitterLocal",
+    "shimmerLocal",
 )
 """Starts of names whose means and percentiles do not hang on a single frame of these short signals."""
 
@@ -52,13 +54,13 @@ class TestAgainstOpenSmile:
         settled &= np.array(
             [name.endswith(("amean", "20.0", "50.0", "80.0", "dBp")) for name in NAMES]
         )
-        assert settled.sum() == 19
+        assert settled.sum() == 21
         np.testing.assert_allclose(own[settled], expected[settled], rtol=0.02, atol=2e-3)
 
     @pytest.mark.parametrize("name", REFERENCE["values"])
-    def test_at_least_72_of_88_lie_within_two_percent(self, name):
+    def test_at_least_76_of_88_lie_within_two_percent(self, name):
         samples, expected = reference_of(name)
-        assert np.isclose(statistics(samples), expected, rtol=0.02, atol=1e-3).sum() >= 72
+        assert np.isclose(statistics(samples), expected, rtol=0.02, atol=1e-3).sum() >= 76
 
     def test_the_installed_library_still_says_what_is_stored(self):
         opensmile = pytest.importorskip("opensmile", reason="the extra opensmile is not installed")

@@ -11,8 +11,7 @@ _BIN_HZ = RATE_HZ / LONG_FFT
 _HARMONICS = 100
 _AROUND_FORMANT = 0.2
 _REACH = 4
-_CLIMB = 4
-"""Doublings of the climb to a peak: at most 16 bins."""
+_FAR = 1 << 20
 _TINY = 1e-12
 
 
@@ -69,32 +68,37 @@ def _harmonics_to_noise(
 def _peaks(
     magnitude: Float[np.ndarray, "frames 513"], hertz: Float[np.ndarray, " frames"]
 ) -> tuple[Float[np.ndarray, "frames 100"], Float[np.ndarray, "frames 100"]]:
-    """Where each harmonic's peak lies (Hz) and how high it is: up the hill, then the top of a parabola."""
+    """Where each harmonic's peak lies (Hz) and how high it is: a parabola's top at the nearest local maximum.
+
+    No strength where that lies further than half the fundamental, or is the one of the harmonic before.
+    """
     at = np.outer(hertz / _BIN_HZ, np.arange(1, _HARMONICS + 1))
     last = magnitude.shape[1] - 2
-    summit = np.take_along_axis(
-        _uphill(magnitude), np.clip(np.rint(at), 1, last).astype(int), axis=1
-    )
+    centre = np.clip(np.rint(at), 1, last).astype(int)
+    summit = np.take_along_axis(_nearest_peak(magnitude), centre, axis=1)
+    near = np.abs(summit - centre) <= np.ceil(hertz / _BIN_HZ / 2)[:, None]
+    near[:, 1:] &= summit[:, 1:] != summit[:, :-1]
     summit = np.clip(summit, 1, last)
     left, top, right = (np.take_along_axis(magnitude, summit + step, axis=1) for step in (-1, 0, 1))
     curve = left - 2 * top + right
-    is_peak = (top > left) & (top >= right)
+    is_peak = (top > left) & (top > right)
     offset = 0.5 * np.where(is_peak, left - right, 0.0) / np.where(is_peak, curve, 1.0)
     place = (summit + offset) * _BIN_HZ
     strength = top - 0.25 * (left - right) * offset
     inside = at < last + 1
-    return place, np.where(inside, strength, 0.0)
+    return place, np.where(inside & near, strength, 0.0)
 
 
-def _uphill(magnitude: Float[np.ndarray, "frames 513"]) -> Int[np.ndarray, "frames 513"]:
-    """The bin of the local maximum that is reached from each bin by going up."""
-    left = np.pad(magnitude[:, :-1], ((0, 0), (1, 0)), constant_values=-1.0)
-    right = np.pad(magnitude[:, 1:], ((0, 0), (0, 1)), constant_values=-1.0)
-    step = np.where(left >= right, -(left > magnitude).astype(int), (right > magnitude).astype(int))
-    reached = np.arange(magnitude.shape[1]) + step
-    for _ in range(_CLIMB):
-        reached = np.take_along_axis(reached, reached, axis=1)
-    return reached
+def _nearest_peak(magnitude: Float[np.ndarray, "frames 513"]) -> Int[np.ndarray, "frames 513"]:
+    """The bin of the local maximum nearest to each bin, the upper one of two; far outside where none is."""
+    peaks = np.zeros(magnitude.shape, bool)
+    inner = magnitude[:, 1:-1]
+    peaks[:, 1:-1] = (inner > magnitude[:, :-2]) & (inner > magnitude[:, 2:])
+    bins = np.arange(magnitude.shape[1])
+    below = np.maximum.accumulate(np.where(peaks, bins, -_FAR), axis=1)
+    above = np.minimum.accumulate(np.where(peaks, bins, _FAR)[:, ::-1], axis=1)[:, ::-1]
+    nearest: Int[np.ndarray, "frames 513"] = np.where(above - bins <= bins - below, above, below)
+    return nearest
 
 
 def _decibels(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
