@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import MachineError
 from cluster.joining import QUIET, join
 from cluster.session_folder import MAX_PARENT, session_folder
 from cluster.session_token import fresh_token
@@ -84,6 +85,7 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
 
     Raises:
         PlanError: the named cluster cannot be reached.
+        MachineError: Ray does not start here, mostly since the machine is too busy.
     """
     _quiet_environment(local=cluster_address(config) is None)
     import ray
@@ -194,16 +196,26 @@ def _start(config: SessionConfig, folder: Path) -> None:
     import ray
 
     store = config.object_store_gb
-    ray.init(
-        address="local",
-        num_cpus=config.num_cpus or usable_cpus(),
-        num_gpus=config.num_gpus,
-        object_store_memory=None if store is None else int(store * 1e9),
-        include_dashboard=config.dashboard,
-        dashboard_host="127.0.0.1",
-        _temp_dir=str(folder),
-        **QUIET,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus or usable_cpus(),
+            num_gpus=config.num_gpus,
+            object_store_memory=None if store is None else int(store * 1e9),
+            include_dashboard=config.dashboard,
+            dashboard_host="127.0.0.1",
+            _temp_dir=str(folder),
+            **QUIET,
+        )
+    except Exception as error:
+        # A process of Ray that is not up within half a minute is told by Exception itself, others by these.
+        if type(error) is not Exception and not isinstance(error, ConnectionError | RuntimeError):
+            raise
+        raise MachineError(
+            f"Ray could not be started: {error} Over the last minute {os.getloadavg()[0]:.0f} processes "
+            f"wanted the {usable_cpus()} cores, {memory_available_gb():.1f} GB of memory are free. When "
+            "there is room, type the same command again"
+        ) from error
 
 
 @contextmanager

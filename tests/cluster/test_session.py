@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster.errors import MachineError
 from cluster.session import SessionConfig, ray_session
 from cluster.session_token import SETTINGS
 
@@ -101,6 +102,42 @@ def visit(session, *pages, join=False, **more):
 
 
 @pytest.mark.ray
+class TestAMachineWithoutRoom:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            Exception("The current node timed out during startup."),
+            RuntimeError("Failed to start GCS."),
+            ConnectionError("GCS did not answer."),
+        ],
+    )
+    def test_a_session_that_does_not_start_says_how_busy_the_machine_is(self, monkeypatch, error):
+        import ray
+
+        def fail(**options):
+            raise error
+
+        monkeypatch.setattr(ray, "init", fail)
+        with (
+            pytest.raises(MachineError, match=f"{error}.*cores.*GB.*type the same command again"),
+            ray_session(SessionConfig()),
+        ):
+            pass
+
+    def test_a_fault_of_the_settings_is_no_lack_of_room(self, monkeypatch):
+        import ray
+
+        def fail(**options):
+            raise ValueError("Attempting to cap object store memory usage at 1 byte")
+
+        monkeypatch.setattr(ray, "init", fail)
+        with (
+            pytest.raises(ValueError, match="cap"),
+            ray_session(SessionConfig()),
+        ):
+            pass
+
+
 class TestToken:
     def test_who_has_no_token_is_refused_on_every_port(self, session):
         ports = listening(session.processes)
