@@ -68,4 +68,5 @@ def test_a_table_in_a_pipe_keeps_every_row_on_one_line(monkeypatch, capsys):
     table.add_row("calibrated mean", *["0.810 [0.763, 0.854]"] * 7)
     console.show(table)
     rows = [line for line in capsys.readouterr().out.splitlines() if "calibrated mean" in line]
-    assert len(rows) == 1 and rows[0].count("0.810 [0.763, 0.854]") == 7
+    assert len(rows) == 1
+    assert rows[0].count("0.810 [0.763, 0.854]") == 7
