@@ -1,7 +1,10 @@
 """Where a training starts, who is told of its epochs, and where it ends."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 OnEpoch = Callable[[dict[str, float], Callable[[], bytes]], bool]
 """(record of the epoch, function that gives the state to go on from) -> True to stop."""
@@ -20,12 +23,16 @@ class Course:
     on_epoch: OnEpoch | None = None
     """Called after each epoch on every worker, with equal records."""
 
-    on_other_workers: Callable[[int], None] | None = None
-    """Told how many workers the state is of, where they are not as many as now."""
-
     last_epoch: int | None = None
     """The last one, where the recipe (and its schedule) would go on."""
 
     rates: tuple[float, ...] = ()
     """Factor on the learning rate in each epoch, the last one for all that follow, in place of the schedule
     `plateau` where no row says that the figures stopped getting better."""
+
+
+def workers_of(state: bytes) -> int | None:
+    """How many workers a state to go on from is of; None where it does not say."""
+    content = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    found = content.get("workers")
+    return None if found is None else int(found)

@@ -65,9 +65,7 @@ def fit(
     group, course = group or Group(), course or Course()
     trainer = Trainer(predictor, feed, rows, recipe, tasks=tasks, course=course, group=group)
     if course.resume is not None:
-        before = trainer.load(course.resume)
-        if before != group.world and course.on_other_workers is not None:
-            course.on_other_workers(before)
+        trainer.load(course.resume)
     stopped = False
     # Asked before an epoch and not after it: a state to go on from may be that of the last one.
     while not (stopped or trainer.done or trainer.epoch == course.last_epoch):

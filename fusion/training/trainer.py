@@ -248,8 +248,8 @@ class Trainer:
         torch.save(content, buffer)
         return buffer.getvalue()
 
-    def load(self, content: bytes) -> int:
-        """Go on from a state, of which nothing is executed; how many workers it is of."""
+    def load(self, content: bytes) -> None:
+        """Go on from a state; nothing in it is executed."""
         device = self.group.device
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         load_own_state(self.predictor, state["now"])
@@ -259,7 +259,6 @@ class Trainer:
         self.grad_scaler.load_state_dict(state["grad_scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
         self.best_epoch, self.best_score = state["best_epoch"], state["best_score"]
-        return int(state.get("workers", self.group.world))
 
     def finish(self, *, stopped: bool) -> FittedNet:
         """The weights of the best epoch.

@@ -13,6 +13,7 @@ from cluster import storage
 from cluster.devices import worker_device
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
+from fusion.training.course import workers_of
 from fusion.training.loop import Course, Group, OnEpoch
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout, run_names
@@ -40,6 +41,7 @@ def launch(config: TrainConfig) -> None:
         workers = 0
         print("workers: 0 (this process: one machine, and features in memory)")
     if workers == 0:
+        _say_of_other_workers(config, workers)
         train_all(config)
         return
     with ray_session(config.session):
@@ -57,6 +59,7 @@ def launch(config: TrainConfig) -> None:
                 f"--workers {workers} do not fit: the cluster has {have:g} "
                 f"{'GPUs' if use_gpu else 'CPUs'}; type --workers {int(have)} or fewer"
             )
+        _say_of_other_workers(config, workers)
         state = storage.join(run_uri(config), layout.RAY_STATE)
         trainer = TorchTrainer(
             functools.partial(train_all, config),
@@ -95,6 +98,19 @@ def train_all(config: TrainConfig) -> None:
         _wait_for(config, some)
 
 
+def _say_of_other_workers(config: TrainConfig, now: int) -> None:
+    """That a part goes on with other workers than it began with, which draw otherwise."""
+    now = 1 if config.spread == "parts" else max(1, now)
+    for part in missing(config, parts_of(config)):
+        checkpoint = part.checkpoint(config.root, str(config.run))
+        before = workers_of(storage.read_bytes(checkpoint)) if storage.exists(checkpoint) else now
+        if before not in (None, now):
+            print(
+                f"{part.title}: began with {before} worker{'s' * (before != 1)} and goes on with {now}; "
+                "each draws its own dropout, so scores may differ from those of an undisturbed run"
+            )
+
+
 def _ours(failure: BaseException | None) -> AffuseError | None:
     """The error of our own that a worker failed with, however Ray has wrapped it."""
     while failure is not None and not isinstance(failure, AffuseError):
@@ -129,7 +145,6 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         on_epoch=saving(
             checkpoint, config.checkpoint_s, group, lambda: run_names.check_owner(base, own)
         ),
-        on_other_workers=functools.partial(_say_other_workers, part, group),
         last_epoch=last_epoch,
         rates=rates,
     )
@@ -147,19 +162,6 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
     if group.world > 1:
         torch.distributed.barrier()
-
-
-def _say_other_workers(part: Part, group: Group, before: int) -> None:
-    if group.rank == 0:
-        print(
-            f"  {part.title}: goes on with {_number(group.world)} where {_number(before)} began: each "
-            "draws its own dropout, so scores may differ from those of an undisturbed run",
-            flush=True,
-        )
-
-
-def _number(workers: int) -> str:
-    return "one worker" if workers == 1 else f"{workers} workers"
 
 
 def saving(uri: str, every_s: float, group: Group, check: Callable[[], None]) -> OnEpoch:

@@ -17,6 +17,7 @@ from fusion.batch import Batch, Steps
 from fusion.nets import NETS, is_convex, net_axis, net_class, net_config
 from fusion.predictor import Card, build, from_bytes, to_bytes
 from fusion.training.convex import fit_convex
+from fusion.training.course import workers_of
 from fusion.training.head_first import begins_solved, solve_head
 from fusion.training.loop import Course, Group, RowSplit, fit
 from fusion.training.optimiser import optimiser_of
@@ -326,13 +327,7 @@ def card(**options) -> Card:
     return Card(net="finetune", config=config, tasks=made_up.TASKS, dims=made_up.DIMS)
 
 
-def train(
-    recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, told=None, **options
-):
-    def tell(before):
-        with told.open("a") as file:
-            file.write(f"{before} ")
-
+def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=None, **options):
     torch.manual_seed(7)
     predictor = build(card(**options), {"text": branch()})
     if begins_solved(predictor) and resume is None:
@@ -344,13 +339,7 @@ def train(
         recipe,
         tasks=made_up.TASKS,
         group=group,
-        course=Course(
-            seed=3,
-            resume=resume,
-            on_epoch=on_epoch,
-            last_epoch=last_epoch,
-            on_other_workers=tell,
-        ),
+        course=Course(seed=3, resume=resume, on_epoch=on_epoch, last_epoch=last_epoch),
     )
 
 
@@ -466,19 +455,7 @@ class TestGoingOnWithOtherWorkers:
             return record["epoch"] == 2
 
         train(on_epoch=kill, **options)
-        told = tmp_path / "told"
-        going_on = {"resume": states[-1], "told": told, **options}
+        assert workers_of(states[-1]) == 1
+        going_on = {"resume": states[-1], **options}
         apart = difference(by_two(tmp_path, going_on), train(**options).predictor.state_dict())
         assert (apart < 2e-5) == (dropout == 0)
-        assert told.read_text() == "1 1 "
-
-    def test_is_not_spoken_of_with_as_many_as_before(self, tmp_path):
-        states = []
-
-        def keep(_record, state):
-            states.append(state())
-            return False
-
-        train(on_epoch=keep)
-        train(resume=states[1], told=tmp_path / "told")
-        assert not (tmp_path / "told").exists()

@@ -1,7 +1,7 @@
 """Part `finetune`: a training step of a net that owns its encoders, on the card and on all cores.
 
-Models of the sizes of MiniLM and of Whisper tiny with random weights, read as a run reads them: from a
-folder, through `load_branch`. Each line is one way to train them.
+Models of the sizes of MiniLM, Whisper tiny and CLIP ViT-B/32 with random weights, read as a run reads
+them: from a folder, through `load_branch`. Each line is one way to train them.
 """
 
 import torch
@@ -25,15 +25,20 @@ ENCODERS = {
     # input: (encoder, size in tests/gpu/sizes.py, width, blocks)
     "text": ("hub_text", "minilm", 384, 6),
     "sound": ("whisper_base", "whisper_tiny_en", 384, 4),
+    "pictures": ("clip_vit", "clip_vit", 768, 12),
 }
+BOTH = ("text", "sound")
+PICTURES = 4
+"""Pictures a clip."""
+
 SMALL_SIZE = {"dim": 32, "depth": 2}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def measure(task, say):
-    """Each way for each encoder, then both encoders in one net."""
+    """Each way for each encoder, then two encoders in one net."""
     lines = [((name,), way) for name in ENCODERS for way in WAYS]
-    lines.append((tuple(ENCODERS), "all of it"))
+    lines.append((BOTH, "all of it"))
     for number, (names, way) in enumerate(lines):
         title = f"{' and '.join(names)}, {way}"
         if task.left_s <= 1:
@@ -108,14 +113,19 @@ def branch_of(name, task):
         _, whole = sizes.build(size, small=task.small, device="cpu")
         whole.save_pretrained(folder)
     facts = SMALL_SIZE if task.small else {"dim": width, "depth": depth}
+    if name == "pictures" and task.small:
+        facts = {**facts, "px": 32}
     shape = ",".join(f"{key}={value}" for key, value in facts.items())
     descriptor = describe(f"{encoder}:weights=file://{folder},{shape},publish=inputs")
     return load_branch(descriptor, local_paths(descriptor.weights, str(task.work)))
 
 
 def given_to(branch, rows):
-    """Published inputs of some clips of five seconds: tokens, or two log-mel frames a step."""
+    """Published inputs of some clips of five seconds: tokens, two log-mel frames a step, or pictures."""
     config = branch.model.config
+    if hasattr(config, "image_size"):
+        values = torch.randint(256, (rows, PICTURES, 3 * config.image_size**2)).float()
+        return Steps(values, torch.ones(values.shape[:2], dtype=torch.bool))
     if hasattr(config, "num_mel_bins"):
         values = torch.randn(rows, round(sizes.CLIP_S * 50), 2 * config.num_mel_bins)
     else:

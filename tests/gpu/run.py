@@ -7,10 +7,11 @@
 Parts: `matrix` (what the card reaches in one large product), `encoders` (each model of the hub at its real
 size with random weights: clips of five seconds a second, in bf16 and fp16, at the best batch), `decode` (all
 cores), `encode` (decode, models and tables together: the stream with Ray, and a plain pipeline of threads
-without it), `nets` (a training step of each, against the cores), `finetune` (a training step of a text and of
-a speech model inside a net: whole, half frozen, by low-rank updates, with blocks run again; in float32 and
-bf16). Each part runs in a process of its own for its share of the time and writes each figure as it has it: a
-part that fails, hangs or outlives its share costs what it did not finish, and a line that says so.
+without it), `nets` (a training step of each, against the cores), `finetune` (a training step of a text, a
+speech and a vision model inside a net: whole, half frozen, by low-rank updates, with blocks run again; in
+float32 and bf16). Each part runs in a process of its own for its share of the time and writes each figure as
+it has it: a part that fails, hangs or outlives its share costs what it did not finish, and a line that says
+so.
 
 Without a GPU the models, nets and clips are tiny, and the figures say nothing but that the script works.
 WHEELS is a folder of wheels that are installed beside the machine's own packages, without their dependencies,
