@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fusion.batch import Batch
 from fusion.nets.linear import Linear
 from fusion.predictor import Predictor
 from fusion.tasks import Kind, Task
@@ -31,7 +32,7 @@ from fusion.training.penalised import (
     solve,
 )
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed
+from fusion.training.rows import Feed, ViewFeed
 
 READ = 1024
 """Rows that are read at a time."""
@@ -66,6 +67,7 @@ def fit_convex(
     """Solve a net of the zoo that is convex.
 
     Of the recipe it uses `class_weights` and `balanced` (the same weights, for the first task only).
+    Augmented views of a row are rows of their own, which weigh as much as the original.
 
     Args:
         predictor: net behind its fitted scaler; its weights are set in place.
@@ -82,8 +84,10 @@ def fit_convex(
     assert isinstance(net, Linear)
     if len(train) == 0:
         raise ValueError("there are no training rows")
-    rows, present = _read(predictor.cpu(), net, feed, train)
-    given = Labelled(*feed.targets(train), groups=groups)
+    rows, present, looks = _read(predictor.cpu(), net, feed, train)
+    if len(torch.unique(groups)) == 1:
+        groups = torch.arange(len(train))  # as `folds_of` holds them out, with all views of a row
+    given = Labelled(*feed.targets(train.repeat(looks)), groups=groups.repeat(looks))
     record = {"epoch": 1.0, "lr": 0.0, **solve_rows(net, rows, present, given, tasks, recipe)}
     return FittedNet(predictor=predictor.eval(), best_epoch=1, history=[record], stopped=False)
 
@@ -293,12 +297,20 @@ def _sides(target: _Target) -> int:
 
 def _read(
     predictor: Predictor, net: Linear, feed: Feed, train: Tensor
-) -> tuple[Float[Tensor, "row feature"], Bool[Tensor, " row"]]:
-    """Scaled and pooled rows, and which have any input at all."""
+) -> tuple[Float[Tensor, "row feature"], Bool[Tensor, " row"], int]:
+    """Scaled and pooled rows, view after view; which have any input at all; how often each row is there."""
     parts, present = [], []
+    number = feed.num_views if isinstance(feed, ViewFeed) else 0
     with torch.no_grad():
-        for some in torch.split(train, READ):
-            batch = predictor.scaler(feed.batch(some))
-            parts.append(net.features(batch).double())
-            present.append(torch.stack([s.present for s in batch.inputs.values()]).any(0))
-    return torch.cat(parts), torch.cat(present)
+        for view in range(number + 1):
+            for some in torch.split(train, READ):
+                batch = predictor.scaler(_in_view(feed, some, view))
+                parts.append(net.features(batch).double())
+                present.append(torch.stack([s.present for s in batch.inputs.values()]).any(0))
+    return torch.cat(parts), torch.cat(present), number + 1
+
+
+def _in_view(feed: Feed, rows: Tensor, view: int) -> Batch:
+    if view == 0 or not isinstance(feed, ViewFeed):
+        return feed.batch(rows)
+    return feed.batch_in_views(rows, torch.full_like(rows, view))

@@ -60,7 +60,8 @@ class TrainConfig(Recipe):
 
     views: int = 0
     """Number of augmented views (`affuse encode --views`); each epoch draws every training row from the
-    original and its views. Predictions are always made from the original."""
+    original and its views, and a convex net is solved on all of them. Predictions are always made from the
+    original."""
 
     normalise: str = "none"
     """Speaker normalisation: none, speaker or speaker:K. speaker removes the mean and spread of all
@@ -250,7 +251,6 @@ def without_effect(config: TrainConfig) -> list[str]:
         return []
     plain: Recipe = Recipe()
     fields = {item.name: getattr(plain, item.name) for item in dataclasses.fields(Recipe)}
-    fields["views"] = TrainConfig.views
     if config.folds is not None:
         fields["valid_share"] = TrainConfig.valid_share
     given = [
@@ -277,7 +277,7 @@ def request_of(config: TrainConfig) -> Request:
         tasks=config.tasks,
         # Its rows are mean vectors: scaled as such, and read as such.
         pool="mean" if is_convex(config.net) and config.pool == "none" else config.pool,
-        views=0 if is_convex(config.net) else config.views,
+        views=config.views,
         normalise=config.normalise,
         axis=net_axis(config.net),
         causal=config.causal,

@@ -96,6 +96,78 @@ def logits(predictor, feed, name):
         return predictor(feed.batch(torch.arange(len(feed.lengths)))).logits[name].double()
 
 
+TASKS = {"emotion": EMOTION, "labels": LABELS, "arousal": AROUSAL}
+
+
+class Viewed(Pooled):
+    """The same rows with views: shifted ones. Only training rows may be looked at so."""
+
+    def __init__(self, *given, shifts, allowed, **more):
+        super().__init__(*given, **more)
+        self.shifts, self.allowed, self.num_views = shifts, set(allowed.tolist()), len(shifts)
+
+    def batch_in_views(self, rows, views):
+        assert self.allowed.issuperset(rows.tolist())
+        batch = self.batch(rows)
+        shift = torch.stack([torch.zeros_like(self.shifts[0]), *self.shifts])[views]
+        inputs = {
+            name: Steps(item.values + shift.float().unsqueeze(1), item.mask)
+            for name, item in batch.inputs.items()
+        }
+        return Batch(inputs=inputs, clip_id=rows)
+
+
+class TestViews:
+    """A net is solved on every training row and its views alike, scaled as the originals are."""
+
+    def feed(self, kind, **more):
+        rows, emotion, labels, value = made(60, 12)
+        return kind({"a": rows}, dict(zip(TASKS, (emotion, labels, value), strict=True)), **more)
+
+    @pytest.mark.parametrize("groups", [torch.arange(40) % 9, torch.zeros(40, dtype=torch.int64)])
+    @pytest.mark.parametrize("options", [{}, {"penalty": "shared"}])
+    def test_it_is_the_solution_of_all_of_them_as_rows(self, groups, options):
+        shifts, train = draw(2, 12, seed=5), torch.arange(40)
+        viewed = self.feed(Viewed, shifts=shifts, allowed=train)
+        ours, _ = fitted(viewed, TASKS, groups, train=train, **options)
+
+        plain = self.feed(Pooled)
+        rows = plain.inputs["a"]
+        flat = Pooled(
+            {"a": torch.cat([rows[train], *(rows[train] + shift for shift in shifts)])},
+            {
+                name: value[train].repeat(3, *[1] * (value.ndim - 1))
+                for name, value in plain._targets.items()
+            },
+        )
+        one = groups if len(groups.unique()) > 1 else train
+        theirs = behind_scaler_of(ours, flat, TASKS, one.repeat(3), options)
+        for name in TASKS:
+            torch.testing.assert_close(
+                logits(ours, plain, name), logits(theirs, plain, name), rtol=0, atol=1e-5
+            )
+
+    def test_what_differs_between_views_of_a_row_counts_less(self):
+        """A feature that every view has with another sign tells nothing."""
+        emotion = torch.arange(60) % 2
+        rows = torch.stack([2.0 * emotion - 1, 2.0 * emotion - 1], 1).double() + draw(60, 2) / 4
+        train = torch.arange(60)
+        without = Pooled({"a": rows}, {"emotion": emotion})
+
+        class Turned(Viewed):
+            def batch_in_views(self, rows, views):
+                batch = self.batch(rows)
+                turned = batch.inputs["a"].values * torch.tensor([1.0, -1.0])
+                return Batch(inputs={"a": Steps(turned, batch.inputs["a"].mask)}, clip_id=rows)
+
+        turned = Turned({"a": rows}, {"emotion": emotion}, shifts=[rows[0]], allowed=train)
+        task = {"emotion": Task(kind="classification", classes=("a", "b"))}
+        for feed, most in ((without, None), (turned, 0.2)):
+            weight = fitted(feed, task)[0].net.heads.task["emotion"].weight[1].detach().abs()
+            share = float(weight[1] / weight[0])
+            assert share > 0.5 if most is None else share < most
+
+
 class TestSolution:
     @pytest.mark.parametrize(("count", "width"), SHAPES)
     @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 0.5])

@@ -111,6 +111,29 @@ class TestTrain:
         assert {facts["pool"] for facts in data.inputs.values()} == {"mean"}
         assert data.feed.lengths.max() == 1
 
+    def test_views_change_what_is_solved_and_not_what_is_judged(self, root, write_views):
+        write_views(root, "voice", 2)
+        for views in (0, 2):
+            asked = ["--run", f"v{views}", "--views", str(views), "--inputs", "voice", "face"]
+            net = ["--net", "linear", "--folds", "speaker", "--tasks", "emotion"]
+            assert run(["train", "--root", root, *asked, *net]) == 0
+        plain, seen = (read_predictions(root, f"v{views}") for views in (0, 2))
+        assert plain["clip_id"].equals(seen["clip_id"])
+        assert not plain["scores"].equals(seen["scores"])
+
+    def test_noise_in_views_of_a_judged_fold_changes_nothing(self, root, write_views):
+        write_views(root, "voice", 1)
+        asked = config(root, views=1, tasks=("emotion",))
+        part = Part(seed=0, fold=1)
+        data = load(request_of(asked))
+        ours = train_part.train_part(choice_of(asked), data, part, asked).fitted.predictor
+        view = data.feed.views["audio"][0]
+        for row in (data.clips.fold == 1).nonzero()[0].tolist():
+            view.values[view.offsets[row] : view.offsets[row + 1]] = 50
+        theirs = train_part.train_part(choice_of(asked), data, part, asked).fitted.predictor
+        state = theirs.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+
     def test_every_field_of_the_recipe_but_the_weights_of_classes_is_named(self):
         other = {
             "epochs": 3, "patience": 0, "monitor": "accuracy", "batch_size": 8, "accumulation_steps": 2,
@@ -125,7 +148,7 @@ class TestTrain:
         flags = ["--" + name.replace("_", "-") for name in other]
         assert without_effect(config("r", **other, **weights)) == flags
         assert without_effect(config("r", **other, net="gated")) == []
-        assert without_effect(config("r", valid_share=0.2, views=1)) == ["--views", "--valid-share"]
+        assert without_effect(config("r", valid_share=0.2, views=1)) == ["--valid-share"]
         assert without_effect(config("r", valid_share=0.2, folds=None)) == []
 
 
