@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from encoders.audio.acoustics import functionals
 from encoders.audio.acoustics.formants import FORMANTS, formants
 from encoders.audio.acoustics.frames import (
-    LONG_FFT,
     SHORT,
     SHORT_FFT,
     cut,
@@ -79,8 +78,7 @@ def statistics(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " 88
 
 def _contours(samples: Float[np.ndarray, " samples"], *, formants_everywhere: bool) -> _Contours:
     short, long = short_frames(samples), long_frames(samples)
-    spectrum = np.abs(np.fft.rfft(long, LONG_FFT))
-    hertz = pitch(long, spectrum)
+    hertz, spectrum = pitch(long)
     voiced = hertz > 0
     resonances = np.zeros((len(hertz), FORMANTS, 2))
     wanted = np.ones_like(voiced) if formants_everywhere else voiced
@@ -88,7 +86,7 @@ def _contours(samples: Float[np.ndarray, " samples"], *, formants_everywhere: bo
         resonances[wanted] = np.stack(formants(short[: len(hertz)][wanted]), axis=-1)
     strengths = np.tile(np.array([0.0] * 3 + [UNVOICED_DB] * FORMANTS), (len(hertz), 1))
     if voiced.any():
-        strengths[voiced] = harmonics(spectrum[voiced], hertz[voiced], resonances[voiced, :, 0])
+        strengths[voiced] = harmonics(spectrum, hertz[voiced], resonances[voiced, :, 0])
     return _Contours(
         spectral=spectral(np.abs(np.fft.rfft(short, SHORT_FFT))),
         semitones=np.where(voiced, 12 * np.log2(np.where(voiced, hertz, 1.0) / _LOWEST_HZ), 0.0),

@@ -22,6 +22,8 @@ _AT_ONCE = 64
 """Frames whose spectra go through together: what they need stays in the processor's cache."""
 _QUIETEST = 0.001
 """Root mean square of the windowed frame; a quieter one has no pitch."""
+_CONTEXT = 20
+"""Frames before and after a loud one that are searched with it."""
 _NOTHING = 1e-11
 _VOICED_FROM = 0.7
 _LOCAL, _LEAST_VOICING = 2.0, 0.01
@@ -34,17 +36,31 @@ _CHANGE = 10.0
 
 
 def pitch(
-    frames: Float[np.ndarray, "frames 960"], magnitude: Float[np.ndarray, "frames 513"]
-) -> Float[np.ndarray, " frames"]:
-    """Fundamental frequency in Hz of 60 ms frames, 0 where there is none."""
-    parts = [
-        _candidates(_summed(_on_octaves(magnitude[begin : begin + _AT_ONCE])))
-        for begin in range(0, len(magnitude), _AT_ONCE)
-    ]
-    hertz, voicing = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    path = _cheapest(hertz, voicing)
+    frames: Float[np.ndarray, "frames 960"],
+) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "voiced 513"]]:
+    """Fundamental frequency in Hz of 60 ms frames, 0 where there is none, and spectra of those with one."""
     loud = np.sqrt(np.einsum("ft,ft->f", frames, frames) / frames.shape[1]) > _QUIETEST
-    return np.where(loud, path, 0.0)
+    hertz = np.zeros(len(frames))
+    spectra = [np.zeros((0, _BINS))]
+    edges = np.flatnonzero(np.diff(_widened(loud).astype(int), prepend=0, append=0))
+    for begin, end in edges.reshape(-1, 2).tolist():
+        magnitude = np.abs(np.fft.rfft(frames[begin:end], LONG_FFT))
+        parts = [
+            _candidates(_summed(_on_octaves(magnitude[start : start + _AT_ONCE])))
+            for start in range(0, len(magnitude), _AT_ONCE)
+        ]
+        candidates, voicing = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        path = np.where(loud[begin:end], _cheapest(candidates, voicing, opens=begin == 0), 0.0)
+        hertz[begin:end] = path
+        spectra.append(magnitude[path > 0])
+    return hertz, np.concatenate(spectra)
+
+
+def _widened(loud: Bool[np.ndarray, " frames"]) -> Bool[np.ndarray, " frames"]:
+    """The frames that may sway the path in a loud one: a path forgets what lies further off."""
+    counts = np.cumsum(np.pad(loud.astype(int), (_CONTEXT + 1, _CONTEXT)))
+    near: Bool[np.ndarray, " frames"] = counts[2 * _CONTEXT + 1 :] > counts[: -2 * _CONTEXT - 1]
+    return near
 
 
 def _on_octaves(magnitude: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "frames 513"]:
@@ -124,14 +140,18 @@ def _candidates(
 
 
 def _cheapest(
-    hertz: Float[np.ndarray, "frames 6"], voicing: Float[np.ndarray, "frames 6"]
+    hertz: Float[np.ndarray, "frames 6"], voicing: Float[np.ndarray, "frames 6"], *, opens: bool
 ) -> Float[np.ndarray, " frames"]:
-    """Viterbi search over the candidates and one unvoiced state, the last."""
+    """Viterbi search over the candidates and one unvoiced state, the last; `opens` where the clip begins."""
     doubt = -_LOCAL * np.log(np.maximum(voicing, _LEAST_VOICING)) + _out_of_range(hertz)
     doubt += _THRESHOLD * (voicing < _VOICED_FROM)
     silent = _THRESHOLD * (voicing[:, 0] >= _VOICED_FROM)
     local = np.column_stack([np.where(hertz > 0, doubt, np.inf), silent])
     move = _moves(hertz)
+    if opens and len(hertz) > 1 and hertz[:2, 0].all():
+        # The reference counts the first change of a clip from a fall by the factor e.
+        change = float(np.log(hertz[0, 0] / hertz[1, 0]))
+        move[1, 0, 0] = _CHANGE * (abs(change) + abs(change + 1))
     came_from = np.zeros(local.shape, dtype=np.intp)
     cost = local[0]
     for frame in range(1, len(local)):
@@ -152,8 +172,7 @@ def _moves(hertz: Float[np.ndarray, "frames 6"]) -> Float[np.ndarray, "frames 7 
     """Cost of coming to each state of a frame (last axis) from each of the frame before.
 
     A change of pitch counts twice from the first candidate; from another one it counts once, and with it how
-    far that one lies from the candidate before it. The first change of a clip counts from a fall by e.
-    The reference's path has this in it.
+    far that one lies from the candidate before it: the reference's path has this in it.
     """
     octaves = np.log(np.where(hertz > 0, hertz, 100.0))
     before = octaves[:-1]
@@ -163,9 +182,6 @@ def _moves(hertz: Float[np.ndarray, "frames 6"]) -> Float[np.ndarray, "frames 7 
     move[1:, 0, :-1] = 2 * _CHANGE * change[:, 0]
     apart = np.abs(np.diff(before, axis=1))[:, :, None]
     move[1:, 1:-1, :-1] = _CHANGE * (change[:, 1:] + apart)
-    if len(hertz) > 1:
-        opening = octaves[0, 0] - octaves[1, 0]
-        move[1, 0, 0] = _CHANGE * (abs(opening) + abs(opening + 1))
     return move
 
 
