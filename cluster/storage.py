@@ -246,12 +246,13 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def open_parquet(uri: str, *, checked: bool = False) -> pq.ParquetFile:
+def open_parquet(uri: str, *, checked: bool = False, mapped: bool = True) -> pq.ParquetFile:
     """Open a Parquet file for reading by row group or column.
 
     Args:
         uri: the file.
         checked: compare what is read with its checksums.
+        mapped: a file on a disk is mapped; what was read of it counts as memory until it is closed.
 
     Raises:
         AbsentError: there is no such file.
@@ -260,7 +261,7 @@ def open_parquet(uri: str, *, checked: bool = False) -> pq.ParquetFile:
     fs, path = filesystem(uri)
     with _reading(uri):
         if is_local(uri):
-            return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checked)
+            return pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=checked)
         return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=checked)
 
 

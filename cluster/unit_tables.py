@@ -43,7 +43,7 @@ class Version(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UnitRows:
     """Where the rows of one version lie."""
 

@@ -32,7 +32,6 @@ from cluster import storage
 from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from cluster.unit_tables import Version
 from fusion.tasks import Task
-from jobs.asking.members import publish_told
 from jobs.catalog import layout
 from jobs.catalog.bundles import asked_members
 from jobs.catalog.compaction import compact
@@ -82,12 +81,12 @@ def main(config: Config) -> None:
         print("\n".join(foreseen(config, [judge.needed(config.root) for judge in judges])))
     else:
         begun = time.monotonic()
-        scored = score_dataset(config, judges)
+        scored, groups = score_dataset(config, judges)
         seconds = time.monotonic() - begun
         results = []
         for judge in judges:
             announce(judge, judges)
-            results.append(show_judged(config, judge))
+            results.append(show_judged(config, judge, groups.get(judge.name)))
         if scored:
             print(rate_line(scored, seconds))
         for reasons, clips in results:
@@ -107,6 +106,8 @@ def asked(config: Config, server: str, judge: NamedBundle) -> NamedBundle:
         raise ConfigError(
             f"{judge.bundle.name} does not say how {runs[0]} was asked; type affuse ensemble again"
         )
+    from jobs.asking.members import publish_told  # importing it takes longer than small jobs
+
     told = {run: storage.join(judge.uri(config.root), "asked", f"{run}.parquet") for run in runs}
     judge = replace(judge, bundle=replace(judge.bundle, told=told))
     if told:
@@ -126,14 +127,16 @@ def announce(judge: NamedBundle, judges: Sequence[NamedBundle]) -> None:
         print(f"bundle {judge.bundle.name}:")
 
 
-def show_judged(config: Config, judge: NamedBundle) -> tuple[dict[str, int], int]:
+def show_judged(
+    config: Config, judge: NamedBundle, num_groups: int | None
+) -> tuple[dict[str, int], int]:
     """Print what the scores of a dataset by one bundle say; groups are written beside them.
 
     Returns:
         Why clips failed, with their numbers, and how many rows there are.
     """
     tally = tally_of_scores(config.root, judge.name)
-    show_result(judge.bundle, tally, config.root, judge.name)
+    show_result(judge.bundle, tally, config.root, judge.name, num_groups)
     where = layout.scores_uri(config.root, judge.name, layout.SUMMARY)
     storage.publish_json(summary(tally), where)
     for per in dict.fromkeys(config.per):
@@ -282,11 +285,13 @@ def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[st
     work_folder.put_away(root)
 
 
-def score_dataset(config: Config, judges: Sequence[NamedBundle]) -> int:
+def score_dataset(
+    config: Config, judges: Sequence[NamedBundle]
+) -> tuple[int, dict[str, int | None]]:
     """Score the units of a dataset that have no scores yet by some bundle.
 
     Returns:
-        How many clips were scored.
+        How many clips were scored; and name of scores -> groups, where a pass over all clips counted them.
 
     Raises:
         ConfigError: scores of that name were made otherwise, or a bundle needs features.
@@ -304,12 +309,12 @@ def score_dataset(config: Config, judges: Sequence[NamedBundle]) -> int:
         else:
             print(f"nothing to do: all {total} clips are scored in {judge.uri(config.root)}")
     judges = [judge for judge in judges if left[judge.name]]
-    raw = []
+    raw, groups = [], {}
     for judge in judges:
         if from_features(config.root, judge.bundle, config.source):
             print("source: stored features, because every clip has them")
-            scorer = Scorer(judge.bundle, config.root)
-            score_stored(config.root, judge.bundle, scorer, refs, judge.uri(config.root))
+            scorer, uri = Scorer(judge.bundle, config.root), judge.uri(config.root)
+            groups[judge.name] = score_stored(config.root, judge.bundle, scorer, refs, uri)
         else:
             judge.bundle.refuse_stream(config.root)
             raw.append(judge)
@@ -320,7 +325,8 @@ def score_dataset(config: Config, judges: Sequence[NamedBundle]) -> int:
         uri = judge.uri(config.root)
         compact(uri, functools.partial(current, config.root, judge.bundle))
         print(f"wrote {uri}: {total} clips")
-    return sum({ref.unit: ref.num_clips for todo in left.values() for ref in todo}.values())
+    scored = sum({ref.unit: ref.num_clips for todo in left.values() for ref in todo}.values())
+    return scored, groups
 
 
 def begin(config: Config, judge: NamedBundle) -> None:

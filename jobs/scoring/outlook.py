@@ -108,13 +108,17 @@ def outlook(bundle: Bundle, tally: Tally, people: int) -> Outlook:
     )
 
 
-def show_result(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -> None:
+def show_result(
+    bundle: Bundle, tally: Tally, root: str = "", name: str = "", groups: int | None = None
+) -> None:
     """Print what many scores say all together; arguments as of `show_outlook`."""
     show_outcome(tally)
-    show_outlook(bundle, tally, root, name)
+    show_outlook(bundle, tally, root, name, groups)
 
 
-def show_outlook(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -> None:
+def show_outlook(
+    bundle: Bundle, tally: Tally, root: str = "", name: str = "", groups: int | None = None
+) -> None:
     """Print the outlook on scores; of a dataset it is written beside them.
 
     Args:
@@ -122,8 +126,11 @@ def show_outlook(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -
         tally: of the scores.
         root: of the dataset; empty: files, of which nobody says whose they are.
         name: of the scores.
+        groups: of the dataset, where they have been counted; clips that name none are of one.
     """
-    seen = outlook(bundle, tally, people_in(root) if root else 1)
+    if root and groups is None:
+        groups = groups_in(root)
+    seen = outlook(bundle, tally, max(1, groups or 0))
     if root:
         uri = layout.scores_uri(root, name)
         storage.publish_json(seen.facts(), storage.join(uri, layout.OUTLOOK))
@@ -131,13 +138,13 @@ def show_outlook(bundle: Bundle, tally: Tally, root: str = "", name: str = "") -
         print(console.readable(line))
 
 
-def people_in(root: str) -> int:
-    """Groups of a dataset; clips that name none are of one."""
+def groups_in(root: str) -> int:
+    """Groups of a dataset."""
     seen = pa.array([], pa.string())
     for file in manifest_files(root):
         groups = storage.open_parquet(file).read(columns=["group"])["group"]
         seen = pc.unique(pa.chunked_array([seen, *groups.chunks]))
-    return max(1, len(seen.drop_null()))
+    return len(seen.drop_null())
 
 
 def _reason(

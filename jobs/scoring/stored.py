@@ -15,7 +15,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ from cluster.unit_tables import Version, publish_units, published
 from jobs.catalog.manifest import UnitRef, read_manifest
 from jobs.scoring.bundle import Bundle, check_speakers
 from jobs.scoring.scorer import Scorer
+from jobs.scoring.stacks import STACK_SPANS, Stack, StackSize, stacks
 from jobs.scoring.stored_table import KEPT_GROUPS, UnitTable
 from jobs.scoring.versions import versions_of
 from jobs.stream.progress import Progress
@@ -40,14 +40,8 @@ SPAN_CLIPS = 1024
 FILE_CLIPS = 16 * SPAN_CLIPS
 """Clips of a file of scores, where they do not take long."""
 
-STACK_SPANS = 8
-"""Spans that are scored by one call: for a thousand small rows the calls inside take a third of the time."""
-
-STACK_BYTES = 16_000_000
-"""Features of such a stack."""
-
-STACK_S = 1.0
-"""How long a stack may take: progress is told and a stop heard between two."""
+OPEN_FILES = 2
+"""Files of the manifest: where a table stands in another order, two are read in turn."""
 
 FILE_S = 10.0
 """Work that a kill may cost [s]."""
@@ -55,7 +49,7 @@ FILE_S = 10.0
 
 def score_stored(
     root: str, bundle: Bundle, judge: Scorer, refs: Sequence[UnitRef], uri: str
-) -> None:
+) -> int | None:
     """Score units from stored features, some at a time; whole dialogues or speakers where nets need them.
 
     Args:
@@ -65,13 +59,16 @@ def score_stored(
         refs: all units of the manifest; those that are published are left out.
         uri: folder of the scores.
 
+    Returns:
+        How many groups there are; None where not all units were read.
+
     Raises:
         ConfigError: somebody has fewer clips than the bundle needs of everybody.
     """
     if bundle.clips_of_speaker:
         check_speakers(read_manifest(root, ["speaker"])["speaker"], bundle.clips_of_speaker)
     stored = {folder: UnitTable(root, folder) for folder in bundle.folders}
-    facts = StoredFacts(StoredFacts.all_columns if bundle.linked else ("clip_id", "name"))
+    facts = StoredFacts(StoredFacts.all_columns if bundle.linked else ("clip_id", "name", "group"))
     ordered = reading_order(refs, [*stored.values()])
     versions, there = versions_of(root, bundle, refs), published(uri)
     done = {unit for unit, version in versions.items() if version in there}
@@ -89,24 +86,7 @@ def score_stored(
             out.add([(versions[ref.unit], ref.num_clips) for ref in stack.refs], scores)
             progress.add(scores.num_rows, 0)
             size.took(time.monotonic() - begun, len(stack.counts))
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Spans that are scored by one call; each is given to the nets by itself."""
-
-    refs: Sequence[UnitRef]
-    counts: Sequence[int]
-    """Clips of each span."""
-
-    clips: pa.Table
-    features: Mapping[str, pa.Table]
-    """By folder, of the same clips."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the features."""
-        return sum(table.nbytes for table in self.features.values())
+    return len(facts.groups) if sum(map(len, parts)) == len(refs) else None
 
 
 def _read(part: Sequence[UnitRef], facts: "StoredFacts", stored: Mapping[str, UnitTable]) -> Stack:
@@ -115,50 +95,6 @@ def _read(part: Sequence[UnitRef], facts: "StoredFacts", stored: Mapping[str, Un
     ids = clips["clip_id"].to_numpy()
     features = {folder: table.read(part, ids) for folder, table in stored.items()}
     return Stack(part, [len(ids)], clips, features)
-
-
-class StackSize:
-    """How many spans are scored by one call; the first one by itself, for it tells how long one takes.
-
-    Args:
-        most: spans.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.spans = 1
-
-    def took(self, seconds: float, spans: int) -> None:
-        """Learn how long some spans took."""
-        fitting = int(STACK_S * spans / max(seconds, 1e-9))
-        self.spans = max(1, min(self._most, fitting))
-
-
-def stacks(read: Iterable[Stack], size: StackSize) -> Iterator[Stack]:
-    """Spans put together, as many as the size says where they are narrow."""
-    held: list[Stack] = []
-    for span in read:
-        if held and sum(each.num_bytes for each in [*held, span]) > STACK_BYTES:
-            yield _joined(held)
-            held = []
-        held.append(span)
-        if len(held) >= size.spans:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
-
-
-def _joined(held: Sequence[Stack]) -> Stack:
-    return Stack(
-        [ref for each in held for ref in each.refs],
-        [count for each in held for count in each.counts],
-        pa.concat_tables(each.clips for each in held),
-        {
-            folder: pa.concat_tables(each.features[folder] for each in held)
-            for folder in held[0].features
-        },
-    )
 
 
 def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
@@ -234,7 +170,7 @@ class Gathering:
 
 
 class StoredFacts:
-    """Manifest columns of clips that are read beside features.
+    """Manifest columns of clips that are read beside features; the groups among them are counted.
 
     Args:
         columns: which; nets that see each clip by itself read no more than its id and name.
@@ -244,8 +180,9 @@ class StoredFacts:
 
     def __init__(self, columns: Sequence[str] = all_columns) -> None:
         self._columns = list(columns)
-        # A footer of two thousand units takes longer to read than a unit.
-        self._open = lru_cache(KEPT_GROUPS)(storage.open_parquet)
+        self.groups = Distinct()
+        # A footer of two thousand units takes longer to read than a unit, and 80 MB.
+        self._open = lru_cache(OPEN_FILES)(storage.open_parquet)
 
     def read(self, refs: Sequence[UnitRef]) -> pa.Table:
         """The clips of some units, in their order."""
@@ -253,7 +190,32 @@ class StoredFacts:
         for file, units in itertools.groupby(refs, key=lambda ref: ref.file):
             groups = [ref.row_group for ref in units]
             parts.append(self._open(file).read_row_groups(groups, columns=self._columns))
-        return pa.concat_tables(parts)
+        clips = pa.concat_tables(parts)
+        self.groups.add(clips["group"])
+        # Of one clip by itself nothing asks whose it is.
+        return clips if "speaker" in self._columns else clips.drop_columns("group")
+
+
+class Distinct:
+    """Counts texts that are different; null is none."""
+
+    def __init__(self) -> None:
+        self._seen = pa.chunked_array([], pa.string())
+        self._known = 0
+
+    def add(self, texts: pa.ChunkedArray) -> None:
+        """Some more; those of many calls are compared at once."""
+        self._seen = pa.chunked_array([*self._seen.chunks, texts.unique().drop_null()])
+        if len(self._seen) > max(65536, 2 * self._known):
+            self._settle()
+
+    def _settle(self) -> None:
+        self._seen = pa.chunked_array([self._seen.unique()])
+        self._known = len(self._seen)
+
+    def __len__(self) -> int:
+        self._settle()
+        return self._known
 
 
 def reading_order(refs: Sequence[UnitRef], tables: Sequence[UnitTable]) -> list[UnitRef]:

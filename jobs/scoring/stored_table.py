@@ -178,6 +178,6 @@ def _groups(ends: np.ndarray, start: int, stop: int) -> range:
 
 def _opened(uri: str) -> tuple[pq.ParquetFile, np.ndarray]:
     """A file, and the row at which each of its row groups ends."""
-    parquet = storage.open_parquet(uri)
+    parquet = storage.open_parquet(uri, mapped=False)  # as many stay open as there are files
     counts = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
     return parquet, np.cumsum(counts, dtype=np.int64)

@@ -6,6 +6,7 @@ report  what became of a unit
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -127,7 +128,7 @@ def reports_of(rows: pa.Table) -> list[UnitReport]:
 
 
 def _plain(task: UnitTask) -> dict[str, Any]:
-    return {**vars(task), "ref": vars(task.ref), "todo": vars(task.todo)}
+    return {**vars(task), "ref": asdict(task.ref), "todo": vars(task.todo)}
 
 
 def _task(plain: Mapping[str, Any]) -> UnitTask:

@@ -19,7 +19,7 @@ from jobs.__main__ import run
 from jobs.catalog.features import read_features
 from jobs.catalog.layout import features_uri
 from jobs.catalog.manifest import UnitRef, read_manifest, units
-from jobs.scoring import member_nets, stored
+from jobs.scoring import member_nets, outlook, stacks, stored
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.scorer import Scorer
 from jobs.scoring.stored import spans
@@ -120,8 +120,8 @@ def reads(monkeypatch):
     opened = storage.open_parquet
 
     class Counted:
-        def __init__(self, uri, *, checked=False):
-            self._uri, self._file = uri, opened(uri, checked=checked)
+        def __init__(self, uri, **how):
+            self._uri, self._file = uri, opened(uri, **how)
 
         def __getattr__(self, name):
             return getattr(self._file, name)
@@ -191,8 +191,8 @@ class TestReading:
         write_table(root, "toy_audio", [names])
         monkeypatch.setattr(stored, "SPAN_CLIPS", 40)
         monkeypatch.setattr(stored, "STACK_SPANS", spans_)
-        monkeypatch.setattr(stored, "STACK_BYTES", most_bytes)
-        monkeypatch.setattr(stored, "STACK_S", 1e9)
+        monkeypatch.setattr(stacks, "STACK_BYTES", most_bytes)
+        monkeypatch.setattr(stacks, "STACK_S", 1e9)
         sizes = []
         inner = Scorer.scores_in_turn
 
@@ -240,6 +240,7 @@ class TestReading:
         write_table(root, "toy_text", [names])
         write_table(root, "toy_audio", [names])
         monkeypatch.setattr(stored, "SPAN_CLIPS", 100)
+        monkeypatch.setattr(stored, "STACK_SPANS", 1)
         published = []
 
         def stops(uri, inside, rows):
@@ -256,6 +257,22 @@ class TestReading:
         rows = scored(root)
         assert "300 of 500 clips to score" in capsys.readouterr().out
         assert_equal(rows, all_at_once(root))
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_the_outlook_names_as_many_after_a_stop_as_in_one_pass(self, root, monkeypatch, named):
+        names = [ref.unit for ref in units(str(root))]
+        write_table(root, "toy_text", [names])
+        write_table(root, "toy_audio", [names])
+        with_columns(root, group=[f"g{row % 7}" if named else None for row in range(500)])
+        counted = mock.Mock(wraps=outlook.groups_in)
+        monkeypatch.setattr(outlook, "groups_in", counted)
+        scored(root)
+        assert counted.call_count == 0
+        once = storage.read_json(f"{root}/scores/b/outlook.json")
+        assert once["people"] == (7 if named else 1)
+        scored(root)
+        assert counted.call_count == 1
+        assert storage.read_json(f"{root}/scores/b/outlook.json") == once
 
     def test_units_of_which_other_things_are_read_are_scored_again_and_no_others(
         self, root, capsys
@@ -466,8 +483,8 @@ class TestStackSize:
     """How much is scored by one call follows from how long the last one took."""
 
     def test_one_span_is_tried_then_as_many_as_a_second_holds(self, monkeypatch):
-        monkeypatch.setattr(stored, "STACK_S", 1.0)
-        size = stored.StackSize(8)
+        monkeypatch.setattr(stacks, "STACK_S", 1.0)
+        size = stacks.StackSize(8)
         assert size.spans == 1
         found = []
         for seconds in (0.3, 0.9, 0.01, 0.5, 20.0, 3.0):
@@ -477,14 +494,14 @@ class TestStackSize:
 
     @given(st.lists(st.integers(1, 5), max_size=30), st.integers(1, 4), st.integers(1, 2000))
     def test_every_span_comes_once_in_its_order(self, counts, at_once, most_bytes):
-        size = stored.StackSize(4)
+        size = stacks.StackSize(4)
         size.spans = at_once
         read = []
         for number, count in enumerate(counts):
             rows = pa.table({"clip_id": [number] * count})
-            read.append(stored.Stack([f"u{number}"], [count], rows, {"f": rows}))
-        with mock.patch.object(stored, "STACK_BYTES", most_bytes):
-            made = [*stored.stacks(iter(read), size)]
+            read.append(stacks.Stack([f"u{number}"], [count], rows, {"f": rows}))
+        with mock.patch.object(stacks, "STACK_BYTES", most_bytes):
+            made = [*stacks.stacks(iter(read), size)]
         assert [ref for stack in made for ref in stack.refs] == [one.refs[0] for one in read]
         assert [count for stack in made for count in stack.counts] == counts
         for stack in made:
@@ -535,3 +552,22 @@ class TestThreads:
         with pytest.raises(OSError, match="no space left"):
             score_all()
         assert kept == ["refused", 2, 3]
+
+
+class TestGroups:
+    """How many people there are follows from the clips as they are read, or from the manifest."""
+
+    @given(st.lists(st.lists(st.sampled_from([None, "a", "b", "c", "d"]), max_size=6), max_size=8))
+    def test_texts_are_counted_once_and_null_not_at_all(self, parts):
+        seen = stored.Distinct()
+        for part in parts:
+            seen.add(pa.chunked_array([part], pa.string()))
+        assert len(seen) == len({text for part in parts for text in part} - {None})
+
+    def test_of_many_texts_none_is_held_twice_for_long(self):
+        seen = stored.Distinct()
+        texts = pa.chunked_array([[f"speaker {number}" for number in range(5000)]])
+        for _ in range(100):
+            seen.add(texts)
+            assert sum(map(len, seen._seen.chunks)) <= 65536 + 5000
+        assert len(seen) == 5000
