@@ -13,6 +13,7 @@ from torch import multiprocessing
 from fusion.training.loop import Course, Group, RowSplit, fit
 from fusion.training.objective import Objective
 from fusion.training.ordering import epoch_steps, share_of
+from fusion.training.predicting import predict
 from fusion.training.recipe import Recipe
 
 spec = importlib.util.spec_from_file_location(
@@ -65,6 +66,42 @@ class Seen(made_up.MadeUp):
             for name, item in batch.inputs.items()
         }
         return dataclasses.replace(batch, inputs=inputs)
+
+
+class Large(made_up.MadeUp):
+    """The same clips, said to be large."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.sizes = torch.full((60,), size)
+        self.read: list[int] = []
+
+    def batch(self, rows):
+        self.read.append(len(rows))
+        return super().batch(rows)
+
+
+class TestLargeRows:
+    """Where nothing is trained a few of them are read at a time."""
+
+    @pytest.mark.parametrize(("size", "most"), [(1, 128), (2**24, 4), (2**26, 1), (2**40, 1)])
+    def test_say_what_they_say_together(self, size, most):
+        feed = Large(size)
+        predictor = made_up.new_predictor(feed, TRAIN)
+        expected = predict(predictor, made_up.MadeUp(), torch.arange(60)).logits
+        feed.read.clear()
+        found = predict(predictor, feed, torch.arange(60)).logits
+        assert max(feed.read) == min(60, most)
+        for task, values in expected.items():
+            torch.testing.assert_close(found[task], values)
+
+    def test_of_a_net_that_nobody_has_asked_yet_too(self):
+        feed = Large(2**26)
+        rows = RowSplit(train=TRAIN, valid=VALID[:0])
+        predictor = made_up.new_predictor(feed, TRAIN)
+        feed.read.clear()
+        fit(predictor, feed, rows, RECIPE, tasks=made_up.TASKS)
+        assert feed.read[-1] == 1
 
 
 class TestViews:

@@ -10,10 +10,11 @@ import pytest
 from cluster import storage
 from cluster.errors import NotPreparedError
 from encoders import ENCODERS
+from encoders.registry import describe
 from jobs import tune
 from jobs.__main__ import run
 from jobs.catalog.features import read_features, read_transcripts
-from jobs.catalog.missing_rows import command_of
+from jobs.catalog.missing_rows import command_of, typed
 
 TRAIN = ("--inputs", "voice", "--tasks", "emotion", "--run", "half", "--no-tracking")
 READERS = {
@@ -128,6 +129,21 @@ def test_the_command_names_options_transcriber_and_views(tmp_path):
     )
     view = {"name": "egemaps", "options": {}, "view": {"number": 2}}
     assert command_of(root, view).endswith("--encoders egemaps --views 2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clip_vit:publish=inputs",
+        "clip_vit:px=96,publish=inputs",
+        "clip_vit",
+        "videomae:most=64,publish=inputs",
+    ],
+)
+def test_an_encoder_is_named_with_what_is_not_as_by_default(name):
+    found = typed({"name": name.partition(":")[0], "options": dict(describe(name).options)})
+    assert describe(found) == describe(name)
+    assert found.count("=") == name.count("=")
 
 
 def test_imported_features_name_the_import(tmp_path):

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from cluster import storage
 from cluster.errors import ConfigError, PlanError
+from encoders.registry import describe
 from jobs import encode, score
 from jobs.__main__ import run
 from jobs.catalog import layout
 from jobs.catalog.manifest import units
 from jobs.scoring import raw_clips
+from jobs.stream import forecast
 from jobs.stream.clip_timing import Half, Timed
 from jobs.stream.forecast import Assumed, parse_count
 from jobs.stream.selection import chosen_work
@@ -171,6 +173,14 @@ def test_what_is_no_number_of_clips_is_refused_with_an_example(text):
         count, refusal = 1, str(error)
     assert count >= 1
     assert not refusal or re.search(r"expected a number such as .* 100M", refusal)
+
+
+def test_published_pictures_are_counted_as_the_bytes_that_they_are():
+    pictures = describe("clip_vit:publish=inputs")
+    assert forecast._row_gb(pictures, 4.0) == 8 * 3 * 224**2 / 1e9
+    assert forecast._row_gb(pictures, 4000.0) == 16 * 3 * 224**2 / 1e9
+    runs = describe("videomae:publish=inputs,policy=windows,most=64")
+    assert forecast._row_gb(runs, 4.0) == 32 * 3 * 224**2 / 1e9
 
 
 def test_a_model_that_fits_nowhere_is_refused(root, monkeypatch):

@@ -9,6 +9,7 @@ import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.training.ordering import seed_of
+from fusion.training.rows import SizedFeed
 from jobs.catalog.features import FeatureReader
 from jobs.training import feeds, loading
 from jobs.training.feeds import Store
@@ -188,6 +189,19 @@ class TestMemory:
         for name in ours.inputs:
             assert torch.equal(ours.inputs[name].values, theirs.inputs[name].values)
         assert list(cache.iterdir()) == []
+
+    def test_a_row_is_as_large_as_its_inputs_together(self, root):
+        feed = load(request(root)).feed
+        expected = sum(each.lengths * each.dim for each in feed.stores.values())
+        assert torch.equal(feed.sizes, expected)
+        assert isinstance(feed, SizedFeed)
+
+    def test_pictures_stay_bytes_until_they_are_gathered(self):
+        values = pa.array([[[0, 128, 255], [7, 8, 9]]], pa.list_(pa.list_(pa.uint8(), 3)))
+        table = pa.table({"clip_id": [0], "values": values, "valid": [[True, False]]})
+        store = store_of(HeldTable("pictures", table), np.arange(1), "none")
+        assert store.values.dtype == torch.uint8
+        assert store.gather(torch.tensor([0])).values.tolist() == [[[0, 128, 255], [0, 0, 0]]]
 
     def test_a_store_of_arrays_is_what_was_given(self):
         store = store_of_arrays([(np.ones((2, 3)), np.array([True, False])), None])
