@@ -1,5 +1,6 @@
 """What a model is given, published in place of its states."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +20,7 @@ class Inputs:
     """What a model is given, published in place of its states: a net then owns the model and trains it."""
 
     dim: int
-    """Width of a step; 0: a picture of three colours whose side the option ``px`` says."""
+    """Width of a step, or what `times` multiplies."""
 
     dtype: Stored
     """Token ids are float32, which holds whole numbers below 2^24 exactly; the bytes of pictures uint8."""
@@ -35,6 +36,9 @@ class Inputs:
     options: Mapping[str, Option] = field(default_factory=dict)
     """Options that are there with ``publish=inputs`` alone, or whose default is another one then."""
 
+    times: tuple[str, ...] = ()
+    """Options that the width is multiplied by, each as often as it stands here."""
+
     def width(self, options: Mapping[str, Option]) -> int:
         """Width of a step with some options."""
-        return self.dim or 3 * int(options["px"]) ** 2
+        return self.dim * math.prod(int(options[name]) for name in self.times)

@@ -35,7 +35,8 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     items = [item.partition("=") for item in rest.split(",") if item]
     chosen = [value for key, _, value in items if key == "publish"]
     options = {"publish": PUBLISHED[0], **defaults(spec, chosen[-1] if chosen else None)}
-    options.update(_of_preset(text, spec, [value for key, _, value in items if key == "preset"]))
+    pinned = _of_preset(text, spec, [value for key, _, value in items if key == "preset"])
+    options.update({key: value for key, value in pinned.items() if key in options})
     for key, equals, value in items:
         if key == "preset" and spec.presets:
             continue

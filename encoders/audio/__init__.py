@@ -1,5 +1,7 @@
 """Audio encoders: sound, voice and prosody."""
 
+from dataclasses import replace
+
 from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
 
 DIMENSIONS = ("arousal", "dominance", "valence")
@@ -12,6 +14,9 @@ MEL = Inputs(
     branch="encoders.audio._inputs:WhisperBranch",
 )
 """Of Whisper: two log-mel frames of 80 bands a step of 20 ms."""
+
+MELS = replace(MEL, dim=2, times=("mels",), options={"mels": 80})
+"""Of any Whisper: two log-mel frames of ``mels`` bands a step."""
 
 WAVE = Inputs(
     dim=320,

@@ -70,6 +70,7 @@ class MelPublisher:
         if 2 * num_mels != self._dim:
             raise ConfigError(
                 f"{descriptor.name}: the weights read {num_mels} mel bands, expected {self._dim // 2}"
+                + ("; type mels=" + str(num_mels) if "mels" in descriptor.options else "")
             )
         self._bands = mel_bands(num_mels).to(device)
         self._device = device

@@ -4,6 +4,7 @@
 numbers stand in its config.json (`d_model`, `encoder_layers`). Radford et al., 2022, https://arxiv.org/abs/2212.04356.
 """
 
+from encoders.audio import MELS
 from encoders.spec import HUB_OPTIONS, EncoderSpec, preset
 
 PRESETS = {
@@ -13,6 +14,7 @@ PRESETS = {
         size_mb=3087.0,
         dim=1280,
         depth=32,
+        mels=128,
     ),
 }
 
@@ -31,4 +33,5 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=1.0,
     options=HUB_OPTIONS,
     presets=PRESETS,
+    inputs=MELS,
 )

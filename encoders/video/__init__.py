@@ -27,7 +27,8 @@ MESH = Weights(
 
 
 PICTURES = Inputs(
-    dim=0,
+    dim=3,
+    times=("px", "px"),
     dtype="uint8",
     publisher="encoders.video._inputs:PicturePublisher",
     branch="encoders.video._inputs:PictureBranch",

@@ -23,6 +23,7 @@ TEXT = (
 SOUND = (
     "emotion2vec",
     "hub_audio",
+    "hub_whisper",
     "hubert_base",
     "w2v_bert",
     "wav2vec2_base",

@@ -10,7 +10,7 @@ import torch
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, store
-from encoders.registry import describe, find, load, load_branch
+from encoders.registry import defaults, describe, find, load, load_branch
 from encoders.spec import Frames
 
 SIZE = "dim=32,depth=2"
@@ -148,6 +148,17 @@ class TestTrained:
             describe(f"{words},px=0")
 
 
+class TestBandsOfAWhisper:
+    def test_are_those_of_its_preset_where_inputs_are_published(self):
+        plain = describe("hub_whisper:preset=large_v3")
+        assert "mels" not in plain.options
+        assert describe("hub_whisper:preset=large_v3,publish=inputs").dim == 2 * 128
+
+    def test_are_refused_where_they_are_not_those_of_the_weights(self, loaded):
+        with pytest.raises(ConfigError, match="read 80 mel bands, expected 128; type mels=80"):
+            loaded("hub_whisper", "whisper", "publish=inputs,mels=128")
+
+
 class TestAgainstTheLibrary:
     @torch.inference_mode()
     def test_naflex_reads_the_patches_that_its_processor_cuts(self, loaded, folder_of, clips_for):
@@ -222,11 +233,17 @@ class TestPresets:
             assert weights.licence not in ("", "the user's own")
             assert weights.size_mb > 0
 
+    @pytest.mark.parametrize("publish", ["states", "inputs"])
     @pytest.mark.parametrize(("name", "key"), PRESETS)
-    def test_mean_what_is_written_out(self, name, key):
-        short = describe(f"{name}:preset={key}")
-        found = find(name).presets[key]
-        written = {**found.options, "weights": found.weights.uri}
+    def test_mean_what_is_written_out(self, name, key, publish):
+        spec = find(name)
+        if publish == "inputs" and spec.inputs is None:
+            return
+        short = describe(f"{name}:preset={key},publish={publish}")
+        found = spec.presets[key]
+        assert found.options.keys() <= defaults(spec, "inputs").keys()
+        known = {k: v for k, v in found.options.items() if k in defaults(spec, publish)}
+        written = {**known, "weights": found.weights.uri, "publish": publish}
         long = describe(f"{name}:" + ",".join(f"{k}={v}" for k, v in written.items()))
         assert short == long
         assert short.fingerprint == long.fingerprint
