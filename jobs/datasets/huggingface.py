@@ -183,10 +183,13 @@ def _class_labels(columns: HubColumns, others: set[str]) -> dict[str, str]:
 def _media_columns(file: HubFile, columns: Mapping[str, str]) -> dict[str, str]:
     """Modality (video, audio) -> the column of bytes that holds it.
 
+    Bare bytes of which neither feature, name nor path says what they are count where no others are there.
+
     Raises:
         ConfigError: several columns hold one modality, and none was named.
     """
     found: dict[str, list[str]] = {}
+    unsaid = []
     for name in header_of(file.uri):
         feature = file.features.get(name)
         said = KINDS.get(feature.get("_type", "")) if isinstance(feature, Mapping) else None
@@ -194,8 +197,12 @@ def _media_columns(file: HubFile, columns: Mapping[str, str]) -> dict[str, str]:
         if holds_media(type_of(file.uri, name)) and not other:
             asked = next((role for role in KINDS.values() if columns.get(role) == name), None)
             kind = asked or said or (name if name in KINDS.values() else _kind_by_path(file, name))
-            if kind not in columns or asked:
+            if kind is None:
+                unsaid.append(name)
+            elif kind not in columns or asked:
                 found.setdefault(kind, []).append(name)
+    if unsaid and not found and "video" not in columns:
+        found["video"] = unsaid
     for kind, names in found.items():
         if len(names) > 1:
             raise ConfigError(
@@ -204,10 +211,10 @@ def _media_columns(file: HubFile, columns: Mapping[str, str]) -> dict[str, str]:
     return {kind: names[0] for kind, names in found.items()}
 
 
-def _kind_by_path(file: HubFile, name: str) -> str:
-    """What the first path says of a column whose feature and name say nothing."""
-    path = next((path for path in paths_of(file.uri, name).to_pylist() if path), "")
-    return "audio" if is_sound(path) else "video"
+def _kind_by_path(file: HubFile, name: str) -> str | None:
+    """What the first path says of a column whose feature and name say nothing; None without a path."""
+    path = next((path for path in paths_of(file.uri, name).to_pylist() if path), None)
+    return None if path is None else "audio" if is_sound(path) else "video"
 
 
 def _places(files: Sequence[HubFile], name: str, root: str) -> pa.ChunkedArray:

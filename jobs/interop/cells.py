@@ -86,6 +86,13 @@ def name_of(value: Any) -> str | None:
     return None if text is None else composed(text)
 
 
+def holds_objects(kind: pa.DataType) -> bool:
+    """Whether cells of a type are objects of names and values, or lists of them."""
+    while pa.types.is_nested(kind) and not (pa.types.is_struct(kind) or pa.types.is_map(kind)):
+        kind = kind.value_type
+    return bool(pa.types.is_nested(kind))
+
+
 def texts(column: Column) -> list[str | None]:
     """Every cell as text."""
     values = column if isinstance(column, list) else column.to_pylist()

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from cluster import storage
 from cluster.errors import LabelTableError, NotPreparedError
 from jobs.interop.arrays import SPLIT_KEYS
-from jobs.interop.tables import PARQUET, read_table
+from jobs.interop.tables import PARQUET, raise_faults, read_table, twins
 from jobs.preparing.adapter import decoded
 
 STATE, INFO = "state.json", "dataset_info.json"
@@ -137,8 +137,14 @@ def class_names(feature: Any) -> tuple[str, ...]:
 
 
 def header_of(uri: str) -> list[str]:
-    """The names of a file's columns."""
-    return [_plain(name) for name in _schema(uri).names]
+    """The names of a file's columns.
+
+    Raises:
+        LabelTableError: two have one name.
+    """
+    names = [_plain(name) for name in _schema(uri).names]
+    raise_faults(twins(names), uri, LabelTableError)
+    return names
 
 
 def type_of(uri: str, name: str) -> pa.DataType:

@@ -15,6 +15,7 @@ from jobs.interop.cells import (
     Column,
     CommaStyle,
     comma_style,
+    holds_objects,
     name_of,
     numbers,
     parts_of,
@@ -121,8 +122,16 @@ class Reading:
                 f"no column 'name', and no 'video' or 'audio' to name clips by; {hint}"
             )
         self.faults += asked_back(near)
+        objects = [name for name in header if name in used and self._holds_objects(name)]
+        self.faults += [
+            f"{name}: each cell is an object, expected text, a number or a list" for name in objects
+        ]
         self._unread = [name for name in unread if name not in options.as_is]
-        return named and not absent and not unvoted
+        return named and not absent and not unvoted and not objects
+
+    def _holds_objects(self, name: str) -> bool:
+        part = next(self._parts(name), None)
+        return isinstance(part, pa.Array | pa.ChunkedArray) and holds_objects(part.type)
 
     def _ask_for_media(self) -> None:
         """Ask back columns that hold media files, where none has that role and names find no file."""

@@ -190,6 +190,32 @@ class TestDamage:
         with pytest.raises(LabelTableError, match="stands twice"):
             checked(collected(tmp_path / "hub"))
 
+    @pytest.mark.parametrize("name", ["speaker", " mood", " audio "])
+    def test_two_columns_of_one_name_are_a_fault(self, name, tmp_path):
+        table = hub_table("ab")
+        twin = table.append_column(name, pa.array(["x", "y"]))
+        saved_to_disk(tmp_path / "hub", twin, None)
+        with pytest.raises(LabelTableError, match=f"2 columns are called '{name.strip()}'"):
+            collected(tmp_path / "hub")
+
+    @pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+    def test_decoded_samples_are_no_file(self, suffix, tmp_path):
+        samples = [{"array": [0.1], "path": "a.wav", "sampling_rate": 8000}] * 2
+        table = pa.table({"audio": samples, "text": ["a", "b"]})
+        if suffix == "arrow":
+            saved_to_disk(tmp_path / "hub", table, None)
+        else:
+            (tmp_path / "hub").mkdir()
+            pq.write_table(table, tmp_path / "hub" / "train.parquet")
+        with pytest.raises(LabelTableError, match="audio: each cell is an object"):
+            checked(collected(tmp_path / "hub"))
+
+    def test_bytes_that_nothing_calls_media_are_not_read_beside_media(self, tmp_path):
+        table = hub_table("ab").append_column("hash", pa.array([b"x", b"y"]))
+        saved_to_disk(tmp_path / "hub", table, None)
+        rows = checked(collected(tmp_path / "hub"))
+        assert all(row.video is None for row in rows)
+
     def test_one_person_in_two_splits_is_a_fault(self, tmp_path):
         table = hub_table("ab").set_column(3, "speaker", pa.array(["s", "s"]))
         saved_to_disk(tmp_path / "hub" / "train", table.slice(0, 1), "train")

@@ -314,6 +314,25 @@ class TestFaults:
         assert run(["prepare", "folder", *words, *TASK]) == 1
         assert "a folder stands where a file is expected" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("column", ["name", "mood", "speaker", "text", "video", "start_s"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pa.struct([("a", pa.int64())]),
+            pa.map_(pa.string(), pa.int64()),
+            pa.list_(pa.struct([("a", pa.int64())])),
+        ],
+        ids=["object", "map", "list of objects"],
+    )
+    def test_objects_in_parquet(self, prepare, tmp_path, column, kind):
+        plain = {"name": ["a"], "mood": ["x"], "speaker": ["s"], "text": ["t"], "start_s": [0.0]}
+        table = pa.table({**plain, "other": pa.nulls(1, kind), column: pa.nulls(1, kind)})
+        pq.write_table(table, tmp_path / "x.parquet")
+        status, out, _ = prepare((tmp_path / "x.parquet").read_bytes(), *TASK, name="l.parquet")
+        assert status == 1
+        assert f"{column}: each cell is an object" in out
+        assert "other: each" not in out
+
     def test_twins_in_parquet(self, prepare, tmp_path):
         twins = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["name", "mood", "mood"])
         pq.write_table(twins, tmp_path / "x.parquet")
