@@ -86,6 +86,7 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
     Raises:
         PlanError: the named cluster cannot be reached.
         MachineError: Ray does not start here, mostly since the machine is too busy.
+        StorageError: the disk of a local session is full.
     """
     _quiet_environment(local=cluster_address(config) is None)
     import ray

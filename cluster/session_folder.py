@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import StorageError
 from cluster.scratch import abandoned, claimed
 
 PREFIX = "af-"
@@ -26,6 +27,9 @@ _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 _SOCKET = "/session_2026-01-02_03-04-05_678901_4194304/sockets/plasma_store"
 MAX_PARENT = _LONGEST_SOCKET - len(f"/{PREFIX}12345678/{INSIDE}{_SOCKET}")
 """How long the path of a folder for sessions may be: the system limits that of a socket."""
+
+LEAST_ROOM = 2**20
+"""What Ray's logs take at least [bytes]; on a full disk its processes hang, and say nothing."""
 
 _live: list[Path] = []
 """Folders of this process's own sessions."""
@@ -39,9 +43,17 @@ def session_folder(parent: Path) -> Iterator[Path]:
 
     Args:
         parent: where it lies, beside those of other sessions; is made where it is missing.
+
+    Raises:
+        StorageError: its disk is full.
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
+    if (room := shutil.disk_usage(parent).free) < LEAST_ROOM:
+        raise StorageError(
+            f"the disk is full at {parent}, where Ray keeps its logs: {room / 1024:.0f} KB are free; "
+            "--session.temp-dir names another folder"
+        )
     folder, lock = claimed(parent, PREFIX)
     _live.append(folder)
     try:

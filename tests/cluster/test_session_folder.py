@@ -1,6 +1,7 @@
 """Sessions that were killed are swept; those that live, and what is not ours, are left alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
+from cluster.errors import StorageError
 from cluster.scratch import OWNER
-from cluster.session import SessionConfig
+from cluster.session import SessionConfig, ray_session
 from cluster.session_folder import MAX_PARENT, session_folder, sweep
 
 HOLD = """
@@ -36,7 +39,6 @@ with ray_session(SessionConfig(num_cpus=1, num_gpus=0, temp_dir=sys.argv[1])):
 @pytest.fixture
 def parent(tmp_path_factory):
     """A short path, as sockets want it."""
-    import shutil
     import tempfile
 
     folder = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
@@ -165,3 +167,16 @@ class TestSweeping:
             time.sleep(0.5)
         assert not using(kept)
         assert not kept.exists()
+
+
+@pytest.mark.parametrize("room", [0, 4096, 2**20 - 1])
+def test_a_full_disk_is_said_before_anything_starts(parent, monkeypatch, room):
+    usage = shutil.disk_usage(parent)._replace(free=room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it started"))
+    with (
+        pytest.raises(StorageError, match=f"the disk is full at {parent}.*--session.temp-dir"),
+        ray_session(SessionConfig(temp_dir=str(parent))),
+    ):
+        pytest.fail("it started")
+    assert not list(parent.iterdir())
