@@ -137,11 +137,7 @@ def class_names(feature: Any) -> tuple[str, ...]:
 
 
 def header_of(uri: str) -> list[str]:
-    """The names of a file's columns.
-
-    Raises:
-        LabelTableError: two have one name.
-    """
+    """The names of a file's columns; two of one name are a fault."""
     names = [_plain(name) for name in _schema(uri).names]
     raise_faults(twins(names), uri, LabelTableError)
     return names
