@@ -157,4 +157,4 @@ class TestStatistics:
         for before, after in pairwise(points):
             assert before.is_peak != after.is_peak
             assert (after.value > before.value) == after.is_peak
-        assert np.isfinite(functionals.slopes(contour)).all()
+        assert np.isfinite(functionals.slopes(contour, points)).all()

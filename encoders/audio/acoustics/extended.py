@@ -11,7 +11,7 @@ from encoders.audio.acoustics.frames import (
     SHORT,
     SHORT_FFT,
     cut,
-    long_frames,
+    magnitudes,
     short_frames,
     smooth,
     smooth_where,
@@ -23,6 +23,7 @@ from encoders.audio.acoustics.spectral import spectral
 
 _LOWEST_HZ = 27.5
 _SILENCE_POWER = 1e-12
+_FRAME_S = 0.01
 _FLUX = 5
 _LAST_UNVOICED, _LAST_VOICED = 1, 2
 """Frames at the end that the statistics of the voice leave out, by what the last one is.
@@ -63,22 +64,24 @@ def statistics(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " 88
     spoken = balance * voiced[:, None]
     unspoken = balance[:, :_FLUX] * ~voiced[:, None]
     values: list[float] = []
-    values += [*_moved(semitones[semitones > 0]), *_moved(level[:, 0])]
+    melody, loudness = semitones[semitones > 0], level[:, 0]
+    swells = functionals.turns(loudness)
+    values += _moved(melody, functionals.turns(melody))
+    values += _moved(loudness, swells)
     for column in level[:, _FLUX:].T:
         values += functionals.moments(column)
-    for column in np.column_stack([smooth_where(voice), smooth_where(spoken)])[:seen].T:
-        values += functionals.moments(column[column != 0])
-    for column in smooth_where(unspoken)[:seen].T:
-        values.append(functionals.moments(column[column != 0])[0])
-    values.append(functionals.peaks_per_second(level[:, 0]))
+    heard = np.column_stack([smooth_where(voice), smooth_where(spoken)])[:seen]
+    values += np.stack(functionals.moments_where(heard), axis=1).ravel().tolist()
+    values += functionals.moments_where(smooth_where(unspoken)[:seen])[0].tolist()
+    values.append(sum(point.is_peak for point in swells) / (len(loudness) * _FRAME_S))
     values += _segments(semitones > 0)
     values.append(10 * np.log10(max(float(np.mean(cut(samples, SHORT) ** 2)), _SILENCE_POWER)))
     return np.array(values)
 
 
 def _contours(samples: Float[np.ndarray, " samples"], *, formants_everywhere: bool) -> _Contours:
-    short, long = short_frames(samples), long_frames(samples)
-    hertz, spectrum = pitch(long)
+    short = short_frames(samples)
+    hertz, spectrum = pitch(samples)
     voiced = hertz > 0
     resonances = np.zeros((len(hertz), FORMANTS, 2))
     wanted = np.ones_like(voiced) if formants_everywhere else voiced
@@ -88,7 +91,7 @@ def _contours(samples: Float[np.ndarray, " samples"], *, formants_everywhere: bo
     if voiced.any():
         strengths[voiced] = harmonics(spectrum, hertz[voiced], resonances[voiced, :, 0])
     return _Contours(
-        spectral=spectral(np.abs(np.fft.rfft(short, SHORT_FFT))),
+        spectral=spectral(magnitudes(short, SHORT_FFT)),
         semitones=np.where(voiced, 12 * np.log2(np.where(voiced, hertz, 1.0) / _LOWEST_HZ), 0.0),
         periods=jitter_shimmer(samples, hertz),
         harmonics=strengths,
@@ -109,17 +112,17 @@ def _voice(contours: _Contours) -> Float[np.ndarray, "frames 15"]:
     )
 
 
-def _moved(contour: Float[np.ndarray, " n"]) -> list[float]:
+def _moved(contour: Float[np.ndarray, " n"], turns: list[functionals.Turn]) -> list[float]:
     return [
         *functionals.moments(contour),
         *functionals.percentiles(contour),
-        *functionals.slopes(contour),
+        *functionals.slopes(contour, turns),
     ]
 
 
 def _segments(voiced: Bool[np.ndarray, " frames"]) -> list[float]:
     spoken, pauses = functionals.segment_lengths(voiced), functionals.segment_lengths(~voiced)
-    span = len(voiced) * 0.01
+    span = len(voiced) * _FRAME_S
     values = [len(spoken) / span]
     for lengths in (spoken, pauses):
         values += [float(lengths.mean()), float(lengths.std())] if len(lengths) else [0.0, 0.0]

@@ -19,9 +19,31 @@ def short_frames(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "f
     return cut(samples, SHORT) * _HAMMING
 
 
-def long_frames(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames 960"]:
-    """Frames of 60 ms under a Gauss window of deviation 0.4 of its half."""
-    return cut(samples, LONG) * _GAUSS
+def long_frames(
+    samples: Float[np.ndarray, " samples"], begin: int, end: int
+) -> Float[np.ndarray, "frames 960"]:
+    """Frames of 60 ms, from `begin` up to `end`, under a Gauss window of deviation 0.4 of its half."""
+    return cut(samples[begin * HOP : (end - 1) * HOP + LONG], LONG) * _GAUSS
+
+
+def long_levels(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " frames"]:
+    """Root mean square of each of the long frames."""
+    whole = samples[: len(samples) // HOP * HOP].reshape(-1, HOP)
+    shares = whole**2 @ (_GAUSS**2).reshape(-1, HOP).T
+    count = len(whole) - LONG // HOP + 1
+    powers = sum(shares[part : part + count, part] for part in range(LONG // HOP))
+    levels: Float[np.ndarray, " frames"] = np.sqrt(powers / LONG)
+    return levels
+
+
+def magnitudes(
+    frames: Float[np.ndarray, "frames samples"], length: int
+) -> Float[np.ndarray, "frames bins"]:
+    """Spectrum of each frame through a transform of `length` points."""
+    spectrum = np.fft.rfft(frames, length)
+    power = spectrum.real**2
+    power += spectrum.imag**2
+    return np.sqrt(power, out=power)
 
 
 def cut(samples: Float[np.ndarray, " samples"], length: int) -> Float[np.ndarray, "frames length"]:

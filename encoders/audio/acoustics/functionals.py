@@ -28,6 +28,17 @@ def moments(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     return mean, float(values.std()) / mean if mean != 0 else 0.0
 
 
+def moments_where(
+    contours: Float[np.ndarray, "frames n"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """As `moments`, of each column's values that are not 0."""
+    there = contours != 0
+    counts = np.maximum(there.sum(axis=0), 1)
+    means = contours.sum(axis=0) / counts
+    spread = np.sqrt((np.where(there, contours - means, 0.0) ** 2).sum(axis=0) / counts)
+    return means, spread / np.where(means != 0, means, np.inf)
+
+
 def percentiles(values: Float[np.ndarray, " n"]) -> list[float]:
     """20th, 50th, 80th percentile, and the range between the outer two."""
     if len(values) == 0:
@@ -36,13 +47,12 @@ def percentiles(values: Float[np.ndarray, " n"]) -> list[float]:
     return [float(low), float(middle), float(high), float(high - low)]
 
 
-def slopes(contour: Float[np.ndarray, " n"]) -> list[float]:
-    """Mean and deviation of rising, then of falling slopes between turns, per second.
+def slopes(contour: Float[np.ndarray, " n"], points: list[Turn]) -> list[float]:
+    """Mean and deviation of rising, then of falling slopes between its turns, per second.
 
     The contour's end closes the last slope. As in the reference, that one counts as it goes (a last fall is
     negative), and the deviation leaves it out of its sum but not out of its count.
     """
-    points = turns(contour)
     if not points:
         return [0.0] * 4
     per_second: dict[bool, list[float]] = {True: [], False: []}
@@ -61,11 +71,6 @@ def slopes(contour: Float[np.ndarray, " n"]) -> list[float]:
     return values
 
 
-def peaks_per_second(contour: Float[np.ndarray, " n"]) -> float:
-    """Peaks that stand out, over the length of the contour."""
-    return sum(point.is_peak for point in turns(contour)) / (len(contour) * _FRAME_S)
-
-
 def turns(contour: Float[np.ndarray, " n"]) -> list[Turn]:
     """Peaks and valleys in turn, each further from the one before than a tenth of the range.
 
@@ -79,7 +84,7 @@ def turns(contour: Float[np.ndarray, " n"]) -> list[Turn]:
     found: list[Turn] = []
     for frame in bends:
         turn = Turn(int(frame), float(contour[frame]), bool(change[frame] < 0))
-        since = contour[(found[-1].frame if found else 0) : frame + 1]
+        since = contour[found[-1].frame : frame + 1] if found else contour[[0, frame]]
         stands_out = (
             turn.value - since.min() if turn.is_peak else since.max() - turn.value
         ) > least

@@ -67,13 +67,14 @@ def _harmonics_to_noise(
 
 def _peaks(
     magnitude: Float[np.ndarray, "frames 513"], hertz: Float[np.ndarray, " frames"]
-) -> tuple[Float[np.ndarray, "frames 100"], Float[np.ndarray, "frames 100"]]:
+) -> tuple[Float[np.ndarray, "frames harmonics"], Float[np.ndarray, "frames harmonics"]]:
     """Where each harmonic's peak lies (Hz) and how high it is: a parabola's top at the nearest local maximum.
 
     No strength where that lies further than half the fundamental, or is the one of the harmonic before.
     """
-    at = np.outer(hertz / _BIN_HZ, np.arange(1, _HARMONICS + 1))
     last = magnitude.shape[1] - 2
+    audible = int(magnitude.shape[1] * _BIN_HZ / hertz.min()) + 1
+    at = np.outer(hertz / _BIN_HZ, np.arange(1, min(audible, _HARMONICS) + 1))
     centre = np.clip(np.rint(at), 1, last).astype(int)
     summit = np.take_along_axis(_nearest_peak(magnitude), centre, axis=1)
     near = np.abs(summit - centre) <= np.ceil(hertz / _BIN_HZ / 2)[:, None]
@@ -94,7 +95,7 @@ def _nearest_peak(magnitude: Float[np.ndarray, "frames 513"]) -> Int[np.ndarray,
     peaks = np.zeros(magnitude.shape, bool)
     inner = magnitude[:, 1:-1]
     peaks[:, 1:-1] = (inner > magnitude[:, :-2]) & (inner > magnitude[:, 2:])
-    bins = np.arange(magnitude.shape[1])
+    bins = np.arange(magnitude.shape[1], dtype=np.int32)
     below = np.maximum.accumulate(np.where(peaks, bins, -_FAR), axis=1)
     above = np.minimum.accumulate(np.where(peaks, bins, _FAR)[:, ::-1], axis=1)[:, ::-1]
     nearest: Int[np.ndarray, "frames 513"] = np.where(above - bins <= bins - below, above, below)

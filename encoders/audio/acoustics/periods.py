@@ -4,12 +4,10 @@ Periods are marked by matching the waveform: of all lengths near the one that th
 at which two neighbouring windows of this length correlate best.
 """
 
-import math
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from encoders.audio.acoustics.frames import HOP, RATE_HZ
 from encoders.audio.acoustics.pitch import LOWEST_HZ
@@ -49,29 +47,68 @@ def jitter_shimmer(
     A frame in which no period is found keeps what the frame before it had, as long as the voice goes on.
     """
     values = np.zeros((len(hertz), 2))
-    voiced = np.flatnonzero(hertz > 0).tolist()
-    if not voiced:
+    voiced = np.flatnonzero(hertz > 0)
+    if len(voiced) == 0:
         return values
-    sound, found, position = _prepared(samples), [], 0
-    for frame in voiced:
-        if frame == 0 or hertz[frame - 1] == 0:
-            position = frame * HOP
+    begins = np.diff(voiced, prepend=-2) > 1
+    sound, position = _prepared(samples), 0
+    found: list[_Period] = []
+    counts = np.zeros(len(voiced), dtype=np.intp)
+    for index, (frame, starts) in enumerate(zip(voiced.tolist(), begins.tolist(), strict=True)):
+        position = frame * HOP if starts else position
         periods, position = _periods(
             sound, position, (frame + 1) * HOP, RATE_HZ / float(hertz[frame])
         )
-        found.append(periods)
-    heights = iter(_heights(samples, [period for periods in found for period in periods]))
-    last: float | None = None
-    known = (0.0, 0.0)
-    for frame, periods in zip(voiced, found, strict=True):
-        if frame == 0 or hertz[frame - 1] == 0:
-            last, known = None, (0.0, 0.0)
-        if periods:
-            lengths = [period.length for period in periods]
-            known = (_jitter(lengths, last, known[0]), _shimmer([next(heights) for _ in lengths]))
-            last = lengths[-1]
-        values[frame] = known
+        found += periods
+        counts[index] = len(periods)
+    if found:
+        values[voiced] = _compared(samples, found, counts, np.cumsum(begins))
     return values
+
+
+def _compared(
+    samples: Float[np.ndarray, " samples"],
+    periods: list[_Period],
+    counts: Int[np.ndarray, " voiced"],
+    stretch: Int[np.ndarray, " voiced"],
+) -> Float[np.ndarray, "voiced 2"]:
+    """Jitter and shimmer of voiced frames: mean changes over means, within each stretch of voice.
+
+    Args:
+        samples: Of the clip.
+        periods: Of all voiced frames, in turn.
+        counts: How many of them each frame has.
+        stretch: Which stretch of voice each frame belongs to.
+    """
+    frame = np.repeat(np.arange(len(counts)), counts)
+    length = np.array([period.length for period in periods])
+    first, second = _heights(samples, periods)
+    follows = np.diff(stretch[frame], prepend=-1) == 0
+    change = np.where(follows, np.abs(np.diff(length, prepend=0.0)), 0.0)
+    changes, lengths, steps, height = (
+        np.bincount(frame, weights, len(counts))
+        for weights in (change, length, follows.astype(float), (first + second) / 2)
+    )
+    swing = np.bincount(frame, np.abs(first - second), len(counts))
+    jitter = changes / np.maximum(steps, 1.0) * counts / np.maximum(lengths, _TINY)
+    share = np.minimum(swing / np.maximum(height, _TINY), _MOST_SHIMMER)
+    return np.column_stack(
+        [
+            _held(jitter, steps > 0, stretch),
+            _held(20 * np.log10(1 + share), counts > 0, stretch),
+        ]
+    )
+
+
+def _held(
+    values: Float[np.ndarray, " voiced"],
+    known: Bool[np.ndarray, " voiced"],
+    stretch: Int[np.ndarray, " voiced"],
+) -> Float[np.ndarray, " voiced"]:
+    """Each unknown value becomes the last known one of its stretch, or 0."""
+    source = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
+    holds = (source >= 0) & (stretch[source] == stretch)
+    return np.where(holds, values[source], 0.0)
 
 
 def _prepared(samples: Float[np.ndarray, " samples"]) -> _Sound:
@@ -129,40 +166,15 @@ def _correlations(
 
 def _heights(
     samples: Float[np.ndarray, " samples"], periods: list[_Period]
-) -> list[tuple[float, float]]:
+) -> tuple[Float[np.ndarray, " periods"], Float[np.ndarray, " periods"]]:
     """From trough to crest of each period and of the one after it, without their first and last samples."""
-    if not periods:
-        return []
     begin = np.array([period.begin for period in periods])
     width = np.array([period.width for period in periods])
     starts = np.stack([begin, begin + width], axis=1).ravel()
     bounds = np.stack([starts + 1, starts + np.repeat(width, 2) - 1], axis=1).ravel()
     padded = np.append(samples, 0.0)
-    crests = np.maximum.reduceat(padded, bounds)[::2]
-    troughs = np.minimum.reduceat(padded, bounds)[::2]
-    return [(first, second) for first, second in (crests - troughs).reshape(-1, 2).tolist()]
-
-
-def _jitter(lengths: list[float], last: float | None, known: float) -> float:
-    """Mean change from one length to the next over their mean; `known` where there is but one.
-
-    Args:
-        lengths: Of the frame's periods.
-        last: Length of the last period before the frame.
-        known: Of the frame before.
-    """
-    before = lengths if last is None else [last, *lengths]
-    if len(before) < 2:
-        return known
-    changes = [abs(after - ahead) for ahead, after in pairwise(before)]
-    return sum(changes) / len(changes) * len(lengths) / sum(lengths)
-
-
-def _shimmer(heights: list[tuple[float, float]]) -> float:
-    """Mean change from one height to the next over their mean, in dB."""
-    total = sum(first + second for first, second in heights) / 2
-    share = sum(abs(first - second) for first, second in heights) / max(total, _TINY)
-    return 20 * math.log10(1 + min(share, _MOST_SHIMMER))
+    spans = np.maximum.reduceat(padded, bounds)[::2] - np.minimum.reduceat(padded, bounds)[::2]
+    return spans[::2], spans[1::2]
 
 
 _LENGTHS = np.arange(_LONGEST + 1)

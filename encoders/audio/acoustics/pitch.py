@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoders.audio.acoustics.frames import LONG_FFT, RATE_HZ
+from encoders.audio.acoustics.frames import LONG_FFT, RATE_HZ, long_frames, long_levels, magnitudes
 
 LOWEST_HZ, HIGHEST_HZ = 55.0, 1000.0
 _BINS = LONG_FFT // 2 + 1
@@ -36,20 +36,22 @@ _CHANGE = 10.0
 
 
 def pitch(
-    frames: Float[np.ndarray, "frames 960"],
+    samples: Float[np.ndarray, " samples"],
 ) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "voiced 513"]]:
     """Fundamental frequency in Hz of 60 ms frames, 0 where there is none, and spectra of those with one."""
-    loud = np.sqrt(np.einsum("ft,ft->f", frames, frames) / frames.shape[1]) > _QUIETEST
-    hertz = np.zeros(len(frames))
+    loud = long_levels(samples) > _QUIETEST
+    hertz = np.zeros(len(loud))
     spectra = [np.zeros((0, _BINS))]
     edges = np.flatnonzero(np.diff(_widened(loud).astype(int), prepend=0, append=0))
     for begin, end in edges.reshape(-1, 2).tolist():
-        magnitude = np.abs(np.fft.rfft(frames[begin:end], LONG_FFT))
-        parts = [
-            _candidates(_summed(_on_octaves(magnitude[start : start + _AT_ONCE])))
-            for start in range(0, len(magnitude), _AT_ONCE)
-        ]
-        candidates, voicing = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        parts = []
+        for start in range(begin, end, _AT_ONCE):
+            frames = long_frames(samples, start, min(start + _AT_ONCE, end))
+            magnitude = magnitudes(frames, LONG_FFT)
+            parts.append((*_candidates(_summed(_on_octaves(magnitude))), magnitude))
+        candidates, voicing, magnitude = (
+            np.concatenate(columns) for columns in zip(*parts, strict=True)
+        )
         path = np.where(loud[begin:end], _cheapest(candidates, voicing, opens=begin == 0), 0.0)
         hertz[begin:end] = path
         spectra.append(magnitude[path > 0])
