@@ -21,9 +21,6 @@ TASKS = {"mood": Task(kind="classification", classes=("low", "high"))}
 OFFLINE = ("minilm", "whisper_tiny_en")
 """With their real weights, which are larger: tested by their kin `hub_text` and `whisper_base`."""
 
-WITHOUT_EFFECT = ("key.bias", "k_proj.bias", "linear_k.bias")
-"""A number added to all keys cancels out of attention: its gradient is rounding, which Adam scales up."""
-
 TRAINED = [n for n in sorted(ENCODERS) if find(n).inputs is not None and n not in OFFLINE]
 NET = {
     "head_options.hidden": 8,
@@ -31,7 +28,8 @@ NET = {
     "dropout_inside": False,
     "encoder_rate": 0.5,
 }
-RECIPE = Recipe(epochs=2, patience=0, batch_size=4, lr=5e-3)
+RECIPE = Recipe(epochs=2, patience=0, batch_size=4, lr=0.02, optimiser="sgd", clip_norm=0.0)
+"""Steps as large as their gradients: Adam would hide a factor, and scale up what is rounding."""
 
 
 class Published:
@@ -119,8 +117,7 @@ def test_two_workers_equal_one(name, cases, by_two):
     alone, start = trained(cases[name]), load_branch(*cases[name][1:]).state_dict()
     for key, value in alone.items():
         assert torch.equal(ours[key], theirs[key])
-        if not key.endswith(WITHOUT_EFFECT):
-            torch.testing.assert_close(ours[key], value, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-3)
     inside = "net.branches.x."
     moved = [
         key
