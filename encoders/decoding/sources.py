@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import random
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -223,14 +224,16 @@ def is_remote(source: Source) -> bool:
 
 def _local(path: str, source: Source) -> Local:
     try:
-        total = os.stat(path).st_size
+        found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(Fault.MISSING, f"{source.uri}: there is no such file") from error
     except (OSError, ValueError) as error:
         fault = Fault.MACHINE if is_machines(error) else Fault.UNREADABLE
         raise MediaError(fault, f"{source.uri}: {reason(error)}") from error
-    if os.path.isdir(path):
-        raise MediaError(Fault.UNREADABLE, f"{source.uri}: is a folder")
+    total = found.st_size
+    if not stat.S_ISREG(found.st_mode):
+        what = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, a socket or a device"
+        raise MediaError(Fault.UNREADABLE, f"{source.uri}: is a {what}")
     size = total if source.size is None else source.size
     if size == 0:
         raise MediaError(Fault.EMPTY, f"{source.uri}: holds no bytes")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -532,6 +533,20 @@ class TestBadFiles:
     def test_a_folder_is_no_file(self, decoder, tmp_path):
         faults, _ = self.fault_of(decoder, tmp_path)
         assert faults == {"audio": Fault.UNREADABLE, "video": Fault.UNREADABLE}
+
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+    def test_what_would_be_waited_for_is_not_opened(self, decoder, tmp_path, kind):
+        place = tmp_path / "a.mp4"
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "device":
+            place.symlink_to("/dev/zero")
+        else:
+            with socket.socket(socket.AF_UNIX) as opened:
+                opened.bind(str(place))
+        faults, decoded = self.fault_of(decoder, place)
+        assert faults == {"audio": Fault.UNREADABLE, "video": Fault.UNREADABLE}
+        assert "is a pipe, a socket or a device" in decoded.faults["video"].detail
 
     def test_files_damaged_at_random_stop_nothing(self, tmp_path, good):
         draw = np.random.default_rng(7)
