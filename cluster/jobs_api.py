@@ -29,22 +29,30 @@ def read_token(path: str | None, environment: Mapping[str, str]) -> str | None:
         The token, or None where there is none to be found.
 
     Raises:
-        SubmissionError: a file that was named is absent or empty.
+        SubmissionError: a file that was named is absent, or holds no token.
     """
     if path is None and environment.get("RAY_AUTH_TOKEN"):
-        return environment["RAY_AUTH_TOKEN"].strip()
+        return _one_word(environment["RAY_AUTH_TOKEN"], "RAY_AUTH_TOKEN", "ray get-auth-token")
     named = path or environment.get("RAY_AUTH_TOKEN_PATH")
     file = Path(named).expanduser() if named else _default_token_file(environment)
     try:
-        token = file.read_text().strip()
+        said = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         if named is None:
             return None
         raise SubmissionError(
             f"token file {file}: {error.strerror}; type: ray get-auth-token > {file}"
         ) from error
+    return _one_word(said, f"token file {file}", f"ray get-auth-token > {file}")
+
+
+def _one_word(said: str, where: str, mend: str) -> str:
+    """A token as it can stand in a header: one word of ASCII; nothing of it is repeated in a message."""
+    token = said.strip()
     if not token:
-        raise SubmissionError(f"token file {file} is empty; type: ray get-auth-token > {file}")
+        raise SubmissionError(f"{where} is empty; type: {mend}")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise SubmissionError(f"{where} holds more than one word of ASCII letters; type: {mend}")
     return token
 
 

@@ -88,6 +88,22 @@ class TestToken:
         with pytest.raises(SubmissionError, match="is empty"):
             jobs_api.read_token(str(tmp_path / "empty"), {})
 
+    @pytest.mark.parametrize(
+        "said", [b"a b", b"a\nb\n", b"a\r\nb", b"x\xff", "ä".encode(), b"a\x1b[2J", b"a\0b"]
+    )
+    def test_what_no_header_can_hold_is_refused_and_not_repeated(self, tmp_path, said):
+        (tmp_path / "token").write_bytes(said)
+        with pytest.raises(SubmissionError, match="more than one word") as refused:
+            jobs_api.read_token(str(tmp_path / "token"), {})
+        assert said.decode(errors="replace") not in str(refused.value)
+        with pytest.raises(SubmissionError, match="RAY_AUTH_TOKEN holds more than one word"):
+            jobs_api.read_token(None, {"RAY_AUTH_TOKEN": said.decode(errors="replace")})
+
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n", " \n\n"])
+    def test_the_end_of_its_line_is_not_part_of_a_token(self, tmp_path, end):
+        (tmp_path / "token").write_bytes(f"abc{end}".encode())
+        assert jobs_api.read_token(str(tmp_path / "token"), {}) == "abc"
+
 
 class TestAddress:
     @pytest.mark.parametrize("address", ["ray://h:10001", "h:8265", "auto", "http://"])
