@@ -79,7 +79,9 @@ class EgemapsV02:
 
 def _prepared(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " padded"]:
     """Finite samples on the reference's scale, followed by silence up to one long frame."""
-    finite = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
-    return np.pad(
-        np.clip(finite, -_LARGEST, _LARGEST) * _FULL_SCALE, (0, max(0, LONG - len(samples)))
-    )
+    sound = samples.astype(np.float64)
+    if not np.abs(sound).max(initial=0.0) <= _LARGEST:
+        sound = np.nan_to_num(sound, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+        sound = np.clip(sound, -_LARGEST, _LARGEST)
+    sound *= _FULL_SCALE
+    return np.pad(sound, (0, LONG - len(sound))) if len(sound) < LONG else sound

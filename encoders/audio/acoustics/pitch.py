@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.linalg.blas import daxpy
 
 from encoders.audio.acoustics.frames import LONG_FFT, RATE_HZ, long_frames, long_levels, magnitudes
 
@@ -98,16 +99,16 @@ def _near_peaks(magnitude: Float[np.ndarray, "frames 513"]) -> Bool[np.ndarray, 
 
 
 def _summed(octaves: Float[np.ndarray, "frames 513"]) -> Float[np.ndarray, "frames 513"]:
-    total = octaves.copy()
-    part = np.empty_like(octaves)
-    for harmonic in range(2, _HARMONICS + 1):
-        # Rounded with the border at 0.6.
-        shift = int(np.floor(np.log2(harmonic) / _AXIS_STEP + 0.4))
-        kept = part[:, : _BINS - shift]
-        np.multiply(octaves[:, shift:], _COMPRESSION ** (harmonic - 1), out=kept)
-        total[:, : _BINS - shift] += kept
-    total /= _HARMONICS
-    return total
+    padded = np.zeros((len(octaves), _BINS + _SHIFTS[-1]))
+    padded[:, :_BINS] = octaves
+    source = padded.ravel()
+    total = source.copy()
+    for shift, weight in zip(_SHIFTS, _WEIGHTS, strict=True):
+        # In place; what comes from the next row is the padding of this one.
+        daxpy(source, total, n=len(source) - shift, a=weight, offx=shift)
+    summed: Float[np.ndarray, "frames 513"] = total.reshape(padded.shape)[:, :_BINS]
+    summed /= _HARMONICS
+    return summed
 
 
 def _candidates(
@@ -239,5 +240,10 @@ def _axis_hz() -> Float[np.ndarray, " 513"]:
     return axis
 
 
+# Points from the fundamental to each harmonic above it, rounded with the border at 0.6.
+_SHIFTS = [
+    int(np.floor(np.log2(harmonic) / _AXIS_STEP + 0.4)) for harmonic in range(2, _HARMONICS + 1)
+]
+_WEIGHTS = [_COMPRESSION ** (harmonic - 1) for harmonic in range(2, _HARMONICS + 1)]
 _SPLINE = _blocks(_spline())
 _SENSITIVITY = 0.5 + np.arctan(3 * (_BINS - 1) / _BINS * np.log2(_axis_hz() / 31.792)) / np.pi
