@@ -20,6 +20,8 @@ def voices():
         "i at 220 Hz": vowel("i", np.full(RATE_HZ, 220.0)),
         "u rising": vowel("u", rise),
         "phrase": np.concatenate([*phrase, vowel("u", rise[:8000]), pause(4800)]),
+        "hoarse": 0.3 * vowel("a", rise)
+        + pause(RATE_HZ) * (20 + 60 * (np.arange(RATE_HZ) // 2000 % 2)),
         "tone": 0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ),
         "noise": pause(RATE_HZ) * 100,
     }
