@@ -98,6 +98,9 @@ class EncoderSpec:
     extra: str | None = None
     """The extra of pyproject.toml it needs."""
 
+    revision: int = 1
+    """Raised where a change of the code gives other values: rows of both never stand in one table."""
+
     inputs: Inputs | None = None
     """What ``publish=inputs`` gives; None: the model cannot be trained inside a net."""
 
@@ -259,8 +262,8 @@ class Descriptor:
     def fingerprint(self) -> str:
         """Twelve hex digits over all that changes the meaning of the values.
 
-        Weights, layers, frame policy, stored type, options and upstream; never device, compute type,
-        batch size or library version.
+        Weights, layers, frame policy, stored type, options, upstream and revision; never device, compute
+        type, batch size or library version.
         """
         meaning = {
             "name": self.spec.name,
@@ -275,6 +278,8 @@ class Descriptor:
         }
         if self.view is not None:
             meaning["view"] = vars(self.view)
+        if self.spec.revision > 1:
+            meaning["revision"] = self.spec.revision
         text = json.dumps(meaning, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -35,6 +35,7 @@ SPEC = EncoderSpec(
     memory_gb=0.3,
     seconds_per_clip_second=0.007,
     options={"kind": "functionals"},
+    revision=2,
 )
 
 _FULL_SCALE = 32768 / 32767

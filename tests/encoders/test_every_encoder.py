@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encoders import ENCODERS
-from encoders.registry import load
+from encoders.registry import describe, load
 from encoders.spec import POOLS, Encoder, Frames, Word
 
 NUM_ENCODERS = 35
@@ -14,6 +14,12 @@ NUM_ENCODERS = 35
 
 def test_the_registry_holds_all_of_them():
     assert len([name for name in ENCODERS if not name.startswith("toy")]) == NUM_ENCODERS
+
+
+def test_values_of_a_raised_revision_are_a_table_of_their_own():
+    plain = describe("egemaps_v02")
+    raised = [dataclasses.replace(plain.spec, revision=number) for number in (1, 2, 3)]
+    assert len({dataclasses.replace(plain, spec=spec).folder for spec in raised}) == 3
 
 
 @pytest.fixture
