@@ -6,13 +6,13 @@ milliseconds.
 """
 
 ENCODERS: dict[str, str] = {
+    "afx_egemaps": "encoders.audio.afx_egemaps",
     "bart_large": "encoders.text.bart_large",
     "bert_base": "encoders.text.bert_base",
     "clap": "encoders.audio.clap",
     "clip_vit": "encoders.video.clip_vit",
     "dinov2_base": "encoders.video.dinov2_base",
     "egemaps": "encoders.audio.egemaps",
-    "egemaps_v02": "encoders.audio.egemaps_v02",
     "emotieffnet": "encoders.video.emotieffnet",
     "emotieffnet_va": "encoders.video.emotieffnet_va",
     "emotion2vec": "encoders.audio.emotion2vec",

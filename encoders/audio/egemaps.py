@@ -1,45 +1,51 @@
-"""eGeMAPS acoustic parameters, computed by afx-audio in pure Python.
+"""eGeMAPS v02 as openSMILE has it, computed in NumPy.
 
 `kind=functionals` gives the 88 statistics of a clip as one step; `kind=lld` the 25 descriptors every 10 ms,
-zero where a descriptor is undefined (unvoiced frames). Eyben et al., IEEE Trans. Affective Computing 2016,
-https://doi.org/10.1109/TAFFC.2015.2457417. Several parameters differ from openSMILE's: a model trained on
-the one must not be fed the other.
+zero where a descriptor is undefined. Eyben et al., IEEE Trans. Affective Computing 2016,
+https://doi.org/10.1109/TAFFC.2015.2457417.
+
+Pitch, voiced segments, jitter, shimmer, spectra, loudness, cepstrum, flux and percentiles equal openSMILE's
+to rounding in nearly all frames. Of 200 acted clips (RAVDESS, drawn at random) all 88 values lie within 2 %
+by the median, 84 correlate at 0.98 or more (`tests/benchmarks/bench_egemaps.py FOLDER --clips 200`); what
+differs is said in `docs/encoders.md`.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
-from cluster.errors import MissingExtraError
+from encoders.audio.acoustics.extended import descriptors, statistics
+from encoders.audio.acoustics.frames import HOP, LONG, RATE_HZ
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
 SPEC = EncoderSpec(
     name="egemaps",
     modality="audio",
-    summary="eGeMAPS v02: 88 functionals, or 25 descriptors per 10 ms (kind=lld)",
+    summary="eGeMAPS v02, close to openSMILE: 88 functionals, or 25 descriptors per 10 ms (kind=lld)",
     implementation="encoders.audio.egemaps:Egemaps",
     weights=(),
     dim=88,
     widths={"functionals": 88, "lld": 25},
-    rate_hz=16000,
+    rate_hz=RATE_HZ,
     dtype="float32",
-    licence="MIT",
+    licence="Apache-2.0",
     memory_gb=0.3,
-    seconds_per_clip_second=0.016,
+    seconds_per_clip_second=0.007,
     options={"kind": "functionals"},
-    extra="offline",
+    revision=2,
 )
 
-_HOP_S = 0.01
-_FRAME_S = 0.02
-_SHORTEST = 1024
-"""Samples; anything shorter is extended by silence, since pitch needs a 60 ms window."""
+_FULL_SCALE = 32768 / 32767
+"""Samples are whole numbers of 16 bits over 32767 in the reference, over 32768 from a decoder."""
+_LARGEST = 1e4
+"""Bound of a sample; a decoder gives 1 at most, and powers of it must stay finite."""
 
 
 class Egemaps:
-    """Wrapper of afx-audio; clips are independent of each other by nature."""
+    """Signal processing alone; clips are independent of each other by nature."""
 
     def __init__(
         self,
@@ -49,46 +55,35 @@ class Egemaps:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        try:
-            from afx_audio.extractors import egemaps
-        except ImportError as error:
-            raise MissingExtraError("the egemaps encoder", "offline") from error
-        self._afx = egemaps
-        self._descriptor = descriptor
+        self._per_step = descriptor.options["kind"] == "lld"
+        self._pool = str(descriptor.options["pool"])
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """88 numbers, or 25 every 10 ms, of each clip; no samples give one step that is not valid."""
-        lld = self._descriptor.options["kind"] == "lld"
-        rows = [self._contours(clip) if lld else self._functionals(clip) for clip in clips]
-        pool = str(self._descriptor.options["pool"])
-        return [pooled(row, pool, clip.words) for row, clip in zip(rows, clips, strict=True)]
+        return [pooled(self._encode(clip), self._pool, clip.words) for clip in clips]
 
-    def _functionals(self, clip: Clip) -> Encoded:
-        samples = clip.waveforms[16000]
-        values = self._afx.extract_egemaps(_long_enough(samples), 16000)["egemaps"].T
+    def _encode(self, clip: Clip) -> Encoded:
+        samples = clip.waveforms[RATE_HZ]
+        sound = _prepared(samples)
+        if self._per_step:
+            values = descriptors(sound)
+            start = clip.audio_start_s + np.arange(len(values)) * (HOP / RATE_HZ)
+            end = start + HOP / RATE_HZ
+            valid = np.arange(len(values)) * HOP < len(samples)
+        else:
+            values = statistics(sound)[None]
+            start, end = np.zeros(1), np.array([clip.duration_s])
+            valid = np.array([len(samples) > 0])
         return Encoded(
-            values=_finite(values),
-            step_start_s=np.zeros(1),
-            step_end_s=np.array([clip.duration_s]),
-            valid=np.array([len(samples) > 0]),
-        )
-
-    def _contours(self, clip: Clip) -> Encoded:
-        samples = clip.waveforms[16000]
-        values = self._afx.extract_egemaps_lld(_long_enough(samples), 16000)["egemaps_lld"].T
-        start = clip.audio_start_s + _HOP_S * np.arange(len(values))
-        return Encoded(
-            values=_finite(values),
-            step_start_s=start,
-            step_end_s=start + _FRAME_S,
-            valid=np.arange(len(values)) * int(_HOP_S * 16000) < len(samples),
+            values=values.astype(np.float32), step_start_s=start, step_end_s=end, valid=valid
         )
 
 
-def _long_enough(samples: np.ndarray) -> np.ndarray:
-    return np.pad(samples, (0, max(0, _SHORTEST - len(samples))))
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    finite: np.ndarray = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-    return finite
+def _prepared(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " padded"]:
+    """Finite samples on the reference's scale, followed by silence up to one long frame."""
+    sound = samples.astype(np.float64)
+    if not np.abs(sound).max(initial=0.0) <= _LARGEST:
+        sound = np.nan_to_num(sound, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+        sound = np.clip(sound, -_LARGEST, _LARGEST)
+    sound *= _FULL_SCALE
+    return np.pad(sound, (0, LONG - len(sound))) if len(sound) < LONG else sound

@@ -2,7 +2,7 @@
 
 Its licence (audEERING) allows research and private use only, so it is an extra of its own and in no default.
 `kind=egemaps` gives 88 functionals of the clip, `compare` 6373, `lld` the 25 eGeMAPS descriptors every 10 ms.
-The values differ from the encoder `egemaps`: never mix the two.
+The encoder `egemaps` has the values of the first and the last without this licence; see docs/encoders.md.
 
 Eyben, Wollmer and Schuller, 2010, https://doi.org/10.1145/1873951.1874246.
 """

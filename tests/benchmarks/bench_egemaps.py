@@ -50,7 +50,7 @@ def main() -> None:
     chosen = np.random.default_rng(0).permutation(len(files))[: asked.clips]
     sounds = [soundfile.read(files[index], dtype="float32")[0] for index in sorted(chosen)]
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-    ours = load(describe("egemaps_v02"), {})
+    ours = load(describe("egemaps"), {})
 
     def by_us(sound: np.ndarray) -> np.ndarray:
         one = Clip(clip_id=0, waveforms={16000: sound}, duration_s=len(sound) / 16000)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 OFFLINE = ("face_expression", "face_hog", "minilm", "whisper_tiny_en")
 """Encoders whose real weights travel inside packages."""
 
-WITHOUT_WEIGHTS = ("egemaps", "egemaps_v02", "logmel_stats", "opensmile")
+WITHOUT_WEIGHTS = ("afx_egemaps", "egemaps", "logmel_stats", "opensmile")
 
 
 def store_uri():

@@ -147,12 +147,12 @@ class TestWhisperStates:
 class TestEgemaps:
     def test_functionals_are_those_of_the_library(self, kids):
         afx_audio = pytest.importorskip("afx_audio")
-        (own,) = load(describe("egemaps"), {}).encode([kids])
+        (own,) = load(describe("afx_egemaps"), {}).encode([kids])
         expected = list(afx_audio.egemaps(kids.waveforms[16000], 16000).values())
         np.testing.assert_allclose(own.values[0], np.float32(expected), rtol=1e-6)
 
     def test_descriptors_come_every_10_ms(self, kids):
-        (own,) = load(describe("egemaps:kind=lld"), {}).encode([kids])
+        (own,) = load(describe("afx_egemaps:kind=lld"), {}).encode([kids])
         assert own.values.shape[1] == 25
         np.testing.assert_allclose(np.diff(own.step_start_s), 0.01, atol=1e-9)
 

@@ -87,7 +87,7 @@ class TestAnySound:
         elif length and sound == "not finite":
             samples[::3] = np.nan
             samples[::7] = np.inf
-        descriptor = describe(f"egemaps_v02:kind={kind}")
+        descriptor = describe(f"egemaps:kind={kind}")
         (own,) = load(descriptor, {}).encode([clip(samples)])
         assert own.values.shape[1] == descriptor.dim
         assert np.isfinite(own.values).all()
@@ -123,7 +123,7 @@ class TestAnySound:
         import voices
 
         sounds = [clip(samples) for samples in voices.voices().values()]
-        encoder = load(describe("egemaps_v02"), {})
+        encoder = load(describe("egemaps"), {})
         together = encoder.encode(sounds)
         for sound, own in zip(sounds, together, strict=True):
             np.testing.assert_array_equal(encoder.encode([sound])[0].values, own.values)
