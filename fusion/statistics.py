@@ -14,6 +14,7 @@ Shapes: row, resample, group.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,16 @@ class Difference:
     def shown(self) -> bool:
         """Whether the whole interval lies above zero."""
         return self.low > 0
+
+    @property
+    def error(self) -> float:
+        """The standard error of a normal figure with an interval as wide; 0 where there is none.
+
+        >>> round(Difference(value=0.1, low=-0.1, high=0.3, level=0.95, groups=9, p_value=0.3).error, 3)
+        0.102
+        """
+        error = (self.high - self.low) / (2 * NormalDist().inv_cdf((1 + self.level) / 2))
+        return 0.0 if math.isnan(error) else error
 
     @property
     def least_visible(self) -> float:

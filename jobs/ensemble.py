@@ -5,9 +5,9 @@ Reads:  <root>/runs/<run>/   (cluster.tables.PREDICTIONS: only rows that no memb
 Writes: <root>/bundles/<bundle>/  bundle.json, the nets, results.json, covered.parquet, MODEL_CARD.md, and
         cross-fitted predictions.parquet (what ships) and fused.parquet (the fusion); a version in MLflow
 
-What ships is the fusion, or the simplest answer (a mean, one member) where the fusion shows no gain in NLL
-over it. Untrained members, a large model's answers (`affuse ask`) and what encoders say themselves (--side),
-are fused only where they show a gain over the others. A rule that was named by --rule ships as it is.
+What ships is the fusion, or the simplest answer (a mean, one member) where the fusion is worse than it in NLL
+by an error over groups; a rule named by --rule ships as it is. Untrained members, a large model's answers
+(`affuse ask`) and what encoders say themselves (--side) are fused only where they show a gain.
 
 Laptop:   affuse ensemble --root data/ravdess --runs voice face both
 Untrained: affuse ensemble --root data/ravdess --runs voice --side face_expression

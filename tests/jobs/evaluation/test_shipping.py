@@ -120,20 +120,56 @@ def test_the_titles_of_calibrations_say_what_differs_from_the_rules_own():
 bounds = st.floats(-1, 1) | st.just(float("nan"))
 
 
-@given(value=bounds, low=bounds, high=bounds, guard=bounds, named=st.booleans())
-def test_a_gate_opens_by_the_gain_in_the_proper_score_and_closes_by_a_clear_loss(
-    value, low, high, guard, named
+@given(
+    value=bounds, low=bounds, wide=st.floats(0, 1), guard=bounds, named=st.booleans(),
+    allowed=st.floats(0, 0.2),
+)  # fmt: skip
+def test_a_gate_closes_by_more_than_is_allowed_in_the_proper_score_and_by_a_clear_loss(
+    value, low, wide, guard, named, allowed
 ):
     def difference(value, low, high):
         return Difference(value=value, low=low, high=high, level=0.95, groups=9, p_value=0.5)
 
     gate = Gate(
         fusion="fusion", simplest="simplest", named=named, score="nll", figure="accuracy",
-        gain=difference(value, low, high), guard=difference(guard, guard, guard),
+        gain=difference(value, low, low + wide), guard=difference(guard, guard, guard),
+        allowed=allowed,
     )  # fmt: skip
-    assert gate.fusion_ships == (named or (value > 0 and not guard < 0))
+    assert gate.gain.error == pytest.approx(0.0 if np.isnan(low) else wide / 3.92, abs=1e-5)
+    assert gate.fusion_ships == (named or (value > -allowed and not guard < 0))
     assert gate.ships in gate.said
     assert str(Gate.from_facts(gate.facts())) == str(gate)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.01, "which gains +0.010 [-0.040, +0.060] nll over the simplest"),
+        (-0.01, "which is within its error of -0.010 [-0.060, +0.040] nll over the simplest"),
+        (-0.04, "ships: simplest; fusion is worse: -0.040 [-0.090, +0.010] nll over the simplest"),
+    ],
+)
+def test_a_gate_says_whether_a_gain_an_error_or_a_loss_decided(value, said):
+    gain = Difference(
+        value=value, low=value - 0.05, high=value + 0.05, level=0.95, groups=9, p_value=0.5
+    )
+    gate = Gate(
+        fusion="fusion", simplest="simplest", named=False, score="nll", figure="accuracy",
+        gain=gain, guard=gain, allowed=gain.error,
+    )  # fmt: skip
+    assert said in gate.said
+
+
+def test_the_default_may_lose_an_error_over_groups_and_what_was_chosen_among_many_nothing():
+    held = held_of("classification", SKILLS["alike"])
+    _, found = shipped(held)
+    assert found.gate.allowed == found.gate.gain.error > 0
+    many = cross_fitting.every_candidate("classification", held.members.names)
+    fused = cross_fitting.cross_fitted(held, many, held.fold)
+    judging = Judging(
+        task=task_of("classification"), target=held.target, groups=held.group, resamples=200, seed=0
+    )
+    assert shipping.gated(held, many, fused, held.fold, judging, named=False).gate.allowed == 0
 
 
 def test_the_judge_of_a_gate_is_what_chooses_candidates():
