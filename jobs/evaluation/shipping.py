@@ -71,7 +71,7 @@ class Gate:
             sure = "" if self.gain.shown else " (not beyond the interval)"
             return f"ships: {self.fusion}, which gains {gained} {over}{sure}"
         if self.passed:
-            return f"ships: {self.fusion}, which is within its error of {gained} {over}"
+            return f"ships: {self.fusion}; {gained} {over} is within its error"
         lost = f"{self.fusion} is worse: {gained} {over}"
         if self.guard.high < 0:
             lost = f"{self.fusion} loses {self.figure}: {self.guard} {over} ({gained})"

@@ -145,7 +145,7 @@ def test_a_gate_closes_by_more_than_is_allowed_in_the_proper_score_and_by_a_clea
     ("value", "said"),
     [
         (0.01, "which gains +0.010 [-0.040, +0.060] nll over the simplest"),
-        (-0.01, "which is within its error of -0.010 [-0.060, +0.040] nll over the simplest"),
+        (-0.01, "ships: fusion; -0.010 [-0.060, +0.040] nll over the simplest"),
         (-0.04, "ships: simplest; fusion is worse: -0.040 [-0.090, +0.010] nll over the simplest"),
     ],
 )
