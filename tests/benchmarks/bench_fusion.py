@@ -17,13 +17,14 @@ in units of the targets' deviation, with the variance of the rule's errors on th
     inside     the best of {best single chosen inside, mean + T, even log pool + T, fitted log pool + T}
 A cell is over the mark where its regret against `inside` is above 2 % by more than its standard error over
 groups.
+
+Cells are written to `--out` as they are done; the same command goes on from there.
 """
 
 import argparse
-import csv
 import pickle
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,6 +32,7 @@ from pathlib import Path
 import fusion_members
 import numpy as np
 import torch
+from fusion_cells import Line, append, finished, show_cell, show_table
 from fusion_members import MemberSet
 from torch import Tensor
 
@@ -55,9 +57,6 @@ RULES: dict[str, tuple[str, dict[str, int], Method]] = {
     "plain mean": ("mean", {}, "none"),
 }
 INSIDE = ("best single", "mean", "even log pool", "log_pool")
-MARK = 2.0
-"""Regret against `inside` [%] that no cell should pass by more than its standard error."""
-
 Fit = tuple[Members, Tensor, np.ndarray]
 """Members, target and group of some rows."""
 
@@ -216,7 +215,9 @@ def regret(found: Judged, rule: str, among: Iterable[str]) -> tuple[float, float
     return 100 * gap.mean() / base, float(points), 100 * float(spread) / base
 
 
-Line = dict[str, str | float]
+def name_of(plain: MemberSet, size: int | None) -> str:
+    """Name of a cell."""
+    return f"{plain.name}/{size or 'all'}"
 
 
 def lines_of(plain: MemberSet, size: int | None, draws: int, with_shipped: bool) -> list[Line]:
@@ -227,7 +228,7 @@ def lines_of(plain: MemberSet, size: int | None, draws: int, with_shipped: bool)
     for rule in found.losses.keys() - found.parts:
         far, near = regret(found, rule, found.parts), regret(found, rule, INSIDE)
         lines.append({
-            "cell": f"{plain.name}/{size or 'all'}", "kind": plain.members.kind, "rule": rule,
+            "cell": name_of(plain, size), "draws": draws, "kind": plain.members.kind, "rule": rule,
             "nll": found.losses[rule].mean(), "accuracy": found.hits[rule].mean(),
             "hindsight_nll": far[0], "hindsight_accuracy": far[1], "hindsight_error": far[2],
             "inside_nll": near[0], "inside_accuracy": near[1], "inside_error": near[2],
@@ -251,7 +252,9 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="without the hostile variants")
     parser.add_argument("--shipped", action="store_true", help="what `ensemble` ships, too (slow)")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", type=Path, help="table of cells; what it holds is not judged again"
+    )
     options = parser.parse_args()
     sets = [
         variant
@@ -268,22 +271,24 @@ def main() -> None:
         for size in (*SIZES, None)
         if size is None or size < len(np.unique(one.group)) - 1
     ]
-    lines: list[Line] = []
+    lines = finished(options.out, options.draws, options.shipped)
+    done = {line["cell"] for line in lines}
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         waiting = [
-            pool.submit(lines_of, one, size, options.draws, options.shipped) for one, size in cells
+            pool.submit(lines_of, one, size, options.draws, options.shipped)
+            for one, size in cells
+            if name_of(one, size) not in done
         ]
-        for found in waiting:
-            lines += found.result()
-            show_cell(next(line for line in lines[::-1] if line["rule"] == "mixture"))
+        for each in as_completed(waiting):
+            found = each.result()
+            lines += found
+            show_cell(next(line for line in found if line["rule"] == "mixture"))
+            append(options.out, found)
+    asked = {name_of(one, size) for one, size in cells}
+    lines = [line for line in lines if line["cell"] in asked]
     print(f"\n{len(sets)} member sets, {len(cells)} cells")
     for kind in ("classification", "multilabel", "regression"):
         show_table(kind, [line for line in lines if line["kind"] == kind])
-    if options.out is not None:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
 
 
 def cached(data: Path, cache: Path | None) -> list[MemberSet]:
@@ -295,55 +300,6 @@ def cached(data: Path, cache: Path | None) -> list[MemberSet]:
     if cache is not None:
         cache.write_bytes(pickle.dumps(found))
     return found
-
-
-def show_cell(line: Line) -> None:
-    """Where the default stands in one cell."""
-    print(
-        f"{line['cell']:45s} {line['nll']:.3f} {line['accuracy']:.3f}  inside "
-        f"{line['inside_nll']:+6.2f} % +- {line['inside_error']:.2f} {line['inside_accuracy']:+5.2f} p  "
-        f"hindsight {line['hindsight_nll']:+6.2f} %",
-        flush=True,
-    )
-
-
-def show_table(kind: str, lines: list[Line]) -> None:
-    """All rules over all cells of a kind of task."""
-    if not lines:
-        return
-    print(f"\n{kind}: {len({line['cell'] for line in lines})} cells")
-    print(
-        "rule           | inside: mean NLL%  worst  over the mark  mean acc  worst | "
-        "hindsight: mean NLL%  worst"
-    )
-    for rule in sorted({str(line["rule"]) for line in lines}):
-        mine = [line for line in lines if line["rule"] == rule]
-        column = {
-            key: np.array([float(line[key]) for line in mine]) for key in mine[0] if "_" in key
-        }
-        over = (column["inside_nll"] - column["inside_error"] > MARK).sum()
-        print(
-            f"{rule:14s} | {column['inside_nll'].mean():17.2f} {column['inside_nll'].max():6.2f} "
-            f"{over:14d} {column['inside_accuracy'].mean():9.2f} {column['inside_accuracy'].min():6.2f} | "
-            f"{column['hindsight_nll'].mean():20.2f} {column['hindsight_nll'].max():6.2f}"
-        )
-    bounds = oracle(lines)
-    print(
-        f"oracle         | {bounds.mean():17.2f} {bounds.max():6.2f}   (picks rule or part in hindsight)"
-    )
-
-
-def oracle(lines: list[Line]) -> np.ndarray:
-    """Regret against `inside` [%] of who picks the best rule or part of each cell in hindsight [cell]."""
-    found = []
-    for name in {line["cell"] for line in lines}:
-        mine = [line for line in lines if line["cell"] == name]
-        one = mine[0]
-        reference = float(one["nll"]) / (1 + float(one["inside_nll"]) / 100)
-        part = float(one["nll"]) / (1 + float(one["hindsight_nll"]) / 100)
-        best = min(part, *(float(line["nll"]) for line in mine))
-        found.append(100 * (best / reference - 1))
-    return np.array(found)
 
 
 if __name__ == "__main__":
