@@ -5,13 +5,15 @@
     even_pool  the same, weights held close together
     best       the member of least NLL, as it is
     simplex    sum_m v_m p_m with v on the simplex (MAP under a Dirichlet prior), then a temperature
+    free_pool  the same, weights hardly held at all
+    level_pool the same, one weight for all
 
-The pools take q = (1 - s) p + s / classes: without the small s a member that is sure and wrong vetoes all
-others, with it little is lost where members are right to be sure. Every number that sets sharpness has a
-prior that few rows cannot overrule (`fusion.late._tempering`, `total_strength` of the pools). Of values (a
-regression) all but `simplex` are taken, each with the variance of its errors, so that all kinds of tasks are
-judged by a log-likelihood. Their pools weigh distances from the mean of the targets: the total of the weights
-draws what members overstate towards that mean, wherever the zero of the scale is.
+The pools take q = (1 - s) p + s / classes: without s a member that is sure and wrong vetoes all others, with
+much of it those that are right to be sure lose. The first two have 2 %, the last two 0.5 %. Every number that
+sets sharpness has a prior that few rows cannot overrule (`fusion.late._tempering`, `total_strength` of the
+pools). Of values (a regression) all but `simplex` are taken, each with the variance of its errors, so that
+all kinds of tasks are judged by a log-likelihood. Their pools weigh distances from the mean of the targets:
+the total of the weights draws what members overstate towards that mean, wherever the zero of the scale is.
 
 Shapes: rule, member, row, outputs.
 """
@@ -28,13 +30,18 @@ from fusion.late._tempering import tempered_inverse
 from fusion.late.mean import linear_pool
 from fusion.late.members import FLOOR, Members, shares
 
-RULES = ("mean", "pool", "even_pool", "best", "simplex")
-VALUE_RULES = RULES[:4]
-POOL_STRENGTHS = {"pool": 1.0, "even_pool": 16.0}
+RULES = ("mean", "pool", "even_pool", "best", "simplex", "free_pool", "level_pool")
+"""In the order of their numbers; mixtures of before have the first five of them."""
+
+VALUE_RULES = tuple(name for name in RULES if name != "simplex")
+SOFT_POOLS = {"pool": 1.0, "even_pool": 16.0}
+SHARP_POOLS = {"free_pool": 0.05, "level_pool": torch.inf}
+POOL_STRENGTHS = {**SOFT_POOLS, **SHARP_POOLS}
 """Pull of the relative weights M w_m towards each other, in rows."""
 
 SOFT_SHARE = 0.02
-"""Share s of a member's probability that the pools spread evenly over the classes."""
+SHARP_SHARE = 0.005
+"""Share s of a member's probability that soft and sharp pools spread evenly over the classes."""
 
 SIMPLEX_PRIOR_ROWS = 20.0
 """Dirichlet prior of the simplex weights: each member counts as 20 / M rows of responsibility."""
@@ -42,9 +49,9 @@ SIMPLEX_PRIOR_ROWS = 20.0
 SIMPLEX_STEPS = 100
 
 Numbers = Mapping[str, Tensor]
-"""weights [rule member], inverse [rule] (temperatures, 1 where a rule has none), variance [rule], soft (the
-pools' s), centre (what the pools measure values from). Mixtures of version 0.1 have neither of the last two:
-their pools took members as they are."""
+"""weights [rule member], inverse [rule] (temperatures, 1 where it has none), variance [rule], soft (the s of
+the first pools), centre (what pools measure values from). Mixtures of version 0.1 have neither of the last
+two: their pools took members as they are."""
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -67,11 +74,10 @@ def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: flo
     centre = torch.zeros((), dtype=torch.float64)
     if members.kind == "regression":
         centre = target.double() @ weights / weights.sum()
-    some, aim = pooled_from(members, soft, centre), target
-    if members.kind == "regression":
-        aim = target - centre
+    aim = target - centre if members.kind == "regression" else target
+    pooled = _pooled_by_name(members, soft, centre)
     for name, strength in POOL_STRENGTHS.items():
-        rows[name] = _pool_weights(some, aim, weights, strength, prior_rows)
+        rows[name] = _pool_weights(pooled[name], aim, weights, strength, prior_rows)
     if members.kind != "regression":
         rows["simplex"] = _simplex(members, target, weights)
     table = torch.stack([rows[name] for name in names(members.kind)])
@@ -92,13 +98,14 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
     """Log-probabilities (or values) of every rule; finite also in rows without a member."""
     none = torch.zeros((), dtype=torch.float64)
     centre = numbers.get("centre", none)
-    pooled = pooled_from(members, numbers.get("soft", none), centre)
+    pooled = _pooled_by_name(members, numbers.get("soft", none), centre)
     found = []
-    for index, name in enumerate(names(members.kind)):
-        weights = numbers["weights"][index]
-        if name in POOL_STRENGTHS:
-            bias = centre.expand(members.outputs)
-            scores = _pool.pool(weights.unsqueeze(1), bias, pooled.scores, pooled.present)
+    for index, (name, weights) in enumerate(
+        zip(names(members.kind), numbers["weights"], strict=False)
+    ):
+        if name in pooled:
+            some, bias = pooled[name], centre.expand(members.outputs)
+            scores = _pool.pool(weights.unsqueeze(1), bias, some.scores, some.present)
         else:
             scores = linear_pool(weights, members)
         if members.kind != "regression":
@@ -107,12 +114,20 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
     return torch.stack(found)
 
 
-def pooled_from(members: Members, soft: Float[Tensor, ""], centre: Float[Tensor, ""]) -> Members:
-    """What the pools weigh: softened probabilities, or the distances of values from the centre."""
+def _pooled_by_name(members: Members, soft: Tensor, centre: Tensor) -> dict[str, Members]:
+    """What each pool weighs: softened probabilities, or the distances of values from the centre."""
     if members.kind == "regression":
-        return replace(members, scores=members.scores - centre)
-    kept = members.scores + (1 - soft).log()
-    return replace(members, scores=torch.logaddexp(kept, (soft / members.outputs).log()))
+        return dict.fromkeys(POOL_STRENGTHS, replace(members, scores=members.scores - centre))
+    return {
+        **dict.fromkeys(SOFT_POOLS, _softened(members, soft)),
+        **dict.fromkeys(SHARP_POOLS, _softened(members, torch.tensor(SHARP_SHARE).double())),
+    }
+
+
+def _softened(members: Members, share: Tensor) -> Members:
+    """A share of each member's probability spread evenly over the classes."""
+    kept = members.scores + (1 - share).log()
+    return replace(members, scores=torch.logaddexp(kept, (share / members.outputs).log()))
 
 
 def log_likelihood(numbers: Numbers, members: Members, target: Tensor) -> Float[Tensor, "rule row"]:
@@ -141,17 +156,25 @@ def _pool_weights(
     members: Members, target: Tensor, weights: Tensor, strength: float, prior_rows: float
 ) -> Tensor:
     """Weights [member] of a log pool (of values: a linear one)."""
+    count = len(members.names)
+    level = strength == torch.inf  # one weight for all: that of their even pool
+    scores, present = members.scores, members.present
+    if level:
+        even = torch.full((count,), 1 / count, dtype=torch.float64)
+        share = shares(even, present).unsqueeze(2)
+        scores, present = (share * scores).sum(0, keepdim=True), present.any(0, keepdim=True)
     problem = _pool.Problem(
         kind=members.kind,
-        scores=members.scores,
-        present=members.present,
+        scores=scores,
+        present=present,
         target=target,
         weights=weights,
         # The solver's strength is on w; relative weights are u = M w.
-        strength=strength * len(members.names) ** 2 / 2,
+        strength=0.0 if level else strength * count**2 / 2,
         total_strength=prior_rows,
     )
-    return _pool.solve(problem)[0][:, 0]
+    found = _pool.solve(problem)[0][:, 0]
+    return found.expand(count) / count if level else found
 
 
 def _simplex(members: Members, target: Tensor, weights: Tensor) -> Tensor:
