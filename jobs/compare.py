@@ -34,6 +34,7 @@ from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import without_nan
+from jobs.evaluation.sibling_runs import common_tasks
 from jobs.reporting.grid import Grid
 from jobs.scoring.opening import name_under
 
@@ -52,7 +53,7 @@ class Config:
     """Bundles to compare, by their cross-fitted predictions: names under --root, or models:/NAME@ALIAS."""
 
     task: str | None = None
-    """Task to compare on; may be left out where the dataset has one."""
+    """Task to compare on; may be left out where the runs have one in common."""
 
     metrics: tuple[str, ...] = ()
     """Metrics to compare by; the first one decides. By default those of the task's kind."""
@@ -111,7 +112,8 @@ class ComparedRow:
 def main(config: Config) -> None:
     """Compare on the clips that all sides have, show the table and write it."""
     config = replace(config, bundles=tuple(name_under(config.root, b) for b in config.bundles))
-    name, task = pick_task(read_dataset(config.root), config.task)
+    among = common_tasks(config.root, config.runs)
+    name, task = pick_task(read_dataset(config.root), config.task, among)
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)
     sides = common([*runs, *bundles_of(config.root, config.bundles, name, task)])

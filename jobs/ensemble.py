@@ -48,7 +48,7 @@ from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
-from jobs.evaluation.sibling_runs import run_configs
+from jobs.evaluation.sibling_runs import common_tasks, run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 from jobs.registry.registering import record_bundle
@@ -70,7 +70,7 @@ class Config:
     """Name of the bundle."""
 
     task: str | None = None
-    """Task to fuse; may be left out where the dataset has one."""
+    """Task to fuse; may be left out where the runs have one in common."""
 
     rule: str | None = None
     """Late-fusion rule, which then ships whatever it gains; by default mixture. Or `auto`: a dozen rules and
@@ -134,7 +134,7 @@ class Config:
 def main(config: Config) -> None:
     """Judge the fusion by cross-fitting, then fit it on all held-out rows and ship it."""
     dataset = read_dataset(config.root)
-    name, task = pick_task(dataset, config.task)
+    name, task = pick_task(dataset, config.task, common_tasks(config.root, config.runs))
     bundles.check_asked(config.root, config.runs)
     said = side_runs(config.root, config.side, config.runs, name, task)
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())

@@ -8,17 +8,20 @@ from fusion.tasks import Task
 from jobs.catalog.manifest import Dataset
 
 
-def pick_task(dataset: Dataset, name: str | None) -> tuple[str, Task]:
+def pick_task(
+    dataset: Dataset, name: str | None, among: Sequence[str] | None = None
+) -> tuple[str, Task]:
     """One task.
 
     Args:
         dataset: whose.
         name: as typed; None: the only one.
+        among: those that come into question where none is typed; by default all.
 
     Raises:
         ConfigError: the dataset has none, none of that name, or several and none was named.
     """
-    known = list(pick_tasks(dataset, () if name is None else (name,)))
+    known = list(pick_tasks(dataset, (among or ()) if name is None else (name,)))
     if len(known) > 1:
         raise ConfigError(f"which task? type: --task NAME; there are: {', '.join(sorted(known))}")
     return known[0], dataset.tasks[known[0]]

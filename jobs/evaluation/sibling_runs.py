@@ -1,10 +1,11 @@
 """Sibling runs: runs whose configs differ in one field alone, so that a comparison shows its effect."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster import storage
 from jobs.catalog import layout
+from jobs.catalog.manifest import read_dataset
 from jobs.training.run import ELSEWHERE
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -14,6 +15,13 @@ def run_configs(root: str) -> Configs:
     """Run -> its config; runs made elsewhere have none."""
     uris = {name: layout.run_uri(root, name, layout.CONFIG) for name in layout.runs_there(root)}
     return {name: storage.read_json(uri) for name, uri in uris.items() if storage.exists(uri)}
+
+
+def common_tasks(root: str, runs: Sequence[str]) -> list[str]:
+    """Those of a dataset's tasks that all of some runs were trained on; a config without tasks means all."""
+    tasks, configs = read_dataset(root).tasks, run_configs(root)
+    trained = [configs.get(run, {}).get("tasks") or tasks for run in runs]
+    return [name for name in tasks if all(name in some for some in trained)]
 
 
 def siblings(root: str, configs: Configs, run: str, field: str, default: Any) -> dict[Any, str]:

@@ -71,8 +71,10 @@ def _stem(file: str) -> str:
 def found_files(texts: Sequence[str]) -> list[str]:
     """Absolute paths or URIs of the media files that are meant, each once.
 
+    Files of a folder whose names are no text, which no table could hold, are left out with a word.
+
     Raises:
-        NotPreparedError: a file, folder or pattern that holds nothing, or a name that is no text.
+        NotPreparedError: a file, folder or pattern that holds nothing that has a name.
     """
     found: list[str] = []
     for text in texts:
@@ -89,10 +91,20 @@ def found_files(texts: Sequence[str]) -> list[str]:
             matched = [scheme + found for found in fs.glob(_pattern(fs, path)) if fs.isfile(found)]
         if not matched:
             raise NotPreparedError(f"{text}: there is no such file, or no media in it")
-        found += sorted(matched)
-    if broken := [file for file in found if not is_text(file)]:
-        raise NotPreparedError(f"{broken[0]}: the name holds bytes that are no text; rename it")
+        if broken := [file for file in matched if not is_text(file)]:
+            _refuse_or_say(broken, of=len(matched))
+        found += sorted(set(matched).difference(broken))
     return list(dict.fromkeys(found))
+
+
+def _refuse_or_say(broken: Sequence[str], *, of: int) -> None:
+    """Say which names are no text, as an error where there is no other file."""
+    reason = "the name holds bytes that are no text; rename it"
+    first = console.readable(min(broken))
+    if len(broken) == of:
+        raise NotPreparedError(f"{first}: {reason}")
+    others = f" (and {len(broken) - 1} others)" if len(broken) > 1 else ""
+    console.show(f"left out, {len(broken)} of {of} files: {first}{others}: {reason}")
 
 
 def _pattern(fs: Any, path: str) -> str:

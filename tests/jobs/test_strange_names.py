@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from jobs.__main__ import main, run
+from jobs.scoring.files import found_files
 
 CLASSES = ("[happy]", "[/b]", ":smile:")
 RUNS = ("[red]a", "[]b :smile:")
@@ -82,6 +83,19 @@ def test_a_file_whose_name_is_no_text_is_refused_before_it_is_scored(tmp_path, c
     assert (
         r"a\udcff.wav: the name holds bytes that are no text; rename it" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.wav"])
+def test_the_other_files_of_a_folder_are_found_and_the_one_without_a_name_is_told(
+    tmp_path, capsys, pattern
+):
+    for name in (b"b.wav", b"a\xff.wav", b"c\xfe.wav"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
+            file.write(b"RIFF")
+    assert found_files([f"{tmp_path}{pattern}"]) == [f"{tmp_path}/b.wav"]
+    told = capsys.readouterr().out
+    assert "left out, 2 of 3 files" in told
+    assert r"a\udcff.wav (and 1 others): the name holds bytes that are no text; rename it" in told
 
 
 def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capfd):
