@@ -120,8 +120,8 @@ def main(config: Config) -> None:
     groups = Groups.of(groups_of(config.root, sides[0].clip_id))
     rows = compared(config, sides, names, groups)
     grid = grid_of(config, rows, names, sides[0], groups, name)
-    publish(config, rows, grid, sides[0], groups)
     show(rows, names, grid.caption, groups)
+    publish(config, rows, grid, sides[0], groups)
     print(f"wrote {comparison_uri(config)}")
 
 

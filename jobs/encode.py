@@ -154,7 +154,7 @@ def main(config: Config) -> None:
         return
     say_todo(refs, tasks, dataset)
     before = counted_before(root, work, refs, tasks)
-    check_early(*before, config.max_failed_share)
+    check_early(*before, config.max_failed_share, advice=AGAIN)
     models = models_gb(work)
     plan = None
     capacity = known_capacity(config.session, config.workers.nodes)

@@ -109,7 +109,11 @@ class Progress:
 
 
 def check_early(
-    clips: int, failed: int, max_failed_share: float, reasons: Mapping[str, int] | None = None
+    clips: int,
+    failed: int,
+    max_failed_share: float,
+    reasons: Mapping[str, int] | None = None,
+    advice: str = "",
 ) -> None:
     """Refuse more failures than are allowed, once enough clips are done.
 
@@ -117,11 +121,11 @@ def check_early(
         TooManyFailuresError: with the count, the share and the commonest reasons.
     """
     if clips >= FIRST_COUNTED:
-        check_share(failed, clips, max_failed_share, reasons or {})
+        check_share(failed, clips, max_failed_share, reasons or {}, advice)
 
 
 def check_share(
-    failed: int, clips: int, max_failed_share: float, reasons: Mapping[str, int]
+    failed: int, clips: int, max_failed_share: float, reasons: Mapping[str, int], advice: str = ""
 ) -> None:
     """Refuse more failures than were allowed.
 
@@ -131,7 +135,7 @@ def check_share(
     if failed > max_failed_share * clips:
         raise TooManyFailuresError(
             f"{failures_line(failed, clips, reasons)}; that is more than --max-failed-share "
-            f"{max_failed_share:g}; each has its reason in the `error` column"
+            f"{max_failed_share:g}; each has its reason in the `error` column{advice}"
         )
 
 
@@ -150,7 +154,7 @@ def conclude(
         TooManyFailuresError: more did.
     """
     failed = sum(reasons.values())
-    check_share(failed, clips, max_failed_share, reasons)
+    check_share(failed, clips, max_failed_share, reasons, advice)
     if failed:
         print(f"{failures_line(failed, clips, reasons)}{advice}")
 

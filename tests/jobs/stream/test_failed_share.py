@@ -32,6 +32,7 @@ def test_a_small_job_of_which_most_clips_failed_ends_with_status_1_and_says_why(
     assert encode(tmp_path) == 1
     said = capsys.readouterr()
     assert said.err.splitlines()[-1].startswith(f"affuse encode: {line}; that is more than")
+    assert said.err.rstrip().endswith("`error` column; --retry-failed tries them again")
     assert "4 ok" in said.out  # all was written before
     monkeypatch.setattr(job, "ray_session", None)  # it would fail if it were started
     assert encode(tmp_path) == 1
