@@ -7,6 +7,7 @@ text behind, where `last` reads).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +55,7 @@ class EmbeddingModel:
         self._device = device
         self._prompt = str(descriptor.options["prompt"]).replace("\\n", "\n")
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = loaded(folder).eval().to(device)
-        config = self._model.config
+        config = self._loaded(folder)
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
         asked = int(descriptor.options["max_tokens"])
         # Of RoBERTa and its kin two positions are never a token's; T5 has no table of them.
@@ -68,6 +68,11 @@ class EmbeddingModel:
                 f"{descriptor.name}: at most {self._max_tokens} tokens are read, and prompt and ends take "
                 f"{fixed}; type a larger max_tokens= (the model reads {known}) or a shorter prompt="
             )
+
+    def _loaded(self, folder: str) -> Any:
+        """Load the model; its configuration."""
+        self._model = loaded(folder).eval().to(self._device)
+        return self._model.config
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a clip; a wordless text is one step that is not valid."""
@@ -95,15 +100,13 @@ class EmbeddingModel:
         return list(kept["input_ids"]), True
 
     @torch.inference_mode()
-    def _vectors(self, ids: list[list[int]]) -> np.ndarray:
+    def _vectors(self, ids: list[list[int]]) -> list[np.ndarray]:
         rows = padded([torch.tensor(row) for row in ids]).to(self._device)
         mask = padded([torch.ones(len(row), dtype=torch.long) for row in ids]).to(self._device)
         with arithmetic(self._device):
             result = self._model(input_ids=rows, attention_mask=mask, output_hidden_states=True)
         values = stacked(states_of(result), self._descriptor.layers)
-        return np.stack(
-            [self._pooled(row[: len(own)]) for row, own in zip(values, ids, strict=True)]
-        )
+        return [self._pooled(row[: len(own)]) for row, own in zip(values, ids, strict=True)]
 
     def _pooled(self, states: np.ndarray) -> np.ndarray:
         if self._pooling == "mean":

@@ -7,7 +7,7 @@ stands before each text; `\n` in it is a new line, a comma cannot be in it. The 
 length 1. Zhang et al., 2025, https://arxiv.org/abs/2506.05176.
 """
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, preset
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, preset
 
 PRESETS = {
     "qwen3_0_6b": preset(
@@ -32,4 +32,10 @@ SPEC = EncoderSpec(
     seconds_per_clip_second=0.1,
     options={"pooling": "last", "prompt": "", "max_tokens": 8192, **HUB_OPTIONS},
     presets=PRESETS,
+    inputs=Inputs(
+        dim=1,
+        dtype="float32",
+        publisher="encoders.text._embedding_inputs:EmbeddingTokenPublisher",
+        branch="encoders.text._embedding_inputs:EmbeddingBranch",
+    ),
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError
+from encoders.branch import last
 from encoders.registry import describe, load, load_branch
 from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
@@ -15,6 +16,7 @@ from fusion.nets._levels import Levels
 TEXT = (
     "bart_large",
     "bert_base",
+    "hub_embedding",
     "hub_text",
     pytest.param("minilm", marks=pytest.mark.weights),
     "roberta_base",
@@ -241,3 +243,21 @@ def net(descriptor, weights, options):
     branches = {"x": load_branch(descriptor, weights)}
     dims = {"x": descriptor.dim}
     return net_class("finetune")(config, dims=dims, outputs={"y": 3}, branches=branches)
+
+
+@pytest.mark.parametrize("pooling", ["first", "last", "mean"])
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_an_embedding_model_makes_its_vector_inside_a_net_as_it_does_outside(
+    case_of, clips_for, pooling, layers
+):
+    plain, weights = case_of("hub_embedding", f"pooling={pooling},layers={layers}")
+    descriptor, _ = case_of("hub_embedding", f"pooling={pooling},publish=inputs")
+    branch = load_branch(descriptor, weights).eval()
+    states, inputs = (load(d, weights).encode(clips_for(d)) for d in (plain, descriptor))
+    join = Levels("all", branch.depth) if layers == "all" else last
+    found, said = branch(*batch(inputs), join)
+    assert found.shape[1] == 1
+    for row, each in enumerate(states):
+        assert bool(said[row, 0]) == bool(each.valid[0])
+        kept = found[row][said[row]].detach().numpy()
+        np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
