@@ -304,14 +304,13 @@ def _read(
     with torch.no_grad():
         for view in range(number + 1):
             for some in torch.split(train, READ):
-                batch = predictor.scaler(in_view(feed, some, view))
+                batch = predictor.scaler(_in_view(feed, some, view))
                 parts.append(net.features(batch).double())
                 present.append(torch.stack([s.present for s in batch.inputs.values()]).any(0))
     return torch.cat(parts), torch.cat(present), number + 1
 
 
-def in_view(feed: Feed, rows: Tensor, view: int) -> Batch:
-    """Rows as one batch in an augmented view; 0: as they are."""
+def _in_view(feed: Feed, rows: Tensor, view: int) -> Batch:
     if view == 0 or not isinstance(feed, ViewFeed):
         return feed.batch(rows)
     return feed.batch_in_views(rows, torch.full_like(rows, view))

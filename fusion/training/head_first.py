@@ -21,16 +21,13 @@ from fusion.nets.finetune import FineTune
 from fusion.nets.linear import Linear
 from fusion.predictor import Predictor
 from fusion.tasks import Task
-from fusion.training.convex import Labelled, in_view, solve_rows
+from fusion.training.convex import Labelled, solve_rows
 from fusion.training.recipe import Recipe
-from fusion.training.rows import Feed, ViewFeed, at_once
+from fusion.training.rows import Feed, at_once
 from fusion.workers import Group
 
 ROWS = 64
 """Rows that are read at a time, clips of similar length together."""
-
-MOST_VIEWS = 1
-"""Augmented views that a head is solved on besides the clips as they are: more cost time and bring little."""
 
 
 def begins_solved(predictor: Predictor) -> bool:
@@ -66,9 +63,7 @@ def solve_head(
     assert isinstance(net, FineTune)
     assert isinstance(net.head, Linear)
     predictor.to(group.device).eval()
-    views = min(MOST_VIEWS, feed.num_views) if isinstance(feed, ViewFeed) else 0
-    parts = [_read(predictor, net, feed, train, group, view) for view in range(views + 1)]
-    steps = {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    steps = _read(predictor, net, feed, train, group)
     for name in net.vectors:
         known, vector = steps[name].present, _vector(net, name).cpu()
         if bool(known.any()):
@@ -77,22 +72,21 @@ def solve_head(
     head = net.head.cpu()
     rows = head.features(Batch(inputs=steps)).double()
     present = torch.stack([each.present for each in steps.values()]).any(0)
-    looks = len(parts)
-    given = Labelled(*feed.targets(train.repeat(looks)), groups=groups.repeat(looks))
+    given = Labelled(*feed.targets(train), groups=groups)
     solve_rows(head, rows, present, given, tasks, recipe)
     predictor.to(group.device)
 
 
 @torch.no_grad()
 def _read(
-    predictor: Predictor, net: FineTune, feed: Feed, train: Tensor, group: Group, view: int
+    predictor: Predictor, net: FineTune, feed: Feed, train: Tensor, group: Group
 ) -> dict[str, Steps]:
-    """One vector a row and input in a view, not scaled yet, in the order of `train` and on the CPU."""
+    """One vector a row and input, not scaled yet, in the order of `train` and on the CPU."""
     order = feed.lengths[train].argsort(stable=True)
     parts: list[dict[str, Steps]] = []
     mine = torch.split(order, at_once(feed, train, ROWS))[group.rank :: group.world]
     for some in mine:
-        batch = predictor.scaler(in_view(feed, train[some], view).to(group.device))
+        batch = predictor.scaler(feed.batch(train[some]).to(group.device))
         parts.append({name: _one_step(net, name, s) for name, s in net.states(batch).items()})
     places = torch.cat([*mine, order[:0]])
     shared = [(places, parts)]
@@ -101,15 +95,13 @@ def _read(
         dist.all_gather_object(shared, (places, parts))
     back = torch.cat([places for places, _ in shared]).argsort()
     all_parts = [part for _, parts in shared for part in parts]
-    joined = {name: _joined([part[name] for part in all_parts]) for name in all_parts[0]}
-    return {name: Steps(steps.values[back], steps.mask[back]) for name, steps in joined.items()}
-
-
-def _joined(parts: list[Steps]) -> Steps:
-    """Rows of one step behind one another."""
-    return Steps(
-        torch.cat([part.values for part in parts]), torch.cat([part.mask for part in parts])
-    )
+    return {
+        name: Steps(
+            torch.cat([part[name].values for part in all_parts])[back],
+            torch.cat([part[name].mask for part in all_parts])[back],
+        )
+        for name in all_parts[0]
+    }
 
 
 def _one_step(net: FineTune, name: str, steps: Steps) -> Steps:

@@ -215,25 +215,6 @@ class Pooled:
         return self.plain.targets(rows)
 
 
-class Viewed(made_up.MadeUp):
-    """60 clips, and behind them the same in their first view."""
-
-    def __init__(self, views: int = 0) -> None:
-        super().__init__()
-        self.num_views = views
-        noise = torch.Generator().manual_seed(1)
-        self.values = {
-            name: torch.cat([some, some + torch.randn(some.shape, generator=noise)])
-            for name, some in self.values.items()
-        }
-        self.target, self.value = self.target.repeat(2), self.value.repeat(2)
-        self.lengths, self.known = self.lengths.repeat(2), self.known.repeat(2)
-
-    def batch_in_views(self, rows, views):
-        assert int(views.max()) < 2
-        return self.batch(rows + 60 * views)
-
-
 class TestALinearHead:
     def test_begins_as_the_linear_net_on_the_states_of_the_frozen_encoder(self):
         predictor = build(card(**SOLVED, **{"head_options.path": 1}), {"text": branch()})
@@ -254,18 +235,6 @@ class TestALinearHead:
         found = predictor.eval()(made_up.MadeUp().batch(rows)).logits
         for task, values in expected.items():
             torch.testing.assert_close(found[task], values, atol=2e-3, rtol=2e-3)
-
-    def test_is_solved_on_the_clips_and_one_view_of_each_as_on_so_many_clips(self):
-        viewed, doubled = (build(card(**SOLVED), {"text": branch()}) for _ in range(2))
-        solve(viewed, Group(), feed=Viewed(views=2))
-        solve(doubled, Group(), feed=Viewed(), train=torch.cat([TRAIN, 60 + TRAIN]))
-        plain = build(card(**SOLVED), {"text": branch()})
-        solve(plain, Group())
-        found, expected, before = (
-            net.net.head.heads.task["emotion"].weight for net in (viewed, doubled, plain)
-        )
-        torch.testing.assert_close(found, expected)
-        assert not torch.allclose(found, before, atol=1e-2)
 
     def test_is_trained_on_with_the_encoder_and_learns_more(self):
         start = build(card(**SOLVED), {"text": branch()})
@@ -374,13 +343,13 @@ def train(recipe=RECIPE, *, group=None, resume=None, on_epoch=None, last_epoch=N
     )
 
 
-def solve(predictor, group, *, feed=None, train=TRAIN) -> None:
+def solve(predictor, group) -> None:
     solve_head(
         predictor,
-        feed or made_up.MadeUp(),
+        made_up.MadeUp(),
         tasks=made_up.TASKS,
-        train=train,
-        groups=train % 60 % 9,
+        train=TRAIN,
+        groups=TRAIN % 9,
         recipe=RECIPE,
         group=group,
     )
