@@ -24,7 +24,7 @@ from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
 from jobs.training.labels import check_labels
-from jobs.training.loading import read_clips
+from jobs.training.loading import has_views, read_clips
 from jobs.training.parts import Part
 from jobs.training.run import (
     TrainConfig,
@@ -60,6 +60,8 @@ def main(config: Config) -> None:
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
+    if config.views and not has_views(request_of(config)):
+        print("without effect: --views, for text and imported features have none")
     if unused := without_effect(config):
         print(f"{config.net} is solved, not trained by steps: without effect: {', '.join(unused)}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:

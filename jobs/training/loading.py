@@ -146,14 +146,6 @@ class Library:
         self.tasks = pick_tasks(self.dataset, request.tasks)
         self.clips = read_clips(request, self.tasks)
         self.folders = feature_folders(request.root)
-        if request.views and not any(
-            view_folders(self.folders, folder, request)
-            for folder in _inputs(request, self.folders).values()
-        ):
-            raise ConfigError(
-                f"--views {request.views}: text and imported features have none, and these are all: "
-                f"{', '.join(request.inputs)}"
-            )
         self._budget = MemoryBudget(request.memory_gb * 1e9, request.cache)
         self._tables: dict[str, StoredTable] = {}
         self._single: dict[str, bool] = {}
@@ -224,6 +216,17 @@ class Library:
     def __getstate__(self) -> dict[str, Any]:
         # Data sets are composed again where they are needed; only the arrays travel.
         return {**self.__dict__, "_data": {}, "_tables": {}}
+
+
+def has_views(request: Request) -> bool:
+    """Whether any of its inputs has the augmented views that are asked for; text and imported ones have none.
+
+    Raises:
+        NotPreparedError: fewer have been encoded than are asked for.
+    """
+    folders = feature_folders(request.root)
+    asked = _inputs(request, folders).values() if request.views else ()
+    return any(view_folders(folders, folder, request) for folder in asked)
 
 
 def view_folders(

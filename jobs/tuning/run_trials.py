@@ -1,6 +1,7 @@
 """Hands a search to Ray Tune: features in the object store, one actor a CPU or share of a GPU."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,10 +112,14 @@ def load_library(base: TrainConfig, space: Space) -> Library:
     library = Library(request_of(base))
     nets = sorted({BASELINE, *space.values_of("net", base.net)})
     names = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
-    for name in sorted(names):
-        for pool in space.values_of("pool", base.pool):
-            for how in space.values_of("normalise", base.normalise):
-                for net in nets:
-                    one = {"inputs": (name,), "pool": pool, "normalise": how, "net": net}
-                    library.data(request_of(dataclasses.replace(base, **one, net_options={})))
+    asked = itertools.product(
+        [(name,) for name in sorted(names)],
+        space.values_of("pool", base.pool),
+        space.values_of("normalise", base.normalise),
+        space.values_of("views", base.views),
+        nets,
+    )
+    for values in asked:
+        one = dict(zip(("inputs", "pool", "normalise", "views", "net"), values, strict=True))
+        library.data(request_of(dataclasses.replace(base, **one, net_options={})))
     return library

@@ -29,7 +29,7 @@ RANGES = ("float", "int", "log")
 BASELINE = "linear"
 """The net that every search begins with, for each set of inputs: what the others must beat."""
 
-OF_INPUTS = ("causal", "normalise", "pca", "pool", "scale", "share")
+OF_INPUTS = ("causal", "normalise", "pca", "pool", "scale", "share", "views")
 """Fields that say what a net reads."""
 
 FIRST_NETS = ("concat_mlp", "gated", "lmf")

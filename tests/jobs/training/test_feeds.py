@@ -13,7 +13,7 @@ from fusion.training.rows import SizedFeed
 from jobs.catalog.features import FeatureReader
 from jobs.training import feeds, loading
 from jobs.training.feeds import Store
-from jobs.training.loading import Request, load
+from jobs.training.loading import Request, has_views, load
 from jobs.training.speaker_norm import enrolment
 from jobs.training.stores import HeldTable, store_of
 
@@ -140,9 +140,13 @@ class TestViews:
         with pytest.raises(ConfigError, match="only training rows may see"):
             load(request(root, inputs=("voice-1v1",)))
 
-    def test_views_that_nobody_has_are_refused(self, root):
-        with pytest.raises(ConfigError, match="--views 1: text and imported features have none"):
-            load(request(root, views=1))
+    def test_inputs_of_which_none_has_views_are_read_as_they_are(self, root, write_views):
+        assert not has_views(request(root, views=1))
+        assert load(request(root, views=1)).feed.num_views == 0
+        write_views(root, "voice", 1)
+        assert has_views(request(root, views=1))
+        assert load(request(root, views=1)).feed.num_views == 1
+        assert not has_views(request(root))
 
     def test_too_few_views_of_an_encoder_name_the_job_that_makes_them(self):
         facts = {"egemaps-1": {"name": "egemaps", "modality": "audio"}}

@@ -38,9 +38,10 @@ def test_two_nets_of_the_zoo_are_convex():
 
 class TestTrain:
     def test_it_trains_on_all_rows_outside_of_its_fold_and_for_one_seed(self, root, capsys):
-        train.main(config(root, seeds=(3, 4), lr=0.1, epochs=7))
+        train.main(config(root, seeds=(3, 4), lr=0.1, epochs=7, views=1))
         said = capsys.readouterr().out
         assert "solved, not trained by steps: without effect: --epochs, --lr, --seeds" in said
+        assert "without effect: --views, for text and imported features have none" in said
         table = read_predictions(root, "l")
         assert set(table["seed"].to_pylist()) == {3}
         assert set(table["role"].to_pylist()) == {"train", "oof"}
@@ -172,8 +173,9 @@ class TestSearch:
             ({"net": ["sdt"], "lr": {"log": [1e-4, 1e-2]}}, {}),
             ({"pool": "mean_std", "epochs": [3, 4]}, {"pool": "mean_std"}),
             ({"pool": ["mean", "mean_std"], "pca.voice": [2, 3]}, {"pool": "mean", "pca.voice": 2}),
+            ({"views": 1}, {"views": 1}),
         ],
-        ids=["inputs only", "other nets", "a dialogue net", "pooled", "choices"],
+        ids=["inputs only", "other nets", "a dialogue net", "pooled", "choices", "views"],
     )
     def test_it_comes_first_for_each_set_of_inputs(self, tmp_path, changes, more):
         search = self.search(str(tmp_path), {"inputs": SETS, **changes})
