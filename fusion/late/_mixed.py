@@ -49,9 +49,9 @@ SIMPLEX_PRIOR_ROWS = 20.0
 SIMPLEX_STEPS = 100
 
 Numbers = Mapping[str, Tensor]
-"""weights [rule member], inverse [rule] (temperatures, 1 where it has none), variance [rule], soft (the s of
-the first pools), centre (what pools measure values from). Mixtures of version 0.1 have neither of the last
-two: their pools took members as they are."""
+"""weights [rule member], inverse [rule] (temperatures, 1 where it has none), variance [rule], soft and sharp
+(the s of the pools), centre (what pools measure values from). Mixtures of before have no sharp pools, those
+of version 0.1 neither a centre nor an s: their pools took members as they are."""
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -71,11 +71,12 @@ def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: flo
     even = torch.full((len(members.names),), 1 / len(members.names), dtype=torch.float64)
     rows = {"mean": even, "best": _best(members, target, weights)}
     soft = torch.tensor(SOFT_SHARE, dtype=torch.float64)
+    sharp = torch.tensor(SHARP_SHARE, dtype=torch.float64)
     centre = torch.zeros((), dtype=torch.float64)
     if members.kind == "regression":
         centre = target.double() @ weights / weights.sum()
     aim = target - centre if members.kind == "regression" else target
-    pooled = _pooled_by_name(members, soft, centre)
+    pooled = _pooled_by_name(members, soft, sharp, centre)
     for name, strength in POOL_STRENGTHS.items():
         rows[name] = _pool_weights(pooled[name], aim, weights, strength, prior_rows)
     if members.kind != "regression":
@@ -83,7 +84,7 @@ def fit_rules(members: Members, target: Tensor, weights: Tensor, prior_rows: flo
     table = torch.stack([rows[name] for name in names(members.kind)])
     inverse = torch.ones(len(table), dtype=torch.float64)
     variance = torch.ones(len(table), dtype=torch.float64)
-    shape = {"weights": table, "inverse": inverse, "soft": soft, "centre": centre}
+    shape = {"weights": table, "inverse": inverse, "soft": soft, "sharp": sharp, "centre": centre}
     raw = rule_scores(shape, members)
     for index, name in enumerate(names(members.kind)):
         if members.kind == "regression":
@@ -98,7 +99,8 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
     """Log-probabilities (or values) of every rule; finite also in rows without a member."""
     none = torch.zeros((), dtype=torch.float64)
     centre = numbers.get("centre", none)
-    pooled = _pooled_by_name(members, numbers.get("soft", none), centre)
+    soft, sharp = (numbers.get(name, none) for name in ("soft", "sharp"))
+    pooled = _pooled_by_name(members, soft, sharp, centre)
     found = []
     for index, (name, weights) in enumerate(
         zip(names(members.kind), numbers["weights"], strict=False)
@@ -114,13 +116,15 @@ def rule_scores(numbers: Numbers, members: Members) -> Float[Tensor, "rule row o
     return torch.stack(found)
 
 
-def _pooled_by_name(members: Members, soft: Tensor, centre: Tensor) -> dict[str, Members]:
+def _pooled_by_name(
+    members: Members, soft: Tensor, sharp: Tensor, centre: Tensor
+) -> dict[str, Members]:
     """What each pool weighs: softened probabilities, or the distances of values from the centre."""
     if members.kind == "regression":
         return dict.fromkeys(POOL_STRENGTHS, replace(members, scores=members.scores - centre))
     return {
         **dict.fromkeys(SOFT_POOLS, _softened(members, soft)),
-        **dict.fromkeys(SHARP_POOLS, _softened(members, torch.tensor(SHARP_SHARE).double())),
+        **dict.fromkeys(SHARP_POOLS, _softened(members, sharp)),
     }
 
 
