@@ -14,14 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.batching import check_shape, model_folder, quiet, states_of
-from encoders.branch import EncoderBranch, Join, attended, last
+from encoders.batching import states_of
+from encoders.branch import Join, attended, last
 from encoders.spec import Clip, Descriptor, Encoded
 from encoders.text._embedding import EmbeddingModel
-from encoders.text._transformer import loaded
-
-ABOVE = ("norm", "final_norm", "final_layer_norm")
-"""What models call the part above their blocks."""
+from encoders.text._inputs import TextBranch
 
 
 class EmbeddingTokenPublisher(EmbeddingModel):
@@ -47,16 +44,11 @@ class EmbeddingTokenPublisher(EmbeddingModel):
         )
 
 
-class EmbeddingBranch(EncoderBranch):
+class EmbeddingBranch(TextBranch):
     """Any embedding model, from tokens to one vector a text."""
 
     def __init__(self, descriptor: Descriptor, weights: Mapping[str, Path]) -> None:
-        quiet()
-        model = loaded(model_folder(weights["model"]))
-        config = model.config
-        check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
-        top = tuple(name for name in ABOVE if hasattr(model, name))
-        super().__init__(model, dim=config.hidden_size, depth=config.num_hidden_layers, top=top)
+        super().__init__(descriptor, weights)
         self._pooling = str(descriptor.options["pooling"])
 
     def forward(

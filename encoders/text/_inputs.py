@@ -19,6 +19,9 @@ from encoders.branch import EncoderBranch, Join, attended, last
 from encoders.spec import Clip, Descriptor, Encoded
 from encoders.text._transformer import TextTransformer, Tokens, loaded, token_times
 
+ABOVE = ("norm", "final_norm", "final_layer_norm")
+"""What models call the part above their blocks."""
+
 
 class TokenPublisher(TextTransformer):
     """Gives the tokens that the model would read."""
@@ -56,7 +59,8 @@ class TextBranch(EncoderBranch):
         model = loaded(model_folder(weights["model"]))
         config = model.config
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
-        super().__init__(model, dim=config.hidden_size, depth=config.num_hidden_layers)
+        top = tuple(name for name in ABOVE if hasattr(model, name))
+        super().__init__(model, dim=config.hidden_size, depth=config.num_hidden_layers, top=top)
 
     def forward(
         self,
