@@ -107,7 +107,7 @@ class TestNames:
             ("--folds", "speakr"),
             ("--tasks", "emotoin"),
             ("--pca", "audio=99"),
-            ("--normalise", "speaker:3", "--views", "1"),
+            ("--normalise", "speaker:0"),
             ("--loss-options", "gamma=2"),
             ("--lr-factors", "nothing=1"),
             ("--balanced", "--tasks", "arousal"),
