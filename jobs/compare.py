@@ -53,7 +53,7 @@ class Config:
     """Bundles to compare, by their cross-fitted predictions: names under --root, or models:/NAME@ALIAS."""
 
     task: str | None = None
-    """Task to compare on; may be left out where the runs have one in common."""
+    """Task to compare on; may be left out where runs and bundles have one in common."""
 
     metrics: tuple[str, ...] = ()
     """Metrics to compare by; the first one decides. By default those of the task's kind."""
@@ -112,7 +112,7 @@ class ComparedRow:
 def main(config: Config) -> None:
     """Compare on the clips that all sides have, show the table and write it."""
     config = replace(config, bundles=tuple(name_under(config.root, b) for b in config.bundles))
-    among = common_tasks(config.root, config.runs)
+    among = common_tasks(config.root, config.runs, config.bundles)
     name, task = pick_task(read_dataset(config.root), config.task, among)
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)

@@ -281,7 +281,7 @@ def run_stream(
         return [task for task in silent if task.mend or task.ref.unit in units_left]
 
     with Progress(
-        total, label="encode", max_failed_share=max_failed_share, before=before
+        total, label="encode", max_failed_share=max_failed_share, before=before, advice=AGAIN
     ) as progress:
         seconds = run_units(job, tasks, plan, progress, unpublished)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.most_common())

@@ -57,11 +57,11 @@ def main(config: Config) -> None:
         print(f"nothing to do: {base} is complete")
         return
     check_rows(config)
+    if config.views and not has_views(request_of(config)):
+        print("without effect: --views, for text and imported features have none")
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
-    if config.views and not has_views(request_of(config)):
-        print("without effect: --views, for text and imported features have none")
     if unused := without_effect(config):
         print(f"{config.net} is solved, not trained by steps: without effect: {', '.join(unused)}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:

@@ -17,11 +17,19 @@ def run_configs(root: str) -> Configs:
     return {name: storage.read_json(uri) for name, uri in uris.items() if storage.exists(uri)}
 
 
-def common_tasks(root: str, runs: Sequence[str]) -> list[str]:
-    """Those of a dataset's tasks that all of some runs were trained on; a config without tasks means all."""
-    tasks, configs = read_dataset(root).tasks, run_configs(root)
-    trained = [configs.get(run, {}).get("tasks") or tasks for run in runs]
-    return [name for name in tasks if all(name in some for some in trained)]
+def common_tasks(root: str, runs: Sequence[str], bundles: Sequence[str] = ()) -> list[str]:
+    """Those of a dataset's tasks that some runs were all trained on and bundles are of.
+
+    A run whose config names no task, or that was made elsewhere and has no config, may have any.
+    """
+    tasks = read_dataset(root).tasks
+    there = set(runs).intersection(layout.runs_there(root))
+    configs = [layout.run_uri(root, run, layout.CONFIG) for run in there]
+    known = [storage.read_json(uri).get("tasks") or tasks for uri in configs if storage.exists(uri)]
+    fused = set(bundles).intersection(layout.bundles_there(root))
+    facts = [layout.bundle_uri(root, bundle, layout.BUNDLE) for bundle in fused]
+    known += [[storage.read_json(uri)["task"]] for uri in facts if storage.exists(uri)]
+    return [name for name in tasks if all(name in some for some in known)]
 
 
 def siblings(root: str, configs: Configs, run: str, field: str, default: Any) -> dict[Any, str]:

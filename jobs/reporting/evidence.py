@@ -33,7 +33,7 @@ from jobs.evaluation.learning_curve import Point, share_curves
 from jobs.evaluation.raters import Raters, judge_by_raters
 from jobs.evaluation.results_table import Results
 from jobs.evaluation.shipping import Gate
-from jobs.evaluation.sibling_runs import run_configs
+from jobs.evaluation.sibling_runs import common_tasks, run_configs
 from jobs.evaluation.speaker_normalised import marked, normalised_runs
 from jobs.interop.import_predictions import add_members
 from jobs.reporting.judged_lines import Judged, Line, judged_lines
@@ -152,7 +152,7 @@ def gather(
         root: of the dataset.
         runs: members to show; empty: what the bundle was fused of.
         bundle: an ensemble to show beside them.
-        task: which task; may be None where there is one.
+        task: which task; None: that of the bundle, else the first that the runs have in common.
         resamples: bootstrap resamples of the groups.
         seed: of the bootstrap.
 
@@ -164,7 +164,7 @@ def gather(
     fused_runs = facts.get("config", {}).get("runs", ())
     names = list(runs or fused_runs)
     dataset = read_dataset(root)
-    name, kind = pick_task(dataset, task or facts.get("task") or next(iter(dataset.tasks), None))
+    name, kind = pick_task(dataset, task or facts.get("task"), common_tasks(root, names)[:1])
     held = _members(root, names, facts.get("imported", ()), name, kind)
     held, fused = with_bundle(root, held, bundle, name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)

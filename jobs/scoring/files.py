@@ -103,8 +103,7 @@ def _refuse_or_say(broken: Sequence[str], *, of: int) -> None:
     first = console.readable(min(broken))
     if len(broken) == of:
         raise NotPreparedError(f"{first}: {reason}")
-    others = f" (and {len(broken) - 1} others)" if len(broken) > 1 else ""
-    console.show(f"left out, {len(broken)} of {of} files: {first}{others}: {reason}")
+    console.show(f"left out, {len(broken)} of {of} files, such as {first}: {reason}")
 
 
 def _pattern(fs: Any, path: str) -> str:

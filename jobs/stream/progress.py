@@ -28,6 +28,7 @@ class Progress:
         max_failed_share: above it, from `FIRST_COUNTED` clips on, the job is stopped.
         every_s: time between two plain lines [s].
         before: clips of the same tables that an earlier start has done, and how many of them failed.
+        advice: what to type where too many failed.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Progress:
         max_failed_share: float = 1.0,
         every_s: float = 5.0,
         before: tuple[int, int] = (0, 0),
+        advice: str = "",
     ) -> None:
         self.total, self.label = total, label
         self.max_failed_share, self.every_s = max_failed_share, every_s
-        self.before = before
+        self.before, self.advice = before, advice
         self.done = self.failed = 0
         self.reasons: Counter[str] = Counter()
         self._begun = self._said = time.monotonic()
@@ -75,7 +77,7 @@ class Progress:
             self._say()
             self._said = now
         done, failed = self.done + self.before[0], self.failed + self.before[1]
-        check_early(done, failed, self.max_failed_share, self.reasons)
+        check_early(done, failed, self.max_failed_share, self.reasons, self.advice)
 
     @property
     def elapsed_s(self) -> float:

@@ -18,7 +18,8 @@ in units of the targets' deviation, with the variance of the rule's errors on th
 A cell is over the mark where its regret against `inside` is above 2 % by more than its standard error over
 groups.
 
-Cells are written to `--out` as they are done; the same command goes on from there.
+Cells are written to `--out` as they are done; the same command goes on from there. After a change of the
+rules it is another table: name a new one.
 """
 
 import argparse

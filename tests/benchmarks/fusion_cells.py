@@ -12,7 +12,7 @@ MARK = 2.0
 
 
 def finished(out: Path | None, draws: int, with_shipped: bool) -> list[Line]:
-    """The lines of cells that were judged before in just this way."""
+    """The lines of cells that were judged before, with as many draws and with what ships if asked."""
     if out is None or not out.exists():
         return []
     with out.open(newline="") as file:

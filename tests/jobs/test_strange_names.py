@@ -94,8 +94,8 @@ def test_the_other_files_of_a_folder_are_found_and_the_one_without_a_name_is_tol
             file.write(b"RIFF")
     assert found_files([f"{tmp_path}{pattern}"]) == [f"{tmp_path}/b.wav"]
     told = capsys.readouterr().out
-    assert "left out, 2 of 3 files" in told
-    assert r"a\udcff.wav (and 1 others): the name holds bytes that are no text; rename it" in told
+    assert "left out, 2 of 3 files, such as" in told
+    assert r"a\udcff.wav: the name holds bytes that are no text; rename it" in told
 
 
 def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capfd):

@@ -98,7 +98,7 @@ def test_a_net_that_is_sure_and_wrong_harms_less_than_in_a_pool():
     assert nll(rule.combine(members(spoilt)), answers) < nll(pooled, answers)
 
 
-def test_a_net_that_turns_sure_and_wrong_in_new_people_costs_half_of_what_hard_pools_cost(
+def test_a_net_that_turns_sure_and_wrong_in_new_people_costs_two_thirds_of_what_hard_pools_cost(
     monkeypatch,
 ):
     logits, target, group = people(8, seed=1)

@@ -1,4 +1,4 @@
-"""Which task is meant where none is typed: the one that the runs have in common."""
+"""Which task is meant where none is typed: the one that runs and bundles have in common."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,10 @@ def root(tmp_path_factory, write_root):
         folder.mkdir(parents=True)
         if tasks is not None:
             (folder / "config.json").write_text(json.dumps({"tasks": tasks}))
+    for task in ("emotion", "arousal"):
+        folder = Path(made, "bundles", f"of_{task}")
+        folder.mkdir(parents=True)
+        (folder / "bundle.json").write_text(json.dumps({"task": task}))
     return made
 
 
@@ -53,3 +57,18 @@ def test_runs_without_a_common_task_leave_the_question_open(root):
     assert common_tasks(root, ["mood", "value"]) == []
     with pytest.raises(ConfigError, match="which task"):
         pick_task(read_dataset(root), None, [])
+
+
+@pytest.mark.parametrize(
+    ("runs", "bundles", "expected"),
+    [
+        ([], ["of_arousal"], ["arousal"]),
+        (["both", "none_named"], ["of_emotion"], ["emotion"]),
+        (["mood"], ["of_arousal"], []),
+        ([], ["of_emotion", "of_arousal"], []),
+        ([], ["not there"], ["emotion", "arousal"]),
+        (["../../elsewhere"], [], ["emotion", "arousal"]),
+    ],
+)
+def test_bundles_have_one_and_names_of_nothing_say_nothing(root, runs, bundles, expected):
+    assert sorted(common_tasks(root, runs, bundles)) == sorted(expected)

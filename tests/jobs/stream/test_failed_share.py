@@ -48,6 +48,12 @@ def test_failures_of_an_earlier_start_count():
             progress.add(4, 1, {"odd": 1})
 
 
+def test_a_stream_that_is_stopped_says_what_to_type():
+    with Progress(200, label="x", max_failed_share=0.2, advice="; type this") as progress:
+        with pytest.raises(TooManyFailuresError, match=r"`error` column; type this$"):
+            progress.add(100, 100)
+
+
 def test_what_an_earlier_start_did_well_counts_too():
     with Progress(200, label="x", max_failed_share=0.2, before=(1000, 0)) as progress:
         progress.add(100, 100)

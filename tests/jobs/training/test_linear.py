@@ -19,6 +19,7 @@ from jobs.training import train_part
 from jobs.training.loading import load
 from jobs.training.parts import Part
 from jobs.training.run import choice_of, request_of, without_effect
+from jobs.tuning import run_trials
 from jobs.tuning.space import default_space, read_space, with_values
 from jobs.tuning.standing import Standing
 from jobs.tuning.trainable import Pruner, Search, sampler_of
@@ -186,6 +187,21 @@ class TestSearch:
         assert all(values.get("net") != "linear" for values in drawn[3:])
         base = search.config
         assert with_values(base, drawn[0]).net == "linear"
+
+    @pytest.mark.parametrize("net", ["linear", "concat_mlp"])
+    @pytest.mark.parametrize(("inputs", "views"), [(["voice"], 1), (["face"], 0)])
+    def test_views_count_where_there_are_some_and_spoil_no_trial(
+        self, root, write_views, net, inputs, views
+    ):
+        write_views(root, "voice", 1)
+        given = {"inputs": [["voice"], ["face"]], "views": 1, "epochs": 1}
+        base = config(root, net="concat_mlp", run="t", pool="mean")
+        library = run_trials.load_library(base, read_space(given, base))
+        asked = with_values(base, {"net": net, "inputs": inputs, "views": 1})
+        assert request_of(asked) in library._data  # read once, before the trials
+        assert library.data(request_of(asked)).feed.num_views == views
+        train.main(asked)
+        assert read_predictions(root, "t").num_rows > 0
 
     def test_a_space_without_sets_of_inputs_has_one(self, tmp_path):
         search = self.search(str(tmp_path), {"lr": {"log": [1e-4, 1e-2]}})

@@ -107,7 +107,6 @@ class TestNames:
             ("--folds", "speakr"),
             ("--tasks", "emotoin"),
             ("--pca", "audio=99"),
-            ("--normalise", "speaker:0"),
             ("--loss-options", "gamma=2"),
             ("--lr-factors", "nothing=1"),
             ("--balanced", "--tasks", "arousal"),
