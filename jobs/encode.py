@@ -59,6 +59,7 @@ from jobs.stream.result_rows import failure_reasons
 from jobs.stream.run import run_units
 from jobs.stream.selection import chosen_store, chosen_work, encoder_table, models_gb
 from jobs.stream.sink import FeatureSink
+from jobs.stream.whereabouts import check_media
 
 AGAIN = "; --retry-failed tries them again"
 
@@ -152,14 +153,14 @@ def main(config: Config) -> None:
         reasons = finish(config, root, work)
         conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
         return
+    check_media(root, work, tasks, refs, config.session)
     say_todo(refs, tasks, dataset)
     before = counted_before(root, work, refs, tasks)
     check_early(*before, config.max_failed_share, advice=AGAIN)
     models = models_gb(work)
-    plan = None
     capacity = known_capacity(config.session, config.workers.nodes)
-    if capacity is not None:  # refuse before anything is started
-        plan = plan_stream(models, capacity, config.workers)
+    # What does not fit is refused before anything is started.
+    plan = None if capacity is None else plan_stream(models, capacity, config.workers)
     describe_tables(config, root, dataset, work, tasks)
     with recorded(config, root, dataset, work) as figures:
         with ray_session(config.session):
@@ -330,9 +331,8 @@ def finish(config: Config, root: str, work: Work) -> dict[str, int]:
     for item in work.descriptors:
         table = read_features(root, item.folder, columns=["clip_id", "status", "error"])
         failed.append(table.filter(pc.equal(table["status"], "failed")))
-        states = table["status"].value_counts()
-        counts = {entry["values"]: entry["counts"] for entry in states.to_pylist()}
-        said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        states = table["status"].value_counts().sort(by="values").to_pylist()
+        said = ", ".join(f"{each['counts']} {each['values']}" for each in states)
         seen = "" if item.view is None else f" (view {item.view.number})"
         print(f"wrote {features_uri(root, item.folder)}{seen}: {said}")
     if work.transcriber is not None:

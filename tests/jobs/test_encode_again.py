@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from cluster.errors import NotPreparedError
+from cluster.errors import NotPreparedError, TooManyFailuresError
 from cluster.resources import WorkersConfig
 from cluster.session import SessionConfig, ray_session
 from encoders import ENCODERS, TRANSCRIBERS
@@ -157,3 +157,32 @@ def test_texts_that_are_added_are_not_heard_and_those_heard_stay(corpus, capsys)
     texts = read_transcripts(corpus.root, "toy_ear")["text"].to_pylist()
     given = ["clip number 3", "clip number 4", "clip number 5"]
     assert sorted(texts) == [*given, "quiet", "quiet", "what was said"]
+
+
+def test_a_folder_of_media_that_is_gone_is_named_and_makes_no_rows(corpus):
+    clips = corpus.folder / "clips"
+    clips.rename(corpus.folder / "elsewhere")
+    for _ in ("gone", "an empty mount point"):
+        with pytest.raises(
+            NotPreparedError, match=rf"^{clips} (is not there|is empty), .*--source"
+        ):
+            corpus.encode("toy_text", "toy_audio")
+        assert not feature_folders(corpus.root)
+        clips.mkdir(exist_ok=True)
+    corpus.encode("toy_text")
+    clips.rmdir()
+    (corpus.folder / "elsewhere").rename(clips)
+    corpus.encode("toy_text", "toy_audio")
+    assert set(
+        read_features(corpus.root, resolved(corpus.root, "toy_audio"))["status"].to_pylist()
+    ) == {"ok"}
+
+
+def test_media_that_are_gone_from_a_folder_that_is_there_cost_a_row_each(corpus):
+    for file in (corpus.folder / "clips").glob("*.wav"):
+        file.unlink()
+    (corpus.folder / "clips" / "notes.txt").write_text("moved")
+    with pytest.raises(TooManyFailuresError):
+        corpus.encode("toy_audio")
+    errors = read_features(corpus.root, resolved(corpus.root, "toy_audio"))["error"].to_pylist()
+    assert [error.split(":")[0] for error in errors] == ["missing"] * 6
