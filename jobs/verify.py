@@ -37,7 +37,7 @@ from jobs.reporting import data_page
 from jobs.verification.data_checks import data_findings
 from jobs.verification.described import NotATableError, score_table, stream_table
 from jobs.verification.findings import KINDS, UNREADABLE, Findings
-from jobs.verification.leftovers import Leftover, leftovers, remove
+from jobs.verification.leftovers import Leftover, leftovers, remove, unended_encodes
 from jobs.verification.nets import check_bundle, check_run
 from jobs.verification.root_tables import Manifest, check_folds, check_manifest
 from jobs.verification.unit_files import check_unit_table
@@ -110,6 +110,11 @@ def main(config: Config) -> None:
         found.append(each)
     left = list(leftovers(root, former=config.former))
     clear(left, config)
+    for uri in unended_encodes(root):
+        say(
+            f"note: an encode has begun and not ended; until it ends its rows are missing; where it does not "
+            f"run any more, type: affuse encode --config {uri}"
+        )
     for uri in () if config.former else layout.former_there(root):
         print(
             f"note: {uri} keeps rows of clips that left; they come back with them, or go by --gc --former"

@@ -1,4 +1,4 @@
-"""Where the media of a dataset lie: a folder that vanished is named once, before a row is made for each clip."""
+"""Where the media of a dataset lie: a folder that vanished is named before a row is made for each clip."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -56,8 +56,9 @@ def check_media(
     state = "is empty" if os.path.isdir(folder) else "is not there"
     config = layout.manifest_uri(root, read_dataset(root).manifest_hash)
     raise NotPreparedError(
-        f"{folder} {state}, and the media of {root} lie below it; mount it, or, where they lie elsewhere now, "
-        f"type: affuse prepare --config {storage.join(config, layout.CONFIG)} --root {root} --source FOLDER"
+        f"{folder} {state}, and the media of {root} lie below it; mount it, or, where they lie elsewhere "
+        f"now, type: affuse prepare --config {storage.join(config, layout.CONFIG)} --root {root} "
+        "--source FOLDER"
     )
 
 

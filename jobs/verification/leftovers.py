@@ -83,6 +83,18 @@ def remove(leftover: Leftover, older_than_s: float) -> bool:
     return True
 
 
+def unended_encodes(root: str) -> list[str]:
+    """Configs of the encodes that have begun and not ended: they still run, or were stopped or killed."""
+    found = []
+    for name in storage.names(layout.encodings_uri(root)):
+        folder = layout.encodings_uri(root, name)
+        changed = {_name(info): stamps.changed_s(info) for info in _files(folder, ("",))}
+        begun, ended = changed.get(layout.CONFIG), changed.get(layout.SUMMARY)
+        if begun is not None and (ended is None or ended < begun):
+            found.append(storage.join(folder, layout.CONFIG))
+    return found
+
+
 def _folder(uri: str, what: str) -> Leftover:
     files = list(_files(uri, ("",), deep=True))
     ages = [_age_s(info) for info in files]

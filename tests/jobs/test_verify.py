@@ -651,6 +651,17 @@ class TestLeftovers:
         assert "--dry-run belongs to --gc" in capsys.readouterr().err
 
 
+def test_an_encode_that_has_not_ended_is_named_until_it_has(root, capsys):
+    note = "an encode has begun and not ended"
+    folder = root / "encodings" / "0123456789ab"
+    folder.mkdir(parents=True)
+    for name, said in (("config.json", True), ("summary.json", False), ("config.json", True)):
+        time.sleep(0.02)
+        (folder / name).write_text("{}")
+        assert run(["verify", "--root", str(root)]) == 0
+        assert (note in capsys.readouterr().out) == said
+
+
 def test_json_is_written_again_by_the_same_command_and_over_nothing_else(root, tmp_path, capsys):
     out = tmp_path / "found.json"
     words = ["verify", "--root", str(root), "--json", str(out)]
