@@ -14,6 +14,7 @@ from cluster.devices import worker_device
 from cluster.errors import AffuseError, DivergedError, PlanError
 from cluster.session import cluster_address, cluster_capacity, ray_session
 from fusion.training.course import workers_of
+from fusion.training.half_precision import advice
 from fusion.training.loop import Course, Group, OnEpoch
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout, run_names
@@ -86,6 +87,9 @@ def train_all(config: TrainConfig) -> None:
     group = _group()
     data = load(request_of(config))
     parts = parts_of(config)
+    slow = advice(config.precision, group.device) if group.rank == 0 else None
+    if slow is not None:
+        print(f"note: {slow}", flush=True)
     folds = [part for part in parts if part.fold is not None]
     refits = [part for part in parts if part.fold is None]
     for some in (folds, refits):
