@@ -1,7 +1,7 @@
 """Pinned artefacts of encoders, and presets: one with its options. `encoders.spec` exports them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from encoders.options import Option
 
@@ -31,16 +31,26 @@ class PinnedModel:
 
     weights: Weights
     options: Mapping[str, Option]
+    inputs: Mapping[str, Option] = field(default_factory=dict)
+    """Those that it needs with ``publish=inputs`` alone."""
 
 
-def preset(uri: str, *, licence: str, size_mb: float, **options: Option) -> PinnedModel:
+def preset(
+    uri: str,
+    *,
+    licence: str,
+    size_mb: float,
+    inputs: Mapping[str, Option] | None = None,
+    **options: Option,
+) -> PinnedModel:
     """A preset of a model of the hub.
 
     Args:
         uri: ``hf://owner/name@revision``.
         licence: of the weights.
         size_mb: of the weights [MB].
+        inputs: values of options with ``publish=inputs`` alone.
         options: values of the encoder's options.
     """
     weights = Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb)
-    return PinnedModel(weights=weights, options=options)
+    return PinnedModel(weights=weights, options=options, inputs=inputs or {})

@@ -35,7 +35,8 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     items = [item.partition("=") for item in rest.split(",") if item]
     chosen = [value for key, _, value in items if key == "publish"]
     options = {"publish": PUBLISHED[0], **defaults(spec, chosen[-1] if chosen else None)}
-    pinned = _of_preset(text, spec, [value for key, _, value in items if key == "preset"])
+    named = [value for key, _, value in items if key == "preset"]
+    pinned = _of_preset(text, spec, named, chosen[-1:])
     options.update({key: value for key, value in pinned.items() if key in options})
     for key, equals, value in items:
         if key == "preset" and spec.presets:
@@ -123,7 +124,11 @@ def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -
         del options["publish"]
         return
     if spec.inputs is None:
-        raise ConfigError(f"encoder {text!r}: {spec.name} has no inputs that a net could train on")
+        others = [n for n in ENCODERS if (s := find(n)).inputs and s.modality == spec.modality]
+        raise ConfigError(
+            f"encoder {text!r}: {spec.name} has no inputs that a net could train on; "
+            f"type one of these {spec.modality} encoders: {', '.join(others)}"
+        )
     reduced = [name for name in ("layers", "pool") if options[name] != GENERAL_OPTIONS[name]]
     if reduced:
         raise ConfigError(
@@ -137,7 +142,9 @@ def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -
             )
 
 
-def _of_preset(text: str, spec: EncoderSpec, named: Sequence[str]) -> dict[str, Option]:
+def _of_preset(
+    text: str, spec: EncoderSpec, named: Sequence[str], publish: Sequence[str]
+) -> dict[str, Option]:
     """What the option ``preset`` stands for; what is written beside it goes before."""
     if not (named and spec.presets):
         return {}
@@ -146,7 +153,8 @@ def _of_preset(text: str, spec: EncoderSpec, named: Sequence[str]) -> dict[str, 
     if named[0] not in spec.presets:
         raise ConfigError(f"encoder {text!r}: {hint(named[0], spec.presets, 'preset')}")
     found = spec.presets[named[0]]
-    return {**found.options, "weights": found.weights.uri}
+    more = found.inputs if list(publish) == ["inputs"] else {}
+    return {**found.options, **more, "weights": found.weights.uri}
 
 
 def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:

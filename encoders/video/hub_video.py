@@ -3,7 +3,8 @@
 `hub_video:preset=clip_large`, or `hub_video:weights=hf://owner/name@revision,dim=768,depth=12`; the numbers
 stand in its config.json. An image transformer gives a step a frame, `fps` of them a second. A video
 transformer gives a step for every run of `frames` frames, with `policy=even` (one run over the clip) or
-`policy=windows` (successive runs at `fps`). `px` is the side of the pictures where it is not the config's.
+`policy=windows` (successive runs at `fps`). `px` is the side of the pictures where it is not the config's;
+published pictures have 224 px (V-JEPA 2's preset: its own 256) unless another is typed.
 
 CLIP: Radford et al., 2021, https://arxiv.org/abs/2103.00020. SigLIP 2: Tschannen et al., 2025,
 https://arxiv.org/abs/2502.14786. DINOv3: Simeoni et al., 2025, https://arxiv.org/abs/2508.10104. V-JEPA 2:
@@ -43,6 +44,7 @@ PRESETS = {
         depth=24,
         policy="even",
         frames=16,
+        inputs={"px": 256},
     ),
 }
 

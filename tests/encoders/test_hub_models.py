@@ -242,12 +242,20 @@ class TestPresets:
         short = describe(f"{name}:preset={key},publish={publish}")
         found = spec.presets[key]
         assert found.options.keys() <= defaults(spec, "inputs").keys()
-        known = {k: v for k, v in found.options.items() if k in defaults(spec, publish)}
+        options = {**found.options, **(found.inputs if publish == "inputs" else {})}
+        known = {k: v for k, v in options.items() if k in defaults(spec, publish)}
         written = {**known, "weights": found.weights.uri, "publish": publish}
         long = describe(f"{name}:" + ",".join(f"{k}={v}" for k, v in written.items()))
         assert short == long
         assert short.fingerprint == long.fingerprint
         assert "preset" not in short.options
+
+    def test_of_another_side_publish_pictures_of_it_unless_one_is_typed(self):
+        name = "hub_video:preset=vjepa2_large"
+        assert describe(f"{name},publish=inputs").dim == 3 * 256 * 256
+        assert describe(f"{name},publish=inputs,px=224").dim == 3 * 224 * 224
+        assert describe(name).options["px"] == 0
+        assert describe("hub_video:preset=clip_large,publish=inputs").dim == 3 * 224 * 224
 
     def test_give_way_to_what_is_written_beside_them(self):
         own = describe("hub_audio:weights=hf://me/mine@main,preset=wavlm_large,layers=12")
