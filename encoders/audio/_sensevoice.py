@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cluster.errors import WeightsError
@@ -37,8 +37,29 @@ from encoders.spec import Clip, Descriptor, Encoded
 JOINED, EVERY = 7, 6
 """Frames side by side in a step, and from one step to the next."""
 
+FEATURE = JOINED * BANDS
+"""Width of a step."""
+
 HOP_S = 0.06
 WINDOW = 30 * RATE_HZ
+ASKED = (LANGUAGES["auto"], EMOTION, EVENT, SPOKEN)
+"""What the queries of the encoder ask for."""
+
+
+class FrontEnd:
+    """From sound to what the net reads; of its folder it needs `am.mvn` alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._shift, self._scale = scaling_of(folder / "am.mvn", FEATURE)
+
+    def frames(self, samples: np.ndarray) -> Float32[np.ndarray, "steps feature"]:
+        """Scaled frames, seven side by side every 60 ms; the edges are repeated beyond both ends."""
+        mel = log_mel(samples, "hamming")
+        count, before = -(-len(mel) // EVERY), (JOINED - 1) // 2
+        at = np.arange(count)[:, None] * EVERY + np.arange(JOINED) - before
+        joined = mel[at.clip(0, len(mel) - 1)].reshape(count, -1)
+        scaled: np.ndarray = ((joined + self._shift) * self._scale).astype(np.float32)
+        return scaled
 
 
 class SenseVoice:
@@ -48,8 +69,8 @@ class SenseVoice:
         use_threads(threads)
         folder = Path(model_folder(path))
         self.device, self.tokens = device, SentencePieces.of(folder)
-        self.net = _net(file_of(path)).eval().to(device)
-        self._shift, self._scale = scaling_of(folder / "am.mvn", self.net.feature)
+        self.net = load_net(file_of(path)).eval().to(device)
+        self._front = FrontEnd(folder)
         if len(self.tokens.pieces) != (outputs := self.net.ctc["ctc_lo"].out_features):
             raise WeightsError(
                 f"{folder}: the weights have {outputs} tokens and the token file "
@@ -70,7 +91,7 @@ class SenseVoice:
             asked: rows of the net's queries.
             layers: which states.
         """
-        frames = [torch.from_numpy(self.frames(window)) for window in windows]
+        frames = [torch.from_numpy(self._front.frames(window)) for window in windows]
         found: dict[int, list[Tensor]] = {}
         for group in buckets([len(each) for each in frames], max_items=16, max_steps=2048):
             lengths = [len(frames[i]) for i in group]
@@ -81,15 +102,6 @@ class SenseVoice:
                 size = QUERIES + lengths[row]
                 found[i] = [states[layer][row, :size].float() for layer in layers]
         return [found[i] for i in range(len(windows))]
-
-    def frames(self, samples: np.ndarray) -> Float32[np.ndarray, "steps feature"]:
-        """Scaled frames, seven side by side every 60 ms; the edges are repeated beyond both ends."""
-        mel = log_mel(samples, "hamming")
-        count, before = -(-len(mel) // EVERY), (JOINED - 1) // 2
-        at = np.arange(count)[:, None] * EVERY + np.arange(JOINED) - before
-        joined = mel[at.clip(0, len(mel) - 1)].reshape(count, -1)
-        scaled: np.ndarray = ((joined + self._shift) * self._scale).astype(np.float32)
-        return scaled
 
 
 class SenseVoiceStates:
@@ -107,7 +119,6 @@ class SenseVoiceStates:
         self._descriptor = descriptor
         check_shape(descriptor, self._model.net.dim, self._model.net.depth)
         ids = self._model.tokens.ids_of
-        self._asked = [LANGUAGES["auto"], EMOTION, EVENT, SPOKEN]
         self._emotions, self._events = (
             ids([TOKENS_OF[name] for name in names]) for names in (EMOTIONS, EVENTS)
         )
@@ -117,7 +128,7 @@ class SenseVoiceStates:
         cuts = [windows_of(clip.waveforms[RATE_HZ], WINDOW) for clip in clips]
         layers = (*self._descriptor.layers, -1)
         windows = [each for cut in cuts for each in cut]
-        states = iter(self._model.read(windows, self._asked, layers))
+        states = iter(self._model.read(windows, ASKED, layers))
         return [
             self._encoded(clip, [next(states) for _ in cut])
             for clip, cut in zip(clips, cuts, strict=True)
@@ -132,11 +143,7 @@ class SenseVoiceStates:
         values = np.concatenate(
             [stacked([s[None, QUERIES:] for s in part], kept)[0] for part in parts]
         )
-        starts = [
-            number * WINDOW / RATE_HZ + np.arange(len(part[-1]) - QUERIES) * HOP_S
-            for number, part in enumerate(parts)
-        ]
-        start = clip.audio_start_s + np.concatenate(starts)
+        start = starts_of(clip, [len(part[-1]) - QUERIES for part in parts])
         side = {name: np.tile(said, (len(values), 1)) for name, said in self._said(parts).items()}
         encoded = replace(steps(values, start, start + HOP_S), side=side)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
@@ -152,6 +159,13 @@ class SenseVoiceStates:
             "event": logits[:, EVENT, self._events].softmax(-1),
         }
         return {name: (shares @ each / shares.sum()).numpy() for name, each in found.items()}
+
+
+def starts_of(clip: Clip, counts: Sequence[int]) -> Float[np.ndarray, " steps"]:
+    """When the steps of a clip's windows begin, by how many each window has [s]."""
+    starts = [number * WINDOW / RATE_HZ + np.arange(n) * HOP_S for number, n in enumerate(counts)]
+    found: np.ndarray = clip.audio_start_s + np.concatenate(starts)
+    return found
 
 
 def scaling_of(file: Path, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,13 +186,18 @@ def scaling_of(file: Path, width: int) -> tuple[np.ndarray, np.ndarray]:
     return shift, scale
 
 
-def _net(file: Path) -> SenseVoiceNet:
+def load_net(file: Path) -> SenseVoiceNet:
+    """The net of a checkpoint.
+
+    Raises:
+        WeightsError: it is none of SenseVoice small.
+    """
     states = {n: v.float() for n, v in tensors_of(file).items() if isinstance(v, Tensor)}
     try:
         net = SenseVoiceNet(states)
         net.load_state_dict(states, strict=True)
-        if net.feature != JOINED * BANDS:
-            raise ValueError(f"it reads {net.feature} numbers a step, expected {JOINED * BANDS}")
+        if net.feature != FEATURE:
+            raise ValueError(f"it reads {net.feature} numbers a step, expected {FEATURE}")
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{file} is no SenseVoice small: {' '.join(str(error).split())[:300]}; expected the checkpoint "

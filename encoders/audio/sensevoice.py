@@ -5,7 +5,7 @@ same as `model.safetensors`, `am.mvn`, `*.bpe.model`). Code MIT; the weights hav
 transcriber: `sensevoice_asr`. An et al., 2024, https://arxiv.org/abs/2407.04051.
 """
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, OwnAnswer
 
 TOKENS_OF = {
     "angry": "<|ANGRY|>",
@@ -45,6 +45,12 @@ SPEC = EncoderSpec(
     memory_gb=2.0,
     seconds_per_clip_second=0.1,
     options=HUB_OPTIONS,
+    inputs=Inputs(
+        dim=561,
+        dtype="float16",
+        publisher="encoders.audio._sensevoice_inputs:SenseVoicePublisher",
+        branch="encoders.audio._sensevoice_inputs:SenseVoiceBranch",
+    ),
     side={"emotion": len(EMOTIONS), "event": len(EVENTS)},
     answers={"emotion": OwnAnswer(classes=EMOTIONS)},
 )

@@ -10,11 +10,11 @@ import tiny_checkpoints
 import torch
 
 from cluster.errors import ConfigError, WeightsError
-from encoders.audio._sensevoice import SenseVoice, scaling_of
+from encoders.audio._sensevoice import FrontEnd
 from encoders.audio._sensevoice_net import SenseVoiceNet
 from encoders.audio._sensevoice_tokens import SentencePieces, fields
 from encoders.audio.sensevoice import EMOTIONS, EVENTS
-from encoders.registry import describe, load, load_transcriber
+from encoders.registry import describe, load, load_branch, load_transcriber
 from encoders.spec import Clip
 
 
@@ -91,11 +91,9 @@ def test_frames_are_those_of_the_authors_front_end(tmp_path):
         f"<Nnet>\n<Splice> 560 560\n[ 0 ]\n<AddShift> 560 560\n<LearnRateCoef> 0 [ {shift} ]\n"
         f"<Rescale> 560 560\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
     )
-    model = SenseVoice.__new__(SenseVoice)
-    model._shift, model._scale = scaling_of(tmp_path / "am.mvn", 560)
     n = np.arange(5000)
     tone = 0.3 * np.sin(2 * np.pi * 220 * n / 16000 + 3 * np.sin(n / 900))
-    found = model.frames((tone + 0.05 * np.sin(n * n / 7000.0)).astype(np.float32))
+    found = FrontEnd(tmp_path).frames((tone + 0.05 * np.sin(n * n / 7000.0)).astype(np.float32))
     assert found.shape == (5, 560)
     np.testing.assert_allclose(found[[0, 0, 2, 4, 4], [0, 300, 85, 559, 241]], PLACES, rtol=1e-3)
     np.testing.assert_allclose(found.mean(1), MEANS, rtol=1e-4)
@@ -128,6 +126,41 @@ class TestWhatItSays:
         expected = (2 * one.side["emotion"][0] + other.side["emotion"][0]) / 3
         np.testing.assert_allclose(whole.side["emotion"][0], expected, atol=2e-3)
         np.testing.assert_allclose(whole.values[:500], one.values, atol=1e-4)
+
+
+class TestInsideANet:
+    """The windows of the branch are those of the encoder, whatever stands in one batch."""
+
+    @pytest.mark.parametrize(
+        "seconds", [0.02, 29.99, 30.0, 30.98, 30.99, 30.9999, 31.0, 31.04, 61.0]
+    )
+    def test_is_read_in_the_windows_that_the_encoder_cuts(self, case_of, clips_for, seconds):
+        plain, weights = case_of("sensevoice")
+        descriptor, _ = case_of("sensevoice", "publish=inputs")
+        clips = clips_for(plain, (0.7, seconds))
+        states, inputs = (load(each, weights).encode(clips) for each in (plain, descriptor))
+        longest = len(inputs[1].values) + 2 if seconds > 1 else 20
+        values = torch.full((2, longest, 561), torch.nan)
+        mask = torch.zeros(2, longest, dtype=torch.bool)
+        for row, each in enumerate(inputs):
+            np.testing.assert_array_equal(each.step_start_s, states[row].step_start_s)
+            values[row, : len(each.values)] = torch.from_numpy(each.values.astype(np.float16))
+            mask[row, : len(each.values)] = True
+        with torch.inference_mode():
+            found, said = load_branch(descriptor, weights).eval()(values, mask)
+        for row, each in enumerate(states):
+            kept = found[row][said[row]].numpy()
+            # Half a precision is 5e-4 of a number; states are sums of hundreds.
+            assert np.linalg.norm(kept - each.values) < 2e-3 * np.linalg.norm(each.values)
+
+    def test_has_each_norm_at_the_block_that_it_normalises(self, case_of):
+        branch = load_branch(*case_of("sensevoice", "publish=inputs"))
+        at = {name.removeprefix("model.encoder."): branch.level(name) for name, _ in
+              branch.named_parameters()}  # fmt: skip
+        assert at["encoders0.0.norm1.weight"] == at["model.embed.weight"] == 0
+        assert at["encoders.0.norm1.weight"] == at["after_norm.weight"] == 1
+        assert at["tp_encoders.0.norm1.weight"] == at["tp_norm.bias"] == 2
+        assert at["model.ctc.ctc_lo.weight"] is None
 
 
 class TestTokens:

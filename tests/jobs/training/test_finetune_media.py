@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "encoders" / "tiny"))
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SOUND = ("emotion2vec", "w2v_bert", "wav2vec2_dimensional")
+SOUND = ("emotion2vec", "sensevoice", "w2v_bert", "wav2vec2_dimensional")
 
 
 @pytest.fixture(scope="module")
