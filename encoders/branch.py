@@ -29,9 +29,13 @@ class EncoderBranch(nn.Module):
         dim: width of its states.
         depth: number of its blocks.
         lists: names of its lists of blocks, bottom to top; none: it has one of `depth`, which is found.
+        blocks: names of its blocks, bottom to top, where they stand in no list.
         top: names of its parts above the blocks, which count to the last one.
         unused: names of its parts that the states do not depend on.
     """
+
+    has_levels: bool = True
+    """Whether its blocks give states of one width at the same steps, which a head may read together."""
 
     def __init__(
         self,
@@ -40,34 +44,46 @@ class EncoderBranch(nn.Module):
         dim: int,
         depth: int,
         lists: tuple[str, ...] = (),
+        blocks: tuple[str, ...] = (),
         top: tuple[str, ...] = (),
         unused: tuple[str, ...] = ("pooler",),
     ) -> None:
         super().__init__()
         self.model = model
         self.dim, self.depth = dim, depth
-        self._lists = tuple(f"model.{name}." for name in lists or (_blocks_of(model, depth),))
+        named = blocks or tuple(
+            f"{name}.{index}"
+            for name in lists or (_blocks_of(model, depth),)
+            for index, _ in model.get_submodule(name).named_children()
+        )
+        self._blocks = tuple(f"model.{name}." for name in named)
         self._top = tuple(f"model.{name}." for name in top)
         self._unused = tuple(f"model.{name}" for name in unused)
+
+    def train(self, mode: bool = True) -> "EncoderBranch":
+        """Training or evaluation; statistics that a model keeps (batch norm) stay those of its pretraining.
+
+        They come from the pretrained weights again, and differ from worker to worker.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "running_mean", None) is not None:
+                module.eval()
+        return self
 
     @property
     def blocks(self) -> list[nn.Module]:
         """Its blocks, bottom to top."""
-        return [each for name in self._lists for each in self._of(name)]
+        return [self.get_submodule(name[:-1]) for name in self._blocks]
 
     def level(self, parameter: str) -> int | None:
         """Where a parameter lies, by its name here; None: nothing depends on it."""
         if parameter.startswith(self._unused):
             return None
-        below = 1
-        for name in self._lists:
+        for below, name in enumerate(self._blocks):
             if parameter.startswith(name):
-                return below + int(parameter.removeprefix(name).partition(".")[0])
-            below += len(self._of(name))
+                return below + 1
         return self.depth if parameter.startswith(self._top) else 0
-
-    def _of(self, blocks: str) -> list[nn.Module]:
-        return list(self.get_submodule(blocks[:-1]).children())
 
     def forward(
         self,

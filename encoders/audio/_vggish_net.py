@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cluster.errors import WeightsError
+
 WIDTHS = (64, 128, 256, 256, 512, 512)
 _POOLED = (0, 1, 3, 5)
 """Convolutions that are followed by 2 x 2 max pooling."""
@@ -56,6 +58,22 @@ class VggishNet(nn.Module):
         return mean
 
 
+def load_net(path: Path) -> VggishNet:
+    """The network of a checkpoint.
+
+    Raises:
+        WeightsError: parameters that it needs are not there.
+    """
+    net = VggishNet()
+    missing, _ = net.load_state_dict(load_parameters(path), strict=False)
+    if missing:
+        raise WeightsError(
+            f"{path} lacks {', '.join(missing[:3])}; "
+            "expected a checkpoint with the names of torchvggish"
+        )
+    return net
+
+
 def load_parameters(path: Path) -> dict[str, Tensor]:
     """Parameters of a safetensors file, or of a torch file of which only tensors are read."""
     if path.suffix == ".safetensors":
@@ -63,6 +81,12 @@ def load_parameters(path: Path) -> dict[str, Tensor]:
 
         return dict(load_file(path))
     return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def patches_of(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "patches 96 64"]:
+    """One patch at least: what is under 0.96 s is followed by silence."""
+    more = max(0, 95 * 160 + 400 - len(samples))  # one patch of frames takes 95 hops and a window
+    return patches(np.pad(samples, (0, more)))
 
 
 def patches(

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.errors import WeightsError
 from encoders.pooling import pooled
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Inputs
 
 SPEC = EncoderSpec(
     name="vggish",
@@ -33,6 +32,12 @@ SPEC = EncoderSpec(
     memory_gb=1.0,
     seconds_per_clip_second=0.05,
     options={"kind": "embedding"},
+    inputs=Inputs(
+        dim=96 * 64,
+        dtype="float16",
+        publisher="encoders.audio._vggish_inputs:PatchPublisher",
+        branch="encoders.audio._vggish_inputs:VggishBranch",
+    ),
 )
 
 RATE_HZ = 16000
@@ -51,26 +56,19 @@ class Vggish:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        from encoders.audio._vggish_net import VggishNet, load_parameters
+        from encoders.audio._vggish_net import load_net
         from encoders.batching import use_threads
 
         use_threads(threads)
         self._descriptor = descriptor
         self._device = device
-        net = VggishNet()
-        missing, _ = net.load_state_dict(load_parameters(weights["model"]), strict=False)
-        if missing:
-            raise WeightsError(
-                f"{weights['model']} lacks {', '.join(missing[:3])}; "
-                "expected a checkpoint with the names of torchvggish"
-            )
-        self._net = net.eval().to(device)
+        self._net = load_net(weights["model"]).eval().to(device)
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a patch; a clip under 0.96 s is followed by silence."""
-        from encoders.audio._vggish_net import patches
+        from encoders.audio._vggish_net import patches_of
 
-        parts = [patches(_long_enough(clip.waveforms[RATE_HZ])) for clip in clips]
+        parts = [patches_of(clip.waveforms[RATE_HZ]) for clip in clips]
         every = np.concatenate(parts) if parts else np.zeros((0, 96, 64))
         values = [self._values(every[i : i + _BATCH]) for i in range(0, len(every), _BATCH)]
         joined = np.concatenate(values) if values else np.zeros((0, self._descriptor.dim))
@@ -98,8 +96,3 @@ class Vggish:
         heard = np.full(len(values), len(clip.waveforms[RATE_HZ]) > 0)
         encoded = steps(values, start, start + PATCH_S, valid=heard)
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
-
-
-def _long_enough(samples: np.ndarray) -> np.ndarray:
-    """One patch of frames takes 95 hops and a window."""
-    return np.pad(samples, (0, max(0, 95 * 160 + 400 - len(samples))))

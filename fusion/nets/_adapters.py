@@ -51,12 +51,15 @@ class LowRank(nn.Module):
         return found
 
 
-def adapt(block: nn.Module, rank: int) -> None:
-    """Give every linear layer of a block a low-rank update."""
+def adapt(block: nn.Module, rank: int) -> int:
+    """Give every linear layer of a block a low-rank update; how many there are."""
+    count = 0
     for parent in list(block.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, LowRank(child, rank))
+                count += 1
+    return count
 
 
 def recompute(block: nn.Module) -> None:

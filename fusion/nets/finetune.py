@@ -49,6 +49,8 @@ class Branch(Protocol):
 
     dim: int
     depth: int
+    has_levels: bool
+    """Whether its blocks give states of one width at the same steps."""
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -76,7 +78,8 @@ class FineTune(Net):
         branches: input -> the model that reads it; the others go to the head as they come.
 
     Raises:
-        ValueError: a head that cannot take the states, or more frozen blocks than there are.
+        ValueError: a head that cannot take the states, more frozen blocks than there are, levels that
+            cannot stand together, or low-rank updates where nothing is linear.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ class FineTune(Net):
             raise ValueError(f"head {config.head!r}: expected a net of clips")
         owned = module_dict(branches or {})
         levels = {
-            name: Levels(config.layers, cast(Branch, branch).depth)
+            name: _levels(name, cast(Branch, branch), config.layers)
             for name, branch in owned.items()
         }
         widths = {name: cast(Branch, owned[name]).dim * levels[name].factor for name in levels}
@@ -222,11 +225,30 @@ class FineTune(Net):
             trained = level is not None and (frozen == 0 or level > frozen) and not rank
             # What a model itself keeps as it is (positions that are sines) stays so.
             parameter.requires_grad_(trained and parameter.requires_grad)
-        for block in branch.blocks[frozen:]:
-            if rank:
-                adapt(block, rank)
-            if self.config.recompute:
+        blocks = branch.blocks[frozen:]
+        adapted = sum(adapt(block, rank) for block in blocks) if rank else 0
+        if rank and blocks and not adapted:
+            raise ValueError(
+                f"lora={rank}: the model that reads {name} has no linear layer in its blocks; "
+                "leave lora out, freeze=N trains the upper blocks alone"
+            )
+        if self.config.recompute:
+            for block in blocks:
                 recompute(block)
 
     def _branch(self, name: str) -> Branch:
         return cast(Branch, self.branches[name])
+
+
+def _levels(name: str, branch: Branch, layers: Layers) -> Levels:
+    """What a head is made to read of a model.
+
+    Raises:
+        ValueError: several levels of a model whose blocks give states of unlike shapes.
+    """
+    if layers != "last" and not branch.has_levels:
+        raise ValueError(
+            f"layers={layers}: the blocks of the model that reads {name} give states of unlike shapes; "
+            "expected layers=last"
+        )
+    return Levels(layers, branch.depth)

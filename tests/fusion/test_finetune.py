@@ -52,7 +52,7 @@ class Block(nn.Module):
 class SmallBranch(nn.Module):
     """A stem, three blocks, and a part that nothing depends on."""
 
-    dim, depth = 6, 3
+    dim, depth, has_levels = 6, 3, True
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
