@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from encoders.audio._vggish_net import load_net, patches_of
+from encoders.audio._vggish_net import VggishNet, load_net, patches_of
 from encoders.audio.vggish import PATCH_S, RATE_HZ
 from encoders.batching import nothing, steps, use_threads
 from encoders.branch import EncoderBranch, Join, last
@@ -82,8 +82,16 @@ class VggishBranch(EncoderBranch):
         states = values.new_zeros(*mask.shape, self.dim)
         if not mask.any():
             return states, mask
-        given = values[mask].reshape(-1, 1, 96, 64)
-        read = self.model.time_mean if self._mapped else self.model
-        found = torch.cat([read(part) for part in given.split(AT_ONCE)])
+        given = torch.split(values[mask].reshape(-1, 1, 96, 64), AT_ONCE)
+        found = torch.cat([self._read(part) for part in given])
         joined = join([found.unsqueeze(1)])[:, 0]
         return states.index_put((mask,), joined.to(states.dtype)), mask
+
+    def _read(self, patches: Float[Tensor, "batch 1 frame band"]) -> Float[Tensor, "batch width"]:
+        found: Tensor = self._net.time_mean(patches) if self._mapped else self._net(patches)
+        return found
+
+    @property
+    def _net(self) -> VggishNet:
+        assert isinstance(self.model, VggishNet)
+        return self.model

@@ -24,7 +24,14 @@ PICTURES = (
     "vit",
 )
 FILMS = {"timesformer": 8, "videomae": 16, "vjepa2": 8}
-SOUNDS = ("data2vec_audio", "hubert", "wav2vec2", "wav2vec2_layer_norm", "wavlm")
+SOUNDS = (
+    "data2vec_audio",
+    "hubert",
+    "wav2vec2",
+    "wav2vec2_conformer",
+    "wav2vec2_layer_norm",
+    "wavlm",
+)
 CASES = [
     *(("hub_video", family, "") for family in PICTURES),
     *(("hub_video", family, f"policy=even,frames={count}") for family, count in FILMS.items()),
@@ -111,6 +118,19 @@ class TestTrained:
             np.testing.assert_allclose(states[said].detach(), expected.values, atol=1e-4, rtol=1e-3)
         levels = {branch.level(name) for name, _ in branch.named_parameters()}
         assert levels - {None} == {0, 1, 2}
+
+    def test_the_batch_norm_of_a_conformer_keeps_its_statistics(self, loaded, clips_for):
+        plain, encoder = loaded("hub_audio", "wav2vec2_conformer")
+        descriptor, publisher = loaded("hub_audio", "wav2vec2_conformer", "publish=inputs")
+        branch = load_branch(descriptor, store.local_paths(descriptor.weights, "/nowhere"))
+        (expected,) = encoder.encode(clips_for(plain, (1.1,)))
+        (given,) = publisher.encode(clips_for(descriptor, (1.1,)))
+        values, mask = torch.from_numpy(given.values), torch.from_numpy(given.valid)
+        for _ in range(2):
+            branch.train()(values[None], mask[None])
+        assert sum("running_mean" in name for name, _ in branch.named_buffers()) == 2
+        states, said = branch.eval()(values[None], mask[None])
+        np.testing.assert_allclose(states[said].detach(), expected.values, atol=1e-4, rtol=1e-3)
 
     def test_a_size_that_the_model_does_not_read_is_refused_before_anything_is_published(
         self, loaded

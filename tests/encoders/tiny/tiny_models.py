@@ -157,6 +157,14 @@ def wav2vec2_layer_norm(folder):
     )
 
 
+def wav2vec2_conformer(folder):
+    """Its convolutions end in batch norm."""
+    from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerModel
+
+    kind = {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7}
+    _speech(folder, Wav2Vec2ConformerModel, Wav2Vec2ConformerConfig, normalise=True, **kind)
+
+
 def wav2vec2_dimensional(folder):
     """The published form: the model, and a head of three outputs on its mean state."""
     from safetensors.torch import load_file, save_file
