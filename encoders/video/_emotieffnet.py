@@ -16,7 +16,7 @@ from encoders.checkpoints import file_of, tensors_of
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, Frames
 from encoders.video._efficientnet import CLASSIFIERS, EfficientNet
-from encoders.video._face import upright
+from encoders.video._face import FaceFinder, upright
 from encoders.video._transformer import centre_square, face_finder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,8 +42,8 @@ class EmotiEffNet:
         assert policy is not None
         self._policy, self._descriptor, self._device = policy, descriptor, device
         self._finder = face_finder(descriptor, weights, threads)
-        self._net = _net(descriptor, weights["model"]).eval().to(device)
-        self._px = int(descriptor.options["px"]) or (WIDE_PX if self._net.dim == WIDE else PX)
+        self._net = load_net(descriptor, weights["model"]).eval().to(device)
+        self._px = int(descriptor.options["px"]) or own_px(self._net)
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step a frame; side columns: probabilities of the emotions, and valence and arousal."""
@@ -57,7 +57,7 @@ class EmotiEffNet:
         }
         if not count:
             return nothing(clip, self._descriptor.dim, side)
-        squares = [self._square(frame) for frame in frames.pixels]
+        squares = [square_of(frame, self._finder, self._px) for frame in frames.pixels]
         seen = np.array([square is not None for square in squares])
         values = np.zeros((count, self._descriptor.width), np.float32)
         shown = [np.asarray(square) for square in squares if square is not None]
@@ -71,15 +71,6 @@ class EmotiEffNet:
         found = replace(steps(values, frames.times_s, ends, valid=seen), side=side)
         return pooled(found, pool, clip.words)
 
-    def _square(self, frame: UInt8[np.ndarray, "height width 3"]) -> Image.Image | None:
-        picture = Image.fromarray(frame)
-        if self._finder is None:
-            return centre_square(picture, self._px)
-        face = self._finder.find(frame)
-        if face is None:
-            return None
-        return upright(picture, face.centre, face.side, face.angle, self._px)
-
     @torch.inference_mode()
     def _read(
         self, squares: UInt8[np.ndarray, "batch size size 3"]
@@ -91,13 +82,35 @@ class EmotiEffNet:
         return features.float().cpu().numpy(), outputs.float().cpu().numpy()
 
 
+def square_of(
+    frame: UInt8[np.ndarray, "height width 3"], finder: FaceFinder | None, px: int
+) -> Image.Image | None:
+    """The upright face of a frame, or with no finder its centre; None: it shows no face."""
+    picture = Image.fromarray(frame)
+    if finder is None:
+        return centre_square(picture, px)
+    face = finder.find(frame)
+    return None if face is None else upright(picture, face.centre, face.side, face.angle, px)
+
+
 def _columns(outputs: Float32[np.ndarray, "batch outputs"]) -> dict[str, np.ndarray]:
     """Probabilities of eight emotions, then valence and arousal where there are ten outputs."""
     emotion = torch.from_numpy(outputs[:, :8]).softmax(1).numpy()
     return {"emotion": emotion, "valence": outputs[:, 8:9], "arousal": outputs[:, 9:10]}
 
 
-def _net(descriptor: Descriptor, path: Path) -> EfficientNet:
+def own_px(net: EfficientNet) -> int:
+    """Side of the pictures that a net was trained on [px]."""
+    return WIDE_PX if net.dim == WIDE else PX
+
+
+def load_net(descriptor: Descriptor, path: Path) -> EfficientNet:
+    """The net of a checkpoint, checked against the descriptor.
+
+    Raises:
+        WeightsError: it is none of EmotiEffLib.
+        ConfigError: another width.
+    """
     file = file_of(path)
     states = _named(tensors_of(file))
     try:

@@ -2,12 +2,15 @@
 
 `emotieffnet:weights=file:///models/enet_b0_8_best_vgaf.pt` (or `..._best_afew.pt`), and the B2 as
 `emotieffnet:weights=file:///models/enet_b2_8.pt,dim=1408`. The files are those of EmotiEffLib, or
-safetensors of the same names. `crop=none` is for pictures that are faces already. Code and weights:
+safetensors of the same names. `crop=none` is for pictures that are faces already; published
+pictures (`publish=inputs`) of the B2 want `px=260`. Code and weights:
 Apache-2.0. Savchenko, Savchenko and Makarov, 2022, https://doi.org/10.1109/TAFFC.2022.3188390.
 """
 
+from dataclasses import replace
+
 from encoders.spec import EncoderSpec, FramePolicy, OwnAnswer
-from encoders.video import DETECTOR, MESH
+from encoders.video import DETECTOR, MESH, PICTURES
 
 CLASSES = (
     "anger",
@@ -33,6 +36,11 @@ SPEC = EncoderSpec(
     memory_gb=0.8,
     seconds_per_clip_second=0.4,
     options={"crop": "face", "fps": 5.0, "px": 0, "dim": 0},
+    inputs=replace(
+        PICTURES,
+        publisher="encoders.video._emotieffnet_inputs:SquarePublisher",
+        branch="encoders.video._emotieffnet_inputs:EmotiEffNetBranch",
+    ),
     side={"emotion": len(CLASSES)},
     answers={"emotion": OwnAnswer(classes=CLASSES)},
 )

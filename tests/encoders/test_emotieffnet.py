@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import ConfigError, WeightsError
-from encoders.registry import load
+from encoders.registry import describe, load, load_branch
 from encoders.spec import Frames
 from encoders.video import _emotieffnet
 from encoders.video._efficientnet import EfficientNet
@@ -227,9 +227,31 @@ class TestWhatItSays:
         moved = Frames(far, clip.frames[policy].times_s)
         (again,) = faces.encode([replace(clip, frames={policy: moved})])
         np.testing.assert_array_equal(again.values, found.values)
+        inputs = replace(descriptor, options={**descriptor.options, "publish": "inputs"})
+        (given,) = load(inputs, {**weights, **files}).encode([clip])
+        np.testing.assert_array_equal(given.valid, expected)
+        assert not given.values[~expected].any()
+        values = torch.from_numpy(given.values).float()[None]
+        values[0, ~torch.from_numpy(expected)] = torch.nan
+        states, said = load_branch(inputs, weights).eval()(values, torch.from_numpy(expected)[None])
+        assert said[0].tolist() == expected.tolist()
+        np.testing.assert_allclose(states[0].detach(), found.values, atol=1e-4, rtol=1e-3)
 
 
 def test_pictures_have_the_side_that_the_width_was_trained_on(case_of):
     descriptor, weights = case_of("emotieffnet", "px=0")
     assert load(descriptor, weights)._px == _emotieffnet.PX == 224
     assert (_emotieffnet.WIDE, _emotieffnet.WIDE_PX) == (1408, 260)
+
+
+@pytest.mark.parametrize(
+    ("px", "said"), [("", "px=224 came; type px=260"), (",px=96", "px=96 came")]
+)
+def test_published_pictures_are_not_smaller_than_those_of_its_training(tmp_path, px, said):
+    save_file(filled(published(*B2, outputs=8)), tmp_path / "b2.safetensors")
+    name = f"emotieffnet:weights=file://{tmp_path}/b2.safetensors,dim=1408,crop=none,publish=inputs"
+    weights = {"model": tmp_path / "b2.safetensors"}
+    for loads in (load, load_branch):
+        with pytest.raises(ConfigError, match=said):
+            loads(describe(f"{name}{px}"), weights)
+    assert load_branch(describe(f"{name},px=260"), weights).dim == 1408
