@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from encoders.pooling import pooled
-from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Weights
+from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Inputs, Weights
 
 SPEC = EncoderSpec(
     name="clap",
@@ -33,6 +34,12 @@ SPEC = EncoderSpec(
     memory_gb=2.0,
     seconds_per_clip_second=0.08,
     options={"dim": 0},
+    inputs=Inputs(
+        dim=1001 * 64,
+        dtype="float16",
+        publisher="encoders.audio._clap_inputs:ClapPublisher",
+        branch="encoders.audio._clap_inputs:ClapBranch",
+    ),
 )
 
 RATE_HZ = 48000
@@ -70,17 +77,12 @@ class Clap:
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """One step for every 10 s; no samples give one step that is not valid."""
-        from encoders.audio._speech import windows_of
-
-        parts = [
-            windows_of(clip.waveforms[RATE_HZ], WINDOW_S * RATE_HZ, _SHORTEST_TAIL_S * RATE_HZ)
-            for clip in clips
-        ]
-        windows = [window[: WINDOW_S * RATE_HZ] for part in parts for window in part]
+        parts = [windows(clip.waveforms[RATE_HZ]) for clip in clips]
+        every = [window for part in parts for window in part]
         values = [
             vector
-            for first in range(0, len(windows), _BATCH)
-            for vector in self._vectors(windows[first : first + _BATCH])
+            for first in range(0, len(every), _BATCH)
+            for vector in self._vectors(every[first : first + _BATCH])
         ]
         rows = iter(values)
         return [
@@ -88,13 +90,13 @@ class Clap:
             for clip, part in zip(clips, parts, strict=True)
         ]
 
-    def _vectors(self, windows: list[np.ndarray]) -> np.ndarray:
+    def _vectors(self, sound: list[np.ndarray]) -> np.ndarray:
         import torch
 
         from encoders.batching import arithmetic
 
         inputs = self._extract(
-            windows, sampling_rate=RATE_HZ, padding="repeatpad", return_tensors="pt"
+            sound, sampling_rate=RATE_HZ, padding="repeatpad", return_tensors="pt"
         )
         with torch.inference_mode(), arithmetic(self._device):
             result = self._model(
@@ -109,7 +111,19 @@ class Clap:
 
         if not vectors:
             return nothing(clip, self._descriptor.dim)
-        start = clip.audio_start_s + WINDOW_S * np.arange(len(vectors))
-        end = np.append(start[1:], max(clip.duration_s, start[-1]))
-        encoded = steps(np.stack(vectors), start, end)
+        encoded = steps(np.stack(vectors), *times_of(clip, len(vectors)))
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
+
+
+def windows(samples: Float32[np.ndarray, " samples"]) -> list[np.ndarray]:
+    """Windows of 10 s at most; what is left of a tail under one second is dropped."""
+    from encoders.audio._speech import windows_of
+
+    cut = windows_of(samples, WINDOW_S * RATE_HZ, _SHORTEST_TAIL_S * RATE_HZ)
+    return [window[: WINDOW_S * RATE_HZ] for window in cut]
+
+
+def times_of(clip: Clip, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """When each of a clip's windows begins and ends [s]."""
+    start = clip.audio_start_s + WINDOW_S * np.arange(count)
+    return start, np.append(start[1:], max(clip.duration_s, start[-1]))

@@ -24,6 +24,7 @@ TEXT = (
     "xlm_roberta_base",
 )
 SOUND = (
+    "clap",
     "emotion2vec",
     "hub_audio",
     "hub_whisper",
@@ -39,8 +40,9 @@ SOUND = (
     pytest.param("whisper_tiny_en", marks=pytest.mark.weights),
 )
 PICTURES = ("clip_vit", "dinov2_base", "hub_video", "timesformer", "videomae", "vit_base")
-ALL = [*TEXT, *SOUND, *PICTURES]
-LAST_ALONE = ("vggish",)
+FACES = ("emotieffnet", "emotieffnet_va")
+ALL = [*TEXT, *SOUND, *PICTURES, *FACES]
+LAST_ALONE = ("clap", "emotieffnet", "emotieffnet_va", "vggish")
 """Their blocks give states of unlike shapes."""
 
 LEVELLED = [name for name in ALL if name not in LAST_ALONE]
@@ -48,7 +50,8 @@ LEVELLED = [name for name in ALL if name not in LAST_ALONE]
 
 def published(name):
     """Options with which an encoder publishes its inputs; the tiny vision models read 32 px."""
-    return "publish=inputs" + (",px=32" if name in PICTURES else "")
+    side = ",px=32" if name in PICTURES else ",px=48" if name in FACES else ""
+    return "publish=inputs" + side
 
 
 @pytest.fixture(scope="session", params=ALL)
@@ -231,6 +234,8 @@ class TestInANet:
         "name",
         [
             "bart_large",
+            "clap",
+            "emotieffnet",
             "emotion2vec",
             "hub_audio",
             "hub_text",
@@ -247,6 +252,8 @@ class TestInANet:
     ):
         if name in LAST_ALONE and options is SUMMED:
             pytest.skip("its last states alone are read")
+        if name in FACES and "lora" in options:
+            pytest.skip("nothing in its blocks is linear")
         descriptor, weights = case_of(name, published(name))
         inputs = load(descriptor, weights).encode(clips_for(descriptor))
         given = Batch(inputs={"x": Steps(*batch(inputs))})
@@ -269,6 +276,32 @@ class TestInANet:
             ValueError, match=rf"layers={layers}: .* reads x .*expected layers=last"
         ):
             net(*case_of(name, published(name)), {"layers": layers})
+
+    def test_without_a_linear_layer_takes_no_low_rank_update(self, case_of):
+        with pytest.raises(ValueError, match=r"lora=2: .* reads x has no linear layer"):
+            net(*case_of("emotieffnet", published("emotieffnet")), {"lora": 2})
+
+    @pytest.mark.parametrize("seconds", [9.9, 10.6, 11.2, 21.0])
+    def test_clap_is_read_in_the_windows_that_the_encoder_cuts(self, case_of, clips_for, seconds):
+        plain, weights = case_of("clap")
+        descriptor, _ = case_of("clap", "publish=inputs")
+        clips = clips_for(plain, (seconds, 1.1))
+        states, inputs = (load(each, weights).encode(clips) for each in (plain, descriptor))
+        found, mask = load_branch(descriptor, weights).eval()(*batch(inputs))
+        for row, each in enumerate(states):
+            np.testing.assert_array_equal(inputs[row].step_end_s, each.step_end_s)
+            kept = found[row][mask[row]].detach().numpy()
+            np.testing.assert_allclose(kept, each.values, atol=1e-4, rtol=1e-3)
+
+    def test_clap_of_another_front_end_is_refused_before_anything_is_published(
+        self, case_of, tmp_path
+    ):
+        from transformers import ClapFeatureExtractor
+
+        descriptor, _ = case_of("clap", "publish=inputs")
+        ClapFeatureExtractor(truncation="fusion").save_pretrained(tmp_path)
+        with pytest.raises(ConfigError, match=r"read 4 x 1001 x 64 .* leave publish=inputs out"):
+            load(descriptor, {"model": tmp_path})
 
     def test_vggish_gives_its_map_as_the_encoder_does(self, case_of, clips_for):
         plain, weights = case_of("vggish", "kind=map")
