@@ -154,7 +154,7 @@ def shapes_of_head() -> list[Shape]:
             continue
         files = [word.partition("=")[2] for word in words if word.startswith(_FILE_FLAG)]
         if files and any(word.endswith("monitor.py") for word in words):
-            return shapes_of_file(Path(files[0]).expanduser())
+            return shapes_of_file(Path(os.path.expanduser(files[0])))
     return []
 
 

@@ -6,6 +6,7 @@ token is taken from a file or the environment, sent as a header, and never print
 
 import ipaddress
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def read_token(path: str | None, environment: Mapping[str, str]) -> str | None:
     if path is None and environment.get("RAY_AUTH_TOKEN"):
         return _one_word(environment["RAY_AUTH_TOKEN"], "RAY_AUTH_TOKEN", "ray get-auth-token")
     named = path or environment.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named).expanduser() if named else _default_token_file(environment)
+    # No home folder at all is a file that is not there.
+    file = Path(os.path.expanduser(named)) if named else _default_token_file(environment)
     try:
         said = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -57,7 +59,7 @@ def _one_word(said: str, where: str, mend: str) -> str:
 
 
 def _default_token_file(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("HOME", "~")).expanduser() / ".ray" / "auth_token"
+    return Path(environment.get("HOME") or os.path.expanduser("~")) / ".ray" / "auth_token"
 
 
 def connect(address: str, token: str | None, environment: Mapping[str, str]) -> Any:

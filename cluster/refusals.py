@@ -18,6 +18,7 @@ REFUSALS = {
 """Errors that last until the user frees space or grants permission."""
 
 IN_THE_WAY = {
+    errno.EEXIST: "a file stands where a folder is expected",
     errno.EISDIR: "a folder stands where a file is expected",
     errno.ELOOP: "links lead in a circle",
     errno.ENAMETOOLONG: "the name is too long",

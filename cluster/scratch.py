@@ -7,6 +7,7 @@ and the next process that makes one removes those beside it whose lock is free.
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -16,11 +17,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from cluster.errors import StorageError
+from cluster.refusals import REFUSALS, refusal
 
 PREFIX = "affuse-"
 OWNER = "owner"
 INSIDE = "files"
 """The folder that is given away: of what lies there nothing is ours."""
+
+OTHER_PLACE = "TMPDIR=FOLDER in the environment names another place"
+"""What to type where temporary files find no room."""
+
+LEAST_ROOM = 2**20
+"""Below this a disk is full [bytes]: whoever writes fails before the last of it is used."""
 
 _own: dict[Path, int] = {}
 """Folders of this process and their locks."""
@@ -32,10 +43,17 @@ def scratch_folder(parent: str | None = None) -> Iterator[str]:
 
     Args:
         parent: where it lies; by default where temporary files are.
+
+    Raises:
+        StorageError: it cannot be made, or its disk is full.
     """
     folder = claim_scratch(parent)
     try:
         yield str(folder)
+    except OSError as error:
+        if (said := _full(folder, error)) is None:
+            raise
+        raise StorageError(said) from error
     finally:
         release_scratch(folder)
 
@@ -45,12 +63,20 @@ def claim_scratch(parent: str | None = None) -> Path:
 
     Args:
         parent: where it lies; by default where temporary files are.
+
+    Raises:
+        StorageError: it cannot be made.
     """
-    beside = Path(parent or tempfile.gettempdir())
+    beside = Path(parent or _for_temporary_files())
     _sweep(beside)
-    folder, lock = claimed(beside, PREFIX)
-    inside = folder / INSIDE
-    inside.mkdir()
+    try:
+        folder, lock = claimed(beside, PREFIX)
+        inside = folder / INSIDE
+        inside.mkdir()
+    except OSError as error:
+        if (said := refusal(error, str(beside))) is None:
+            raise
+        raise StorageError(f"{said}; {OTHER_PLACE}") from error
     inside.chmod(0o700)
     _own[inside] = lock
     return inside
@@ -106,6 +132,35 @@ def abandoned(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def anonymous_file() -> Any:
+    """A file without a name that a child can inherit: in memory on Linux, on disk elsewhere."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("affuse"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _for_temporary_files() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        tried = " or ".join(filter(None, [os.environ.get("TMPDIR"), "/tmp", "/var/tmp"]))
+        raise StorageError(
+            f"nothing can be written for the while at {tried}; {OTHER_PLACE}"
+        ) from error
+
+
+def _full(folder: Path, error: OSError) -> str | None:
+    """That the disk of a temporary folder is full, if the error is of that: many name no file."""
+    number = errno.ENOSPC if isinstance(error, shutil.Error) else error.errno  # it lists many
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    named = error.filename
+    inside = f"{named}".startswith(f"{folder}/")
+    if not inside and (named is not None or shutil.disk_usage(folder).free > LEAST_ROOM):
+        return None
+    return f"{REFUSALS[number]} at {folder.parent.parent}, where temporary files are; {OTHER_PLACE}"
 
 
 @functools.cache

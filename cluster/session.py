@@ -10,19 +10,22 @@ import os
 import platform
 import socket
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import MachineError
+from cluster.errors import ConfigError, MachineError
+from cluster.home import expanded
 from cluster.joining import QUIET, join
+from cluster.scratch import anonymous_file
 from cluster.session_folder import MAX_PARENT, session_folder
 from cluster.session_token import fresh_token
 from cluster.settings import Place
 from cluster.shipping import CHECKOUT
+
+SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,9 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
 
     Raises:
         PlanError: the named cluster cannot be reached.
+        ConfigError: Ray does not take the size of the object store.
         MachineError: Ray does not start here, mostly since the machine is too busy.
-        StorageError: the disk of a local session is full.
+        StorageError: the disk of a local session is full, or nothing can be written there.
     """
     _quiet_environment(local=cluster_address(config) is None)
     import ray
@@ -190,7 +194,7 @@ def memory_available_gb() -> float:
 
 
 def _parent(config: SessionConfig) -> Path:
-    return Path(config.temp_dir or "/tmp").expanduser().absolute()
+    return Path(expanded(config.temp_dir or "/tmp")).absolute()
 
 
 def _start(config: SessionConfig, folder: Path) -> None:
@@ -208,6 +212,18 @@ def _start(config: SessionConfig, folder: Path) -> None:
             _temp_dir=str(folder),
             **QUIET,
         )
+    except FileNotFoundError as error:
+        if error.filename != SHARED_MEMORY:
+            raise
+        raise MachineError(
+            f"Ray keeps what its workers share at {SHARED_MEMORY}, which is not there; type: "
+            f"mkdir {SHARED_MEMORY} && mount -t tmpfs tmpfs {SHARED_MEMORY}"
+        ) from error
+    except ValueError as error:  # of a size that it does not take
+        raise ConfigError(
+            f"Ray does not start with these settings: {error} Type another --session.object-store-gb, "
+            "or leave it out"
+        ) from error
     except Exception as error:
         # A process of Ray that is not up within half a minute is told by Exception itself, others by these.
         if type(error) is not Exception and not isinstance(error, ConnectionError | RuntimeError):
@@ -224,7 +240,7 @@ def _muted_stderr() -> Iterator[None]:
     """Hold back what native code writes to stderr, and show it if the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
+    with anonymous_file() as said:
         os.dup2(said.fileno(), 2)
         try:
             yield

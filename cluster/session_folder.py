@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import StorageError
+from cluster.refusals import in_the_way, refusal
 from cluster.scratch import abandoned, claimed
 
 PREFIX = "af-"
@@ -30,6 +31,9 @@ MAX_PARENT = _LONGEST_SOCKET - len(f"/{PREFIX}12345678/{INSIDE}{_SOCKET}")
 
 LEAST_ROOM = 2**20
 """What Ray's logs take at least [bytes]; on a full disk its processes hang, and say nothing."""
+
+OTHER_PLACE = "--session.temp-dir names another folder"
+"""What to type where Ray finds no room."""
 
 _live: list[Path] = []
 """Folders of this process's own sessions."""
@@ -45,16 +49,22 @@ def session_folder(parent: Path) -> Iterator[Path]:
         parent: where it lies, beside those of other sessions; is made where it is missing.
 
     Raises:
-        StorageError: its disk is full.
+        StorageError: its disk is full, or nothing can be written there.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unfit(parent, error) from error
     sweep(parent)
     if (room := shutil.disk_usage(parent).free) < LEAST_ROOM:
         raise StorageError(
             f"the disk is full at {parent}, where Ray keeps its logs: {room / 1024:.0f} KB are free; "
-            "--session.temp-dir names another folder"
+            f"{OTHER_PLACE}"
         )
-    folder, lock = claimed(parent, PREFIX)
+    try:
+        folder, lock = claimed(parent, PREFIX)
+    except OSError as error:
+        raise _unfit(parent, error) from error
     _live.append(folder)
     try:
         yield folder / INSIDE
@@ -75,6 +85,11 @@ def sweep(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), abandoned(folder):
             _remove(folder)
+
+
+def _unfit(parent: Path, error: OSError) -> StorageError:
+    said = refusal(error, str(parent)) or in_the_way(error) or str(error)
+    return StorageError(f"{said}; {OTHER_PLACE}")
 
 
 def _remove(folder: Path) -> None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import AbsentError, ConfigError, StorageError, TableError
+from cluster.home import expanded
 from cluster.one_step import in_one_step, unless_equal
 from cluster.redaction import redacted
 from cluster.refusals import asking, in_the_way
@@ -29,7 +30,7 @@ from cluster.scratch import scratch_folder
 
 def absolute(root: str) -> str:
     """A local path made absolute, a URI left alone: workers run in other folders."""
-    return root if "://" in root else os.path.abspath(os.path.expanduser(root))
+    return root if "://" in root else os.path.abspath(expanded(root))
 
 
 def join(root: str, *parts: str) -> str:

@@ -80,7 +80,9 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     if storage.is_local(store):
         path = Path(where.removeprefix("file://"))
     else:
-        path = _cached(weights, where, cache.expanduser() / _digest(store) / _place(weights))
+        path = _cached(
+            weights, where, Path(storage.absolute(str(cache)), _digest(store), _place(weights))
+        )
     if path.is_file() and weights.sha256 is not None:
         _check(weights, file_digest(path, path.stat().st_mtime_ns), path)
     return path

@@ -25,6 +25,7 @@ import tyro
 
 from cluster import settings
 from cluster.errors import ConfigError
+from cluster.home import expanded
 from jobs import JOBS
 
 SCALARS = (bool, int, float, str)
@@ -253,7 +254,7 @@ def install_completion() -> str:
     Raises:
         ConfigError: another file is there.
     """
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = os.environ.get("XDG_DATA_HOME") or expanded("~/.local/share")
     place = Path(data) / "bash-completion" / "completions" / "affuse"
     if place.exists() and not place.read_text(errors="replace").startswith(COMPLETION_HEAD):
         raise ConfigError(f"{place} is there and was not written by affuse; remove it first")

@@ -106,12 +106,13 @@ def is_clips(value: Any, depth: int = 2) -> bool:
 
 def in_this_process() -> type:
     """A decoder child that answers here, where it is traced; its messages are JSON all the same."""
+    from cluster import scratch
     from encoders.decoding import child, process
 
     class Here(process.Child):
         def __init__(self, _memory_bytes: int, threads: int, max_bytes: int) -> None:
             self.served, self._threads, self._max_bytes = 0, threads, max_bytes
-            self._shared = process.anonymous_file()
+            self._shared = scratch.anonymous_file()
             self.process = SimpleNamespace(poll=lambda: None)
 
         def ask(self, request: Any, limit_s: float) -> Any:

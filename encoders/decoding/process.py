@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import Fault, MediaError
+from cluster.scratch import anonymous_file
 
 START_LIMIT_S = 120.0
 """A child that has not said hello by then cannot start here at all."""
@@ -36,7 +36,7 @@ class Child:
         self.served = 0
         self._unread = bytearray()
         self._shared = anonymous_file()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._errors = anonymous_file()  # of no folder: that of temporary files may be full
         numbers = (self._shared.fileno(), memory_bytes, os.getpid(), threads, max_bytes)
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -155,10 +155,3 @@ class Child:
         lines = self._errors.read()[-4000:].decode(errors="replace").strip().splitlines()
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return f"the decoder ended with {how}" + (f": {lines[-1][:200]}" if lines else "")
-
-
-def anonymous_file() -> Any:
-    """A file without a name that a child can inherit: in memory on Linux, on disk elsewhere."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("affuse-decoded"), "r+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)

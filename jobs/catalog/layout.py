@@ -55,7 +55,6 @@ COVERED = "covered.parquet"
 
 RESULTS = "results.json"
 OUTLOOK = "outlook.json"
-SUMMARY = "summary.json"
 """Beside scores: what accuracy to expect."""
 
 BUNDLE = "bundle.json"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cluster import storage
 from cluster.errors import PlanError
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Mapped:
 
     def __init__(self, folder: str, shape: tuple[int, int], kind: Any) -> None:
         size = math.prod(shape) * np.dtype(kind).itemsize
-        home = Path(os.path.expanduser(folder))
+        home = Path(storage.absolute(folder))
         try:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=home) as file:

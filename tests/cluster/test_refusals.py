@@ -173,14 +173,18 @@ def test_errors_of_others_stay_what_they_are(monkeypatch):
         ("round/below", "links lead in a circle"),
         ("n" * 300, "the name is too long"),
         ("folder", "a folder stands where a file is expected"),
+        ("file.csv", "a file stands where a folder is expected"),
     ],
 )
 def test_a_place_that_is_none_is_one_line(tmp_path, place, said):
+    def reach(path):
+        path.mkdir(parents=True, exist_ok=True) if place == "file.csv" else path.read_bytes()
+
     (tmp_path / "file.csv").write_text("a")
     (tmp_path / "folder").mkdir()
     (tmp_path / "round").symlink_to(tmp_path / "round")
     with pytest.raises(OSError, match=r"Errno") as caught:
-        (tmp_path / place).read_bytes()
+        reach(tmp_path / place)
     assert line._refused(caught.value) == f"{said}: {tmp_path / place}"
 
 

@@ -1,15 +1,26 @@
 """Temporary folders: gone at the end, at Ctrl-C, and after a kill with the next one that is made."""
 
+import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from cluster.scratch import OWNER, PREFIX, claim_scratch, release_scratch, scratch_folder
+from cluster.errors import StorageError
+from cluster.scratch import (
+    LEAST_ROOM,
+    OWNER,
+    PREFIX,
+    claim_scratch,
+    release_scratch,
+    scratch_folder,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,6 +135,56 @@ class TestLeftovers:
             pass
         assert sorted(parent.iterdir()) == before
         assert (elsewhere / OWNER).is_file()
+
+
+class TestNoRoom:
+    def test_nowhere_at_all_is_one_line_that_says_what_to_set(self, monkeypatch):
+        def nowhere():
+            raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in []")
+
+        monkeypatch.setenv("TMPDIR", "/full")
+        monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+        with pytest.raises(StorageError, match=r"at /full or /tmp or /var/tmp; TMPDIR=FOLDER"):
+            claim_scratch()
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+    def test_a_folder_that_cannot_be_made_is_told_with_its_place(
+        self, tmp_path, monkeypatch, number
+    ):
+        def refuse(*_, **__):
+            raise OSError(number, os.strerror(number), f"{tmp_path}/affuse-12345678")
+
+        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+        with pytest.raises(StorageError, match=f" at {tmp_path}: .*; TMPDIR=FOLDER"):
+            claim_scratch(str(tmp_path))
+
+    @pytest.mark.parametrize("free", [0, LEAST_ROOM - 1, LEAST_ROOM + 1])
+    @pytest.mark.parametrize("named", ["inside", "outside", "nothing", "a list"])
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    def test_a_disk_that_fills_up_is_told_where_it_is_that_of_the_folder(
+        self, tmp_path, monkeypatch, number, named, free
+    ):
+        """Writers of tables and films name no file; a disk of an output is told by who writes that."""
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        of_ours = named == "inside" or (named in ("nothing", "a list") and free < LEAST_ROOM)
+        of_ours = of_ours and (number != errno.EIO or named == "a list")
+
+        def fail():
+            with scratch_folder(str(tmp_path)) as folder:
+                error = OSError(number, os.strerror(number))
+                if named == "a list":
+                    error = shutil.Error([("a", "b", "[Errno 28] No space left on device")])
+                elif named != "nothing":
+                    error.filename = f"{folder if named == 'inside' else '/elsewhere'}/x"
+                raise error
+
+        with pytest.raises(OSError, match=r"\w") as caught:
+            fail()
+        told = f"the disk is full at {tmp_path}, where temporary files are; TMPDIR=FOLDER"
+        assert str(caught.value).startswith(told) == of_ours
+        assert isinstance(caught.value, StorageError) == of_ours
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_no_code_makes_temporary_folders_in_another_way():

@@ -1,5 +1,6 @@
 """A local session hears who has its token; it leaves the machine and the user's settings as they were."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.errors import MachineError
+from cluster.errors import ConfigError, MachineError
 from cluster.session import SessionConfig, ray_session
 from cluster.session_token import SETTINGS
 
@@ -132,9 +133,21 @@ class TestAMachineWithoutRoom:
 
         monkeypatch.setattr(ray, "init", fail)
         with (
-            pytest.raises(ValueError, match="cap"),
+            pytest.raises(ConfigError, match=r"cap.*--session.object-store-gb"),
             ray_session(SessionConfig()),
         ):
+            pass
+
+    @pytest.mark.parametrize("place", ["/dev/shm", "/elsewhere"])
+    def test_a_machine_without_shared_memory_is_told_what_to_mount(self, monkeypatch, place):
+        import ray
+
+        def fail(**options):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", place)
+
+        monkeypatch.setattr(ray, "init", fail)
+        kind = MachineError if place == "/dev/shm" else FileNotFoundError
+        with pytest.raises(kind, match=place), ray_session(SessionConfig()):
             pass
 
 

@@ -1,10 +1,12 @@
 """Sessions that were killed are swept; those that live, and what is not ours, are left alone."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,8 +41,6 @@ with ray_session(SessionConfig(num_cpus=1, num_gpus=0, temp_dir=sys.argv[1])):
 @pytest.fixture
 def parent(tmp_path_factory):
     """A short path, as sockets want it."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -180,3 +180,26 @@ def test_a_full_disk_is_said_before_anything_starts(parent, monkeypatch, room):
     ):
         pytest.fail("it started")
     assert not list(parent.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_takes_nothing_is_said_with_the_flag_that_names_another(
+    parent, monkeypatch, number
+):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), f"{parent}/af-12345678")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with (
+        pytest.raises(StorageError, match=f" at {parent}: .*; --session.temp-dir names another"),
+        session_folder(parent),
+    ):
+        pytest.fail("it started")
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_file_at_the_place_of_the_folder_is_one_line(tmp_path, below):
+    (tmp_path / "file").touch()
+    said = "a file stands where a folder is expected: .*/file.*; --session.temp-dir names another"
+    with pytest.raises(StorageError, match=said), session_folder(tmp_path / "file" / below):
+        pytest.fail("it started")
