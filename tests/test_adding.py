@@ -16,6 +16,7 @@ from fusion.batch import Batch, Steps
 from fusion.late import LATE
 from fusion.late.members import Members
 from jobs.tuning import late_fusion
+from tests.jobs.datasets.test_conformance import is_cited
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "adding.md"
@@ -101,6 +102,10 @@ def test_the_adapter_reads_names_and_lists_faults(example, tmp_path):
         "p08": "calm",
     }
     assert len(collected.faults) == 1
+
+
+def test_the_facts_of_the_dataset_pass_the_test_of_all_adapters(example):
+    assert is_cited(example("jobs.datasets.calls").ABOUT)
 
 
 def test_the_rule_is_the_median_and_survives_its_state(example):
