@@ -21,7 +21,7 @@ from typing import Any
 from cluster import jobs_api, settings, shipping, storage, submission
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
-from cluster.rendering import Deployment, Target, remarks, render
+from cluster.rendering import Deployment, Target, is_secret, remarks, render
 from cluster.settings import Place
 from cluster.submission import Entrypoint
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
@@ -144,6 +144,7 @@ def main(config: Config) -> None:
     if config.render is not None:
         write_file(config, config.render)
         return
+    check_variables(config.env)
     token = jobs_api.read_token(config.token_path, os.environ)
     job = None if not config.command else resolve(config.command, config.address)
     client = jobs_api.connect(config.address, token, os.environ)
@@ -230,6 +231,20 @@ def check_secrets(values: Mapping[str, Any]) -> None:
                 f"{flag(key)} {shown} holds a secret, which the cluster would store and show; leave it "
                 "out, and set it in the environment of the cluster's machines, such as "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+
+
+def check_variables(env: Mapping[str, str]) -> None:
+    """Refuse a secret among the variables of a job: the cluster writes them into its logs and shows them.
+
+    Raises:
+        ConfigError: naming the variable, without its value.
+    """
+    for name, value in env.items():
+        if is_secret(name, value):
+            raise ConfigError(
+                f"--env {name} holds a secret, which the cluster would store and show; leave it out, and set "
+                "it in the environment of the cluster's machines"
             )
 
 

@@ -13,9 +13,10 @@ from cluster.rendering.deployment import (
     check_command,
     check_environment,
     check_schedule,
+    is_secret,
 )
 
-__all__ = ["EXAMPLE", "Deployment", "Target", "remarks", "render"]
+__all__ = ["EXAMPLE", "Deployment", "Target", "is_secret", "remarks", "render"]
 
 EXAMPLE = ("encode", "--root", "s3://BUCKET/mine", "--encoders", "hubert_base", "clip_vit")
 """Job of a file for which none was named, with a place to fill in."""

@@ -53,7 +53,9 @@ IMAGE = r"[A-Za-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?"
 RESERVED = frozenset({*TOKEN_SETTINGS, "RAY_ADDRESS", "head", "hosts", "status"})
 """Variables that the files set themselves: the token above all."""
 
-SECRET_NAME = re.compile(r"secret|token|passw|credential|(api|access|private)_?key", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"secret|token(?!izer)|passw|credential|(api|access|private)_?key", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,11 @@ class Deployment:
             _check_word("secrets", secret, VARIABLE if target == "slurm" else DNS_NAME)
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable looks like one that must not be written down."""
+    return bool(SECRET_NAME.search(name)) or redacted(value) != value
+
+
 def check_environment(env: Mapping[str, str]) -> None:
     """Refuse variables that are no variables, and secrets: whoever reads the file reads them.
 
@@ -160,7 +167,7 @@ def check_environment(env: Mapping[str, str]) -> None:
             raise ConfigError(f"--env {name}: expected NAME=VALUE, a name and one line of text")
         if name in RESERVED:
             raise ConfigError(f"--env {name} is set by the file itself; leave it out")
-        if SECRET_NAME.search(name) or redacted(value) != value:
+        if is_secret(name, value):
             raise ConfigError(
                 f"--env {name} holds a secret, which would stand in the file; leave it out, and name by "
                 "--cluster.secrets where it is kept"

@@ -162,6 +162,35 @@ class TestResolving:
         assert said.err.count("\n") == 1
         assert "hunter2" not in said.out + said.err
 
+    @pytest.mark.parametrize(
+        "variable",
+        [
+            "RAY_AUTH_TOKEN=hunter2",
+            "HF_TOKEN=hunter2",
+            "AWS_SECRET_ACCESS_KEY=hunter2",
+            "OPENAI_API_KEY=hunter2",
+            "PGPASSWORD=hunter2",
+            "MLFLOW_TRACKING_URI=http://ann:hunter2@mlflow:5000",
+        ],
+    )
+    @pytest.mark.parametrize("address", [LOCAL, REMOTE])
+    def test_a_secret_among_the_variables_is_refused_and_not_repeated(
+        self, variable, address, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(jobs_api, "connect", lambda *_: pytest.fail("it was sent"))
+        words = ["--env", variable, "--", "encode", "--list"]
+        assert run(["submit", "--address", address, *words]) == 2
+        said = capsys.readouterr()
+        assert f"--env {variable.partition('=')[0]} holds a secret" in said.err
+        assert said.err.count("\n") == 1
+        assert "hunter2" not in said.out + said.err
+
+    @pytest.mark.parametrize(
+        "variable", ["TOKENIZERS_PARALLELISM=false", "MLFLOW_TRACKING_URI=http://mlflow:5000"]
+    )
+    def test_other_variables_are_none(self, variable):
+        submit.check_variables(dict([variable.split("=")]))
+
     def test_every_job_that_stays_here_exists(self):
         assert set(submit.STAY_HERE) <= set(JOBS)
 
