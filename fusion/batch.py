@@ -127,3 +127,28 @@ class Output:
 
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     """Auxiliary losses of the paper, already weighted; empty in eval."""
+
+
+def split_rows(batch: Batch, size: int) -> list[Batch]:
+    """The rows of a batch, some at a time; every tensor in it has a row for each.
+
+    Args:
+        batch: what is split.
+        size: rows at a time.
+    """
+
+    def rows(value: Any, some: slice) -> Any:
+        if isinstance(value, Tensor):
+            return value[some]
+        if isinstance(value, Steps):
+            return Steps(value.values[some], value.mask[some])
+        if isinstance(value, Mapping):
+            return {name: rows(item, some) for name, item in value.items()}
+        return value
+
+    if len(batch) <= size:
+        return [batch]
+    return [
+        replace(batch, **{name: rows(value, slice(at, at + size)) for name, value in vars(batch).items()})
+        for at in range(0, len(batch), size)
+    ]

@@ -8,7 +8,7 @@ Shapes: batch, time, feature.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,12 @@ class WhisperBranch(EncoderBranch):
         join: Join = last,
     ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
         """The last block's states, normalised as the model ends, or what is made of all."""
-        rows, time = mask.shape
-        windows, inside = windows_with(values, mask)
-        mel = windows.reshape(len(windows), 2 * windows.shape[1], -1).transpose(1, 2)
-        # Of no sound one silent step is read: attention over nothing is not a number in half precision.
-        lengths = inside.sum(1).clamp(min=1).tolist()
-        states = join(encoder_states(self.model, mel, lengths))
-        return states.reshape(rows, -1, states.shape[2])[:, :time], mask
+
+        def run(part: Tensor, inside: Tensor) -> Tensor:
+            mel = part.reshape(len(part), 2 * part.shape[1], -1).transpose(1, 2)
+            return join(encoder_states(self.model, mel, inside.sum(1).tolist()))
+
+        return windowed(values, mask, width_of(join, self), run), mask
 
 
 class WavePublisher:
@@ -195,8 +194,7 @@ class SpeechBranch(EncoderBranch):
         windows, inside = windows_with(values, mask)
         lengths = inside.sum(1)
         count = num_steps(HOP * windows.shape[1])
-        width = join([windows.new_zeros(1, 1, self.dim)] * (self.depth + 1)).shape[2]
-        states = windows.new_zeros(len(windows), count, width)
+        states = windows.new_zeros(len(windows), count, width_of(join, self))
         said = torch.zeros(len(windows), count, dtype=torch.bool, device=mask.device)
         for length, chosen in self._alike(lengths):
             part = windows[chosen, :length].reshape(len(chosen), -1)
@@ -218,8 +216,7 @@ class SpeechBranch(EncoderBranch):
         """Rows that run together, and how many steps of them: those of no sound do not run."""
         long = lengths >= math.ceil(FIELD / HOP)
         if not self._equal_lengths:
-            rows = long.nonzero()[:, 0]
-            return [(int(lengths.max()), rows)] if len(rows) else []
+            return runs_of(torch.where(long, lengths, 0))
         return [
             (length, (lengths == length).nonzero()[:, 0])
             for length in sorted(set(lengths[long].tolist()))
@@ -241,6 +238,46 @@ def windows_with(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     more = -time % WINDOW_STEPS
     known, mask = pad(known, (0, 0, 0, more)), pad(mask, (0, more))
     return known.reshape(-1, WINDOW_STEPS, known.shape[2]), mask.reshape(-1, WINDOW_STEPS)
+
+
+def windowed(
+    values: Float[Tensor, "batch time feature"],
+    mask: Bool[Tensor, "batch time"],
+    width: int,
+    run: Callable[[Tensor, Tensor], Tensor],
+) -> Float[Tensor, "batch time width"]:
+    """States of rows that a model reads in windows of 30 s; zeros where a window has no step.
+
+    Args:
+        values: what the model is given.
+        mask: its real steps.
+        width: of the states.
+        run: states of some windows and their masks, a step for each of theirs.
+    """
+    windows, inside = windows_with(values, mask)
+    states = windows.new_zeros(*inside.shape, width)
+    for longest, chosen in runs_of(inside.sum(1)):
+        found = run(windows[chosen, :longest], inside[chosen, :longest])
+        found = pad(found, (0, 0, 0, states.shape[1] - longest)).to(states.dtype)
+        states = states.index_copy(0, chosen, found)
+    return states.reshape(len(mask), -1, width)[:, : mask.shape[1]]
+
+
+def width_of(join: Join, branch: EncoderBranch) -> int:
+    """Width of what is made of all states of a branch."""
+    return join([torch.zeros(1, 1, branch.dim)] * (branch.depth + 1)).shape[2]
+
+
+def runs_of(lengths: Tensor) -> list[tuple[int, Tensor]]:
+    """Windows that run together, and the steps of the longest: full ones and all others.
+
+    One long clip in a batch cuts the rest of its row, and every other row, into windows of 30 s of which
+    most are empty or nearly so. Those of no sound do not run.
+    """
+    full, some = lengths == WINDOW_STEPS, (lengths > 0) & (lengths < WINDOW_STEPS)
+    return [
+        (int(lengths[kind].max()), kind.nonzero()[:, 0]) for kind in (full, some) if bool(kind.any())
+    ]
 
 
 def _num_mels(path: Path) -> int:

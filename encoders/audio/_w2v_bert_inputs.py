@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.audio._inputs import in_steps, windows_with
+from encoders.audio._inputs import in_steps, width_of, windowed
 from encoders.audio._w2v_bert import BANDS, RATE_HZ, frames_of
 from encoders.batching import check_shape, model_folder, nothing, quiet, states_of, use_threads
-from encoders.branch import EncoderBranch, Join, attended, last
+from encoders.branch import EncoderBranch, Join, last
 from encoders.spec import Clip, Descriptor, Encoded
 
 
@@ -68,10 +68,9 @@ class W2vBertBranch(EncoderBranch):
         join: Join = last,
     ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
         """The last block's states, or what is made of all."""
-        rows, time = mask.shape
-        windows, inside = windows_with(values, mask)
-        result = self.model(
-            windows, attention_mask=attended(inside).long(), output_hidden_states=True
-        )
-        states = join(states_of(result))
-        return states.reshape(rows, -1, states.shape[2])[:, :time], mask
+
+        def run(part: Tensor, inside: Tensor) -> Tensor:
+            result = self.model(part, attention_mask=inside.long(), output_hidden_states=True)
+            return join(states_of(result))
+
+        return windowed(values, mask, width_of(join, self), run), mask

@@ -7,12 +7,13 @@ a dialogue. Configurations that other work has published are functions in ``PRES
 """
 
 import dataclasses
-import difflib
 import importlib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from fusion.batch import Axis
+from fusion.nets._options import checked, near
 
 NETS: dict[str, str] = {
     "bottleneck": "BottleneckFusion",
@@ -50,7 +51,8 @@ def net_class(name: str) -> Any:
         ValueError: no such net.
     """
     if name not in NETS and name not in UNTRAINED:
-        raise ValueError(f"there is no net {name!r}; known: {', '.join(NETS)}")
+        known = ", ".join(NETS)
+        raise ValueError(f"there is no net {name!r}{near(name, NETS)} (known: {known})")
     file, kind = UNTRAINED.get(name) or (name, NETS[name])
     return getattr(importlib.import_module(f"fusion.nets.{file}"), kind)
 
@@ -75,7 +77,7 @@ def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     whole numbers fractions where the field is one.
 
     Raises:
-        ValueError: no such net, preset or field; the message names the nearest one.
+        ValueError: no such net, preset, field or value; the message names the nearest one.
     """
     module = importlib.import_module(net_class(name).__module__)
     options = dict(options or {})
@@ -89,22 +91,14 @@ def net_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     for key, value in options.items():
         field, _, entry = key.partition(".")
         if field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name} has no option {field!r}{hint} (known: {', '.join(known)})")
+            known_ones = f"{near(field, known)} (known: {', '.join(known)})"
+            raise ValueError(f"{name} has no option {field!r}{known_ones}")
         if not entry:
-            values[field] = _as_declared(value, getattr(base, field))
+            values[field] = value
             continue
         current = values.get(field, getattr(base, field))
         start = dict(current) if isinstance(current, Mapping) else {"*": current}
         values[field] = {**start, entry: value}
-    return dataclasses.replace(base, **values)
-
-
-def _as_declared(value: Any, default: Any) -> Any:
-    """A JSON list as a tuple; a whole number as a fraction where the field is one, so that 1 is 1.0."""
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    return value
+    hints = typing.get_type_hints(type(base))
+    given = {key: checked(value, hints[key], f"{name} {key}") for key, value in values.items()}
+    return dataclasses.replace(base, **given)

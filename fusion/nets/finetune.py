@@ -30,17 +30,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fusion.batch import Batch, Output, Steps
+from fusion.batch import Batch, Output, Steps, split_rows
 from fusion.nets import net_class, net_config
 from fusion.nets._adapters import adapt, recompute
 from fusion.nets._layers import Net, Widths, module_dict, width_of
 from fusion.nets._levels import Layers, Levels, Vector
+from fusion.nets._options import near
 
 STEPS_AT_ONCE = 16_384
-"""Rows times steps that a branch reads at a time where nothing is trained."""
+"""Rows times steps that are read at a time where nothing is trained."""
 
 VALUES_AT_ONCE = 2**24
 """And their values: a hundred pictures of 224 px."""
+
+STATES_AT_ONCE = 2**26
+"""And the values of the states that the head reads of them: 256 MB."""
 
 
 @runtime_checkable
@@ -117,11 +121,15 @@ class FineTune(Net):
         """Run blocks once more for their gradients, which saves memory (gradient checkpointing)."""
 
         def __post_init__(self) -> None:
-            if self.encoder_rate <= 0 or not 0 < self.layer_decay <= 1 or self.lora < 0:
+            if self.encoder_rate <= 0 or not 0 < self.layer_decay <= 1:
                 raise ValueError(
-                    "expected encoder_rate > 0, layer_decay in (0, 1] and lora >= 0; came "
-                    f"{self.encoder_rate}, {self.layer_decay}, {self.lora}"
+                    "expected encoder_rate > 0 and layer_decay in (0, 1]; came "
+                    f"{self.encoder_rate}, {self.layer_decay}"
                 )
+            kind = net_class(self.head)
+            if kind.axis != FineTune.axis or kind is FineTune:
+                raise ValueError(f"head {self.head!r}: expected a net of clips")
+            net_config(self.head, self.head_options)
 
     def __init__(
         self,
@@ -134,14 +142,14 @@ class FineTune(Net):
         super().__init__(dims, outputs)
         self.config = config
         kind = net_class(config.head)
-        if kind.axis != self.axis or kind is FineTune:
-            raise ValueError(f"head {config.head!r}: expected a net of clips")
         owned = module_dict(branches or {})
+        _check_named(config.freeze, list(owned))
         levels = {
             name: _levels(name, cast(Branch, branch), config.layers)
             for name, branch in owned.items()
         }
         widths = {name: cast(Branch, owned[name]).dim * levels[name].factor for name in levels}
+        self.widths = dict(widths)
         vectors = {name: Vector(width, config.dropout) for name, width in widths.items()}
         if kind.convex:
             widths = {name: 2 * width for name, width in widths.items()}
@@ -162,6 +170,22 @@ class FineTune(Net):
         return bool(self.head.convex)
 
     def forward(self, batch: Batch) -> Output:
+        if torch.is_grad_enabled() or self.training:
+            return self._said(batch)
+        # A row says the same among others; all states at once may be larger than the memory.
+        said = [self._said(piece).logits for piece in self.pieces(batch)]
+        return Output(logits={task: torch.cat([each[task] for each in said]) for task in said[0]})
+
+    def pieces(self, batch: Batch) -> list[Batch]:
+        """The batch a few rows at a time, as many as are read at once where nothing is trained."""
+        most = len(batch)
+        for name in self.branches:
+            time, width = batch.inputs[name].values.shape[1:]
+            bounds = VALUES_AT_ONCE // width, STATES_AT_ONCE // self.widths[name]
+            most = min(most, min(STEPS_AT_ONCE, *bounds) // time)
+        return split_rows(batch, max(1, most))
+
+    def _said(self, batch: Batch) -> Output:
         sequences = self.states(batch)
         for name, vector in self.vectors.items():
             sequences[name] = vector(sequences[name])
@@ -173,7 +197,8 @@ class FineTune(Net):
         sequences: dict[str, Steps] = self.read(batch)
         for name, branch in self.branches.items():
             # As they came: half a precision would not hold a token's id.
-            sequences[name] = self._states(name, branch, batch.inputs[name])
+            steps, join = batch.inputs[name], self.levels[name]
+            sequences[name] = Steps(*branch(steps.values, steps.mask, join))
         return sequences
 
     def train(self, mode: bool = True) -> "FineTune":
@@ -199,18 +224,6 @@ class FineTune(Net):
         level = branch.level(inside)
         below = branch.depth - (0 if level is None else level)
         return float(self.config.encoder_rate * self.config.layer_decay**below)
-
-    def _states(self, name: str, branch: nn.Module, steps: Steps) -> Steps:
-        """The states of a branch; without gradients a few rows at a time, which changes nothing."""
-        join = self.levels[name]
-        if torch.is_grad_enabled():
-            return Steps(*branch(steps.values, steps.mask, join))
-        most = min(STEPS_AT_ONCE, VALUES_AT_ONCE // steps.values.shape[2])
-        rows = max(1, most // steps.mask.shape[1])
-        pieces = (torch.split(side, rows) for side in (steps.values, steps.mask))
-        parts = [branch(*piece, join) for piece in zip(*pieces, strict=True)]
-        values, mask = (torch.cat(side) for side in zip(*parts, strict=True))
-        return Steps(values, mask)
 
     def _prepare(self, name: str) -> None:
         """Freeze what is not trained, and give the rest of a branch its updates."""
@@ -252,3 +265,14 @@ def _levels(name: str, branch: Branch, layers: Layers) -> Levels:
             "expected layers=last"
         )
     return Levels(layers, branch.depth)
+
+
+def _check_named(freeze: Widths, owned: list[str]) -> None:
+    """Refuse blocks of an input that no encoder is trained on."""
+    named = [] if isinstance(freeze, int) else [name for name in freeze if name != "*"]
+    unknown = [name for name in named if name not in owned]
+    if unknown:
+        raise ValueError(
+            f"freeze.{unknown[0]}: expected an input whose encoder is trained, of "
+            f"{', '.join(sorted(owned)) or 'none'}{near(unknown[0], owned)}"
+        )

@@ -87,7 +87,9 @@ def _read(
     mine = torch.split(order, at_once(feed, train, ROWS))[group.rank :: group.world]
     for some in mine:
         batch = predictor.scaler(feed.batch(train[some]).to(group.device))
-        parts.append({name: _one_step(net, name, s) for name, s in net.states(batch).items()})
+        for piece in net.pieces(batch):
+            states = net.states(piece)
+            parts.append({name: _one_step(net, name, each) for name, each in states.items()})
     places = torch.cat([*mine, order[:0]])
     shared = [(places, parts)]
     if group.world > 1:

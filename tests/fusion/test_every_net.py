@@ -5,6 +5,8 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import math
+import typing
 from dataclasses import replace
 from pathlib import Path
 
@@ -397,6 +399,13 @@ def test_the_nets_made_of_products_claim_the_interaction():
     assert {"lmf", "tfn"} <= {n for n in ALL if claims_interaction(n)}
 
 
+OPTIONS = [
+    pytest.param(name, field, hint, id=f"{name}-{field}")
+    for name in NETS
+    for field, hint in typing.get_type_hints(net_class(name).Config).items()
+]
+
+
 class TestConfigFromOptions:
     def test_an_unknown_option_names_the_nearest_one(self):
         with pytest.raises(ValueError, match="did you mean 'hidden'"):
@@ -406,6 +415,14 @@ class TestConfigFromOptions:
         rate = net_config("finetune", {"encoder_rate": 1}).encoder_rate
         assert (rate, type(rate)) == (1.0, float)
         assert type(net_config("finetune", {"freeze": 1}).freeze) is int
+
+    @pytest.mark.parametrize(("name", "field", "hint"), OPTIONS)
+    def test_no_value_of_another_type_is_taken(self, name, field, hint):
+        wrong = {int: [2.5, "four", True, -1, {"*": 1}], float: ["x", True, math.nan, math.inf]}
+        wrong |= {bool: ["no", 1], str: [3, True]}
+        for value in wrong.get(hint, ["nowhere", 2.5]):
+            with pytest.raises(ValueError, match=f"{name} {field}: expected"):
+                net_config(name, {field: value})
 
     def test_a_dotted_option_sets_one_modality_and_keeps_the_rest(self):
         config = net_config("tfn", {"hidden.audio": 9})

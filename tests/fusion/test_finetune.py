@@ -138,24 +138,47 @@ class TestWhatIsTrained:
         assert model.levels["text"].shares.grad.abs().min() > 0
         assert model.rate_of("levels.text.shares") == 1.0
 
-    @pytest.mark.parametrize("freeze", [4, -1])
-    def test_blocks_that_are_not_there_cannot_be_frozen(self, freeze):
-        with pytest.raises(ValueError, match="expected 0 to its 3 blocks, came"):
+    @pytest.mark.parametrize(
+        ("freeze", "said"), [(4, "expected 0 to its 3 blocks, came 4"), (-1, "expected 0 or more")]
+    )
+    def test_blocks_that_are_not_there_cannot_be_frozen(self, freeze, said):
+        with pytest.raises(ValueError, match=said):
             net(freeze=freeze)
 
+    @pytest.mark.parametrize("name", ["tex", "audio", "speech"])
+    def test_blocks_of_an_input_without_an_encoder_cannot_be_frozen(self, name):
+        with pytest.raises(ValueError, match=f"freeze.{name}: expected an input whose encoder is"):
+            net(**{f"freeze.{name}": 1})
+
     @pytest.mark.parametrize(
-        "options", [{"lora": -1}, {"layer_decay": 1.1}, {"layer_decay": 0.0}, {"encoder_rate": 0.0}]
+        ("options", "said"),
+        [
+            ({"lora": -1}, "lora: expected 0 or more"),
+            ({"layer_decay": 1.1}, "layer_decay in"),
+            ({"layer_decay": 0.0}, "layer_decay in"),
+            ({"encoder_rate": 0.0}, "expected encoder_rate > 0"),
+            ({"encoder_rate": -1.0}, "expected encoder_rate > 0"),
+        ],
+        ids=str,
     )
-    def test_rates_and_ranks_that_are_none_are_refused(self, options):
-        with pytest.raises(ValueError, match="expected encoder_rate > 0, layer_decay in"):
+    def test_rates_and_ranks_that_are_none_are_refused(self, options, said):
+        with pytest.raises(ValueError, match=said):
             net(**options)
 
-    @pytest.mark.parametrize("head", ["sdt", "finetune"])
-    def test_a_head_that_reads_dialogues_or_trains_encoders_is_refused(self, head):
-        with pytest.raises(ValueError, match="expected a net of clips"):
-            net_class("finetune")(
-                net_config("finetune", {"head": head}), dims={"text": 6}, outputs={"y": 1}
-            )
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"head": "sdt"}, "expected a net of clips"),
+            ({"head": "finetune"}, "expected a net of clips"),
+            ({"head": "gatd"}, "there is no net 'gatd'; did you mean 'gated'"),
+            ({"head_options.hiden": 8}, "concat_mlp has no option 'hiden'; did you mean 'hidden'"),
+            ({"head_options.hidden": "big"}, "concat_mlp hidden: expected a whole number"),
+        ],
+        ids=str,
+    )
+    def test_a_head_that_cannot_be_is_refused_before_anything_is_read(self, options, said):
+        with pytest.raises(ValueError, match=said):
+            net_config("finetune", options)
 
     @pytest.mark.parametrize("change", [{"mixup": 0.3}, {"feature_noise": 0.1}])
     def test_tokens_and_sound_take_no_noise(self, change):
@@ -304,14 +327,32 @@ class TestRecomputation:
 
 
 class TestEvaluation:
-    def test_rows_read_a_few_at_a_time_say_the_same(self, monkeypatch):
-        model = net(layers="sum").eval()
+    BOUNDS = ("STEPS_AT_ONCE", "VALUES_AT_ONCE", "STATES_AT_ONCE")
+
+    @pytest.mark.parametrize("bound", BOUNDS)
+    @pytest.mark.parametrize("options", [{"layers": "sum"}, {"head": "gated"}, {"layers": "all"}])
+    def test_rows_read_a_few_at_a_time_say_the_same(self, monkeypatch, bound, options):
+        model = net(**options).eval()
         with torch.no_grad():
             whole = model(batch(20)).logits
-            monkeypatch.setattr("fusion.nets.finetune.STEPS_AT_ONCE", 7)
+            monkeypatch.setattr(f"fusion.nets.finetune.{bound}", 60)
             parts = model(batch(20)).logits
         for task in whole:
             torch.testing.assert_close(whole[task], parts[task])
+
+    @pytest.mark.parametrize("bound", BOUNDS)
+    def test_no_state_of_more_rows_than_the_bound_allows_is_held(self, monkeypatch, bound):
+        model, held = net(layers="all").eval(), []
+        head = model.head.forward
+        monkeypatch.setattr(f"fusion.nets.finetune.{bound}", 240)
+        monkeypatch.setattr(
+            model.head, "forward", lambda b: held.append(b.inputs["text"].values.shape) or head(b)
+        )
+        with torch.no_grad():
+            model(batch(20))
+        width = {"STEPS_AT_ONCE": 1, "VALUES_AT_ONCE": 6, "STATES_AT_ONCE": 24}[bound]
+        assert sum(rows for rows, _, _ in held) == 20
+        assert all(rows * time * width <= 240 or rows == 1 for rows, time, _ in held)
 
     def test_encoders_without_dropout_say_the_same_in_training(self):
         quiet, loud = (net(dropout=0.5, dropout_inside=inside).train() for inside in (False, True))

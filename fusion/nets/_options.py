@@ -1,0 +1,95 @@
+"""Options of a net as they were typed, held against the fields that its Config declares."""
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def checked(value: Any, hint: Any, name: str) -> Any:
+    """A plain value as a field takes it: lists become tuples, and whole numbers fractions where it is one.
+
+    Args:
+        value: as a command line, a YAML file or a card gives it.
+        hint: type of the field.
+        name: of the net and field, for the message.
+
+    Raises:
+        ValueError: another type, an unknown choice, or a number that no option of a net can be.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        chosen = _alternative(value, parts, name)
+        # Of several plain types it is an option of another net, which knows what it means.
+        return value if {int, float} <= set(parts) else checked(value, chosen, name)
+    if origin is Literal:
+        if value not in parts:
+            known = ", ".join(map(str, parts))
+            raise ValueError(f"{name}: expected one of {known}; came {value!r}{near(value, parts)}")
+        return value
+    if origin is tuple:
+        return _tuple(value, parts, name)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            entry = f"{name.partition(' ')[2]}.NAME=VALUE"
+            raise ValueError(f"{name}: expected {entry}; came {value!r}")
+        return {str(key): checked(item, parts[1], f"{name}.{key}") for key, item in value.items()}
+    return _plain(value, hint, name)
+
+
+def near(word: object, known: Iterable[object]) -> str:
+    """Hint at the known word that is most like another; empty where none is."""
+    found = difflib.get_close_matches(str(word), [str(each) for each in known], n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _alternative(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
+    """The one of several types that a value is of."""
+    for kind in kinds:
+        plain = get_origin(kind) or kind
+        alike = Mapping if isinstance(plain, type) and issubclass(plain, Mapping) else plain
+        if type(value) is alike or (alike is Mapping and isinstance(value, Mapping)):
+            return kind
+        if alike is tuple and isinstance(value, list | tuple):
+            return kind
+    raise ValueError(f"{name}: expected {' or '.join(map(_word, kinds))}; came {value!r}")
+
+
+def _tuple(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) != len(kinds):
+        raise ValueError(f"{name}: expected {len(kinds)} values; came {value!r}")
+    return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
+
+
+def _plain(value: Any, kind: type, name: str) -> Any:
+    """A number, a word, yes or no."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        several = "; it is one for all inputs" if isinstance(value, Mapping) else ""
+        raise ValueError(f"{name}: expected {_word(kind)}; came {value!r}{several}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number; came {value}")
+    if kind is int and value < 0:
+        raise ValueError(f"{name}: expected 0 or more; came {value}")
+    if kind is float and name.endswith("dropout") and not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a share from 0 to below 1; came {value}")
+    return value
+
+
+def _word(kind: Any) -> str:
+    words: Mapping[Any, str] = {
+        bool: "true or false",
+        float: "a number",
+        int: "a whole number",
+        str: "a word",
+        types.NoneType: "nothing",
+    }
+    if kind in words:
+        return words[kind]
+    origin = get_origin(kind)
+    return "NAME=VALUE pairs" if isinstance(origin, type) and issubclass(origin, Mapping) else str(
+        typing.cast(object, origin)
+    )
