@@ -26,7 +26,10 @@ def stamped(uri: str) -> str:
         return uri
     found = _content_digest(Path(path))
     if digest and digest != found:
-        raise WeightsError(f"{uri} has changed: its content is now {found}; expected {digest}")
+        raise WeightsError(
+            f"{uri} has changed: its content is now {found}; expected {digest}; put the former files "
+            "back, or encode and train again from these"
+        )
     return f"file://{path}#{found}"
 
 

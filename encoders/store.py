@@ -14,6 +14,7 @@ Layout of a store: ``package/dist==version/path/inside``, ``hf/owner--name@revis
 
 import hashlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
         )
     if path.is_file() and weights.sha256 is not None:
         _check(weights, file_digest(path, path.stat().st_mtime_ns), path)
+    if path.is_dir():
+        _check_folder(path)
     return path
 
 
@@ -269,6 +272,17 @@ def _check(weights: Weights, sha256: str, came: object) -> None:
             f"{came} has sha256 {sha256}, expected {weights.sha256}; delete it and type: "
             "affuse models --encoders NAME"
         )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a model whose files are not those that were mirrored: a revision says nothing of them."""
+    for name, sha256 in json.loads((folder / _INDEX).read_text()).items():
+        file = folder / name
+        if not file.is_file() or file_digest(file, file.stat().st_mtime_ns) != sha256:
+            raise WeightsError(
+                f"{file} is not the file that was mirrored; delete the folder {folder} and type: "
+                "affuse models --encoders NAME"
+            )
 
 
 def _digest(text: str) -> str:

@@ -149,6 +149,9 @@ def split_rows(batch: Batch, size: int) -> list[Batch]:
     if len(batch) <= size:
         return [batch]
     return [
-        replace(batch, **{name: rows(value, slice(at, at + size)) for name, value in vars(batch).items()})
+        replace(
+            batch,
+            **{name: rows(value, slice(at, at + size)) for name, value in vars(batch).items()},
+        )
         for at in range(0, len(batch), size)
     ]

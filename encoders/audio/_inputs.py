@@ -276,7 +276,9 @@ def runs_of(lengths: Tensor) -> list[tuple[int, Tensor]]:
     """
     full, some = lengths == WINDOW_STEPS, (lengths > 0) & (lengths < WINDOW_STEPS)
     return [
-        (int(lengths[kind].max()), kind.nonzero()[:, 0]) for kind in (full, some) if bool(kind.any())
+        (int(lengths[kind].max()), kind.nonzero()[:, 0])
+        for kind in (full, some)
+        if bool(kind.any())
     ]
 
 

@@ -88,7 +88,7 @@ class EmbeddingModel:
 
     def _tokens(self, text: str) -> tuple[list[int], bool]:
         """Token ids, the added ones included, and whether the text was cut for them."""
-        whole = list(self._tokenizer(self._prompt + text)["input_ids"])
+        whole = list(self._tokenizer(self._prompt + text, verbose=False)["input_ids"])
         if len(whole) <= self._max_tokens:
             return whole, False
         kept = self._tokenizer(

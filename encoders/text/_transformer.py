@@ -123,7 +123,10 @@ class TextTransformer:
 
     def _tokens(self, clip: Clip) -> Tokens:
         text = clip.text or ""
-        own = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # What is too long for the model is cut below; the tokenizer need not say so.
+        own = self._tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         room = self._max_tokens - 4
         ids, offsets = own["input_ids"][:room], own["offset_mapping"][:room]
         past, future = self._neighbours(clip, room - len(ids))
@@ -143,7 +146,9 @@ class TextTransformer:
         if self._context == "none" or room <= 0:
             return [], []
         before, after = (
-            self._tokenizer(" ".join(part), add_special_tokens=False)["input_ids"] if part else []
+            self._tokenizer(" ".join(part), add_special_tokens=False, verbose=False)["input_ids"]
+            if part
+            else []
             for part in clip.context
         )
         if self._context == "past":

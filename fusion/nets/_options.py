@@ -90,6 +90,8 @@ def _word(kind: Any) -> str:
     if kind in words:
         return words[kind]
     origin = get_origin(kind)
-    return "NAME=VALUE pairs" if isinstance(origin, type) and issubclass(origin, Mapping) else str(
-        typing.cast(object, origin)
+    return (
+        "NAME=VALUE pairs"
+        if isinstance(origin, type) and issubclass(origin, Mapping)
+        else str(typing.cast(object, origin))
     )

@@ -13,8 +13,8 @@ from cluster import storage
 from cluster.errors import ConfigError
 from encoders import ENCODERS
 from encoders.digests import without_path
-from encoders.registry import describe, load_branch
-from encoders.spec import Descriptor
+from encoders.registry import describe, find, load_branch
+from encoders.spec import GENERAL_OPTIONS, Descriptor
 from encoders.store import default_store, local_paths
 from fusion.predictor import Card
 from jobs.catalog import layout
@@ -32,11 +32,21 @@ def publishes_inputs(facts: Mapping[str, Any]) -> bool:
 def states_of(name: str) -> str:
     """The frozen encoder beside one that is trained, as both are typed.
 
-    >>> states_of("minilm:context=past,publish=inputs")
-    'minilm:context=past'
+    >>> states_of("minilm:context=past,publish=inputs"), states_of("clip_vit:most=4,publish=inputs")
+    ('minilm:context=past', 'clip_vit')
     """
     plain, _, options = name.partition(":")
-    kept = [option for option in options.split(",") if option and option != "publish=inputs"]
+    written = [option for option in options.split(",") if option]
+    if "publish=inputs" not in written:
+        return name
+    # Some options say how inputs are published, and of states mean nothing.
+    spec = find(plain)
+    alone = set(spec.inputs.options if spec.inputs else ()) - {*spec.options, *GENERAL_OPTIONS}
+    kept = [
+        option
+        for option in written
+        if option != "publish=inputs" and option.partition("=")[0] not in alone
+    ]
     return ":".join([plain, ",".join(kept)]) if kept else plain
 
 
@@ -79,7 +89,8 @@ def branches_of(card: Card, store: str) -> dict[str, nn.Module]:
     for name, facts in owned.items():
         if facts["weights"] != (here := _weights_of(facts)):
             raise ConfigError(
-                f"the net was fine-tuned from {facts['weights']}; here {facts['name']} has {here}"
+                f"the net was fine-tuned from {facts['weights']}; here {facts['name']} has {here}; "
+                "type: affuse encode and affuse train again, which start from these"
             )
         descriptor = _descriptor(facts)
         found[name] = load_branch(descriptor, local_paths(descriptor.weights, store))

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import stamps, storage
-from cluster.errors import AbsentError, AffuseError, StorageError
+from cluster.errors import AbsentError, AffuseError, StorageError, WeightsError
 from cluster.tables import COVERED, PREDICTIONS
 from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
-from jobs.catalog.branches import branches_of, store_of_net
+from jobs.catalog.branches import branches_of, publishes_inputs, store_of_net
+from jobs.catalog.missing_rows import typed
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
 from jobs.verification.rows import RowCheck, among, ids_of, prediction_rows
 from jobs.verification.unit_files import contract_holds, read_pieces
@@ -201,12 +202,26 @@ def check_net(output: Output, folder: str, expected: str | None = None) -> Card 
         if not all(bool(value.isfinite().all()) for value in state.values()):
             said = "nets with weights that are not finite"
             found.add("values", said, examples=[_place(uri)], mend=output.broken)
+    except WeightsError as error:
+        # The net itself is sound: to make it again would lose it.
+        said = "nets whose encoder is not as they were trained from"
+        found.add("encoder", said, examples=[_why(uri, error)], mend=typing(_bringing(facts)))
+        return None
     except UNLOADABLE as error:
-        why = f"{_place(uri)}: {error}".splitlines()[0][:160]
         said = "nets that cannot be loaded"
-        found.add("weights", said, examples=[why], mend=output.broken)
+        found.add("weights", said, examples=[_why(uri, error)], mend=output.broken)
         return None
     return card
+
+
+def _why(uri: str, error: Exception) -> str:
+    return f"{_place(uri)}: {error}".splitlines()[0][:160]
+
+
+def _bringing(facts: Mapping[str, Any]) -> str:
+    """The command that brings the encoders of a net into the store."""
+    owned = [each for each in facts["inputs"].values() if publishes_inputs(each)]
+    return f"affuse models --encoders {' '.join(sorted(typed(each) for each in owned))}"
 
 
 def check_bundle(root: str, name: str, manifest: str) -> Findings:

@@ -144,6 +144,20 @@ class TestHub:
         (store.local_path(hub(), str(tmp_path / "s")) / "files.json").unlink()
         assert not store.is_mirrored(hub(), str(tmp_path / "s"))
 
+    @pytest.mark.parametrize("store_uri", ["s", "memory://replaced-test"])
+    @pytest.mark.parametrize("change", ["replaced", "removed"])
+    def test_a_model_whose_file_was_replaced_is_refused(
+        self, model_hub, tmp_path, store_uri, change
+    ):
+        place = str(tmp_path / "s") if store_uri == "s" else f"{store_uri}-{change}"
+        store.mirror([hub()], place)
+        file = store.local_path(hub(), place, cache=tmp_path / "c") / "model.safetensors"
+        file.unlink()
+        if change == "replaced":
+            file.write_bytes(CONTENT + b"of another model")
+        with pytest.raises(WeightsError, match="is not the file that was mirrored; delete"):
+            store.local_path(hub(), place, cache=tmp_path / "c")
+
     def test_without_a_revision_it_is_refused(self, tmp_path):
         with pytest.raises(WeightsError, match="expected hf://owner/name@revision"):
             store.mirror([hub("hf://owner/name")], str(tmp_path / "s"))

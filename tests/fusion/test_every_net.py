@@ -385,6 +385,19 @@ def test_every_net_learns_the_additive_task(name):
     assert learned(name, interaction=False) == 1.0
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ALL)
+def test_every_net_runs_in_half_precision_on_a_processor(name, precision):
+    net = build(name).train()
+    with torch.autocast("cpu", dtype=precision):
+        output = net(batch_for(net))
+    total = sum(
+        v.float().square().mean() for v in (*output.logits.values(), *output.losses.values())
+    )
+    total.backward()
+    assert total.isfinite()
+
+
 def claims_interaction(name):
     module = importlib.import_module(f"fusion.nets.{name}")
     return "XOR of two modalities" in " ".join(module.__doc__.split())

@@ -97,7 +97,7 @@ class Recurrent(nn.Module):
             if own_recurrence(x, self.hidden):
                 x = self._on_cpu(cast(nn.LSTM, layer), x, lengths)
             else:
-                x = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
+                x = self._by_torch(layer, x, lengths, ragged=ragged)
             if causal and self.bidirectional:
                 x = torch.cat([x[..., : self.hidden], torch.zeros_like(x[..., self.hidden :])], -1)
         if bool(mask.all()):
@@ -132,6 +132,14 @@ class Recurrent(nn.Module):
             back = lstm_states(x.take_along_dim(turned, 0), *weights)[0][1:]
             back = back.take_along_dim(turned, 0)
         return torch.cat([forward, back.transpose(0, 1)], -1)
+
+    def _by_torch(self, layer: nn.Module, x: Tensor, lengths: Tensor, *, ragged: bool) -> Tensor:
+        """One layer by torch's recurrence; in single precision on CPUs, which need not have another."""
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._by_torch(layer, x.float(), lengths, ragged=ragged)
+        states: Tensor = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
+        return states
 
     @staticmethod
     def _ragged(layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:

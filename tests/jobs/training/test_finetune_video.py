@@ -154,6 +154,25 @@ class TestABundle:
             assert shares == pytest.approx(known, abs=1e-4)
 
 
+class TestOtherWeights:
+    def test_are_refused_and_no_net_is_to_be_removed_for_them(self, made, capsys):
+        place, root = made
+        assert not trained(made, "clip_vit", "sound", "freeze=1")
+        file = place / "clip_vit" / "model.safetensors"
+        before = file.read_bytes()
+        capsys.readouterr()
+        try:
+            file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+            assert run(["verify", "--root", root])
+            said = " ".join(capsys.readouterr().out.split())
+        finally:
+            file.write_bytes(before)
+        assert "nets whose encoder is not as they were trained from" in said
+        assert "put the former files back, or encode and train again" in said
+        assert "type: affuse models --encoders clip_vit:" in said
+        assert "remove the folder of the part" not in said
+
+
 class TestStopped:
     def killed(self, made, name, monkeypatch, *options):
         """A run that ends right after its first checkpoint."""
