@@ -70,11 +70,12 @@ def _plain(value: Any, kind: type, name: str) -> Any:
     if type(value) is not kind:
         several = "; it is one for all inputs" if isinstance(value, Mapping) else ""
         raise ValueError(f"{name}: expected {_word(kind)}; came {value!r}{several}")
-    if kind is float and not math.isfinite(value):
+    number: Any = value  # where its type is that of a number
+    if kind is float and not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number; came {value}")
-    if kind is int and value < 0:
+    if kind is int and number < 0:
         raise ValueError(f"{name}: expected 0 or more; came {value}")
-    if kind is float and name.endswith("dropout") and not 0 <= value < 1:
+    if kind is float and name.endswith("dropout") and not 0 <= number < 1:
         raise ValueError(f"{name}: expected a share from 0 to below 1; came {value}")
     return value
 
@@ -87,11 +88,5 @@ def _word(kind: Any) -> str:
         str: "a word",
         types.NoneType: "nothing",
     }
-    if kind in words:
-        return words[kind]
-    origin = get_origin(kind)
-    return (
-        "NAME=VALUE pairs"
-        if isinstance(origin, type) and issubclass(origin, Mapping)
-        else str(typing.cast(object, origin))
-    )
+    other = "several values" if get_origin(kind) is tuple else "NAME=VALUE pairs"
+    return words.get(kind, other)

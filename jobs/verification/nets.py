@@ -205,7 +205,7 @@ def check_net(output: Output, folder: str, expected: str | None = None) -> Card 
     except WeightsError as error:
         # The net itself is sound: to make it again would lose it.
         said = "nets whose encoder is not as they were trained from"
-        found.add("encoder", said, examples=[_why(uri, error)], mend=typing(_bringing(facts)))
+        found.add("weights", said, examples=[_why(uri, error)], mend=typing(_bringing(facts)))
         return None
     except UNLOADABLE as error:
         said = "nets that cannot be loaded"
@@ -215,7 +215,7 @@ def check_net(output: Output, folder: str, expected: str | None = None) -> Card 
 
 
 def _why(uri: str, error: Exception) -> str:
-    return f"{_place(uri)}: {error}".splitlines()[0][:160]
+    return f"{_place(uri)}: {error}".splitlines()[0][:300]
 
 
 def _bringing(facts: Mapping[str, Any]) -> str:
