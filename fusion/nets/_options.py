@@ -3,7 +3,6 @@
 import difflib
 import math
 import types
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
