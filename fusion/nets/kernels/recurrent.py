@@ -97,7 +97,7 @@ class Recurrent(nn.Module):
             if own_recurrence(x, self.hidden):
                 x = self._on_cpu(cast(nn.LSTM, layer), x, lengths)
             else:
-                x = self._by_torch(layer, x, lengths, ragged=ragged)
+                x = by_torch(layer, x, lengths if ragged else None)
             if causal and self.bidirectional:
                 x = torch.cat([x[..., : self.hidden], torch.zeros_like(x[..., self.hidden :])], -1)
         if bool(mask.all()):
@@ -133,25 +133,31 @@ class Recurrent(nn.Module):
             back = back.take_along_dim(turned, 0)
         return torch.cat([forward, back.transpose(0, 1)], -1)
 
-    def _by_torch(self, layer: nn.Module, x: Tensor, lengths: Tensor, *, ragged: bool) -> Tensor:
-        """One layer by torch's recurrence; in single precision on CPUs, which need not have another."""
-        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return self._by_torch(layer, x.float(), lengths, ragged=ragged)
-        states: Tensor = self._ragged(layer, x, lengths) if ragged else layer(x)[0]
-        return states
 
-    @staticmethod
-    def _ragged(layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-        # The backward direction must start at each row's own end. Rows without a step read one
-        # zero step; their states are masked out afterwards.
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
-        states: Tensor = nn.utils.rnn.pad_packed_sequence(
-            layer(packed)[0], batch_first=True, total_length=x.shape[1]
-        )[0]
-        return states
+def by_torch(
+    layer: nn.Module, x: Float[Tensor, "batch time feature"], lengths: Tensor | None = None
+) -> Float[Tensor, "batch time hidden"]:
+    """States of one layer by torch's recurrence; in single precision on CPUs, which need not have another.
+
+    Args:
+        layer: an LSTM, batch first.
+        x: its steps.
+        lengths: real steps of each row, where the backward direction has to start at each row's own end.
+    """
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return by_torch(layer, x.float(), lengths)
+    if lengths is None:
+        whole: Tensor = layer(x)[0]
+        return whole
+    # Rows without a step read one zero step; their states are masked out afterwards.
+    packed = nn.utils.rnn.pack_padded_sequence(
+        x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+    )
+    states: Tensor = nn.utils.rnn.pad_packed_sequence(
+        layer(packed)[0], batch_first=True, total_length=x.shape[1]
+    )[0]
+    return states
 
 
 def states_beside(
@@ -171,7 +177,7 @@ def states_beside(
         own = [Layer(x, *_weights(lstm, "")) for lstm, x in zip(layers, inputs, strict=True)]
         states = [h for h, _ in states_of_all(own)]
     else:
-        found = (lstm(x.transpose(0, 1))[0] for lstm, x in zip(layers, inputs, strict=True))
+        found = (by_torch(lstm, x.transpose(0, 1)) for lstm, x in zip(layers, inputs, strict=True))
         states = [nn.functional.pad(h.transpose(0, 1), (0, 0, 0, 0, 1, 0)) for h in found]
     return [held(h, s.mask) for h, s in zip(states, sequences, strict=True)]
 
