@@ -12,9 +12,8 @@ def expanded(path: str) -> str:
         ConfigError: nobody knows where ``~`` is.
     """
     found = os.path.expanduser(path)
-    if (
-        found.partition("/")[0] == "~"
-    ):  # a folder of that name would be made where the command was typed
+    # A folder of that name would be made where the command was typed.
+    if found.partition("/")[0] == "~":
         raise ConfigError(
             f"{path}: this user has no home folder; type: export HOME=FOLDER, or name the place in full"
         )

@@ -230,8 +230,7 @@ def _start(config: SessionConfig, folder: Path) -> None:
             raise
         raise MachineError(
             f"Ray could not be started: {error} Over the last minute {os.getloadavg()[0]:.0f} processes "
-            f"wanted the {usable_cpus()} cores, {memory_available_gb():.1f} GB of memory are free. When "
-            "there is room, type the same command again"
+            f"wanted the {usable_cpus()} cores, {memory_available_gb():.1f} GB of memory are free"
         ) from error
 
 

@@ -120,7 +120,7 @@ class TestAMachineWithoutRoom:
 
         monkeypatch.setattr(ray, "init", fail)
         with (
-            pytest.raises(MachineError, match=f"{error}.*cores.*GB.*type the same command again"),
+            pytest.raises(MachineError, match=f"{error}.*cores.*GB of memory are free$"),
             ray_session(SessionConfig()),
         ):
             pass
