@@ -102,7 +102,7 @@ class ClapBranch(EncoderBranch):
         mask: Bool[Tensor, "batch time"],
         join: Join = last,
     ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
-        """A vector for each window that is heard."""
+        """A vector for each window with sound."""
         states = values.new_zeros(*mask.shape, self.dim)
         if not mask.any():
             return states, mask

@@ -78,7 +78,7 @@ class VggishBranch(EncoderBranch):
         mask: Bool[Tensor, "batch time"],
         join: Join = last,
     ) -> tuple[Float[Tensor, "batch time width"], Bool[Tensor, "batch time"]]:
-        """What the network ends with; only what is heard is read."""
+        """What the network ends with; only patches with sound are read."""
         states = values.new_zeros(*mask.shape, self.dim)
         if not mask.any():
             return states, mask

@@ -3,7 +3,7 @@
 import difflib
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 
@@ -28,8 +28,8 @@ def checked(value: Any, hint: Any, name: str) -> Any:
             known = ", ".join(map(str, parts))
             raise ValueError(f"{name}: expected one of {known}; came {value!r}{near(value, parts)}")
         return value
-    if origin is tuple:
-        return _tuple(value, parts, name)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return _several(value, parts, name)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             entry = f"{name.partition(' ')[2]}.NAME=VALUE"
@@ -56,8 +56,12 @@ def _alternative(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
     raise ValueError(f"{name}: expected {' or '.join(map(_word, kinds))}; came {value!r}")
 
 
-def _tuple(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple) or len(value) != len(kinds):
+def _several(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: expected several values; came {value!r}")
+    if kinds[1:] in ((), (...,)):  # as many as there are
+        kinds = kinds[:1] * len(value)
+    if len(value) != len(kinds):
         raise ValueError(f"{name}: expected {len(kinds)} values; came {value!r}")
     return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
 

@@ -14,7 +14,8 @@ def test_with_every_option_that_only_inputs_have(name):
     spec = find(name)
     options = {"publish": "inputs", **spec.options, **spec.inputs.options}
     if spec.own_weights:
-        options |= {"weights": "file:///none", "dim": 32, "depth": 2}
+        options |= {"weights": "file:///none"}
+        options |= {k: v for k, v in {"dim": 32, "depth": 2}.items() if k in spec.options}
     typed = ",".join(f"{key}={value}" for key, value in options.items() if value != "")
     inputs = f"{name}:{typed}"
     assert describe(inputs).options["publish"] == "inputs"
