@@ -153,7 +153,7 @@ def main(config: Config) -> None:
         reasons = finish(config, root, work)
         conclude(reasons, _clips(refs), config.max_failed_share, AGAIN)
         return
-    check_media(root, work, tasks, refs, config.session)
+    check_media(root, work, {task.todo for task in tasks}, refs, config.session)
     say_todo(refs, tasks, dataset)
     before = counted_before(root, work, refs, tasks)
     check_early(*before, config.max_failed_share, advice=AGAIN)

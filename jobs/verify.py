@@ -110,9 +110,10 @@ def main(config: Config) -> None:
         found.append(each)
     left = list(leftovers(root, former=config.former))
     clear(left, config)
-    for uri in unended_encodes(root):
+    lacking = any(fault.kind == "missing" for each in found for fault in each.faults)
+    for uri in unended_encodes(root) if lacking else ():
         say(
-            f"note: an encode has begun and not ended; until it ends its rows are missing; where it does not "
+            "note: an encode has begun and not ended; until it ends its rows are missing; where it does not "
             f"run any more, type: affuse encode --config {uri}"
         )
     for uri in () if config.former else layout.former_there(root):

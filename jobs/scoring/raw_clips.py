@@ -25,6 +25,7 @@ from jobs.stream.job import StreamJob, Todo, UnitTask, Work
 from jobs.stream.progress import Progress
 from jobs.stream.run import run_units
 from jobs.stream.selection import chosen_store
+from jobs.stream.whereabouts import check_media
 
 
 def unscored(root: str, judge: NamedBundle, refs: Sequence[UnitRef]) -> list[UnitRef]:
@@ -102,7 +103,9 @@ def score_clips(
         return [*passes(judges, str(config.store), capacity, config.workers)]
 
     for group in by_transcriber(judges):
-        work_of(config, *(judge.bundle for judge in group))  # weights are found before Ray starts
+        # Weights and media are found before Ray starts.
+        work = work_of(config, *(judge.bundle for judge in group))
+        check_media(config.root, work, [work.everything], refs, config.session)
     capacity = known_capacity(config.session, config.workers.nodes)
     plans = None if capacity is None else planned(capacity)
     with ray_session(config.session):

@@ -1,7 +1,7 @@
 """Where the media of a dataset lie: a folder that vanished is named before a row is made for each clip."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow.compute as pc
 
@@ -10,7 +10,7 @@ from cluster.errors import NotPreparedError
 from cluster.session import SessionConfig, cluster_address
 from jobs.catalog import layout
 from jobs.catalog.manifest import UnitRef, read_columns, read_dataset
-from jobs.stream.job import UnitTask, Work
+from jobs.stream.job import Todo, Work
 
 SAMPLED_UNITS = 8
 """Units, evenly spaced over the manifest, whose media stand for all."""
@@ -19,7 +19,7 @@ SAMPLED_UNITS = 8
 def check_media(
     root: str,
     work: Work,
-    tasks: Sequence[UnitTask],
+    todos: Iterable[Todo],
     refs: Sequence[UnitRef],
     session: SessionConfig,
 ) -> None:
@@ -31,7 +31,7 @@ def check_media(
     Args:
         root: of the dataset.
         work: what will be made.
-        tasks: units for which it is missing.
+        todos: what is missing of some clip.
         refs: all units.
         session: of the job.
 
@@ -40,7 +40,7 @@ def check_media(
     """
     if cluster_address(session) is not None:
         return
-    needs = [work.needs(todo) for todo in {task.todo for task in tasks}]
+    needs = [work.needs(todo) for todo in todos]
     sounds, pictures = any(n.rates_hz for n in needs), any(n.frames for n in needs)
     columns = [*(["audio"] if sounds else []), *(["video"] if pictures else [])]
     paths = [*_local_media(refs[:: -(-len(refs) // SAMPLED_UNITS)], columns)] if columns else []

@@ -49,6 +49,16 @@ def scores(root, name):
 
 @pytest.mark.ray
 class TestADataset:
+    def test_a_folder_of_media_that_is_gone_is_named_and_makes_no_rows(
+        self, corpus, write_bundle, tmp_path
+    ):
+        corpus.write_corpus(tmp_path, 4)
+        write_bundle(tmp_path)
+        (tmp_path / "media").rename(tmp_path / "elsewhere")
+        with pytest.raises(NotPreparedError, match="media is not there"):
+            score.main(config(tmp_path, name="raw"))
+        assert not list(tmp_path.glob("scores/raw/*.parquet"))
+
     def test_raw_clips_and_stored_features_give_the_same_scores(
         self, corpus, write_bundle, tmp_path, capsys
     ):

@@ -651,14 +651,18 @@ class TestLeftovers:
         assert "--dry-run belongs to --gc" in capsys.readouterr().err
 
 
-def test_an_encode_that_has_not_ended_is_named_until_it_has(root, capsys):
+def test_an_encode_that_has_not_ended_is_named_where_rows_are_missing(root, capsys):
     note = "an encode has begun and not ended"
     folder = root / "encodings" / "0123456789ab"
     folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert run(["verify", "--root", str(root)]) == 0
+    assert note not in capsys.readouterr().out
+    first(root, "transcripts/*/*.parquet").unlink()
     for name, said in (("config.json", True), ("summary.json", False), ("config.json", True)):
         time.sleep(0.02)
         (folder / name).write_text("{}")
-        assert run(["verify", "--root", str(root)]) == 0
+        assert run(["verify", "--root", str(root)]) == 1
         assert (note in capsys.readouterr().out) == said
 
 
