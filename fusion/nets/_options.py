@@ -6,6 +6,22 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
+MAY_BE_ZERO = {
+    "encoders",
+    "freeze",
+    "fuse_from",
+    "lora",
+    "moments",
+    "seed",
+    "speakers",
+    "steps",
+    "tokens",
+}
+"""Fields of whole numbers of which 0 says none, the first or no bound; of layers too, save recurrent ones."""
+
+RECURRENT = {"dialogue_profile", "ef_lstm", "lstm"}
+"""Nets whose layers are an LSTM's or a GRU's, of which there is one at the least."""
+
 
 def checked(value: Any, hint: Any, name: str) -> Any:
     """A plain value as a field takes it: lists become tuples, and whole numbers fractions where it is one.
@@ -76,11 +92,19 @@ def _plain(value: Any, kind: type, name: str) -> Any:
     number: Any = value  # where its type is that of a number
     if kind is float and not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number; came {value}")
-    if kind is int and number < 0:
-        raise ValueError(f"{name}: expected 0 or more; came {value}")
+    if kind is int and number < (least := _least(name)):
+        raise ValueError(f"{name}: expected {least} or more; came {value}")
     if kind is float and name.endswith("dropout") and not 0 <= number < 1:
         raise ValueError(f"{name}: expected a share from 0 to below 1; came {value}")
     return value
+
+
+def _least(name: str) -> int:
+    """The smallest whole number of an option; a net of width 0 would read nothing and say so nowhere."""
+    net, _, option = name.rpartition(" ")
+    field = option.partition(".")[0]
+    some_layers = field.endswith("layers") and net not in RECURRENT
+    return 0 if field in MAY_BE_ZERO or some_layers else 1
 
 
 def _word(kind: Any) -> str:

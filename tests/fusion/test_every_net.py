@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import math
+import re
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -419,6 +420,15 @@ OPTIONS = [
 ]
 
 
+def zero_is_refused(name, field):
+    """Whether 0 of something is refused in words."""
+    try:
+        build(name, **{field: 0})
+    except ValueError as error:
+        return bool(re.search(r"expected .*\b[1-9] or more|NAME=VALUE|fuse_from", str(error)))
+    return False
+
+
 class TestConfigFromOptions:
     def test_an_unknown_option_names_the_nearest_one(self):
         with pytest.raises(ValueError, match="did you mean 'hidden'"):
@@ -436,6 +446,15 @@ class TestConfigFromOptions:
         for value in wrong.get(hint, ["nowhere", 2.5]):
             with pytest.raises(ValueError, match=f"{name} {field}: expected"):
                 net_config(name, {field: value})
+
+    @pytest.mark.parametrize(("name", "field", "hint"), OPTIONS)
+    def test_with_none_of_something_a_net_still_answers_or_it_is_refused(self, name, field, hint):
+        if "int" not in str(hint):
+            return
+        if not zero_is_refused(name, field):
+            net = build(name, **{field: 0})
+            said = net(batch_for(net)).logits["emotion"]
+            assert len(said.flatten(0, -2).unique(dim=0)) > 1
 
     def test_a_dotted_option_sets_one_modality_and_keeps_the_rest(self):
         config = net_config("tfn", {"hidden.audio": 9})
