@@ -27,6 +27,9 @@ from cluster.shipping import CHECKOUT
 
 SHARED_MEMORY = "/dev/shm"
 
+STARTS = 3
+"""How often a local session is begun: Ray waits 30 s for its processes, a busy machine may take longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
@@ -107,10 +110,8 @@ def ray_session(config: SessionConfig) -> Iterator[None]:
             # With a random token nobody could open the dashboard that was asked for.
             chosen = os.environ.get("RAY_AUTH_TOKEN") if config.dashboard else None
             ends.enter_context(fresh_token(chosen))
-            folder = ends.enter_context(session_folder(_parent(config)))
-            ends.callback(ray.shutdown)
             with _muted_stderr():
-                _start(config, folder)
+                ends.enter_context(_started(config))
         _quiet_data()
         yield
 
@@ -195,6 +196,29 @@ def memory_available_gb() -> float:
 
 def _parent(config: SessionConfig) -> Path:
     return Path(expanded(config.temp_dir or "/tmp")).absolute()
+
+
+def _started(config: SessionConfig) -> ExitStack:
+    """A local session that began, as what ends it; one that a busy machine kept down is begun again."""
+    import ray
+
+    for left in reversed(range(STARTS)):
+        with ExitStack() as begun:
+            folder = begun.enter_context(session_folder(_parent(config)))
+            begun.callback(ray.shutdown)
+            try:
+                _start(config, folder)
+            except MachineError as error:
+                if not left or not _too_slow(error):
+                    raise
+            else:
+                return begun.pop_all()
+    raise AssertionError("the last try returns or raises")
+
+
+def _too_slow(error: MachineError) -> bool:
+    """Whether Ray gave up waiting for a process of its own: another time it may come in time."""
+    return "timed out" in str(error.__cause__)
 
 
 def _start(config: SessionConfig, folder: Path) -> None:

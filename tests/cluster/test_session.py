@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,28 @@ class TestAMachineWithoutRoom:
             ray_session(SessionConfig()),
         ):
             pass
+
+    def test_a_session_whose_processes_came_too_late_is_begun_again(self, monkeypatch):
+        import ray
+        from ray._private import services
+
+        wait, late = services.get_node, []
+
+        def too_late(*details):
+            if not late:
+                late.append(details)
+                raise Exception("The current node timed out during startup.")
+            return wait(*details)
+
+        monkeypatch.setattr(services, "get_node", too_late)
+        with tempfile.TemporaryDirectory(
+            prefix="s", dir="/tmp"
+        ) as place:  # Ray's sockets want it short
+            with ray_session(SessionConfig(num_cpus=1, temp_dir=place)):
+                assert ray.get(ray.remote(lambda: 7).remote()) == 7
+                assert len(os.listdir(place)) == 1  # what the first one left is gone
+            assert late
+            assert not os.listdir(place)
 
     def test_a_fault_of_the_settings_is_no_lack_of_room(self, monkeypatch):
         import ray
