@@ -13,8 +13,8 @@ pytestmark = [
     pytest.mark.skipif(not private_host.is_possible(), reason="needs root for namespaces"),
 ]
 
-LIMIT_S = 15.0
-"""A cut link is seen within 10 s; the rest is for a machine that does something else too."""
+LIMIT_S = 40.0
+"""A cut link is seen within 10 s where the machine has time, after 65 s with Ray's own settings."""
 
 
 def test_a_cut_link_loses_no_unit_and_its_host_works_again_when_it_comes_back(tmp_path):
