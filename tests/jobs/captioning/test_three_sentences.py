@@ -20,7 +20,7 @@ from jobs.datasets.corpus import film as filming
 from jobs.datasets.corpus.script import SPEAKERS, ScriptLine
 from jobs.datasets.corpus.voice import Voice
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(600)]
 
 SAID = {
     "angry": "I am sick of this stupid dog.",
