@@ -326,4 +326,4 @@ def test_a_few_jobs_on_one_root_at_any_timing():
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_many_jobs_on_one_root_at_any_timing():
-    checked(40, 50).runTest()
+    checked(20, 50).runTest()

@@ -87,7 +87,7 @@ class TestTheChoice:
     @pytest.mark.slow
     def test_what_candidates_share_changes_none_of_them(self, held):
         shared = cross_fitting.PairFits(held, held.fold)
-        for candidate in late_fusion.drawn("classification", NAMES, 30, 1):
+        for candidate in late_fusion.drawn("classification", NAMES, 12, 1):
             alone = cross_fitting.PairFits(held, held.fold)
             assert shared.judgements(candidate) == alone.judgements(candidate)
 
