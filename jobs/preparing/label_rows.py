@@ -263,9 +263,7 @@ class Reading:
                 return {}, None  # a folder without media: a corpus of texts
             return media(*found[0]) if found else media(self._below(name)), fault
         film = None if video is None else self._source_of(video)
-        sound = None if audio is None else self._source_of(audio)
-        if sound is None and self.column("audio") is None:
-            sound = film  # the film's own sound
+        sound = film if audio is None else self._source_of(audio)  # else the film's own
         return {"video": film, "audio": sound}, None
 
     def held(self, start: int, count: int) -> dict[str, list[dict[str, Any] | None]] | None:

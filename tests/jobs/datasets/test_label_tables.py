@@ -242,6 +242,12 @@ class TestFilesInOtherColumns:
         status, out, rows = prepare(table, *TASK, "--columns", "audio=recording")
         assert (status, rows["a"]["audio"]["uri"].endswith("media/f1.wav")) == (0, True)
 
+    def test_a_film_for_which_no_sound_is_named_brings_its_own(self, prepare):
+        table = "name,mood,video,audio\na,x,f1.mp4,\nb,y,f2.mp4,s2.wav\nc,y,,s3.wav\n"
+        status, _, rows = prepare(table, *TASK)
+        sounds = [rows[name]["audio"]["uri"].rpartition("/")[2] for name in "abc"]
+        assert (status, sounds) == (0, ["f1.mp4", "s2.wav", "s3.wav"])
+
     def test_it_is_no_question_where_the_names_find_the_files(self, prepare, tmp_path):
         (tmp_path / "media").mkdir()
         soundfile.write(tmp_path / "media" / "a.wav", np.zeros(800, np.float32), 8000)
