@@ -59,6 +59,7 @@ def test_a_bundle_that_reads_no_faces_marks_none(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.weights
 class TestTheFinder:
     @pytest.fixture(scope="class")
     def finder(self):

@@ -334,6 +334,7 @@ class TestUnpairedVoters:
             preset("video_sentiment_unpaired").steps(config)
 
     @pytest.mark.slow
+    @pytest.mark.weights
     def test_they_are_trained_apart_and_vote_on_cuts(self, tmp_path):
         data, root = corpora.unpaired(tmp_path / "data"), tmp_path / "root"
         encoders = ("minilm", "logmel_stats", "face_expression")
