@@ -240,6 +240,7 @@ ENCODED = {
 
 
 @pytest.mark.slow
+@pytest.mark.weights
 @pytest.mark.parametrize("name", ENCODED)
 def test_a_preset_with_encoders_runs_from_the_official_layout(name, tmp_path):
     make, folder = ENCODED[name]
