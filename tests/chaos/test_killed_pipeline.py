@@ -1,8 +1,8 @@
 """kill -9 at random moments of the whole chain, prepare to score: its end equals that of an undisturbed run.
 
 Each command is killed at a moment drawn from the length it has when nobody disturbs it, typed again, killed
-again, and at last left alone. AFFUSE_KILLS (by default 6) kills are dealt out over the chain, one a command at
-least; AFFUSE_KILLS=30 is a storm of a quarter of an hour.
+again, and at last left alone. AFFUSE_KILLS (by default 6) kills are dealt out over the chain, one a command
+at least; AFFUSE_KILLS=30 is a storm of a quarter of an hour.
 """
 
 import json

@@ -421,5 +421,5 @@ class TestOwnPenalties:
 
     def test_options_out_of_range_are_refused(self):
         for options in ({"path": 0}, {"folds": 1}, {"weakest": 0.0}, {"weakest": 1.0}):
-            with pytest.raises(ValueError, match="expected (path of )?1 or more"):
+            with pytest.raises(ValueError, match=r"expected (path of )?1 or more"):
                 fitted(Pooled({"a": draw(9, 2)}, {}), {"emotion": EMOTION}, **options)
