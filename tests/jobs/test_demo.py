@@ -125,7 +125,7 @@ def _slow(one, other):
 @pytest.mark.timeout(1800)
 def test_on_another_seed_the_ensemble_gains_over_the_best_single_modality(tmp_path):
     """The real chain on a corpus of its own: filmed, recognised, encoded, trained, fused."""
-    config = demo.Config(root=str(tmp_path), seed=2, resamples=200, tracking=False)
+    config = demo.Config(root=str(tmp_path), seed=2, clips=120, resamples=200, tracking=False)
     with ray_session(SessionConfig(num_cpus=2)):
         for name in ("prepare", "encode", "train", "ensemble"):
             _, do, _ = demo.STAGES[name](config)
