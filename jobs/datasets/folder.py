@@ -5,9 +5,9 @@ detected and printed; every column is read or listed as not read; probable typin
 
 A row is a clip. Its media are the columns `video` and `audio` (paths below the source, absolute paths or
 URIs; a film for which no `audio` is named brings its own), or, where the table has neither, the file below
-the source whose name or stem is the clip's name. Tars and uncompressed Parquet files below the source count as folders of what they hold: their members are
-read in place. Without a table every media file is an unlabelled clip. Columns go by these names unless
-flags say otherwise:
+the source whose name or stem is the clip's name. Tars and uncompressed Parquet files below the source
+count as folders of what they hold: their members are read in place. Without a table every media file is an
+unlabelled clip. Columns go by these names unless flags say otherwise:
 name, video, audio, text, start_s, end_s, dialogue, turn, speaker, group, split, fold. A table with media
 columns needs no names: a clip is then called by its file, a segment also by its start.
 
