@@ -22,7 +22,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("gpus", "jobs"), [(0, ["encode", "score"]), (1, ["encode"])], ids=str)
+@pytest.mark.parametrize(
+    ("gpus", "jobs"), [(0, ["encode", "score"]), (1, ["encode"])], ids=["cpus", "gpus"]
+)
 def test_from_no_machine_to_three_and_back_with_every_clip_done(tmp_path, gpus, jobs):
     words = [str(tmp_path), str(CLIPS), str(gpus), *jobs]
     said = private_host.run("growing.py", *words, limit_s=1500)
