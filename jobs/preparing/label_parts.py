@@ -141,7 +141,8 @@ class PartRows:
         if self._reading.column("name"):
             names = [name_of(cell) for cell in self._cells("name")]
         else:
-            cells = zip(*map(self._cells, ("video", "audio", "start_s")), strict=True)
+            files = map(self._words, ("video", "audio"))
+            cells = zip(*files, self._cells("start_s"), strict=True)
             names = [_name_by_file(video or audio or "", start) for video, audio, start in cells]
         for index, name in enumerate(names):
             if name is None:
@@ -241,7 +242,7 @@ class PartRows:
         }
         if not self._reading.names_media:
             return found
-        cells = zip(self._names, self._cells("video"), self._cells("audio"), strict=True)
+        cells = zip(self._names, self._words("video"), self._words("audio"), strict=True)
         for index, (name, video, audio) in enumerate(cells):
             if name is None:
                 continue

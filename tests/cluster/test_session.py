@@ -139,9 +139,7 @@ class TestAMachineWithoutRoom:
             return wait(*details)
 
         monkeypatch.setattr(services, "get_node", too_late)
-        with tempfile.TemporaryDirectory(
-            prefix="s", dir="/tmp"
-        ) as place:  # Ray's sockets want it short
+        with tempfile.TemporaryDirectory(dir="/tmp") as place:  # Ray's sockets want it short
             with ray_session(SessionConfig(num_cpus=1, temp_dir=place)):
                 assert ray.get(ray.remote(lambda: 7).remote()) == 7
                 assert len(os.listdir(place)) == 1  # what the first one left is gone

@@ -242,11 +242,20 @@ class TestFilesInOtherColumns:
         status, out, rows = prepare(table, *TASK, "--columns", "audio=recording")
         assert (status, rows["a"]["audio"]["uri"].endswith("media/f1.wav")) == (0, True)
 
-    def test_a_film_for_which_no_sound_is_named_brings_its_own(self, prepare):
-        table = "name,mood,video,audio\na,x,f1.mp4,\nb,y,f2.mp4,s2.wav\nc,y,,s3.wav\n"
+    @pytest.mark.parametrize("none", ["", " ", "NA", "null"])
+    def test_a_film_for_which_no_sound_is_named_brings_its_own(self, prepare, none):
+        table = f"name,mood,video,audio\na,x,f1.mp4,{none}\nb,y,f2.mp4,s2.wav\nc,y,{none},s3.wav\n"
         status, _, rows = prepare(table, *TASK)
         sounds = [rows[name]["audio"]["uri"].rpartition("/")[2] for name in "abc"]
         assert (status, sounds) == (0, ["f1.mp4", "s2.wav", "s3.wav"])
+        assert rows["c"]["video"] is None
+
+    @pytest.mark.parametrize("none", ["", "NA", "#N/A", "None"])
+    def test_a_clip_without_a_name_is_called_by_the_file_that_it_has(self, prepare, none):
+        status, _, rows = prepare(f"mood,video,audio\nx,f1.mp4,s1.wav\ny,{none},s2.wav\n", *TASK)
+        assert (status, set(rows)) == (0, {"f1", "s2"})
+        status, out, _ = prepare(f"mood,video,audio\nx,{none},{none}\n", *TASK)
+        assert (status, "row 1: has no name" in out) == (1, True)
 
     def test_it_is_no_question_where_the_names_find_the_files(self, prepare, tmp_path):
         (tmp_path / "media").mkdir()

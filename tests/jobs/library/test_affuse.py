@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 import affuse
 from cluster import storage
-from cluster.errors import AffuseError, ConfigError, NotPreparedError, WeightsError
-from encoders import store as weights
-from encoders.registry import describe
+from cluster.errors import AffuseError, ConfigError, NotPreparedError
 from jobs import ensemble, score, train
 from jobs.library.clip_rows import COLUMNS, clip_rows
 from jobs.library.loaded_bundle import load
@@ -290,10 +288,5 @@ def test_the_notebook_runs_to_its_end(toys, tmp_path):
 
 def write_offline_bundle(toy_bundle, root):
     """A bundle over pretrained encoders of words and of sound, its nets untrained."""
-    for name in ("minilm", "egemaps"):
-        try:
-            weights.mirror(describe(name).weights, weights.DEFAULT_STORE)
-        except WeightsError as error:
-            pytest.skip(f"the offline weights cannot be had: {error}")
     sound = toy_bundle.source("egemaps")
     toy_bundle.write_bundle(root, text="minilm", words=384, sound=sound, width=88)
