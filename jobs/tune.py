@@ -76,7 +76,8 @@ class Config(TrainConfig):
     """What is searched; a field of train is fixed unless the space names it."""
 
     space: Place | None = None
-    """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained."""
+    """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained, on
+    the mean and spread of a clip's steps (or what --pool says)."""
 
     trials: int = 50
     """Number of trials, those of earlier starts of the same search included."""

@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import ConfigError
 from fusion.nets import NETS
 from jobs import train
-from jobs.tuning.space import PRESETS, default_space, read_space, subsets, with_values
+from jobs.tuning.space import FIRST_NETS, PRESETS, default_space, read_space, subsets, with_values
 from jobs.tuning.standing import Standing
 from jobs.tuning.trainable import Search, sampler_of
 from jobs.tuning.turns import input_cycle, inputs_of_turn
@@ -56,6 +56,23 @@ class TestDrawing:
 
     def test_the_default_space_is_valid(self):
         assert len(read_space(default_space(BASE, ["classification"]), BASE).dimensions) > 6
+
+    @pytest.mark.parametrize(
+        ("net", "asked", "searched"),
+        [
+            ("concat_mlp", "none", "mean_std"),
+            ("concat_mlp", "mean", "mean"),
+            ("gated", "none", "mean_std"),
+            ("lmf", "mean_std", "mean_std"),
+            *((net, "none", "none") for net in NETS if net not in (*FIRST_NETS, "finetune")),
+        ],
+    )
+    def test_by_default_a_clip_is_reduced_once_unless_its_net_reads_sequences(
+        self, net, asked, searched
+    ):
+        base = dataclasses.replace(BASE, net=net, pool=asked)
+        values = drawn(default_space(base, ["classification"]), base=base)
+        assert with_values(base, values).pool == searched
 
     def test_subsets_stay_few(self):
         assert subsets("abc") == [["a"], ["b"], ["c"], *map(list, ("ab", "ac", "bc", "abc"))]
