@@ -23,6 +23,7 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
+from jobs.training.input_names import check_option_names
 from jobs.training.labels import check_labels
 from jobs.training.loading import has_views, read_clips
 from jobs.training.parts import Part
@@ -57,6 +58,7 @@ def main(config: Config) -> None:
         print(f"nothing to do: {base} is complete")
         return
     check_rows(config)
+    check_option_names(config.root, [config.inputs], config.net_options.items())
     if config.views and not has_views(request_of(config)):
         print("without effect: --views, for text and imported features have none")
     claim(config)

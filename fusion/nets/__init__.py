@@ -13,7 +13,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusion.batch import Axis
-from fusion.nets._options import checked, near
+from fusion.nets._options import checked, names_typed, near
+
+__all__ = [
+    "NETS",
+    "UNTRAINED",
+    "is_convex",
+    "names_typed",
+    "net_axis",
+    "net_class",
+    "net_config",
+]
 
 NETS: dict[str, str] = {
     "bottleneck": "BottleneckFusion",

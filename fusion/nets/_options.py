@@ -17,10 +17,13 @@ MAY_BE_ZERO = {
     "steps",
     "tokens",
 }
-"""Fields of whole numbers of which 0 says none, the first or no bound; of layers too, save recurrent ones."""
+"""Fields of whole numbers of which 0 says none, the first or no bound; of layers too, save NEED_A_LAYER."""
 
-RECURRENT = {"dialogue_profile", "ef_lstm", "lstm"}
-"""Nets whose layers are an LSTM's or a GRU's, of which there is one at the least."""
+NAMING = {"anchor", "pooled", "recurrent", "timeline"}
+"""Fields of words that are names of inputs, comma-separated."""
+
+NEED_A_LAYER = {"bottleneck", "dialogue_profile", "ef_lstm", "lstm"}
+"""Nets whose layers are an LSTM's or a GRU's, or where fusion takes place: there is one at the least."""
 
 
 def checked(value: Any, hint: Any, name: str) -> Any:
@@ -52,6 +55,29 @@ def checked(value: Any, hint: Any, name: str) -> Any:
             raise ValueError(f"{name}: expected {entry}; came {value!r}")
         return {str(key): checked(item, parts[1], f"{name}.{key}") for key, item in value.items()}
     return _plain(value, hint, name)
+
+
+def names_typed(option: str, value: Any) -> list[str]:
+    """Names of inputs that an option was typed with.
+
+    Args:
+        option: field of a net's Config, or one entry of it (`hidden.text`).
+        value: as a command line, a YAML file or a space gives it.
+
+    >>> names_typed("recurrent", "text, audio"), names_typed("hidden.text", 64), names_typed("rank", 4)
+    (['text', 'audio'], ['text'], [])
+    """
+    field, _, entry = option.partition(".")
+    if field.endswith("_options"):  # of a net inside this one
+        entries = {entry: value} if entry else value
+        inner = entries.items() if isinstance(entries, Mapping) else ()
+        return [name for key, item in inner for name in names_typed(str(key), item)]
+    if field in NAMING and isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    if field == "profile":  # facts about the people, not inputs
+        return []
+    names = [entry] if entry else list(value) if isinstance(value, Mapping) else []
+    return [str(name) for name in names if name != "*"]
 
 
 def near(word: object, known: Iterable[object]) -> str:
@@ -103,7 +129,7 @@ def _least(name: str) -> int:
     """The smallest whole number of an option; a net of width 0 would read nothing and say so nowhere."""
     net, _, option = name.rpartition(" ")
     field = option.partition(".")[0]
-    some_layers = field.endswith("layers") and net not in RECURRENT
+    some_layers = field.endswith("layers") and net not in NEED_A_LAYER
     return 0 if field in MAY_BE_ZERO or some_layers else 1
 
 

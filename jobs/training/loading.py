@@ -24,11 +24,12 @@ from fusion.predictor import Card, Feeding, Pool, feeding_fields
 from fusion.scaling import Scaler
 from fusion.tasks import Task
 from jobs.catalog.branches import input_facts
-from jobs.catalog.features import feature_folders, resolve_features
+from jobs.catalog.features import feature_folders
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
 from jobs.catalog.tasks import pick_tasks
 from jobs.catalog.votes import distributions
 from jobs.training.feeds import Clips, Store
+from jobs.training.input_names import input_folders
 from jobs.training.mapped import MemoryBudget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
 from jobs.training.stores import StoredTable, has_one_step
@@ -200,7 +201,7 @@ class Library:
                 folder,
                 pool_of(request.pool, request.axis, single=self._has_one_step(folder)),
             )
-            for name, folder in _inputs(request, self.folders).items()
+            for name, folder in input_folders(request.root, request.inputs, self.folders).items()
         }
 
     def _has_one_step(self, folder: str) -> bool:
@@ -225,7 +226,7 @@ def has_views(request: Request) -> bool:
         NotPreparedError: fewer have been encoded than are asked for.
     """
     folders = feature_folders(request.root)
-    asked = _inputs(request, folders).values() if request.views else ()
+    asked = input_folders(request.root, request.inputs, folders).values() if request.views else ()
     return any(view_folders(folders, folder, request) for folder in asked)
 
 
@@ -313,30 +314,3 @@ def checked(clips: Clips, *, test: bool) -> Clips:
     if not test and bool((clips.split == "test").any()):
         raise TestSplitError("rows of the test split reached training; only `evaluate` reads them")
     return clips
-
-
-def _inputs(request: Request, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Name in a batch -> feature folder: the modality where it is unique, else the encoder's name."""
-    if not request.inputs:
-        raise ConfigError("inputs: expected at least one encoder, e.g. --inputs minilm egemaps")
-    folders = [resolve_features(request.root, text) for text in request.inputs]
-    if len(set(folders)) < len(folders):
-        raise ConfigError(f"inputs {list(request.inputs)} name a table twice: {folders}")
-    for folder in folders:
-        if "view" in facts[folder]:
-            raise ConfigError(
-                f"{folder} is an augmented view of {facts[folder]['view']['of']}, which only training "
-                "rows may see; name its encoder, and --views"
-            )
-    modality = [str(facts[folder].get("modality") or folder) for folder in folders]
-    encoder = [str(facts[folder].get("name") or folder) for folder in folders]
-    names = []
-    for index, folder in enumerate(folders):
-        if modality.count(modality[index]) == 1:
-            names.append(modality[index])
-        elif encoder.count(encoder[index]) == 1:
-            names.append(encoder[index])
-        else:
-            names.append(folder)
-    # A table may be called as the modality of another.
-    return dict(zip(names if len(set(names)) == len(names) else folders, folders, strict=True))

@@ -13,6 +13,7 @@ from fusion.metrics import metric
 from jobs.catalog import layout
 from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.leaks import warn_of_leaks
+from jobs.training.input_names import check_option_names
 from jobs.training.loading import Library
 from jobs.training.run import TrainConfig, request_of, run_uri
 from jobs.tuning.quiet import quiet_tune
@@ -95,9 +96,11 @@ def bench_of(base: TrainConfig, space: Space, score: str | None, train: TrainRun
         train: trains the missing parts of a run.
 
     Raises:
-        ConfigError: the metric judges another kind of task.
+        ConfigError: the metric judges another kind of task, or an option names an input that no set has.
     """
-    inputs = {n for some in space.values_of("inputs", list(base.inputs)) for n in some}
+    sets = space.values_of("inputs", list(base.inputs))
+    check_option_names(base.root, sets, [*base.net_options.items(), *space.options_of_nets])
+    inputs = {n for some in sets for n in some}
     warn_of_leaks(base.root, sorted(inputs), base.tasks)
     library = load_library(base, space)
     name, task = next(iter(library.tasks.items()))

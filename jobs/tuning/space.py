@@ -157,6 +157,16 @@ class Space:
         }
         return {"net": BASELINE, "inputs": list(inputs), **first}
 
+    @property
+    def options_of_nets(self) -> list[tuple[str, Any]]:
+        """Options that are searched for one net alone, without its name, and each of their values."""
+        return [
+            (dimension.path.partition(".")[2], value)
+            for dimension in self.dimensions
+            if dimension.net is not None
+            for value in dimension.samples
+        ]
+
     def values_of(self, path: str, fixed: Any) -> list[Any]:
         """All values a field may take; `fixed` where it is not searched."""
         for dimension in self.dimensions:

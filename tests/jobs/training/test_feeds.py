@@ -11,7 +11,7 @@ from cluster.errors import ConfigError, NotPreparedError, TestSplitError
 from fusion.training.ordering import seed_of
 from fusion.training.rows import SizedFeed
 from jobs.catalog.features import FeatureReader
-from jobs.training import feeds, loading
+from jobs.training import feeds, input_names, loading
 from jobs.training.feeds import Store
 from jobs.training.loading import Request, has_views, load
 from jobs.training.speaker_norm import enrolment
@@ -59,8 +59,8 @@ class TestClips:
             "b": {"modality": "audio", "name": "text"},
             "c": {"modality": "audio", "name": "egemaps"},
         }
-        monkeypatch.setattr(loading, "resolve_features", lambda _root, text: text)
-        found = loading._inputs(request(root, inputs=("a", "b", "c")), facts)
+        monkeypatch.setattr(input_names, "resolve_features", lambda _root, text: text)
+        found = input_names.input_folders(root, ("a", "b", "c"), facts)
         assert list(found.values()) == ["a", "b", "c"]
 
     def test_a_batch_holds_the_clips_that_were_asked_for(self, root):
