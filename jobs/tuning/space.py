@@ -219,7 +219,9 @@ def default_space(base: Any, kinds: Sequence[str]) -> dict[str, Any]:
     smoothing = {"label_smoothing": [0.0, 0.1]} if "classification" in kinds else {}
     nets = list(FIRST_NETS) if base.net == "concat_mlp" else [base.net]
     # Reduced once, where every trial would otherwise read all steps of all clips in every epoch.
-    pool = {"pool": "mean_std"} if base.pool == "none" and {*nets} <= {*FIRST_NETS} else {}
+    pool = (
+        {"pool": ["mean", "mean_std"]} if base.pool == "none" and {*nets} <= {*FIRST_NETS} else {}
+    )
     return {
         "preset": True,
         "net": nets,
