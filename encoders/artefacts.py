@@ -24,6 +24,13 @@ class Weights:
     when: str = ""
     """``option=value`` under which alone it is needed; empty: always."""
 
+    of: str = field(default="NAME", compare=False)
+    """The encoder that needs it, as it is typed."""
+
+    def facts(self) -> dict[str, object]:
+        """What is published of it: how it was asked for stands beside it."""
+        return {name: value for name, value in vars(self).items() if name != "of"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:

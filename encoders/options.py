@@ -1,5 +1,6 @@
-"""Reading the text of an encoder's options."""
+"""Reading and writing the text of an encoder's options."""
 
+import shlex
 from collections.abc import Mapping
 
 from cluster.errors import ConfigError
@@ -27,6 +28,12 @@ def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
     if any(not -num_layers <= index < num_layers for index in indices):
         raise ConfigError(f"{name}: layers={text}; it has {num_layers}, 0 to {num_layers - 1}")
     return tuple(index % num_layers for index in indices)
+
+
+def typed(name: str, options: Mapping[str, object], default: Mapping[str, object]) -> str:
+    """An encoder with its options as it is typed into a shell, those that are as by default left out."""
+    chosen = [f"{key}={value}" for key, value in options.items() if default.get(key) != value]
+    return shlex.quote(":".join([name, ",".join(chosen)]) if chosen else name)
 
 
 def hint(name: str, known: Mapping[str, object], noun: str) -> str:

@@ -15,7 +15,7 @@ from encoders.answers import OwnAnswer
 from encoders.artefacts import PinnedModel, Weights, preset
 from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders.digests import without_path
-from encoders.options import Option, parse_layers
+from encoders.options import Option, parse_layers, typed
 from encoders.published import Inputs, Stored
 from encoders.views import View
 
@@ -144,6 +144,12 @@ class Descriptor:
         return self.spec.name
 
     @property
+    def typed(self) -> str:
+        """The encoder as a shell takes it, with the options that are not as by default."""
+        more = self.inputs.options if self.inputs else {}
+        return typed(self.name, self.options, {**GENERAL_OPTIONS, **self.spec.options, **more})
+
+    @property
     def inputs(self) -> Inputs | None:
         """What it publishes in place of states; None: states."""
         return self.spec.inputs if self.options.get("publish") == "inputs" else None
@@ -170,10 +176,11 @@ class Descriptor:
         needed = tuple(each for each in self.spec.weights if not each.when or each.when in chosen)
         uri = str(self.options.get("weights", ""))
         if not uri:
-            return needed
+            return tuple(replace(each, of=self.typed) for each in needed)
         known = {each.weights.uri: each.weights for each in self.spec.presets.values()}
         own = Weights(name="model", uri=uri, sha256=None, licence="the user's own", size_mb=0.0)
-        return (known.get(uri, own), *(each for each in needed if each.when))
+        chosen_ones = (known.get(uri, own), *(each for each in needed if each.when))
+        return tuple(replace(each, of=self.typed) for each in chosen_ones)
 
     @property
     def layer_dim(self) -> int:
@@ -303,7 +310,7 @@ class Descriptor:
             "fingerprint": self.fingerprint,
             "upstream": list(self.upstream),
             "reads": list(self.reads),
-            "weights": [vars(weights) for weights in self.weights],
+            "weights": [each.facts() for each in self.weights],
             "licence": self.spec.licence,
             "side": dict(self.side),
             **({} if view is None else {"view": view}),

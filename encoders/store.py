@@ -76,7 +76,7 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     if not _is_there(weights, where):
         raise WeightsError(
             f"{weights.uri} is not in the store {store}; "
-            f"type: affuse models --encoders NAME --store {store}"
+            f"type: affuse models --encoders {weights.of} --store {store}"
         )
     if storage.is_local(store):
         path = Path(where.removeprefix("file://"))
@@ -87,7 +87,7 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     if path.is_file() and weights.sha256 is not None:
         _check(weights, file_digest(path, path.stat().st_mtime_ns), path)
     if path.is_dir():
-        _check_folder(path)
+        _check_folder(path, weights)
     return path
 
 
@@ -270,18 +270,18 @@ def _check(weights: Weights, sha256: str, came: object) -> None:
     if weights.sha256 is not None and sha256 != weights.sha256:
         raise WeightsError(
             f"{came} has sha256 {sha256}, expected {weights.sha256}; delete it and type: "
-            "affuse models --encoders NAME"
+            f"affuse models --encoders {weights.of}"
         )
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, weights: Weights) -> None:
     """Refuse a model whose files are not those that were mirrored: a revision says nothing of them."""
     for name, sha256 in json.loads((folder / _INDEX).read_text()).items():
         file = folder / name
         if not file.is_file() or file_digest(file, file.stat().st_mtime_ns) != sha256:
             raise WeightsError(
                 f"{file} is not the file that was mirrored; delete the folder {folder} and type: "
-                "affuse models --encoders NAME"
+                f"affuse models --encoders {weights.of}"
             )
 
 

@@ -79,7 +79,7 @@ def _mended(root: str, kind: layout.TableKind, name: str, there: Sequence[str]) 
 
 
 def command_of(root: str, facts: Mapping[str, Any]) -> str:
-    """The command that fills the table of a `descriptor.json`."""
+    """The command that fills the table of a `descriptor.json`, or of an input on the card of a net."""
     from encoders import TRANSCRIBERS
 
     if facts["name"] in TRANSCRIBERS:
@@ -92,7 +92,7 @@ def command_of(root: str, facts: Mapping[str, Any]) -> str:
             f"--name {facts['name']} --modality {facts['modality']}"
         )
     views = f" --views {facts['view']['number']}" if "view" in facts else ""
-    heard = heard_by(root, facts)
+    heard = facts.get("transcriber") or heard_by(root, facts)
     ear = f" --transcriber {typed(heard)}" if heard else ""
     return f"affuse encode --root {root} --encoders {typed(facts)}{ear}{views}"
 
@@ -106,6 +106,7 @@ def typed(facts: Mapping[str, Any]) -> str:
     'hub_embedding:prompt=A mood: '
     """
     from encoders import ENCODERS, TRANSCRIBERS
+    from encoders.options import typed as written
     from encoders.registry import defaults, find
     from encoders.spec import GENERAL_OPTIONS
 
@@ -113,8 +114,7 @@ def typed(facts: Mapping[str, Any]) -> str:
     known = name in ENCODERS or name in TRANSCRIBERS
     options = dict(facts.get("options", {}))
     default = defaults(find(name), options.get("publish")) if known else GENERAL_OPTIONS
-    chosen = [f"{k}={v}" for k, v in options.items() if default.get(k) != v]
-    return shlex.quote(":".join([name, ",".join(chosen)]) if chosen else name)
+    return written(name, options, default)
 
 
 def heard_by(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:

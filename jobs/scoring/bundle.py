@@ -92,7 +92,7 @@ class Bundle:
             ConfigError: with what to type in its place.
         """
         if self.linked:
-            names = " ".join(item.spec.name for item in self.encoders)
+            names = " ".join(item.typed for item in self.encoders)
             raise ConfigError(
                 "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
                 f"affuse encode --root {root} --encoders {names}"

@@ -16,6 +16,7 @@ from fusion.predictor import Card, feeding_fields
 from fusion.tasks import Task
 from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.missing_rows import command_of
 from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.catalog.tasks import pick_task
@@ -158,11 +159,10 @@ def folder_elsewhere(root: str, facts: Mapping[str, Any]) -> str:
         return folder
     if name not in ENCODERS:
         return resolve_features(root, name)
-    options = ",".join(f"{key}={value}" for key, value in facts.get("options", {}).items())
     there = ", ".join(sorted(feature_folders(root))) or "none"
     raise NotPreparedError(
-        f"--on {root}: no features {folder} (there: {there}), which the net reads; type: affuse encode "
-        f"--root {root} --encoders {name}{':' if options else ''}{options}"
+        f"--on {root}: no features {folder} (there: {there}), which the net reads; type: "
+        f"{command_of(root, facts)}"
     )
 
 

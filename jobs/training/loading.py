@@ -26,6 +26,7 @@ from fusion.tasks import Task
 from jobs.catalog.branches import input_facts
 from jobs.catalog.features import feature_folders
 from jobs.catalog.manifest import Dataset, read_dataset, read_folds, read_manifest
+from jobs.catalog.missing_rows import command_of
 from jobs.catalog.tasks import pick_tasks
 from jobs.catalog.votes import distributions
 from jobs.training.feeds import Clips, Store
@@ -244,13 +245,13 @@ def view_folders(
         if facts.get("view", {}).get("of") == folder
     }
     wanted = range(1, request.views + 1)
-    name = str(folders[folder].get("name"))
-    if name not in ENCODERS or folders[folder].get("modality") == "text":
+    facts = folders[folder]
+    if facts.get("name") not in ENCODERS or facts.get("modality") == "text":
         return [numbered[number] for number in wanted if number in numbered]
     if not numbered.keys() >= set(wanted):
+        making = command_of(request.root, {**facts, "view": {"number": request.views}})
         raise NotPreparedError(
-            f"{folder} has {len(numbered)} views, {request.views} are asked for; "
-            f"type: affuse encode --root {request.root} --encoders {name} --views {request.views}"
+            f"{folder} has {len(numbered)} views, {request.views} are asked for; type: {making}"
         )
     return [numbered[number] for number in wanted]
 

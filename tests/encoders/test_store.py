@@ -172,6 +172,26 @@ class TestReading:
         with pytest.raises(WeightsError, match="type: affuse models"):
             store.local_path(package(), str(tmp_path / "s"))
 
+    @pytest.mark.parametrize(
+        "typed",
+        [
+            "minilm",
+            "minilm:publish=inputs",
+            "whisper_tiny_en:layers=all,pool=mean_std",
+            "hub_text:weights=hf://owner/name@0123abc,dim=32,depth=2",
+        ],
+    )
+    def test_the_command_names_the_encoder_as_it_was_typed(self, typed, tmp_path):
+        there = str(tmp_path / "s")
+        with pytest.raises(WeightsError, match=f"models --encoders {typed} --store {there}$"):
+            store.local_paths(describe(typed).weights, there)
+
+    def test_what_asks_for_weights_stands_in_no_file_and_tells_none_apart(self):
+        one, other = describe("minilm"), describe("minilm:publish=inputs")
+        assert one.weights == other.weights
+        assert one.facts()["weights"] == other.facts()["weights"]
+        assert "of" not in one.facts()["weights"][0]
+
     def test_a_folder_of_ones_own_is_read_where_it_is(self, tmp_path):
         own = hub(f"file://{tmp_path}")
         assert store.local_path(own, str(tmp_path / "s")) == tmp_path

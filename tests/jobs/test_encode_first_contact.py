@@ -31,7 +31,10 @@ class TestWeights:
         assert run(words) == 1
         said = capsys.readouterr()
         assert said.out == BESIDE
-        assert "is not in the store memory://bucket/store; type: affuse models" in said.err
+        assert (
+            "is not in the store memory://bucket/store; type: affuse models --encoders minilm "
+            in said.err
+        )
         assert "--store memory://bucket/store" in said.err
 
     @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])

@@ -15,6 +15,7 @@ from jobs import tune
 from jobs.__main__ import run
 from jobs.catalog.features import read_features, read_transcripts
 from jobs.catalog.missing_rows import command_of, typed
+from jobs.scoring.elsewhere import folder_elsewhere
 
 TRAIN = ("--inputs", "voice", "--tasks", "emotion", "--run", "half", "--no-tracking")
 READERS = {
@@ -144,6 +145,16 @@ def test_an_encoder_is_named_with_what_is_not_as_by_default(name):
     found = typed({"name": name.partition(":")[0], "options": dict(describe(name).options)})
     assert describe(found) == describe(name)
     assert found.count("=") == name.count("=")
+
+
+@pytest.mark.parametrize("name", ["whisper_tiny_en:layers=all", "minilm:publish=inputs"])
+def test_so_it_is_where_a_net_reads_a_table_that_another_dataset_lacks(root, name):
+    facts = {**describe(name).facts(), "features": describe(name).folder}
+    ear = {"name": "whisper_tiny_en_asr", "options": {}}
+    with pytest.raises(NotPreparedError) as caught:
+        folder_elsewhere(root, {**facts, "transcriber": ear})
+    typed_words = f"affuse encode --root {root} --encoders {name} --transcriber whisper_tiny_en_asr"
+    assert str(caught.value).endswith(f"type: {typed_words}")
 
 
 def test_imported_features_name_the_import(tmp_path):

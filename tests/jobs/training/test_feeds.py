@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
+from encoders.registry import describe
 from fusion.training.ordering import seed_of
 from fusion.training.rows import SizedFeed
 from jobs.catalog.features import FeatureReader
@@ -148,11 +149,14 @@ class TestViews:
         assert load(request(root, views=1)).feed.num_views == 1
         assert not has_views(request(root))
 
-    def test_too_few_views_of_an_encoder_name_the_job_that_makes_them(self):
-        facts = {"egemaps-1": {"name": "egemaps", "modality": "audio"}}
-        wanted = Request(root="here", inputs=("egemaps",), views=2)
-        with pytest.raises(NotPreparedError, match="--encoders egemaps --views 2"):
-            loading.view_folders(facts, "egemaps-1", wanted)
+    @pytest.mark.parametrize(
+        "typed", ["egemaps", "whisper_tiny_en:layers=all", "whisper_tiny_en:publish=inputs"]
+    )
+    def test_too_few_views_of_an_encoder_name_the_job_that_makes_them(self, typed):
+        found = describe(typed)
+        wanted = Request(root="here", inputs=(typed,), views=2)
+        with pytest.raises(NotPreparedError, match=f"--encoders {typed} --views 2"):
+            loading.view_folders({found.folder: found.facts()}, found.folder, wanted)
 
 
 class TestPooling:
