@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fusion.batch import Batch, Output, Steps, split_rows
-from fusion.nets import net_class, net_config
+from fusion.nets import NETS, net_class, net_config
 from fusion.nets._adapters import adapt, recompute
 from fusion.nets._layers import Net, Widths, module_dict, width_of
 from fusion.nets._levels import Layers, Levels, Vector
@@ -127,8 +127,9 @@ class FineTune(Net):
                     f"{self.encoder_rate}, {self.layer_decay}"
                 )
             kind = net_class(self.head)
-            if kind.axis != FineTune.axis or kind is FineTune:
-                raise ValueError(f"head {self.head!r}: expected a net of clips")
+            if not _may_be_head(kind):
+                known = ", ".join(name for name in NETS if _may_be_head(net_class(name)))
+                raise ValueError(f"head {self.head!r}: expected a net of clips on top: {known}")
             net_config(self.head, self.head_options)
 
     def __init__(
@@ -233,6 +234,11 @@ class FineTune(Net):
             raise ValueError(
                 f"freeze of {name}: expected 0 to its {branch.depth} blocks, came {frozen}"
             )
+        if rank > branch.dim:
+            raise ValueError(
+                f"lora of {name}: expected a rank of at most its {branch.dim} features, came {rank}; "
+                "all of its weights train without lora"
+            )
         for inside, parameter in self.branches[name].named_parameters():
             level = branch.level(inside)
             trained = level is not None and (frozen == 0 or level > frozen) and not rank
@@ -251,6 +257,11 @@ class FineTune(Net):
 
     def _branch(self, name: str) -> Branch:
         return cast(Branch, self.branches[name])
+
+
+def _may_be_head(kind: type[Net]) -> bool:
+    """Whether a net can stand on top of encoders."""
+    return kind.axis == FineTune.axis and kind is not FineTune
 
 
 def _levels(name: str, branch: Branch, layers: Layers) -> Levels:

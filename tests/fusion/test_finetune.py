@@ -154,6 +154,7 @@ class TestWhatIsTrained:
         ("options", "said"),
         [
             ({"lora": -1}, "lora: expected 0 or more"),
+            ({"lora": 7}, "lora of text: expected a rank of at most its 6 features, came 7"),
             ({"layer_decay": 1.1}, "layer_decay in"),
             ({"layer_decay": 0.0}, "layer_decay in"),
             ({"encoder_rate": 0.0}, "expected encoder_rate > 0"),
@@ -168,8 +169,8 @@ class TestWhatIsTrained:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"head": "sdt"}, "expected a net of clips"),
-            ({"head": "finetune"}, "expected a net of clips"),
+            ({"head": "sdt"}, "expected a net of clips on top: bottleneck, concat_mlp, ef_lstm,"),
+            ({"head": "finetune"}, "expected a net of clips on top: bottleneck, concat_mlp,"),
             ({"head": "gatd"}, "there is no net 'gatd'; did you mean 'gated'"),
             ({"head_options.hiden": 8}, "concat_mlp has no option 'hiden'; did you mean 'hidden'"),
             ({"head_options.hidden": "big"}, "concat_mlp hidden: expected a whole number"),
