@@ -32,6 +32,7 @@ from jobs.training.run import (
     check_name,
     choice_of,
     claim,
+    is_pooled,
     missing,
     parts_of,
     request_of,
@@ -61,6 +62,8 @@ def main(config: Config) -> None:
     check_option_names(config.root, [config.inputs], config.net_options.items())
     if config.views and not has_views(request_of(config)):
         print("without effect: --views, for text and imported features have none")
+    if config.pool != "none" and not is_pooled(config):
+        print("without effect: --pool, for what a model of the net reads stays as it is")
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")

@@ -114,7 +114,7 @@ def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> No
     if not owned and net == OWNER:
         raise ConfigError(
             f"--net {OWNER} needs an input that a model reads, e.g. --inputs minilm:publish=inputs; "
-            "type first: affuse encode --encoders minilm:publish=inputs"
+            "type first: affuse encode --root ... --encoders minilm:publish=inputs"
         )
     if owned and normalise != "none":
         raise ConfigError(

@@ -16,7 +16,8 @@ from fusion.nets import is_convex, net_axis
 from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
-from jobs.catalog.features import resolve_features
+from jobs.catalog.branches import publishes_inputs
+from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
@@ -261,6 +262,13 @@ def without_effect(config: TrainConfig) -> list[str]:
     if len(seeds_of(config)) < len(config.seeds):
         given.append("seeds")
     return ["--" + name.replace("_", "-") for name in given]
+
+
+def is_pooled(config: TrainConfig) -> bool:
+    """Whether `--pool` has an input to reduce: what a model of the net reads is never pooled."""
+    folders = feature_folders(config.root)
+    tables = [folders[resolve_features(config.root, name)] for name in config.inputs]
+    return not all(publishes_inputs(facts) for facts in tables)
 
 
 def missing(config: TrainConfig, parts: list[Part]) -> list[Part]:

@@ -19,7 +19,7 @@ from jobs.scoring.member_nets import TablesInHand, clips_without_labels
 from jobs.training import train_part
 from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of
-from jobs.training.run import choice_of, request_of
+from jobs.training.run import choice_of, is_pooled, request_of
 
 CASES = Path(__file__).parents[2]
 FEATURES = ("voice-1", "face-1")
@@ -262,3 +262,11 @@ class TestCausalRuns:
         assert (
             "c: its card does not say that it was trained with --causal" in capsys.readouterr().out
         )
+
+
+def test_inputs_that_a_model_reads_are_not_pooled_and_others_beside_them_are(root):
+    uri = f"{root}/features/voice-1/descriptor.json"
+    storage.publish_json({**storage.read_json(uri), "options": {"publish": "inputs"}}, uri)
+    asked = config(root, "finetune", pool="mean")
+    assert is_pooled(asked)
+    assert not is_pooled(dataclasses.replace(asked, inputs=("voice",)))
