@@ -77,6 +77,9 @@ class Config:
     """File (.parquet) that receives the predictions of the other dataset, as `affuse ensemble --imported`
     takes them there; never of its test split."""
 
+    store: Place = ""
+    """Folder or URI of pretrained weights, for nets that train encoders; by default as `train` found them."""
+
     resamples: int = 2000
     """Number of bootstrap resamples of the groups."""
 
@@ -220,11 +223,17 @@ def members_of(config: Config) -> list[MemberNets]:
         ConfigError: what the bundle ships reads imported predictions.
     """
     if config.bundle is None:
-        return [load_member(run, bundles.nets_of_run(config.root, run)) for run in config.runs]
+        return [
+            load_member(run, bundles.nets_of_run(config.root, run), config.store)
+            for run in config.runs
+        ]
     facts = bundles.read_bundle(config.root, config.bundle)
     bundles.check_speaks_of_others(facts)
     uri = layout.bundle_uri(config.root, config.bundle)
-    return [load_member(m["run"], bundles.nets_of_member(uri, m)) for m in facts["members"]]
+    return [
+        load_member(m["run"], bundles.nets_of_member(uri, m), config.store)
+        for m in facts["members"]
+    ]
 
 
 def task_of(config: Config) -> tuple[str, Task]:

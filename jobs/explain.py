@@ -120,7 +120,7 @@ def explain_files(config: Config) -> None:
 def explain_dataset(config: Config) -> None:
     """Values of every clip from its stored features, and what the answers rest on over held-out rows."""
     root = storage.absolute(config.root)
-    bundle = open_bundle(config.bundle, root)
+    bundle = open_bundle(config.bundle, root, store=config.store)
     from_features(root, bundle, "features")
     folder = layout.explanation_uri(root, bundle.name)
     publish_config(config, folder)

@@ -125,6 +125,9 @@ def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> No
 def store_of_net(card: Card, folder: str, run: str) -> str:
     """The store of a net where none is named: the one it was trained from, else that of its root.
 
+    A root that was carried to another machine names a folder that is not there; any store will do whose
+    weights are those of the card.
+
     Args:
         card: of the net; one that owns no encoder needs no store.
         folder: of the net, below `<root>/runs/` or `<root>/bundles/`.
@@ -135,6 +138,8 @@ def store_of_net(card: Card, folder: str, run: str) -> str:
     root = layout.root_of_net(folder)
     config = layout.run_uri(root, run, layout.CONFIG)
     named = storage.read_json(config).get("store") if storage.exists(config) else None
+    if named and storage.is_local(named) and not storage.exists(named):
+        named = None
     return str(named or default_store(root))
 
 

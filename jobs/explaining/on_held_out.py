@@ -88,7 +88,7 @@ def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn
     for fold in np.unique(held.fold):
         at = np.flatnonzero(held.fold == fold)
         order.append(at)
-        scorer.members = nets_of_fold(root, fusion, int(fold))
+        scorer.members = nets_of_fold(root, fusion, int(fold), bundle.store)
         some = [facts[place] for place in at]
         features = {
             folder: features_of(root, folder, held.clip_id[at]) for folder in bundle.folders
@@ -197,7 +197,7 @@ def some_groups(root: str, held: HeldOut, seed: int) -> HeldOut:
     return held.rows(np.isin(groups, chosen))
 
 
-def nets_of_fold(root: str, fusion: Fusion, fold: int) -> list[Any]:
+def nets_of_fold(root: str, fusion: Fusion, fold: int, store: str) -> list[Any]:
     """The members as they were trained without a fold.
 
     Raises:
@@ -218,7 +218,7 @@ def nets_of_fold(root: str, fusion: Fusion, fold: int) -> list[Any]:
                 f"run {run!r} has no net of fold {fold} under {root} any more; "
                 f"type: affuse train --config {layout.run_uri(root, run, layout.CONFIG)}"
             )
-        members.append(load_member(run, folders))
+        members.append(load_member(run, folders, store))
     return members
 
 

@@ -1,10 +1,14 @@
-"""The frozen encoder that is named beside one that is trained is one that can be typed."""
+"""Beside an encoder that is trained: its frozen one as it is typed, and the store of its weights."""
 
 import pytest
 
+from cluster import storage
 from encoders import ENCODERS
 from encoders.registry import describe, find
-from jobs.catalog.branches import states_of
+from encoders.store import DEFAULT_STORE
+from fusion.predictor import Card
+from jobs.catalog import layout
+from jobs.catalog.branches import OWNER, states_of, store_of_net
 
 PUBLISHERS = sorted(name for name in ENCODERS if find(name).inputs is not None)
 
@@ -28,3 +32,17 @@ def test_with_every_option_that_only_inputs_have(name):
 @pytest.mark.parametrize("name", ["minilm", "minilm:pool=mean", "au", "hub_video:px=32"])
 def test_what_publishes_no_inputs_stays_as_it_is(name):
     assert states_of(name) == name
+
+
+def test_a_store_that_is_not_on_this_machine_gives_way_to_its_own(tmp_path):
+    root, folder = str(tmp_path / "root"), str(tmp_path / "root/runs/tuned/fold=0/seed=0")
+    card = Card(net=OWNER, config={}, tasks={}, dims={})
+
+    def chosen(named: str) -> str:
+        storage.publish_json({"store": named}, layout.run_uri(root, "tuned", layout.CONFIG))
+        return store_of_net(card, folder, "tuned")
+
+    (tmp_path / "here").mkdir()
+    assert chosen(str(tmp_path / "here")) == str(tmp_path / "here")
+    assert chosen(str(tmp_path / "gone")) == chosen("") == DEFAULT_STORE
+    assert chosen("s3://bucket/store") == "s3://bucket/store"

@@ -145,9 +145,25 @@ class TestWhatIsRefused:
         assert f"is not in the store {tmp_path}; type: affuse models" in said
 
 
+@pytest.fixture(scope="module")
+def bundle(root):
+    """The run in a bundle."""
+    typed("ensemble", "--root", root, "--runs", "tuned", "--bundle", "b", "--resamples", "100")
+    return "b"
+
+
 class TestABundle:
-    def test_scores_raw_clips_as_it_was_evaluated(self, root):
-        typed("ensemble", "--root", root, "--runs", "tuned", "--bundle", "b", "--resamples", "100")
+    @pytest.mark.parametrize("job", ["evaluate", "explain"])
+    def test_is_opened_from_the_store_that_is_named(
+        self, root, bundle, capsys, tmp_path, monkeypatch, job
+    ):
+        here = storage.absolute(store.DEFAULT_STORE)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        words = (job, "--root", root, "--bundle", bundle, "--resamples", "100")
+        assert "type: affuse models --encoders minilm:publish=inputs" in refused(capsys, *words)
+        typed(*words, "--store", here)
+
+    def test_scores_raw_clips_as_it_was_evaluated(self, root, bundle):
         typed("evaluate", "--root", root, "--bundle", "b", "--resamples", "100")
         typed("score", "--root", root, "--bundle", "b", "--source", "clips", "--name", "raw")
         raw = scores(root, "raw")
