@@ -23,22 +23,21 @@ from jobs.catalog.manifest import read_dataset
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
+from jobs.training.ignored import say_what_is_ignored
 from jobs.training.input_names import check_option_names
 from jobs.training.labels import check_labels
-from jobs.training.loading import has_views, read_clips
+from jobs.training.loading import read_clips
 from jobs.training.parts import Part
 from jobs.training.run import (
     TrainConfig,
     check_name,
     choice_of,
     claim,
-    is_pooled,
     missing,
     parts_of,
     request_of,
     resolved,
     run_uri,
-    without_effect,
 )
 from jobs.training.summary import show, summarise
 from jobs.training.workers import launch
@@ -60,15 +59,10 @@ def main(config: Config) -> None:
         return
     check_rows(config)
     check_option_names(config.root, [config.inputs], config.net_options.items())
-    if config.views and not has_views(request_of(config)):
-        print("without effect: --views, for text and imported features have none")
-    if config.pool != "none" and not is_pooled(config):
-        print("without effect: --pool, for what a model of the net reads stays as it is")
+    say_what_is_ignored(config)
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
-    if unused := without_effect(config):
-        print(f"{config.net} is solved, not trained by steps: without effect: {', '.join(unused)}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:
         tracker.start(str(config.run), settings.to_mapping(config), kind="train")
         if todo:

@@ -164,6 +164,10 @@ class FineTune(Net):
         self.owns_encoders = bool(branches)
         for name in owned:
             self._prepare(name)
+        if config.lora and owned and not any(p.requires_grad for p in self.branches.parameters()):
+            raise ValueError(
+                f"lora={config.lora}: freeze leaves no block to update; freeze fewer, or leave lora out"
+            )
 
     @property
     def begins_solved(self) -> bool:

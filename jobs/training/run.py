@@ -16,8 +16,7 @@ from fusion.nets import is_convex, net_axis
 from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
-from jobs.catalog.branches import publishes_inputs
-from jobs.catalog.features import feature_folders, resolve_features
+from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
@@ -244,31 +243,6 @@ def parts_of(config: TrainConfig) -> list[Part]:
 def seeds_of(config: TrainConfig) -> tuple[int, ...]:
     """The seeds that give different nets: of a convex net the first one does, unless they draw its rows."""
     return config.seeds[:1] if is_convex(config.net) and config.share == 1 else config.seeds
-
-
-def without_effect(config: TrainConfig) -> list[str]:
-    """Flags with values that a convex net ignores."""
-    if not is_convex(config.net):
-        return []
-    plain: Recipe = Recipe()
-    fields = {item.name: getattr(plain, item.name) for item in dataclasses.fields(Recipe)}
-    if config.folds is not None:
-        fields["valid_share"] = TrainConfig.valid_share
-    given = [
-        name
-        for name, default in fields.items()
-        if name not in ("balanced", "class_weights") and getattr(config, name) != default
-    ]
-    if len(seeds_of(config)) < len(config.seeds):
-        given.append("seeds")
-    return ["--" + name.replace("_", "-") for name in given]
-
-
-def is_pooled(config: TrainConfig) -> bool:
-    """Whether `--pool` has an input to reduce: what a model of the net reads is never pooled."""
-    folders = feature_folders(config.root)
-    tables = [folders[resolve_features(config.root, name)] for name in config.inputs]
-    return not all(publishes_inputs(facts) for facts in tables)
 
 
 def missing(config: TrainConfig, parts: list[Part]) -> list[Part]:

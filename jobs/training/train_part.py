@@ -141,6 +141,7 @@ def train_part(
     group = group or Group()
     course = dataclasses.replace(course or Course(), seed=part.seed)
     split = choice.split(data.clips, part)
+    check_inputs_are_there(choice, data, split.train, part)
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid")}
     try:
         predictor = new_predictor(choice, data, rows["train"], part.seed)
@@ -166,6 +167,26 @@ def train_part(
     if part.fold is not None and not fitted.stopped:
         found = predicted(choice, data, part, fitted, roles, group)
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
+
+
+def check_inputs_are_there(choice: NetChoice, data: Data, train: np.ndarray, part: Part) -> None:
+    """Refuse to train on clips of which none has anything that the net reads.
+
+    Args:
+        choice: the net.
+        data: its inputs.
+        train: whether each clip is trained on, bool [clip].
+        part: of the run.
+
+    Raises:
+        ConfigError: naming the tables.
+    """
+    if train.any() and not bool(has_input(data.feed)[torch.from_numpy(train)].any()):
+        tables = ", ".join(str(facts["features"]) for facts in data.inputs.values())
+        raise ConfigError(
+            f"{choice.net}, {part.title}: none of {int(train.sum())} training clips has anything in "
+            f"{tables}; type other --inputs"
+        )
 
 
 def predicted(

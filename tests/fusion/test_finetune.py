@@ -154,6 +154,7 @@ class TestWhatIsTrained:
         ("options", "said"),
         [
             ({"lora": -1}, "lora: expected 0 or more"),
+            ({"lora": 2, "freeze": 3}, "lora=2: freeze leaves no block to update; freeze fewer"),
             ({"lora": 7}, "lora of text: expected a rank of at most its 6 features, came 7"),
             ({"layer_decay": 1.1}, "layer_decay in"),
             ({"layer_decay": 0.0}, "layer_decay in"),

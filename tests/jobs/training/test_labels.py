@@ -85,3 +85,27 @@ def test_people_without_labels_do_not_choose_the_epoch(root):
     for path in Path(root, "runs/r").rglob("predictions.parquet"):
         roles = storage.read_table(str(path))["role"].to_pylist()
         assert roles.count("valid") > 0
+
+
+@pytest.mark.parametrize("net", ["concat_mlp", "lf_dnn", "linear", "mult"])
+def test_inputs_that_no_training_clip_has_are_refused_by_name(root, net, capsys):
+    # A corpus without sound has an audio table all the same, of steps that are not valid.
+    for path in sorted(Path(root, "features").glob("voice*/*.parquet")):
+        table = storage.read_table(str(path))
+        valid = pa.array(
+            [[False] * len(row) for row in table["valid"].to_pylist()], table["valid"].type
+        )
+        at = table.column_names.index("valid")
+        storage.publish_table(table.set_column(at, table.schema.field("valid"), valid), str(path))
+    assert train(root, "--net", net) == 2
+    said = capsys.readouterr().err
+    assert "training clips has anything in voice-" in said
+    assert "type other --inputs" in said
+    assert train(root, "--net", net, "--inputs", "voice", "face") == 0
+
+
+def test_a_flag_that_changes_nothing_is_named(root, capsys):
+    assert train(root, "--net", "gated", "--causal") == 0
+    assert (
+        "without effect: --causal, for gated reads each clip by itself" in capsys.readouterr().out
+    )

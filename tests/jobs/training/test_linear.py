@@ -16,9 +16,10 @@ from jobs import train
 from jobs.__main__ import run
 from jobs.catalog.predictions import read_predictions
 from jobs.training import train_part
+from jobs.training.ignored import ignored_when_solved
 from jobs.training.loading import load
 from jobs.training.parts import Part
-from jobs.training.run import choice_of, request_of, without_effect
+from jobs.training.run import choice_of, request_of
 from jobs.tuning import run_trials
 from jobs.tuning.space import default_space, read_space, with_values
 from jobs.tuning.standing import Standing
@@ -148,10 +149,10 @@ class TestTrain:
         weights = {"class_weights": True, "balanced": True}
         assert set(other) | set(weights) == {f.name for f in dataclasses.fields(Recipe)}
         flags = ["--" + name.replace("_", "-") for name in other]
-        assert without_effect(config("r", **other, **weights)) == flags
-        assert without_effect(config("r", **other, net="gated")) == []
-        assert without_effect(config("r", valid_share=0.2, views=1)) == ["--valid-share"]
-        assert without_effect(config("r", valid_share=0.2, folds=None)) == []
+        assert ignored_when_solved(config("r", **other, **weights)) == flags
+        assert ignored_when_solved(config("r", **other, net="gated")) == []
+        assert ignored_when_solved(config("r", valid_share=0.2, views=1)) == ["--valid-share"]
+        assert ignored_when_solved(config("r", valid_share=0.2, folds=None)) == []
 
 
 SETS = [["face"], ["voice", "face"], ["voice"]]

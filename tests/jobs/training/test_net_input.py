@@ -17,9 +17,10 @@ from jobs.__main__ import run as affuse
 from jobs.catalog.manifest import read_manifest
 from jobs.scoring.member_nets import TablesInHand, clips_without_labels
 from jobs.training import train_part
+from jobs.training.ignored import is_pooled
 from jobs.training.loading import Data, Request, load, load_test
 from jobs.training.net_input import feed_of_card, pool_of
-from jobs.training.run import choice_of, is_pooled, request_of
+from jobs.training.run import choice_of, request_of
 
 CASES = Path(__file__).parents[2]
 FEATURES = ("voice-1", "face-1")
