@@ -8,6 +8,7 @@ card of a net how its own was (both are a `fusion.predictor.Feeding`); here it m
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,6 +100,23 @@ def make_store(
 def has_input(feed: Feed) -> Tensor:
     """Whether each clip has a valid step of any input: bool [clip]."""
     return torch.stack([store.present for store in feed.stores.values()]).any(0)
+
+
+def check_inputs(feed: Feed, train: np.ndarray) -> None:
+    """Refuse to train on clips of which none has anything that a net would read.
+
+    Args:
+        feed: the inputs.
+        train: whether each clip is trained on, bool [clip].
+
+    Raises:
+        ValueError: naming the inputs.
+    """
+    if train.any() and not bool(has_input(feed)[torch.from_numpy(train)].any()):
+        raise ValueError(
+            f"none of the {int(train.sum())} clips to train on has anything of {', '.join(feed.stores)}; "
+            "type other --inputs"
+        )
 
 
 def pool_of(asked: Pool, axis: Axis, *, single: bool) -> Pool:

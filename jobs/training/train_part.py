@@ -38,7 +38,7 @@ from jobs.catalog.groups import group_names
 from jobs.catalog.predictions import write_predictions
 from jobs.training.feeds import Clips
 from jobs.training.loading import Data
-from jobs.training.net_input import has_input
+from jobs.training.net_input import check_inputs, has_input
 from jobs.training.parts import Part, Split, split_of
 
 log = logging.getLogger(__name__)
@@ -141,9 +141,9 @@ def train_part(
     group = group or Group()
     course = dataclasses.replace(course or Course(), seed=part.seed)
     split = choice.split(data.clips, part)
-    check_inputs_are_there(choice, data, split.train, part)
     rows = {name: data.feed.rows_of(getattr(split, name)) for name in ("train", "valid")}
     try:
+        check_inputs(data.feed, split.train)
         predictor = new_predictor(choice, data, rows["train"], part.seed)
         if is_convex(choice.net):
             fitted = solved(predictor, data, rows["train"], recipe, group)
@@ -167,26 +167,6 @@ def train_part(
     if part.fold is not None and not fitted.stopped:
         found = predicted(choice, data, part, fitted, roles, group)
     return Trained(part=part, fitted=fitted, roles=found, seconds=time.monotonic() - start)
-
-
-def check_inputs_are_there(choice: NetChoice, data: Data, train: np.ndarray, part: Part) -> None:
-    """Refuse to train on clips of which none has anything that the net reads.
-
-    Args:
-        choice: the net.
-        data: its inputs.
-        train: whether each clip is trained on, bool [clip].
-        part: of the run.
-
-    Raises:
-        ConfigError: naming the tables.
-    """
-    if train.any() and not bool(has_input(data.feed)[torch.from_numpy(train)].any()):
-        tables = ", ".join(str(facts["features"]) for facts in data.inputs.values())
-        raise ConfigError(
-            f"{choice.net}, {part.title}: none of {int(train.sum())} training clips has anything in "
-            f"{tables}; type other --inputs"
-        )
 
 
 def predicted(
