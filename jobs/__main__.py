@@ -26,6 +26,8 @@ ONLY_ASCII = (
     "affuse: this environment reads names as ASCII, others are refused; type: unset PYTHONUTF8"
 )
 
+NOWHERE = "the folder that this is typed in was removed; type: cd FOLDER, then the same command"
+
 CLOSED = ("no permission", "nothing can be written")
 STORE_AT = "/.cache/affuse/"
 
@@ -84,6 +86,8 @@ def run(argv: list[str]) -> int:
         return _install_completion()
     if name not in JOBS:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
+    if not _is_somewhere():
+        return _fail(name, NOWHERE, 1)
     began = time.monotonic()
     config: object = None
     try:
@@ -111,6 +115,15 @@ def run(argv: list[str]) -> int:
             raise
         return _fail(name, f"{said}; {_mend(name, said, config)}", 1)
     return 0
+
+
+def _is_somewhere() -> bool:
+    """Whether the current folder is there: without it no path becomes absolute, and MKL ends the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def overview() -> str:

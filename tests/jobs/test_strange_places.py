@@ -94,3 +94,17 @@ def test_what_stands_there_is_said(
     assert len(out.splitlines()) == 1
     assert any(each in out for each in said), out
     assert str(file) in out
+
+
+@pytest.mark.parametrize("job", ["encode", "prepare", "train", "verify"])
+def test_a_command_typed_in_a_folder_that_was_removed_is_told_to_leave_it(
+    job, tmp_path, monkeypatch, capsys
+):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert command.run([job, "--root", "mine"]) == 1
+    out = capsys.readouterr().err
+    assert out.startswith(f"affuse {job}: the folder that this is typed in was removed; type: cd ")
+    assert len(out.splitlines()) == 1
+    assert command.run(["--version"]) == 0
