@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 
 from cluster.errors import StorageError
@@ -25,6 +26,14 @@ IN_THE_WAY = {
     errno.ENOTDIR: "a file stands where a folder is expected",
 }
 """Errors of places that were named wrongly; of a clip's file they are the clip's own fault."""
+
+LOST = {
+    "NodeDiedError": "a machine of the cluster was lost with its workers",
+    "OutOfMemoryError": "memory ran out and Ray ended workers; other programs of the machine count too",
+}
+"""Errors of Ray by which workers that did nothing wrong end, by name: Ray is not loaded for their sake."""
+
+_USED = re.compile(r"\bwas (\S+ used / \S+ limit)")
 
 CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs")
 """Packages that talk to object stores, whose own errors are no OSError; each has tried again by then."""
@@ -51,6 +60,14 @@ def in_the_way(error: BaseException) -> str | None:
         return None
     assert isinstance(error, OSError)
     return f"{said}{f': {error.filename}' if error.filename else ''}"
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """In one line, that workers ended with their machine or for want of memory; None for any other error."""
+    if type(error).__module__ != "ray.exceptions" or type(error).__name__ not in LOST:
+        return None
+    used = _USED.search(str(error))
+    return f"{LOST[type(error).__name__]}{f' ({used[1]})' if used else ''}"
 
 
 @contextlib.contextmanager

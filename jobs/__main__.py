@@ -31,6 +31,9 @@ NOWHERE = "the folder that this is typed in was removed; type: cd FOLDER, then t
 CLOSED = ("no permission", "nothing can be written")
 STORE_AT = "/.cache/affuse/"
 
+INSIDE = ("cause", "controller_failure", "health_check_failure")
+"""Where Ray keeps the error that one of its own is about."""
+
 BESIDE = ("annotate", "explain", "report")
 """Jobs that write beside what they read where no --out is named."""
 
@@ -186,8 +189,8 @@ def _mend(name: str, said: str, config: object) -> str:
 
 
 def _refused(error: BaseException) -> str | None:
-    """What a disk or a place refuses, among the causes of an error; None where nothing is refused."""
-    from cluster.refusals import in_the_way, refusal
+    """What a disk, a place or the memory refuses, among the causes of an error; None where nothing is."""
+    from cluster.refusals import in_the_way, lost_worker, refusal
 
     waiting: list[object] = [error]
     seen: set[int] = set()
@@ -198,9 +201,10 @@ def _refused(error: BaseException) -> str | None:
         seen.add(id(found))
         if isinstance(found, StorageError):
             return str(found)
-        if (said := refusal(found) or in_the_way(found)) is not None:
+        if (said := refusal(found) or in_the_way(found) or lost_worker(found)) is not None:
             return said
-        waiting += [found.__cause__, found.__context__, getattr(found, "cause", None)]
+        waiting += [found.__cause__, found.__context__]
+        waiting += [getattr(found, name, None) for name in INSIDE]
         waiting += getattr(found, "worker_failures", {}).values()  # of Ray Train
     return None
 

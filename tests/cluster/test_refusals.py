@@ -6,6 +6,8 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import NodeDiedError, OutOfMemoryError
+from ray.train import ControllerError, WorkerGroupError
 
 from cluster import storage
 from cluster.errors import ConfigError, StorageError
@@ -77,6 +79,40 @@ def test_any_job_ends_in_one_line_however_deep_the_error_lies(monkeypatch, capsy
         "affuse models: the disk is full at /tmp/cache/weights: No space left on device; "
         "mend that and type the same command, which goes on from there\n"
     )
+
+
+NO_ROOM = OutOfMemoryError(
+    "6 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.1, "
+    "ID: 41e6) was 22.05GB used / 23.54GB limit (0.936790)\nOOM kill reason: Memory usage 24037834752B"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NO_ROOM, "(22.05GB used / 23.54GB limit)"),
+        (ControllerError(NO_ROOM), "(22.05GB used / 23.54GB limit)"),
+        (
+            WorkerGroupError("r", {0: WrappedError(health_check_failure=NO_ROOM)}),
+            "(22.05GB used / 23.54GB limit)",
+        ),
+        (ControllerError(NodeDiedError("10.0.0.1")), "a machine of the cluster was lost"),
+    ],
+    ids=["plain", "of the controller", "of a training worker", "of a machine"],
+)
+def test_workers_that_ended_for_want_of_memory_or_with_their_machine_are_one_line(
+    monkeypatch, capsys, error, said
+):
+    def main(config):
+        raise error
+
+    monkeypatch.setattr("jobs.train.main", main)
+    monkeypatch.setattr("jobs._cli.parse", lambda *_: None)
+    assert line.run(["train"]) == 1
+    out = capsys.readouterr().err
+    assert said in out
+    assert len(out.splitlines()) == 1
+    assert out.endswith("type the same command, which goes on from there\n")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
