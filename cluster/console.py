@@ -35,6 +35,10 @@ class Table(RichTable):
         super().add_column(*cells, overflow=overflow, **options)
 
 
+LEAST_CELL = 4
+"""Characters of a cell that a column keeps on any screen; rich would leave cells empty where it is narrow."""
+
+
 def show(*things: Table | str) -> None:
     """Print tables and lines to standard output.
 
@@ -45,6 +49,8 @@ def show(*things: Table | str) -> None:
     if not (console.is_terminal or os.environ.get("COLUMNS")):
         console.width = LOG_WIDTH
     for thing in things:
+        if isinstance(thing, Table):
+            console.width = max(console.width, len(thing.columns) * (LEAST_CELL + 3) + 1)
         console.print(thing)
 
 

@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import re
+import shutil
 import sys
 import textwrap
 import traceback
@@ -30,6 +31,9 @@ from jobs import JOBS
 
 SCALARS = (bool, int, float, str)
 """Tried in this order: ``true`` is a bool, ``8`` an int, ``0.3`` a float, all else text."""
+
+LEAST_WIDTH = 40
+"""Characters of a line to which help is fitted at least; a screen breaks what is wider."""
 
 CONFIG_HELP = " --config FILE: the same fields as YAML or JSON; flags win over the file."
 
@@ -79,7 +83,7 @@ def parse_config(
     default = settings.partial(kind, values, absent=tyro.MISSING, where=path or "config")
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _wide_enough():
             config = tyro.cli(
                 kind,
                 args=argv,
@@ -95,6 +99,19 @@ def parse_config(
         raise
     settings.check_values(config)
     return config
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Have tyro fit its text to `LEAST_WIDTH` where a screen is narrower: on 5 columns it never ends."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(LEAST_WIDTH, shutil.get_terminal_size().columns))
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _refusal(stop: SystemExit) -> str | None:

@@ -40,6 +40,21 @@ def test_what_is_wider_than_its_column_goes_on_below_and_loses_nothing(
     assert max(map(len, lines)) <= columns
 
 
+@pytest.mark.parametrize("columns", [1, 5, 20])
+def test_a_screen_that_is_too_narrow_for_a_table_leaves_no_cell_out(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    headings = ["split", "clips", "hours", "groups", "video", "audio", "text", "units"]
+    table = Table(*headings)
+    table.add_row(*(each.upper() for each in headings))
+    console.show(table)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [
+        re.split("[\u2502|\u2503]", line)[1:-1] for line in lines if line[0] in "\u2502|\u2503"
+    ]
+    said = ["".join(part.strip() for part in column) for column in zip(*cells, strict=True)]
+    assert said == [each + each.upper() for each in headings]
+
+
 def test_what_a_terminal_would_obey_is_spelt_out(capsys):
     console.show("clip\x1b[2J\x1b]0;title\x07.mp4 \u202e4pm. \udcff")
     assert capsys.readouterr().out == r"clip\x1b[2J\x1b]0;title\x07.mp4 \u202e4pm. \udcff" + "\n"

@@ -163,6 +163,20 @@ class TestEveryJob:
         assert f"unknown field '{name}x'" in said
         assert "did you mean" in said
 
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("words", [["--help"], ["--roto", "x"]], ids=" ".join)
+    @pytest.mark.parametrize("columns", ["1", "5", "20"])
+    def test_a_narrow_screen_gets_the_text_of_one_of_40_columns(
+        self, words, columns, monkeypatch, capsys
+    ):
+        texts = []
+        for width in ("40", columns):
+            monkeypatch.setenv("COLUMNS", width)
+            status = exit_of(["verify", *words])
+            texts.append((status, capsys.readouterr()))
+            assert os.environ["COLUMNS"] == width
+        assert texts[0] == texts[1]
+
     def test_the_registry_is_all_that_was_tested(self):
         assert {command[0] for command in commands()} == set(JOBS)
 
