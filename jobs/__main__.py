@@ -22,9 +22,7 @@ from jobs import JOBS
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
 
-ONLY_ASCII = (
-    "affuse: this environment reads names as ASCII, others are refused; type: unset PYTHONUTF8"
-)
+ONLY_ASCII = "this environment reads names as ASCII, others are refused; type: unset PYTHONUTF8"
 
 NOWHERE = "the folder that this is typed in was removed; type: cd FOLDER, then the same command"
 
@@ -46,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.getfilesystemencoding() == "ascii":
-        print(ONLY_ASCII, file=sys.stderr)
+        print(f"affuse: {ONLY_ASCII}", file=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     name = next(iter(words), "")
     try:
@@ -91,6 +89,8 @@ def run(argv: list[str]) -> int:
         return _fail(name, f"there is no job {name!r}; {_hint(name)}", 2)
     if not _is_somewhere():
         return _fail(name, NOWHERE, 1)
+    if garbled := next((each for each in (*rest, os.getcwd()) if _is_garbled(each)), None):
+        return _fail(name, f"{garbled}: {ONLY_ASCII}, then the same command", 2)
     began = time.monotonic()
     config: object = None
     try:
@@ -127,6 +127,16 @@ def _is_somewhere() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _is_garbled(word: str) -> bool:
+    """Whether a name came as bytes, since this environment knows no letters beyond ASCII.
+
+    What lies below it would be found, and be called damaged where a library has to spell its name.
+    """
+    return sys.getfilesystemencoding() == "ascii" and any(
+        "\udc80" <= each <= "\udcff" for each in word
+    )
 
 
 def overview() -> str:

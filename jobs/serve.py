@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster import storage
-from cluster.errors import ConfigError, MachineError, MissingExtraError
+from cluster.errors import ConfigError, MissingExtraError
 from cluster.session import SessionConfig, ray_session
 from cluster.settings import NameOrPlace, Place
 from jobs.serving import TOKEN
@@ -182,7 +182,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that visitors reach; nobody else has the port.
 
     Raises:
-        MachineError: the port is taken, or the address is not of this machine.
+        ConfigError: the port is taken, or the address is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -192,7 +192,9 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)  # at once: two that are only bound may have one port
     except OSError as error:
         listening.close()
-        raise MachineError(f"{host} port {port}: {error.strerror}; another one: --port") from error
+        raise ConfigError(
+            f"{host} port {port}: {error.strerror}; type another --port, or another --host"
+        ) from error
     return listening
 
 

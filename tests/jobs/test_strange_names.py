@@ -104,6 +104,28 @@ def test_a_files_name_that_is_no_text_is_spelt_out_in_the_message(tmp_path, capf
     assert r"a\udcff\x1b[2J.mp4: there is no such file" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("where", ["typed", "current"])
+@pytest.mark.parametrize("job", ["verify", "prepare", "train"])
+def test_there_a_root_of_another_name_is_refused_and_not_called_damaged(tmp_path, job, where):
+    (root := tmp_path / "\u00e9\u6f22").mkdir()
+    (root / "dataset.json").write_text("{}")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    env["PYTHONPATH"] = str(ROOT)
+    words = [sys.executable, "-m", "jobs", job, "--root", str(root) if where == "typed" else "."]
+    said = subprocess.run(
+        words,
+        env=env,
+        cwd=root if where == "current" else ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert said.stderr.endswith("type: unset PYTHONUTF8, then the same command\n")
+    assert "damaged" not in said.stderr + said.stdout
+    assert "remove" not in said.stderr + said.stdout
+
+
 @pytest.mark.parametrize("utf8", ["0", "1"])
 def test_an_environment_that_reads_names_as_ascii_is_told_with_what_mends_it(tmp_path, utf8):
     (tmp_path / "\u00e4.wav").write_bytes(b"RIFF")

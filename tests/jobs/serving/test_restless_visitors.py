@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import MachineError
+from cluster.errors import ConfigError
 from jobs.serve import listen
 from jobs.serving import guard
 from jobs.serving.guard import DoorGuard, Rules
@@ -207,5 +207,5 @@ class TestABody:
 
 def test_two_servers_that_begin_at_once_do_not_get_one_port():
     with listen("127.0.0.1", 0) as first:
-        with pytest.raises(MachineError, match="--port"):
+        with pytest.raises(ConfigError, match="--port"):
             listen("127.0.0.1", first.getsockname()[1])
