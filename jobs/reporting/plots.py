@@ -1,6 +1,7 @@
 """The pictures of a report; every function takes plain numbers and gives a PNG."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -287,6 +288,12 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
 ABSENT = -0.12
 """Height of a setting that a trial does not have."""
 
+APART = 0.07
+"""Least distance of two ticks of an axis of `parallel`."""
+
+SPREAD = 0.03
+"""Height over which trials of one value lie beside each other: lines on a line would hide one another."""
+
 
 def _axis_of(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
     """Heights in [0, 1] of one setting's values, and (height, text) of its ticks."""
@@ -301,9 +308,33 @@ def _axis_of(values: Sequence[object]) -> tuple[list[float], list[tuple[float, s
             pair = np.log([low, value, high]) if logged else np.array([low, value, high])
             return float((pair[1] - pair[0]) / (pair[2] - pair[0])) if high > low else 0.5
 
-        ticks = [(place(value), f"{value:.3g}") for value in {low, high}]
-        return [ABSENT if value is None else place(value) for value in values], ticks + missing
-    known = sorted({str(value) for value in given})
-    at = {text: index / max(1, len(known) - 1) for index, text in enumerate(known)}
-    heights = [ABSENT if value is None else at[str(value)] for value in values]
-    return heights, [(height, text) for text, height in at.items()] + missing
+        heights = [ABSENT if value is None else place(value) for value in values]
+        ticks = [(place(value), f"{value:.3g}") for value in _ticks(array.tolist(), place)]
+    else:
+        known = sorted({str(value) for value in given})
+        at = {text: index / max(1, len(known) - 1) for index, text in enumerate(known)}
+        heights = [ABSENT if value is None else at[str(value)] for value in values]
+        ticks = [(height, text) for text, height in at.items()]
+    return _beside(heights), ticks + missing
+
+
+def _ticks(values: Sequence[float], place: Callable[[float], float]) -> list[float]:
+    """The lowest and the highest value, and of the others those that have room between them."""
+    low, *others = sorted(set(values))
+    if not others:
+        return [low]
+    kept, high = [low], others[-1]
+    for value in others[:-1]:
+        if min(place(value) - place(kept[-1]), place(high) - place(value)) >= APART:
+            kept.append(value)
+    return [*kept, high]
+
+
+def _beside(heights: Sequence[float]) -> list[float]:
+    """Heights that differ where several were one."""
+    count, seen, found = Counter(heights), Counter[float](), []
+    for height in heights:
+        seen[height] += 1
+        share = (seen[height] - (count[height] + 1) / 2) / max(1, count[height] - 1)
+        found.append(height + SPREAD * share)
+    return found

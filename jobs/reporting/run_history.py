@@ -13,6 +13,7 @@ from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import (
     align,
     folds_and_seeds,
@@ -20,6 +21,7 @@ from jobs.catalog.predictions import (
     seeds_averaged,
     with_priors,
 )
+from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.results_table import Results, from_facts
 
 
@@ -57,11 +59,11 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, PastSearch]:
         folder = layout.run_uri(root, name)
         uri = storage.join(folder, layout.TRIALS)
         if name and storage.exists(uri):
-            found[name] = _search(folder, storage.read_table(uri).to_pylist())
+            found[name] = _search(root, folder, storage.read_table(uri).to_pylist())
     return found
 
 
-def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> PastSearch:
+def _search(root: str, folder: str, trials: Sequence[Mapping[str, Any]]) -> PastSearch:
     done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
     columns = {
         key.removeprefix("value/"): [_listed(row[key]) for row in done]
@@ -72,9 +74,19 @@ def _search(folder: str, trials: Sequence[Mapping[str, Any]]) -> PastSearch:
     return PastSearch(
         columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
         score=[row["score"] for row in done],
-        metric="score (lower is better)",
+        metric=_score_of(root, storage.read_json(storage.join(folder, layout.CONFIG))),
         importance=summary.get("importance", {}),
     )
+
+
+def _score_of(root: str, config: Mapping[str, Any]) -> str:
+    """What the trials of a search were scored by; all scores are such that lower is better."""
+    tasks = read_dataset(root).tasks
+    name = (
+        config.get("score")
+        or SELECTION_METRICS[tasks[next(iter(config.get("tasks") or tasks))].kind]
+    )
+    return f"{'-' if metric(name).higher_is_better else ''}{name} (lower is better)"
 
 
 def _listed(value: Any) -> Any:
