@@ -82,10 +82,8 @@ def _search(root: str, folder: str, trials: Sequence[Mapping[str, Any]]) -> Past
 def _score_of(root: str, config: Mapping[str, Any]) -> str:
     """What the trials of a search were scored by; all scores are such that lower is better."""
     tasks = read_dataset(root).tasks
-    name = (
-        config.get("score")
-        or SELECTION_METRICS[tasks[next(iter(config.get("tasks") or tasks))].kind]
-    )
+    first = next(iter(config["tasks"] or tasks))
+    name = config["score"] or SELECTION_METRICS[tasks[first].kind]
     return f"{'-' if metric(name).higher_is_better else ''}{name} (lower is better)"
 
 

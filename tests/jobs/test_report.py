@@ -20,6 +20,7 @@ from jobs.evaluation.promises import Promised, met
 from jobs.reporting import plots
 from jobs.reporting.evidence import gather
 from jobs.reporting.grid import Grid, latex
+from jobs.reporting.run_history import searches
 from jobs.reporting.sections_moments import films_of
 
 CLASSES = ("angry", "happy", "<b>neutral</b>")
@@ -394,8 +395,12 @@ def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
         "value/lr": [1e-3, 1e-4, 1e-2], "value/net": ["tfn", "lmf", "lmf"],
     }  # fmt: skip
     storage.publish_table(pa.table(trials), storage.join(root, "runs", "hunt", "trials.parquet"))
-    facts = {"score": "nll", "importance": {"lr": 0.8, "net": 0.2}}
+    facts = {"importance": {"lr": 0.8, "net": 0.2}}
     storage.publish_json(facts, storage.join(root, "runs", "hunt", "summary.json"))
+    for score, said in ((None, "nll"), ("accuracy", "-accuracy")):
+        asked = {"score": score, "tasks": []}
+        storage.publish_json(asked, storage.join(root, "runs", "hunt", "config.json"))
+        assert searches(root, ["hunt-00003"])["hunt"].metric == f"{said} (lower is better)"
     where = report.main(report.Config(root=root, runs=("hunt-00003",), resamples=100))
     assert "<h2>Search</h2>" in storage.read_bytes(where).decode()
     names = storage.names(where.rsplit("/", 1)[0], ".png")
