@@ -205,7 +205,7 @@ def check_net(output: Output, folder: str, expected: str | None = None) -> Card 
     except WeightsError as error:
         # The net itself is sound: to make it again would lose it.
         said = "nets whose encoder is not as they were trained from"
-        found.add("weights", said, examples=[_why(uri, error)], mend=typing(_bringing(facts)))
+        found.add("weights", said, examples=[_why(uri, error)], mend=_bringing(facts))
         return None
     except UNLOADABLE as error:
         said = "nets that cannot be loaded"
@@ -219,9 +219,11 @@ def _why(uri: str, error: Exception) -> str:
 
 
 def _bringing(facts: Mapping[str, Any]) -> str:
-    """The command that brings the encoders of a net into the store."""
+    """How the encoders of a net come back as they were: into the store, but for a user's own files."""
     owned = [each for each in facts["inputs"].values() if publishes_inputs(each)]
-    return f"affuse models --encoders {' '.join(sorted(typed(each) for each in owned))}"
+    if any(str(each["options"].get("weights", "")).startswith("file://") for each in owned):
+        return "put the former files back; or type affuse encode, then affuse train, to train from these"
+    return typing(f"affuse models --encoders {' '.join(sorted(typed(each) for each in owned))}")
 
 
 def check_bundle(root: str, name: str, manifest: str) -> Findings:

@@ -168,8 +168,9 @@ class TestOtherWeights:
         finally:
             file.write_bytes(before)
         assert "nets whose encoder is not as they were trained from" in said
+        assert "put the former files back; or type affuse encode" in said
         assert "put the former files back, or encode and train again" in said
-        assert "type: affuse models --encoders 'clip_vit:" in said
+        assert "affuse models" not in said
         assert "remove the folder of the part" not in said
 
 
