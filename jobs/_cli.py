@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import itertools
 import os
 import re
 import shutil
@@ -74,11 +75,13 @@ def parse_config(
         given: fields that were read elsewhere; they win over the file.
 
     Raises:
-        ConfigError: an unknown field or a bad value in the file, or values that the config refuses.
+        ConfigError: an unknown field or a bad value in the file, values that the config refuses, or a
+            value that the parser would take for a flag.
         SystemExit: help was asked for (0) or the command line was not understood (2).
     """
     path, argv = take_config_flag(argv)
     _refuse_former_flags(kind, argv)
+    _refuse_dashes(argv)
     values = {**({} if path is None else settings.read_mapping(path)), **(given or {})}
     default = settings.partial(kind, values, absent=tyro.MISSING, where=path or "config")
     said = io.StringIO()
@@ -166,6 +169,20 @@ def _refuse_former_flags(kind: type[Any], argv: list[str]) -> None:
         if word.startswith("--") and name not in known and now in known:
             flags = (f"--{each.replace('_', '-')}" for each in (name, now))
             raise ConfigError("there is no flag {}; did you mean {}?".format(*flags))
+
+
+def _refuse_dashes(argv: list[str]) -> None:
+    """A value that begins with a dash is a flag to the parser, which then finds none behind its own."""
+    for flag, value in itertools.pairwise(argv):
+        if (
+            flag.startswith("--")
+            and "=" not in flag
+            and re.match(r"-[^-\d.]", value)
+            and value != "-h"
+        ):
+            raise ConfigError(
+                f"{flag} {value}: a value that begins with a dash is typed {flag}={value}"
+            )
 
 
 def _manual(docstring: str) -> str:

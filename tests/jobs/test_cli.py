@@ -177,6 +177,19 @@ class TestEveryJob:
             assert os.environ["COLUMNS"] == width
         assert texts[0] == texts[1]
 
+    @pytest.mark.parametrize("flag", ["--root", "--folds"])
+    def test_a_value_that_begins_with_a_dash_is_told_how_it_is_typed(self, flag, capsys):
+        assert exit_of(["train", flag, "-dash"]) == 2
+        said = capsys.readouterr().err
+        assert f"a value that begins with a dash is typed {flag}=-dash" in said
+
+    def test_a_number_below_zero_is_a_value(self, capsys):
+        assert (
+            exit_of(["train", "--root", "r", "--inputs", "a", "--lr", "-0.5", "--patiense", "-1"])
+            == 2
+        )
+        assert "begins with a dash" not in capsys.readouterr().err
+
     def test_the_registry_is_all_that_was_tested(self):
         assert {command[0] for command in commands()} == set(JOBS)
 
