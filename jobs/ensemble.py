@@ -164,6 +164,7 @@ def main(config: Config) -> None:
     decided = decide(config, held, shipping.verdict, folds)
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     publish_judged(config, name, held, fused, shipping.verdict, results)
+    results_table.show(results, task)
     promised.publish(config.root, config.bundle, held.clip_id)
     foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
     used = [run for run in nets_among(config) if run in shipped.rule.names]
@@ -173,7 +174,6 @@ def main(config: Config) -> None:
         "ranges": training_ranges(config.root, used, held.clip_id),
     }
     publish_bundle(config, dataset, name, shipping, shipped, decided, trust)
-    results_table.show(results, task)
     print(promised.said)
     linear.show()
     say_normalised(config.root, config.runs)

@@ -254,11 +254,14 @@ class TestTheBundle:
         with pytest.raises(ConfigError, match="--decide nll: decisions need a metric"):
             run(root, runs=("voice", "face"), decide="nll")
 
-    def test_a_run_without_a_refit_is_refused_with_what_to_type(self, root):
+    def test_a_run_without_a_refit_is_refused_below_the_table_of_what_was_judged(
+        self, root, capsys
+    ):
         for file in bundles.NET_FILES:
             storage.remove(storage.join(root, "runs", "face", "refit", "seed=0", file))
         with pytest.raises(NotPreparedError, match=r"affuse train .*--refit"):
             run(root, runs=("voice", "face"))
+        assert "shipped" in capsys.readouterr().out
 
     def test_an_unknown_bundle_is_answered_with_the_nearest(self, root):
         run(root, runs=("voice", "face"), bundle="both")
