@@ -77,7 +77,7 @@ class Config(TrainConfig):
 
     space: Place | None = None
     """YAML file of the search space; by default nets, subsets of the inputs, and how they are trained, on
-    the mean of a clip's steps, or mean and spread (or what --pool says)."""
+    the mean of a clip's steps, or mean and spread, unless --pool is given."""
 
     trials: int = 50
     """Number of trials, those of earlier starts of the same search included."""
