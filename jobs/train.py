@@ -20,6 +20,7 @@ from cluster import settings, storage
 from cluster.tracking import run_tracker
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
+from jobs.catalog.run_names import owner
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
@@ -48,8 +49,16 @@ Config = TrainConfig
 
 def main(config: Config) -> None:
     """Train the missing parts of a run, then write its summary."""
-    start = time.monotonic()
     config = resolved(config)
+    if owner(run_uri(config)) is None:
+        # A run that is there may be of a search, whose options name inputs of its other sets as well.
+        check_option_names(config.root, [config.inputs], config.net_options.items())
+    train(config)
+
+
+def train(config: Config) -> None:
+    """Train the missing parts of a run whose options were checked."""
+    start = time.monotonic()
     check_name(config)
     parts = parts_of(config)
     todo = missing(config, parts)
@@ -58,7 +67,6 @@ def main(config: Config) -> None:
         print(f"nothing to do: {base} is complete")
         return
     check_rows(config)
-    check_option_names(config.root, [config.inputs], config.net_options.items())
     say_what_is_ignored(config)
     claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
@@ -81,9 +89,9 @@ def train_without_printing(values: Mapping[str, Any]) -> str:
     Returns:
         The run and its figures in a line.
     """
-    config = settings.from_mapping(Config, values)
+    config = resolved(settings.from_mapping(Config, values))
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        main(config)
+        train(config)
     summary = storage.read_json(storage.join(run_uri(config), layout.SUMMARY))
     figures = summary["roles"].get(summary["judged"], {})
     text = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in list(figures.items())[:2])

@@ -275,6 +275,10 @@ def with_values(base: C, values: Mapping[str, Any]) -> C:
             raise ConfigError(
                 f"space: unknown field {head!r} in {path!r}; {settings.nearest(head, [*known, *NETS])}"
             )
+        if head == "net_options":
+            raise ConfigError(
+                f"space: {path!r}: name the net in its place, {net}.{rest or 'OPTION'}"
+            )
         if dot:
             mapping[head] = {**mapping[head], rest: value}
         else:

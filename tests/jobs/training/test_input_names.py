@@ -1,10 +1,12 @@
 """An option that names an input which is not there is refused before anything is read."""
 
+import dataclasses
 import typing
 from collections.abc import Mapping
 
 import pytest
 
+from cluster import settings
 from cluster.errors import ConfigError
 from fusion.nets import NETS, net_class
 from jobs import train, tune
@@ -82,6 +84,19 @@ def test_a_search_takes_names_that_some_set_of_inputs_has_and_no_other(root, spa
     )
     with pytest.raises(ConfigError, match=r"no input is called 'txt'; known: audio, video"):
         tune.main(config)
+
+
+def test_a_member_of_a_search_has_options_of_inputs_that_other_sets_have(tmp_path):
+    root = write_root(str(tmp_path / "root"))
+    options = {"hidden.audio": 8, "recurrent": "video"}
+    config = train.Config(
+        root=root, inputs=("voice",), net="lmf", net_options=options, run="s-00003", folds="speaker",
+        tasks=("emotion",), epochs=1, tracking=False,
+    )  # fmt: skip
+    assert train.train_without_printing(settings.to_mapping(config)).startswith("s-00003: ")
+    train.main(dataclasses.replace(config, max_failures=1))
+    with pytest.raises(ConfigError, match="no input is called 'video'"):
+        train.main(dataclasses.replace(config, run="typed"))
 
 
 def test_names_of_people_s_facts_are_not_those_of_inputs(root):

@@ -100,6 +100,8 @@ class TestMistakes:
             ({"net": ["lmff"]}, "there is no net 'lmff'; did you mean 'lmf'"),
             ({"net": ["lmf"], "lmf.rnk": [1]}, "lmf has no option 'rnk'; did you mean 'rank'"),
             ({"lmf.rank": [1]}, "'lmf.rank' is an option of 'lmf', which is not among the nets"),
+            ({"net_options.rank": [1]}, "name the net in its place, concat_mlp.rank"),
+            ({"net_options": ["rank=2"]}, "name the net in its place, concat_mlp.OPTION"),
             ({"lr": {"log": [0, 1]}}, "log takes numbers above zero, came"),
             ({"lr": {"log": [1, 0.5]}}, "takes two rising numbers, came"),
             ({"lr": {"logg": [1, 2]}}, "expected a list, a value, or one of"),
