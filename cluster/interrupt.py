@@ -1,4 +1,4 @@
-"""Ctrl-C: a job stops at once, in one line, and leaves nothing running.
+"""Ctrl-C, SIGTERM and SIGHUP: a job stops at once, in one line, and leaves nothing running.
 
 Python handles a signal between two steps of its own, and tidying up may wait for others: a task, a pool, a
 cluster. So a thread counts from the moment of the signal; when the job has not ended by then, it ends the
@@ -20,10 +20,15 @@ from cluster import scratch
 OBEYED_S = 2.5
 """How long a job may take to tidy up."""
 
-STATUS = 130
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what SLURM, Kubernetes, `timeout` and Ray's job server send; a terminal that is gone."""
 
 LANDED_S = 0.02
 """How long after a swallowed interrupt the next one is raised: the callback has returned by then."""
+
+_obeyed: list[signal.Signals] = []
+_first: list[int] = []
+"""The number of the signal that came first."""
 
 _heard = threading.Event()
 _said = threading.Event()
@@ -31,25 +36,42 @@ _swallowed = threading.Event()
 
 
 def obey(say: Callable[[], object]) -> None:
-    """Watch for Ctrl-C from here to the end of the process; for the main thread of a command.
+    """Watch for these signals from here to the end of the process; for the main thread of a command.
 
     Args:
         say: prints the last line, if it has not been printed yet.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # started in the background, where a shell switches it off
+    # A shell switches Ctrl-C off in the background, `nohup` the lost terminal: what is off stays off.
+    usual = (signal.default_int_handler, signal.SIG_DFL)
+    _obeyed[:] = [stop for stop in STOPS if signal.getsignal(stop) in usual]
+    if not _obeyed:
+        return
     # Tune would wait for its trials to say what they have.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, _interrupted)
+    obey_again()
+    # A copy of the process is ended by those that made it, without tidying up.
+    os.register_at_fork(after_in_child=_forget)
     _look_after_swallowed()
     threading.Thread(target=_watch, args=(reader, say), name="interrupt", daemon=True).start()
 
 
-def was_pressed() -> bool:
-    """Whether Ctrl-C was pressed: what fails after it failed by it."""
+def obey_again() -> None:
+    """Take the signals back from a library that took them, as Ray does where it is begun."""
+    if threading.current_thread() is threading.main_thread() and not _first:
+        for stop in _obeyed:
+            signal.signal(stop, _interrupted)
+
+
+def status() -> int:
+    """Exit status of a command that was stopped: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP."""
+    return 128 + next(iter(_first), signal.SIGINT)
+
+
+def was_stopped() -> bool:
+    """Whether one of the signals came: what fails after it failed by it."""
     return _heard.is_set()
 
 
@@ -59,9 +81,28 @@ def mark_reported() -> None:
 
 
 def _interrupted(number: int, frame: object) -> None:
-    _heard.set()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break the tidying up
+    _note(number)
+    for stop in _obeyed:
+        signal.signal(stop, _unheeded)  # a second one would break the tidying up
     raise KeyboardInterrupt
+
+
+def _unheeded(number: int, frame: object) -> None:
+    """Not SIG_IGN, which programs that are started from here would inherit."""
+
+
+def _note(number: int) -> None:
+    if not _first:
+        _first.append(number)
+    _heard.set()
+
+
+def _forget() -> None:
+    for stop in _obeyed:
+        usual = signal.default_int_handler if stop == signal.SIGINT else signal.SIG_DFL
+        signal.signal(stop, usual)
+    signal.set_wakeup_fd(-1)
+    _obeyed.clear()
 
 
 def _look_after_swallowed() -> None:
@@ -72,16 +113,16 @@ def _look_after_swallowed() -> None:
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             others(unraisable)
         elif threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, _interrupted)
+            signal.signal(_obeyed[0], _interrupted)
             _swallowed.set()
 
     sys.unraisablehook = hook
 
 
 def _watch(reader: int, say: Callable[[], object]) -> None:
-    while signal.SIGINT not in os.read(reader, 1):
+    while (number := os.read(reader, 1)[0]) not in _obeyed:
         pass
-    _heard.set()
+    _note(number)
     main = threading.main_thread().ident
     assert main is not None
     end = time.monotonic() + OBEYED_S
@@ -89,9 +130,10 @@ def _watch(reader: int, say: Callable[[], object]) -> None:
         if _swallowed.wait(left_s):
             _swallowed.clear()
             time.sleep(LANDED_S)
-            signal.pthread_kill(main, signal.SIGINT)
+            signal.pthread_kill(main, _obeyed[0])
     if not _said.is_set():
-        say()
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            say()
     leave()
 
 
@@ -104,7 +146,7 @@ def leave() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(STATUS)
+    os._exit(status())
 
 
 def end_children() -> None:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cluster import interrupt
 from cluster.errors import PlanError
 from cluster.scratch import scratch_folder
 from cluster.shipping import stage
@@ -38,6 +39,7 @@ def join(address: str) -> None:
     with scratch_folder() as folder:
         try:
             ray.init(address=address, runtime_env=_runtime_env(Path(folder)), **QUIET)
+            interrupt.obey_again()
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise PlanError(f"{_named(address)} answers but refuses: {_first(error)}") from error
 

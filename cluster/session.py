@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import interrupt
 from cluster.errors import ConfigError, MachineError
 from cluster.home import expanded
 from cluster.joining import QUIET, join
@@ -236,6 +237,7 @@ def _start(config: SessionConfig, folder: Path) -> None:
             _temp_dir=str(folder),
             **QUIET,
         )
+        interrupt.obey_again()
     except FileNotFoundError as error:
         if error.filename != SHARED_MEMORY:
             raise

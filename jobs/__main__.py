@@ -1,7 +1,8 @@
 """The command line: `affuse JOB --flags`, equal to `python -m jobs JOB --flags`.
 
 Exit status 0: done. 1: failed, one line says why (a traceback is a bug of ours). 2: the command line or
-config was not understood. 130: stopped by the keyboard; the same command goes on from there.
+config was not understood. 130, 143, 129: stopped by the keyboard, by SIGTERM (SLURM, Kubernetes, `timeout`,
+Ray's job server) or with its terminal (SIGHUP); the same command goes on from there.
 """
 
 import importlib
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         interrupt.obey(lambda: _stopped(name))
         status = run(words)
-        if interrupt.was_pressed():
+        if interrupt.was_stopped():
             interrupt.leave()
         sys.exit(status)
     except KeyboardInterrupt:
@@ -108,7 +109,7 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _stopped(name)
     except Exception as error:
-        if interrupt.was_pressed():
+        if interrupt.was_stopped():
             return _stopped(name)
         if isinstance(error, MachineError | StorageError):
             return _fail(name, f"{_line(error)}; {_mend(name, _line(error), config)}", 1)
@@ -170,7 +171,7 @@ def _install_completion() -> int:
 
 def _stopped(name: str) -> int:
     interrupt.mark_reported()
-    return _fail(name, "stopped; the same command goes on from here", interrupt.STATUS)
+    return _fail(name, "stopped; the same command goes on from here", interrupt.status())
 
 
 def _fail(name: str, message: str, status: int) -> int:

@@ -141,7 +141,7 @@ def publish(config: Config, evidence: Evidence, sections: Sequence[Section]) -> 
     folder = folder_of(config)
     check_folder(config, list(files))
     contents = {storage.join(folder, name): content for name, content in files.items()}
-    publish_outputs(config, contents, storage.join(folder, layout.CONFIG))
+    publish_outputs(config, contents, storage.join(folder, layout.CONFIG), whole=True)
     return storage.join(folder, layout.REPORT)
 
 

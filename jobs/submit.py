@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import jobs_api, settings, shipping, storage, submission
+from cluster import interrupt, jobs_api, settings, shipping, storage, submission
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
 from cluster.rendering import Deployment, Target, is_secret, remarks, render
@@ -313,7 +313,7 @@ def watch(client: Any, name: str, config: Config) -> int:
     except KeyboardInterrupt:
         again = f"affuse submit --address {config.address}"
         print(f"\n{name} goes on; {again} --attach {name} follows it, --stop {name} ends it")
-        return 130
+        return interrupt.status()
     status = str(details.status)
     print(f"{name}: {status}")
     if status == "SUCCEEDED":

@@ -67,11 +67,20 @@ def check_outputs(
         )
 
 
-def publish_outputs(config: Any, files: Mapping[str, Content], record: str) -> None:
+def publish_outputs(
+    config: Any, files: Mapping[str, Content], record: str, *, whole: bool = False
+) -> None:
     """Write files, and before them their record: the resolved config and the hash of each.
 
     The record also keeps the hashes of the files that it replaces, so that a run that ends between the
     two leaves nothing that the next run takes for somebody else's.
+
+    Args:
+        config: of the job.
+        files: path or URI -> content.
+        record: place of the record.
+        whole: they are all that belongs beside the record; what an earlier run made there besides is
+            removed, unless it was changed since.
     """
     before = _made(record)
     made = {}
@@ -85,6 +94,12 @@ def publish_outputs(config: Any, files: Mapping[str, Content], record: str) -> N
             storage.publish_bytes(content, file)
         else:
             storage.publish_file(str(content), file)
+    for name in before.keys() - made.keys() if whole else ():
+        # A record that came from elsewhere may name any file; none above its folder is removed.
+        if ".." not in name.split("/"):
+            former = storage.join(record.rpartition("/")[0], name)
+            if _is_made(former, record, before):
+                storage.remove(former)
 
 
 def _made(record: str) -> Mapping[str, list[str]]:

@@ -21,6 +21,7 @@ from jobs.catalog import layout, run_names
 from jobs.training import train_part
 from jobs.training.loading import Data, load
 from jobs.training.parts import Part
+from jobs.training.progress import said_as_published, say_done
 from jobs.training.run import (
     TrainConfig,
     choice_of,
@@ -73,7 +74,8 @@ def launch(config: TrainConfig) -> None:
             ),
         )
         try:
-            trainer.fit()
+            with said_as_published(config, missing(config, parts_of(config))):
+                trainer.fit()
         except WorkerGroupError as error:
             # What one worker refuses all refuse; the user is told the reason, not the tracebacks.
             reasons = map(_ours, error.worker_failures.values())
@@ -163,7 +165,7 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         run_names.check_owner(base, own)
         card = train_part.card_of(choice, data, facts)
         train_part.publish_part(config.root, run, trained, data, card)
-        print(f"  {part.title}: best epoch {facts['best_epoch']} of {facts['epochs']}", flush=True)
+        say_done(part, facts)
     if group.world > 1:
         torch.distributed.barrier()
 

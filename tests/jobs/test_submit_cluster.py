@@ -227,6 +227,34 @@ class TestJobs:
         assert stopped.stdout.split()[1] in ("STOPPED", "SUCCEEDED")
         assert submit(head, "--attach", "mine").stdout.rstrip().endswith(stopped.stdout.split()[1])
 
+    def test_a_job_that_is_stopped_says_so_in_one_line(self, head, tmp_path, write_root):
+        root = write_root(str(tmp_path / "r"))
+        words = [
+            "train", "--root", root, "--inputs", "voice", "--tasks", "emotion", "--folds", "speaker",
+            "--patience", "0", "--checkpoint-s", "0", "--no-tracking", "--run", "long",
+        ]  # fmt: skip
+        out = submit(
+            head,
+            "--no-pip",
+            "--no-follow",
+            "--submission-id",
+            "long",
+            "--",
+            *words,
+            "--epochs",
+            "2000",
+        )
+        assert out.returncode == 0, out.stderr
+        deadline = time.monotonic() + 120
+        while not list(Path(root, "runs").rglob("checkpoint.pt")):
+            assert time.monotonic() < deadline, submit(head, "--attach", "long").stdout
+            time.sleep(0.2)
+        assert submit(head, "--stop", "long").stdout == "long: STOPPED\n"
+        log = submit(head, "--attach", "long").stdout
+        assert "affuse train: stopped; the same command goes on from here\nlong: STOPPED\n" in log
+        assert "Traceback" not in log
+        assert "SIGTERM" not in log
+
     def test_the_commands_of_the_readme_run_to_their_end_and_again_to_nothing(self, head, tmp_path):
         (tmp_path / "clips").mkdir()
         times = np.arange(16000) / 16000

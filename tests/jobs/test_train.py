@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,12 +200,17 @@ class TestWorkers:
             assert theirs == pytest.approx(ours, abs=1e-3)
         assert not Path(root, "runs", "two", ".ray").exists()
 
-    def test_workers_that_share_out_the_parts_give_the_same_weights(self, root, session):
+    def test_workers_that_share_out_the_parts_give_the_same_weights(self, root, session, capsys):
         plain = config(root, folds="speaker", seeds=(0, 1))
         train.main(dataclasses.replace(plain, run="one"))
+        alone = re.findall(r"  (?:fold|refit) .*: best epoch \d+ of \d+", capsys.readouterr().out)
         train.main(
             dataclasses.replace(plain, run="two", workers=2, spread="parts", session=session)
         )
+        shared = re.findall(r"  (?:fold|refit) .*: best epoch \d+ of \d+", capsys.readouterr().out)
+        # Each net is said once, though the workers' own prints reach nobody.
+        assert len(alone) == 8
+        assert sorted(shared) == sorted(alone)
         ours, theirs = content(root, "one"), content(root, "two")
         weights = [name for name in theirs if name.endswith(".safetensors")]
         # Three folds and a refit of each seed; a refit takes its last epoch from all folds.

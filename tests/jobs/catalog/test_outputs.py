@@ -1,7 +1,9 @@
 """A file that a person named is never lost: not the source, nothing of somebody else, nothing edited."""
 
+import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -12,7 +14,7 @@ import pytest
 from cluster import storage
 from cluster.tables import SCORES
 from jobs.__main__ import run
-from jobs.catalog.outputs import record_of
+from jobs.catalog.outputs import publish_outputs, record_of
 
 
 def film(path):
@@ -159,3 +161,42 @@ def test_figures_of_a_benchmark_replace_nothing_and_it_says_so_before_it_measure
     words = ["--root", root, "--encoders", "minilm", "--json", out]
     assert status_of("benchmark", "encode", *words) == 2
     assert out.read_text() == "mine"
+
+
+class TestAFolderMadeAgain:
+    """It holds what the last run made, and whatever else a person put there."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Of a job that needs none."""
+
+    def made(self, folder, **files):
+        contents = {str(folder / name): content for name, content in files.items()}
+        publish_outputs(self.Config(), contents, str(folder / "config.json"), whole=True)
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def test_what_the_last_run_did_not_make_again_is_gone(self, tmp_path):
+        self.made(tmp_path, page=b"1", picture=b"old")
+        found = self.made(tmp_path, page=b"2", table=b"new")
+        assert found.keys() == {"page", "table", "config.json"}
+        assert found["page"] == b"2"
+
+    def test_files_that_were_changed_or_added_stay(self, tmp_path):
+        self.made(tmp_path, page=b"1", picture=b"old")
+        (tmp_path / "picture").write_bytes(b"retouched")
+        (tmp_path / "notes").write_bytes(b"mine")
+        found = self.made(tmp_path, page=b"2")
+        assert found["picture"] == b"retouched"
+        assert found["notes"] == b"mine"
+
+    def test_a_record_that_names_files_elsewhere_removes_none_of_them(self, tmp_path):
+        precious = tmp_path / "precious"
+        precious.write_bytes(b"known")
+        folder = tmp_path / "came from elsewhere"
+        folder.mkdir()
+        digest = hashlib.sha256(b"known").hexdigest()
+        names = ["../precious", "a/../../precious", str(precious)]
+        record = {"made": {name: [digest] for name in names}}
+        (folder / "config.json").write_text(json.dumps(record))
+        self.made(folder, page=b"1")
+        assert precious.read_bytes() == b"known"
