@@ -286,6 +286,9 @@ def _quiet_environment(*, local: bool) -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DEDUP_LOGS": "1",
+        # Ray's own helpers ask each other without looking at the answers; once one was ended for want of
+        # memory, that is an error every five seconds of a job that goes on. Those of a job's tasks are read.
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -211,23 +211,30 @@ class TestToken:
 @pytest.mark.slow
 class TestSessionsOfOneProcess:
     CODE = """
-import os, ray
+import os, ray, time
 from cluster.session import SessionConfig, ray_session
 seen = []
 for dashboard in (False, True, False):
     with ray_session(SessionConfig(num_cpus=1, num_gpus=0, dashboard=dashboard)):
         seen.append(os.environ["RAY_AUTH_TOKEN"])
         assert ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()) == seen[-1]
+        unread = ray.remote(lambda: 1 / 0).remote()
+        time.sleep(2)
+        del unread
+        time.sleep(2)
     assert os.environ["RAY_AUTH_TOKEN"] == "mine"
 print(len(set(seen)), seen[1])
 """
 
     def test_each_has_a_token_of_its_own_but_for_a_dashboard_that_was_asked_for(self, tmp_path):
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         out = subprocess.run(
             [sys.executable, "-c", self.CODE],
             capture_output=True,
             text=True,
-            env={**os.environ, "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "mine"},
+            env={**env, "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "mine"},
             timeout=280,
         )
         assert out.stdout.split() == ["3", "mine"], out.stderr
+        # A task that failed while nobody waited for it is no line on the screen.
+        assert out.stderr == ""
