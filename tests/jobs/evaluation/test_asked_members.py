@@ -13,7 +13,7 @@ from jobs.catalog.predictions import HeldOut
 from jobs.evaluation.asked_members import with_those_that_gain
 from jobs.evaluation.judging import Judging
 
-DRAWS = int(os.environ.get("AFFUSE_DRAWS", "24"))
+DRAWS = int(os.environ.get("AFFUSE_DRAWS", "12"))
 PEOPLE, EACH, CLASSES = 12, 10, 3
 TASK = Task(kind="classification", classes=("calm", "glad", "sad"))
 
