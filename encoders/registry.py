@@ -49,6 +49,7 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     if spec.widths and options["kind"] not in spec.widths:
         raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
     _check_published(text, spec, options)
+    _check_loud(text, options)
     _check_weights(text, spec, options)
     options["weights"] = stamped(str(options["weights"]))
     descriptor = Descriptor(
@@ -140,6 +141,20 @@ def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -
                 f"encoder {text!r}: {name}={options[name]}; expected 1 or more, by default "
                 f"{spec.inputs.options[name]}"
             )
+
+
+def _check_loud(text: str, options: dict[str, Option]) -> None:
+    """Refuse a level that no step reaches; the default leaves the options.
+
+    Tables that are there keep their fingerprint so.
+    """
+    loud_db = int(options.get("loud", 0))
+    if loud_db < 0:
+        raise ConfigError(
+            f"encoder {text!r}: loud={loud_db}; expected the decibels below the loudest step, such as 30"
+        )
+    if not loud_db:
+        options.pop("loud", None)
 
 
 def _of_preset(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from fusion.batch import Batch, Steps
+from fusion.batch import Batch, Mixing, Steps
 
 
 def augment(
@@ -69,12 +69,21 @@ class Side:
     share: float
 
 
-def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> tuple[Side, Side]:
+def mixup(
+    batch: Batch, *, alpha: float, generator: Generator | None = None, inside: bool = False
+) -> tuple[Side, Side]:
     """Rows mixed with a random permutation of themselves (Zhang et al., https://arxiv.org/abs/1710.09412).
 
     The loss is share * loss(own targets) + (1 - share) * loss(the partners' targets). A step that only one
     of the two rows has keeps that row's share of it. Clip batches only: utterances of two dialogues have
     nothing to do with each other.
+
+    Args:
+        batch: rows in training.
+        alpha: shares are drawn from Beta(alpha, alpha).
+        generator: where the draws come from; on the device of the batch.
+        inside: the inputs stay as they are, and the net mixes what its encoders make of them (manifold
+            mixup: Verma et al., https://arxiv.org/abs/1806.05236).
 
     Returns:
         The same mixed inputs twice: with each row's own targets, which count for at least half, and with
@@ -91,13 +100,11 @@ def mixup(batch: Batch, *, alpha: float, generator: Generator | None = None) -> 
     share = float(draws.max() / draws.sum().clamp(min=1e-12))
     share = min(max(share, 0.5), 1.0)
     partner = torch.randperm(len(batch), device=device, generator=generator)
-    inputs = {}
-    for name, sequence in batch.inputs.items():
-        values = sequence.values.masked_fill(~sequence.mask.unsqueeze(-1), 0.0)
-        inputs[name] = Steps(
-            share * values + (1 - share) * values[partner], sequence.mask | sequence.mask[partner]
-        )
-    own = replace(batch, inputs=inputs)
+    mixing = Mixing(share, partner)
+    if inside:
+        own = replace(batch, mixing=mixing)
+    else:
+        own = replace(batch, inputs={name: mixing(each) for name, each in batch.inputs.items()})
     partners = replace(
         own,
         targets={task: target[partner] for task, target in batch.targets.items()},

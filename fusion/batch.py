@@ -41,6 +41,20 @@ class Steps:
         return (self.values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """Rows that are mixed with others of their batch: share of their own, the rest of their partner's."""
+
+    share: float
+    partner: Int[Tensor, " batch"]
+
+    def __call__(self, steps: Steps) -> Steps:
+        """A step that only one of the two rows has keeps that row's share of it."""
+        values = steps.values.masked_fill(~steps.mask.unsqueeze(-1), 0.0)
+        mixed = self.share * values + (1 - self.share) * values[self.partner]
+        return Steps(mixed, steps.mask | steps.mask[self.partner])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Aligned rows of one or more modalities.
@@ -77,6 +91,9 @@ class Batch:
 
     weights: Tensor | None = None
     """Weight of each row (or utterance) in the loss."""
+
+    mixing: Mixing | None = None
+    """For nets that own encoders, whose states are mixed in place of what they are given."""
 
     causal: bool = False
     """A dialogue net may not read later utterances."""

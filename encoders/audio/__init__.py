@@ -1,11 +1,16 @@
 """Audio encoders: sound, voice and prosody."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Option, Weights
 
 DIMENSIONS = ("arousal", "dominance", "valence")
 """Of dimensional emotion, in the order of audEERING's head."""
+
+LOUD: Mapping[str, Option] = {"loud": 0}
+"""Of encoders of 20 ms steps: steps more than so many dB below the loudest of their clip are not valid;
+0: all are."""
 
 MEL = Inputs(
     dim=160,
@@ -44,7 +49,7 @@ def speech_spec(
         licence=licence,
         memory_gb=2.0,
         seconds_per_clip_second=0.15,
-        options=HUB_OPTIONS,
+        options={**HUB_OPTIONS, **LOUD},
         inputs=WAVE,
     )
 
@@ -68,6 +73,6 @@ def whisper_spec(
         licence="Apache-2.0",
         memory_gb=3 * size_mb / 1000 + 0.5,
         seconds_per_clip_second=0.02 * (dim / 384) ** 2 * blocks / 4,
-        options=HUB_OPTIONS,
+        options={**HUB_OPTIONS, **LOUD},
         inputs=MEL,
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cluster.errors import ConfigError
+from encoders.audio._loud import energy_of_mels, energy_of_samples, loud_steps
 from encoders.audio._speech import (
     FIELD,
     HOP,
@@ -99,6 +100,7 @@ class WhisperBranch(EncoderBranch):
         super().__init__(
             model.encoder, dim=config.d_model, depth=config.encoder_layers, top=("layer_norm",)
         )
+        self._loud_db = int(descriptor.options.get("loud", 0))
 
     def forward(
         self,
@@ -109,10 +111,10 @@ class WhisperBranch(EncoderBranch):
         """The last block's states, normalised as the model ends, or what is made of all."""
 
         def run(part: Tensor, inside: Tensor) -> Tensor:
-            mel = part.reshape(len(part), 2 * part.shape[1], -1).transpose(1, 2)
-            return join(encoder_states(self.model, mel, inside.sum(1).tolist()))
+            return join(encoder_states(self.model, mels_of(part), inside.sum(1).tolist()))
 
-        return windowed(values, mask, width_of(join, self), run), mask
+        loud = loud_steps(energy_of_mels(mels_of(values)), mask, self._loud_db)
+        return windowed(values, mask, width_of(join, self), run), loud
 
 
 class WavePublisher:
@@ -166,6 +168,7 @@ class SpeechBranch(EncoderBranch):
             unused=self.unused,
         )
         self._equal_lengths = needs_equal_lengths(config)
+        self._loud_db = int(descriptor.options.get("loud", 0))
 
     def _loaded(self, descriptor: Descriptor, path: Path) -> Any:
         from transformers import AutoModel
@@ -210,7 +213,10 @@ class SpeechBranch(EncoderBranch):
             found = pad(found, (0, 0, 0, count - found.shape[1])).to(states.dtype)
             states = states.index_copy(0, chosen, found)
             said = said.index_copy(0, chosen, here)
-        return states.reshape(rows, -1, states.shape[2]), said.reshape(rows, -1)
+        # Of a window the last block of samples has no state of its own.
+        energy = energy_of_samples(windows)[:, :count].reshape(rows, -1)
+        said = loud_steps(energy, said.reshape(rows, -1), self._loud_db)
+        return states.reshape(rows, -1, states.shape[2]), said
 
     def _alike(self, lengths: Tensor) -> list[tuple[int, Tensor]]:
         """Rows that run together, and how many steps of them: those of no sound do not run."""
@@ -221,6 +227,11 @@ class SpeechBranch(EncoderBranch):
             (length, (lengths == length).nonzero()[:, 0])
             for length in sorted(set(lengths[long].tolist()))
         ]
+
+
+def mels_of(values: Float[Tensor, "batch time feature"]) -> Float[Tensor, "batch mels frames"]:
+    """Whisper's frames out of steps of two."""
+    return values.reshape(len(values), 2 * values.shape[1], -1).transpose(1, 2)
 
 
 def in_steps(clip: Clip, values: np.ndarray) -> Encoded:

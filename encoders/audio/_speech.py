@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from encoders.audio._loud import energy_of_samples, loud_of
 from encoders.batching import (
     arithmetic,
     buckets,
@@ -57,6 +58,7 @@ class SpeechTransformer:
         self._layers = descriptor.layers
         self._device = device
         self._model = self._loaded(weights["model"]).eval().to(device)
+        self._loud_db = int(descriptor.options.get("loud", 0))
         config = self._model.config
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
         self._equal_lengths = needs_equal_lengths(config)
@@ -114,7 +116,19 @@ class SpeechTransformer:
         start = clip.audio_start_s + np.concatenate(starts)
         kept = values[:, : self._descriptor.width]
         encoded = replace(steps(kept, start, start + FIELD / RATE_HZ), side=side)
+        if self._loud_db:
+            at = np.concatenate(starts) * (RATE_HZ / HOP)
+            encoded = replace(
+                encoded, valid=encoded.valid & self._loud(clip)[at.round().astype(int)]
+            )
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
+
+    def _loud(self, clip: Clip) -> np.ndarray:
+        """Which steps of a clip, one every 20 ms, are loud."""
+        samples = torch.from_numpy(self._scaled(clip.waveforms[RATE_HZ]))
+        blocks = torch.nn.functional.pad(samples, (0, -len(samples) % HOP)).reshape(1, -1, HOP)
+        loud: np.ndarray = loud_of(energy_of_samples(blocks)[0], self._loud_db).numpy()
+        return loud
 
     def _side(self, values: Float32[np.ndarray, "steps width"]) -> dict[str, np.ndarray]:
         """Further columns of a clip, one row a step, of its states; of no states one row."""

@@ -11,6 +11,7 @@ Radford et al., 2022, https://arxiv.org/abs/2212.04356.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoders.audio._ctranslate2 import whisper_parameters
+from encoders.audio._loud import energy_of_mels, loud_of
 from encoders.batching import (
     arithmetic,
     buckets,
@@ -80,6 +82,7 @@ class WhisperStates:
         check_shape(descriptor, config.d_model, config.encoder_layers)
         self._encoder = model.encoder.eval().to(device)
         self._bands = mel_bands(config.num_mel_bins).to(device)
+        self._loud_db = int(descriptor.options.get("loud", 0))
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """States of each clip, one every 20 ms; no samples give one step that is not valid."""
@@ -89,33 +92,38 @@ class WhisperStates:
             for window in cut(clip.waveforms[RATE_HZ])
         ]
         lengths = [math.ceil(len(window) / STEP) for _, window in windows]
-        states: list[np.ndarray] = [np.empty(0)] * len(windows)
+        states: dict[int, tuple[np.ndarray, Tensor]] = {}
         for group in buckets(lengths, max_items=16, max_steps=3000):
             values = self._states([windows[position][1] for position in group])
-            for position, value in zip(group, values, strict=True):
-                states[position] = value
-        parts: list[list[np.ndarray]] = [[] for _ in clips]
-        for (index, _), state in zip(windows, states, strict=True):
-            parts[index].append(state)
+            states.update(zip(group, values, strict=True))
+        parts: list[list[tuple[np.ndarray, Tensor]]] = [[] for _ in clips]
+        for position, (index, _) in enumerate(windows):
+            parts[index].append(states[position])
         return [self._encoded(clip, part) for clip, part in zip(clips, parts, strict=True)]
 
-    def _encoded(self, clip: Clip, parts: list[np.ndarray]) -> Encoded:
+    def _encoded(self, clip: Clip, parts: list[tuple[np.ndarray, Tensor]]) -> Encoded:
         if not parts:
             return nothing(clip, self._descriptor.dim)
-        values = np.concatenate(parts)
+        values = np.concatenate([states for states, _ in parts])
+        loud = loud_of(torch.cat([energy for _, energy in parts]), self._loud_db)
         start = clip.audio_start_s + np.arange(len(values)) * (STEP / RATE_HZ)
         encoded = as_steps(values, start, start + STEP / RATE_HZ)
+        encoded = replace(encoded, valid=encoded.valid & loud.numpy())
         return pooled(encoded, str(self._descriptor.options["pool"]), clip.words)
 
     @torch.inference_mode()
-    def _states(self, windows: list[np.ndarray]) -> list[np.ndarray]:
+    def _states(self, windows: list[np.ndarray]) -> list[tuple[np.ndarray, Tensor]]:
+        """States of some windows, and the energy of their steps."""
         sizes = [len(window) for window in windows]
         lengths = [math.ceil(size / STEP) for size in sizes]
         mel = log_mel([torch.from_numpy(w) for w in windows], self._bands, self._device)
         with arithmetic(self._device):
             states = encoder_states(self._encoder, mel, lengths)
-        values = stacked(states, self._descriptor.layers)
-        return [row[:length] for row, length in zip(values, lengths, strict=True)]
+        values, energies = stacked(states, self._descriptor.layers), energy_of_mels(mel).cpu()
+        return [
+            (row[:length], energy[:length])
+            for row, energy, length in zip(values, energies, lengths, strict=True)
+        ]
 
 
 def cut(samples: Float32[np.ndarray, " samples"]) -> list[Float32[np.ndarray, " window"]]:

@@ -9,7 +9,7 @@ Ma et al., 2024, https://arxiv.org/abs/2312.15185.
 
 from dataclasses import replace
 
-from encoders.audio import WAVE
+from encoders.audio import LOUD, WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer, preset
 
 CLASSES = (
@@ -48,7 +48,7 @@ SPEC = EncoderSpec(
     licence="that of the weights (code MIT)",
     memory_gb=4.0,
     seconds_per_clip_second=0.2,
-    options=HUB_OPTIONS,
+    options={**HUB_OPTIONS, **LOUD},
     presets=PRESETS,
     inputs=replace(
         WAVE,

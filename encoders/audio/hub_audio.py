@@ -8,7 +8,7 @@ https://arxiv.org/abs/2110.13900. data2vec:
 Baevski et al., 2022, https://arxiv.org/abs/2202.03555.
 """
 
-from encoders.audio import WAVE
+from encoders.audio import LOUD, WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec, preset
 
 PRESETS = {
@@ -41,7 +41,7 @@ SPEC = EncoderSpec(
     licence="that of the weights",
     memory_gb=4.0,
     seconds_per_clip_second=0.3,
-    options=HUB_OPTIONS,
+    options={**HUB_OPTIONS, **LOUD},
     inputs=WAVE,
     presets=PRESETS,
 )

@@ -4,7 +4,7 @@
 numbers stand in its config.json (`d_model`, `encoder_layers`). Radford et al., 2022, https://arxiv.org/abs/2212.04356.
 """
 
-from encoders.audio import MELS
+from encoders.audio import LOUD, MELS
 from encoders.spec import HUB_OPTIONS, EncoderSpec, preset
 
 PRESETS = {
@@ -31,7 +31,7 @@ SPEC = EncoderSpec(
     licence="that of the weights",
     memory_gb=10.0,
     seconds_per_clip_second=1.0,
-    options=HUB_OPTIONS,
+    options={**HUB_OPTIONS, **LOUD},
     presets=PRESETS,
     inputs=MELS,
 )

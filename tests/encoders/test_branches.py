@@ -45,6 +45,9 @@ ALL = [*TEXT, *SOUND, *PICTURES, *FACES]
 LAST_ALONE = ("clap", "emotieffnet", "emotieffnet_va", "vggish")
 """Their blocks give states of unlike shapes."""
 
+LOUD = [name for name in SOUND if "loud" in find(getattr(name, "values", [name])[0]).options]
+"""Those of 20 ms steps, which may leave out quiet ones."""
+
 LEVELLED = [name for name in ALL if name not in LAST_ALONE]
 
 
@@ -74,6 +77,15 @@ def every_level(request, case_of, clips_for):
     return states, inputs, branch
 
 
+def rising(clip):
+    """From silence to the level that it has."""
+    waves = {
+        rate: wave * np.linspace(0, 1, len(wave), dtype=np.float32)
+        for rate, wave in clip.waveforms.items()
+    }
+    return replace(clip, waveforms=waves)
+
+
 def batch(inputs, more=0):
     """Values and mask of some clips, rubbish behind each."""
     longest = max(len(each.values) for each in inputs) + more
@@ -99,6 +111,17 @@ class TestABranch:
         for row, each in enumerate(states):
             kept = found[row][mask[row]].detach().numpy()
             np.testing.assert_allclose(kept, each.values[each.valid], atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("name", LOUD)
+    def test_leaves_out_the_quiet_steps_that_the_encoder_leaves_out(self, name, case_of, clips_for):
+        plain, weights = case_of(name, "loud=20")
+        descriptor, _ = case_of(name, "publish=inputs,loud=20")
+        clips = [rising(clip) for clip in clips_for(plain)]
+        states, inputs = (load(d, weights).encode(clips) for d in (plain, descriptor))
+        _, mask = load_branch(descriptor, weights).eval()(*batch(inputs))
+        heard = [row[: len(each.valid)].numpy() for row, each in zip(mask, states, strict=True)]
+        assert all((row == each.valid).all() for row, each in zip(heard, states, strict=True))
+        assert any(0 < row.sum() < len(row) for row in heard)
 
     def test_joins_the_levels_that_the_encoder_gives_by_their_shares(self, every_level):
         levels, inputs, branch = every_level

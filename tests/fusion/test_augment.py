@@ -88,6 +88,18 @@ class TestMixup:
         mixed, _ = mixup(rows, alpha=1.0, generator=seeded(0))
         assert (mixed.batch.inputs["text"].mask | ~rows.inputs["text"].mask).all()
 
+    def test_inside_a_net_the_inputs_stay_and_the_mixing_goes_with_them(self):
+        rows = batch()
+        own, other = mixup(rows, alpha=0.4, generator=seeded(), inside=True)
+        outside, _ = mixup(rows, alpha=0.4, generator=seeded())
+        assert own.share == outside.share
+        assert other.batch.mixing is own.batch.mixing
+        for name, steps in rows.inputs.items():
+            assert own.batch.inputs[name] is steps
+            mixed = own.batch.mixing(steps)
+            assert (mixed.values == outside.batch.inputs[name].values).all()
+            assert (mixed.mask == outside.batch.inputs[name].mask).all()
+
 
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="modality_dropout is 1"):

@@ -13,7 +13,7 @@ import torch
 from torch import multiprocessing, nn
 
 from encoders.branch import last
-from fusion.batch import Batch, Steps
+from fusion.batch import Batch, Mixing, Steps
 from fusion.nets import NETS, is_convex, net_axis, net_class, net_config
 from fusion.predictor import Card, build, from_bytes, to_bytes
 from fusion.training.convex import fit_convex
@@ -37,6 +37,7 @@ SMALL = beside("small_nets").SMALL
 
 TRAIN, VALID = torch.arange(45), torch.arange(45, 60)
 RECIPE = Recipe(epochs=4, patience=0, batch_size=16, lr=5e-3)
+SOLVED = {"head": "linear", "layers": "all", "freeze": 1, "dropout": 0.0}
 HEAD = {"head_options.hidden": 8, "head_options.dropout": 0.0, "encoder_rate": 0.5}
 
 
@@ -182,10 +183,43 @@ class TestWhatIsTrained:
         with pytest.raises(ValueError, match=said):
             net_config("finetune", options)
 
-    @pytest.mark.parametrize("change", [{"mixup": 0.3}, {"feature_noise": 0.1}])
-    def test_tokens_and_sound_take_no_noise(self, change):
-        with pytest.raises(ValueError, match="cannot be mixed or given noise"):
-            train(recipe=Recipe(epochs=1, **change))
+    def test_tokens_and_sound_take_no_noise(self):
+        with pytest.raises(ValueError, match="cannot be given noise"):
+            train(recipe=Recipe(epochs=1, feature_noise=0.1))
+
+
+class TestMixing:
+    @pytest.mark.parametrize("head", [SOLVED, HEAD], ids=["linear", "concat_mlp"])
+    def test_what_the_encoders_make_is_mixed_and_not_what_they_are_given(self, head):
+        kind, outputs = net_class("finetune"), {"emotion": 3}
+        config = net_config("finetune", {**head, "dropout": 0.0})
+        branches = {"text": branch()}
+        model = kind(config, dims=made_up.DIMS, outputs=outputs, branches=branches).eval()
+        given = batch()
+        partner = torch.arange(len(given)).roll(1)
+        seen = {}
+
+        def keep(module, arguments):
+            seen["text"] = arguments[0].inputs["text"]
+
+        model.head.register_forward_pre_hook(keep)
+        model(given)
+        plain = seen["text"]
+        with torch.enable_grad():
+            model(replace(given, mixing=Mixing(0.7, partner)))
+        values = plain.values * plain.mask.unsqueeze(-1)
+        torch.testing.assert_close(seen["text"].values, 0.7 * values + 0.3 * values[partner])
+        assert (seen["text"].mask == plain.mask | plain.mask[partner]).all()
+
+    def test_training_with_mixup_gives_other_weights_and_the_same_ones_again(self):
+        first, again, plain = (
+            train(recipe=Recipe(epochs=2, mixup=mixup)).predictor.state_dict()
+            for mixup in (0.4, 0.4, 0.0)
+        )
+        trained = [name for name in first if "inner" in name]
+        assert trained
+        assert all((first[name] == again[name]).all() for name in first)
+        assert any((first[name] != plain[name]).any() for name in trained)
 
 
 HEADS = [
@@ -398,7 +432,6 @@ def solve(predictor, group) -> None:
     )
 
 
-SOLVED = {"head": "linear", "layers": "all", "freeze": 1, "dropout": 0.0}
 WAYS = [
     {},
     {"freeze": 2},

@@ -129,7 +129,7 @@ class TestWhatIsRefused:
             ((*NET, "--inputs", "minilm"), "no features 'minilm' under"),
             ((*NET, "--inputs", TRAINED, "--normalise", "speaker"), "stay as they are"),
             ((*NET, "--inputs", TRAINED, "--pca", "text=2"), "pca of"),
-            ((*NET, "--inputs", TRAINED, "--mixup", "0.2"), "set mixup and feature_noise to 0"),
+            ((*NET, "--inputs", TRAINED, "--feature-noise", "0.2"), "set feature_noise to 0"),
             (
                 ("--net", "finetune", "--inputs", TRAINED, "--net-options", "freeze=7"),
                 "expected 0 to its 6 blocks",
