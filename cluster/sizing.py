@@ -173,13 +173,20 @@ def _beside_gpus(
 
 
 def _actors_that_are_fed(most: int, cpus: int, measured: Measured, overrides: WorkersConfig) -> int:
-    """The fewest GPU actors that come near the best rate; each takes a CPU from decoding."""
+    """All GPU actors where decoding keeps up, else the fewest that come near the best rate.
+
+    Each takes a CPU from decoding.
+    """
     decode_s, models_s = max(measured.decode_s, 1e-9), max(measured.models_s, 1e-9)
 
-    def rate(actors: int) -> float:
-        decoders = min(overrides.decoders or cpus, cpus - actors)
-        return min(actors / (GPU_MARGIN * models_s), decoders / decode_s)
+    def decoded(actors: int) -> float:
+        return min(overrides.decoders or cpus, cpus - actors) / decode_s
 
+    def rate(actors: int) -> float:
+        return min(actors / (GPU_MARGIN * models_s), decoded(actors))
+
+    if rate(most) < decoded(most):
+        return most
     best = max(rate(actors) for actors in range(1, most + 1))
     return next(actors for actors in range(1, most + 1) if rate(actors) >= NEAR_BEST * best)
 

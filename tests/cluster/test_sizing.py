@@ -97,6 +97,16 @@ class TestBesideGpus:
         assert sizing.notes == ("encode 2 x instead of 8: the CPUs decode for no more",)
         assert sizing.rate > 0.9 * before.decode.workers / 1.0
 
+    @pytest.mark.parametrize("nodes", [1, 2, 16, 100, 128])
+    def test_where_decoding_keeps_up_every_gpu_works_and_limits(self, nodes):
+        many = Capacity(
+            cpus=16 * nodes, gpus=nodes, memory_gb=128 * nodes, object_store_gb=38 * nodes
+        )
+        sizing = sized(many, measured(0.056, 0.058))
+        assert sizing.plan.encode.workers == nodes
+        assert sizing.limit == "voice limits: 100% of the GPUs' time"
+        assert not any("decode for no more" in note for note in sizing.notes)
+
     def test_small_units_are_held_in_larger_numbers_to_fill_device_batches(self):
         assert sized(ONE_GPU, measured(0.1, 0.1, clips_per_unit=64)).plan.calls_per_actor == 4
         assert sized(ONE_GPU, measured(0.1, 0.1, clips_per_unit=8)).plan.calls_per_actor == 9
