@@ -129,6 +129,15 @@ class TestOutlook:
         assert why in seen.reason
         assert json.dumps(seen.facts(), allow_nan=False)
 
+    def test_of_the_dataset_that_it_was_trained_on_nothing_is_expected(self, root):
+        own = bundle(root, manifest="abc")
+        seen = outlook(own, rows_of([0.9] * 10), people=5, manifest="abc")
+        assert seen.expected is None
+        assert "was trained on clips of this dataset" in seen.reason
+        assert "0.85 on people left out" in seen.reason
+        again = outlook(own, rows_of([0.9] * 10), people=5, manifest="other")
+        assert again.expected == pytest.approx(0.9)
+
     def test_no_answers_at_all_and_no_rows_at_all_can_be_told_nothing_of(self, root):
         for rows in (rows_of([]), rows_of([None])):
             seen = outlook(bundle(root), rows, people=1)
