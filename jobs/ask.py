@@ -19,14 +19,19 @@ Hosted:   affuse ask --root data/meld --server https://host.example/v1 --model b
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from cluster import settings, storage
 from cluster.console import readable
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, TooManyFailuresError
 from jobs.asking.all_clips import answers_of
 from jobs.asking.config import AskConfig
+from jobs.asking.contents import HAS, has_shown, shown_rows
+from jobs.asking.nothing_shown import nothing_to_show
 from jobs.asking.question import questions_of, scores_of
 from jobs.catalog import layout
 from jobs.catalog.features import resolve_transcripts
@@ -49,18 +54,21 @@ def main(config: Config) -> None:
     name, task = pick_task(read_dataset(config.root), config.task)
     asked = questions_of(name, task, config.question)
     base = layout.run_uri(config.root, config.run)
-    claim(config, base)
+    own = {"identity": identity(config)}
+    check_name(config, base, own)
     if storage.exists(storage.join(base, layout.SUMMARY)):
         print(f"nothing to do: {base} is complete")
         return
     judged = judged_clips(config.root, name, task, config.folds)
     if not len(judged.rows):
         raise ConfigError(f"no held-out clip has a label of {name!r}; type --folds, or --task")
-    what = " and ".join(config.show)
-    print(
-        readable(f"{len(judged.rows)} clips: their {what} go to {config.server} ({config.model})")
-    )
+    say_shown(config, judged.clip_id)
+    take_name(config, base, own)
     said = answers_of(config, asked, judged.clip_id)
+    if not said:
+        raise TooManyFailuresError(
+            f"none of {len(judged.rows)} clips is answered; nothing is fused"
+        )
     scores = {clip: scores_of(answers, task) for clip, answers in said.items()}
     publish_predictions(config.root, config.run, name, task, judged, scores)
     facts = {"asked": config.model, "how": config.how, "orders": config.orders}
@@ -68,19 +76,62 @@ def main(config: Config) -> None:
     print(f"wrote {base}; type: affuse ensemble --root {config.root} --runs OTHERS {config.run}")
 
 
-def claim(config: Config, base: str) -> None:
-    """Take the name of the run.
+def say_shown(config: Config, clip_id: np.ndarray) -> None:
+    """Print how many clips go where, and how many have nothing to show.
 
     Raises:
-        ConfigError: it is that of another run, or of another way to ask.
+        ConfigError: none of them has anything.
     """
-    own = {"identity": identity(config)}
+    known = shown_rows(config.root, config.transcriber)
+    count = sum(has_shown(known[clip], config.show) for clip in clip_id.tolist())
+    if not count:
+        raise ConfigError(nothing_to_show(config, known.values(), len(clip_id)))
+    what = " and ".join(config.show)
+    verb = "goes" if len(config.show) == 1 else "go"
+    print(readable(f"{count} clips: their {what} {verb} to {config.server} ({config.model})"))
+    if count < len(clip_id):
+        without = " or ".join(HAS[each] for each in config.show)
+        left = len(clip_id) - count
+        has, they = ("has", "it is") if left == 1 else ("have", "they are")
+        print(f"{left} of {len(clip_id)} clips {has} no {without}: {they} not asked about")
+
+
+def check_name(config: Config, base: str, own: Mapping[str, str]) -> None:
+    """Refuse the name of a run that is another's.
+
+    Raises:
+        ConfigError: it is that of another run, or of another way to ask; the message says what differs.
+    """
     there = owner(base)
-    if there not in (None, own) or (there is None and holds_results(base)):
-        if there is None or holds_results(base):
-            raise ConfigError(
-                f"run {config.run!r} is there already, and was made otherwise; type another --run"
-            )
+    if there != own and holds_results(base):
+        raise ConfigError(
+            f"run {config.run!r} is there already, and was made otherwise ({differs(config, base)}); type "
+            "another --run"
+        )
+
+
+def differs(config: Config, base: str) -> str:
+    """How a run that is there was made otherwise than this one, in words."""
+    if not storage.exists(storage.join(base, layout.ASKED)):
+        return "it is no run of affuse ask"
+    before = storage.read_json(storage.join(base, layout.CONFIG))
+    changed = [
+        f"{key} {_plain(before.get(key))}, now {_plain(value)}"
+        for key, value in settings.resolved(config).items()
+        if key not in ELSEWHERE and before.get(key) != value
+    ]
+    return "; ".join(changed) or "the clips, their words or their folds have changed since"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def take_name(config: Config, base: str, own: Mapping[str, str]) -> None:
+    """Take the name of the run; what a start without results left behind goes."""
+    if owner(base) not in (None, own):
         free(base)
     publish_config(config, base)
     storage.publish_json({"model": config.model}, storage.join(base, layout.ASKED))

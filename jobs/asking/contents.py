@@ -28,6 +28,9 @@ COLUMNS = (
     "speaker", "split",
 )  # fmt: skip
 
+HAS: Mapping[Shown, str] = {"text": "text", "audio": "sound", "frames": "pictures"}
+"""What a clip has of it, in words."""
+
 Part = Mapping[str, Any]
 
 
@@ -49,6 +52,16 @@ def shown_rows(
             if clip in rows:
                 rows[clip]["text"] = text
     return rows
+
+
+def has_shown(row: Mapping[str, Any], shown: Sequence[Shown]) -> bool:
+    """Whether a clip's row of the manifest names any of what is shown; no file is opened."""
+    has = {
+        "text": bool(_cut(row["text"] or "")),
+        "audio": row["audio"] is not None,
+        "frames": row["video"] is not None,
+    }
+    return any(has[each] for each in shown)
 
 
 def said_before(rows: Iterable[Mapping[str, Any]], count: int) -> dict[int, list[str]]:

@@ -104,6 +104,8 @@ class Server:
         self._token = checked_token()
         self._pace = _Pace(limits.per_minute)
         self._stop = threading.Event()
+        self._ending = threading.Lock()
+        self._why = "stopped asking"
         self._calls: set[_Call] = set()
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
@@ -117,7 +119,7 @@ class Server:
         for attempt in range(self.limits.tries):
             self._pace.wait(self._stop)
             if self._stop.is_set():
-                raise ServerError(f"{self.url}: stopped asking")
+                raise self._stopped()
             try:
                 return self._post(body)
             except _BusyError as error:
@@ -125,14 +127,24 @@ class Server:
             if attempt + 1 < self.limits.tries:
                 pause_s = self.limits.pause_s * 2**attempt * (1 + random.random())
                 self._stop.wait(min(max(pause_s, wait_s), LONGEST_PAUSE_S))
-        self.close()
-        raise ServerError(f"{self.url}: {why}, {self.limits.tries} times")
+        self.close(f"{why}, {self.limits.tries} times")
+        raise self._stopped()
 
-    def close(self) -> None:
-        """Ask nothing more: threads that wait give up, and what is under way is hung up."""
-        self._stop.set()
+    def close(self, why: str | None = None) -> None:
+        """Ask nothing more: threads that wait give up, and what is under way is hung up.
+
+        Args:
+            why: in words; the first reason is what every thread tells, whichever of them is heard first.
+        """
+        with self._ending:
+            if not self._stop.is_set():
+                self._why = why or self._why
+                self._stop.set()
         for call in list(self._calls):
             call.hang_up()
+
+    def _stopped(self) -> ServerError:
+        return ServerError(f"{self.url}: {self._why}")
 
     def _post(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}

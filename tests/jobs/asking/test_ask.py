@@ -88,6 +88,61 @@ def right(root, name="asked"):
     return np.mean([said == target for said, target in known])
 
 
+def without_words(root):
+    """The root with no clip that has a text."""
+    for name in storage.names(f"{root}/manifest/abc", ".parquet"):
+        uri = f"{root}/manifest/abc/{name}"
+        table = storage.read_table(uri)
+        at = table.column_names.index("text")
+        storage.publish_table(table.set_column(at, "text", pa.nulls(len(table), pa.string())), uri)
+
+
+class TestNothingToShow:
+    @pytest.mark.parametrize("show", [("text",), ("audio",), ("frames",), ("audio", "frames")])
+    def test_clips_that_have_none_of_it_are_refused_before_anything_is_written(
+        self, root, fake, capsys, show
+    ):
+        without_words(root)
+        assert ask(root, fake, "--folds", "speaker", "--show", *show) == 2
+        shown = capsys.readouterr()
+        assert "none of the 47 clips has" in shown.err
+        assert len(shown.err.strip().splitlines()) == 1
+        assert not shown.out
+        assert not fake.bodies
+        assert not storage.exists(layout.run_uri(root, "asked"))
+
+    def test_transcripts_that_lie_there_are_named_with_what_else_could_be_shown(
+        self, root, fake, capsys
+    ):
+        assert ask(root, fake, "--show", "audio") == 2
+        assert "has sound; type: --show text" in capsys.readouterr().err
+        without_words(root)
+        write_transcripts(root, "1")
+        assert ask(root, fake) == 2
+        assert "type: --transcriber whisper_tiny_en_asr" in capsys.readouterr().err
+        assert ask(root, fake, "--transcriber", "whisper_tiny_en_asr") == 0
+
+    def test_a_transcriber_that_heard_nothing_is_not_named_again(self, root, fake, capsys):
+        without_words(root)
+        write_transcripts(root, "1", heard=None)
+        assert ask(root, fake, "--transcriber", "whisper_tiny_en_asr") == 2
+        said = capsys.readouterr().err
+        assert "whisper_tiny_en_asr heard no words in any" in said
+        assert "type: --transcriber" not in said
+
+    def test_clips_that_are_not_asked_about_are_counted(self, root, fake, capsys):
+        assert ask(root, fake, "--folds", "speaker") == 0
+        said = capsys.readouterr().out
+        assert "46 clips: their text goes to" in said
+        assert "1 of 47 clips has no text" in said
+
+    def test_no_run_is_made_of_no_answer_at_all(self, root, fake, capsys):
+        fake.speaks = "mute"
+        assert ask(root, fake, "--folds", "speaker", "--max-failed-share", 1) == 1
+        assert "none of 47 clips is answered" in capsys.readouterr().err
+        assert not storage.exists(layout.run_uri(root, "asked", layout.SUMMARY))
+
+
 class TestRun:
     def test_every_labelled_clip_of_the_folds_is_held_out_once(self, root, fake, capsys):
         assert ask(root, fake, "--folds", "speaker") == 0
@@ -185,8 +240,21 @@ class TestResume:
 
     def test_a_name_is_not_taken_by_another_way_to_ask(self, root, fake, capsys):
         assert ask(root, fake) == 0
-        assert ask(root, fake, "--orders", 1) != 0
-        assert "type another --run" in capsys.readouterr().err
+        assert ask(root, fake, "--orders", 1, "--limits.tries", 3) != 0
+        said = capsys.readouterr().err
+        assert "was made otherwise (orders 3, now 1); type another --run" in said
+
+    def test_a_name_is_not_taken_from_a_run_that_was_trained(self, root, fake, capsys):
+        assert ask(root, fake, "--folds", "speaker") == 0
+        add_net(root, "voice", 0.8, 0)
+        assert ask(root, fake, "--run", "voice") != 0
+        assert "it is no run of affuse ask" in capsys.readouterr().err
+
+    def test_a_start_without_an_answer_leaves_its_name_free(self, root, fake):
+        fake.fails = lambda number: 503
+        assert ask(root, fake) == 1
+        fake.fails = lambda number: None
+        assert ask(root, fake, "--orders", 1) == 0
 
     @pytest.mark.parametrize("typed", ["whisper_tiny_en_asr", "whisper_tiny_en_asr-1"])
     def test_other_words_of_the_same_transcriber_are_another_way_to_ask(
@@ -201,7 +269,9 @@ class TestResume:
         shutil.move(f"{root}/transcripts/whisper_tiny_en_asr-1", f"{root}/gone")
         write_transcripts(root, "2")
         assert ask(root, fake, "--transcriber", typed.replace("-1", "-2")) != 0
-        assert "type another --run" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "transcriber" in said if "-1" in typed else "have changed since" in said
+        assert "type another --run" in said
         assert len(fake.bodies) == before
 
     def test_a_transcriber_that_has_not_run_is_named_before_anything_is_sent(
@@ -263,11 +333,11 @@ class TestResume:
         assert fake.bodies == []
 
 
-def write_transcripts(root, fingerprint):
+def write_transcripts(root, fingerprint, heard="heard"):
     """What a transcriber heard of every clip."""
     clips = read_manifest(root, ["clip_id"])["clip_id"].to_pylist()
     nothing = [None] * len(clips)
-    columns = {"clip_id": clips, "text": ["heard"] * len(clips), "status": ["ok"] * len(clips)}
+    columns = {"clip_id": clips, "text": [heard] * len(clips), "status": ["ok"] * len(clips)}
     columns |= {name: nothing for name in TRANSCRIPTS.schema.names if name not in columns}
     table = TRANSCRIPTS.conform(
         pa.table({f.name: pa.array(columns[f.name], f.type) for f in TRANSCRIPTS.schema})

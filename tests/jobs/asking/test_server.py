@@ -160,6 +160,44 @@ class TestFailures:
             thread.join(10)
         assert len(found) == 3
 
+    @pytest.mark.parametrize("tries", [1, 3])
+    def test_every_thread_tells_the_first_reason_whichever_is_heard(self, tries):
+        """One is away and says so; others wait for their next try or for a reply meanwhile."""
+        server = Server("http://127.0.0.1:9/v1", Limits(pause_s=0.01, tries=tries))
+        found = []
+
+        def ask():
+            try:
+                server.ask(BODY)
+            except ServerError as error:
+                found.append(str(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(found) == 8
+        assert all(f"does not answer (Connection refused), {tries} times" in each for each in found)
+
+    def test_one_that_is_hung_up_blames_no_time_limit(self, fake):
+        fake.delay_s = 5.0
+        server = Server(fake.url, Limits(tries=1))
+        found = []
+
+        def ask():
+            with pytest.raises(ServerError) as caught:
+                server.ask(BODY)
+            found.append(str(caught.value))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not fake.bodies:
+            time.sleep(0.01)
+        server.close("status 503, 1 times")
+        thread.join(10)
+        assert found == [f"{fake.url}: status 503, 1 times"]
+
 
 class TestPace:
     def test_questions_are_spread_over_the_minute(self, fake):
