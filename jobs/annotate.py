@@ -58,7 +58,7 @@ class Config:
     """Store of the weights; by default ~/.cache/affuse/store."""
 
     scores: Place | None = None
-    """Scores of the clip: a Parquet file, or a folder of them."""
+    """Scores of the clip: a file that `affuse score --out` wrote, or a folder of scores."""
 
     name: str | None = None
     """Name of the clip in the scores; by default the file's name, with or without its ending."""

@@ -71,7 +71,7 @@ class Config:
     """Seed of the bootstrap."""
 
     moments: Place | None = None
-    """Scores of windows or sentences of films (`affuse score --by`) to draw over time: .parquet or folder."""
+    """Scores of windows or sentences of films (`affuse score --by`) to draw over time: what --out wrote."""
 
     limit: tuple[str, float] | None = None
     """Reference line in the picture of the results, such as the best possible figure: its name and value."""

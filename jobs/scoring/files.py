@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from cluster import console, storage
@@ -17,7 +16,6 @@ from cluster.console import Table
 from cluster.errors import NotPreparedError
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.interop.cells import is_text
-from jobs.interop.spreadsheet import harmless
 from jobs.preparing.adapter import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -27,6 +25,7 @@ from jobs.preparing.adapter import (
     files_below,
     media,
 )
+from jobs.scoring.plain_scores import csv_bytes, jsonl_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,37 +148,13 @@ def file_bytes(table: pa.Table, out: str) -> bytes:
     rows = table.to_pylist()
     for row in rows:
         row["probabilities"] = None if row["probabilities"] is None else dict(row["probabilities"])
+    if out.endswith(".jsonl"):
+        return jsonl_bytes(rows)
+    if out.endswith(".csv"):
+        return csv_bytes(rows)
     buffer = io.BytesIO()
-    if out.endswith(".parquet"):
-        pq.write_table(table, buffer)
-    elif out.endswith(".jsonl"):
-        import json
-
-        buffer.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    else:
-        classes = sorted({c for row in rows for c in row["probabilities"] or ()})
-        promised = any(
-            row[name] is not None for row in rows for name in ("possible", "low", "high")
-        )
-        cut = any(row["start_s"] is not None for row in rows)
-        several = len({row["bundle"] for row in rows}) > 1
-        flat = [
-            {name: row[name] for name in ("name", "task", "confidence", "value", "status", "error")}
-            | ({"bundle": row["bundle"]} if several else {})
-            | ({name: row[name] for name in ("start_s", "end_s")} if cut else {})
-            | {"label": "+".join(row["label"] or ()), "modalities": "+".join(row["modalities"])}
-            | (_promise(row) if promised else {})
-            | {f"p_{c}": (row["probabilities"] or {}).get(c) for c in classes}
-            for row in rows
-        ]
-        cells = [{k: harmless(v) if isinstance(v, str) else v for k, v in r.items()} for r in flat]
-        pa.csv.write_csv(pa.Table.from_pylist(cells), buffer)
+    pq.write_table(table, buffer)
     return buffer.getvalue()
-
-
-def _promise(row: Mapping[str, Any]) -> dict[str, Any]:
-    sets = {name: "+".join(row[name] or ()) for name in ("possible", "certain")}
-    return sets | {name: row[name] for name in ("low", "high")}
 
 
 def show(table: pa.Table) -> None:

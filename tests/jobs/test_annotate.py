@@ -1,5 +1,7 @@
 """The verdict stands in the picture, the film around it stays as it was."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from jobs.annotate import Config
 from jobs.captioning import panel
 from jobs.captioning.captions import captions_of, piece_of
 from jobs.captioning.panel import Painter
+from jobs.scoring.files import file_bytes
 
 WIDTH, HEIGHT, RATE = 320, 240, 10
 
@@ -188,6 +191,24 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"type: --task NAME; scored are: age, mood"):
             annotate.main(Config(clip=clip, scores=table))
         annotate.main(Config(clip=clip, scores=table, task="age"))
+
+    @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+    def test_scores_in_text_show_what_those_in_parquet_show(self, clip, tmp_path, suffix):
+        rows = [row() | {"start_s": 0.0, "end_s": 0.5}, row() | {"start_s": 0.5, "end_s": 1.0}]
+        table = scores(tmp_path / "s.parquet", rows)
+        said = Path(tmp_path, f"s.{suffix}")
+        said.write_bytes(file_bytes(storage.read_table(table), said.name))
+        made = []
+        for name in (table, str(said)):
+            annotate.main(Config(clip=clip, scores=name, out=str(tmp_path / "o.mp4")))
+            made.append(Path(tmp_path, "o.json").read_bytes())
+        assert made[0] == made[1]
+
+    def test_a_file_of_another_kind_is_told_what_was_expected(self, clip, tmp_path):
+        other = tmp_path / "s.xlsx"
+        other.write_bytes(b"PK")
+        with pytest.raises(NotPreparedError, match=r"came a file in .xlsx, expected .*--out"):
+            annotate.main(Config(clip=clip, scores=str(other)))
 
     def test_no_scores_or_another_table(self, clip, tmp_path):
         with pytest.raises(NotPreparedError, match="holds no scores; type: affuse score"):
