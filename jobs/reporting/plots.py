@@ -252,7 +252,10 @@ def role_dots(roles: Mapping[str, Mapping[str, float]], metric: str) -> bytes:
 
 @styled
 def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], label: str) -> bytes:
-    """Trials of a search: one line a trial across its settings, coloured by its score (lower is better)."""
+    """Trials of a search: one line a trial across its settings, coloured by its score (lower is better).
+
+    Of a single setting a trial is a point.
+    """
     names = list(columns)
     figure, axes = new_figure(3.9, width=max(WIDTH, 1.25 * len(names) + 1.6))
     values = np.asarray(score, float)
@@ -273,7 +276,7 @@ def parallel(columns: Mapping[str, Sequence[object]], score: Sequence[float], la
     for trial in np.argsort(-values):  # the best on top
         axes.plot(
             range(len(names)), [axis[trial] for axis in heights], color=colours[trial],
-            linewidth=1.3, alpha=0.75,
+            linewidth=1.3, alpha=0.75, marker="o" if len(names) == 1 else "", markersize=5,
         )  # fmt: skip
     axes.set_xticks(range(len(names)), [shorten(name, 18) for name in names])
     axes.set_xlim(-0.15, len(names) - 0.45)

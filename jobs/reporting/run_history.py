@@ -1,7 +1,7 @@
 """What earlier jobs left for a report: learning curves, figures by role, trials of a search, tests."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ from jobs.catalog.predictions import (
 )
 from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.results_table import Results, from_facts
+
+FEWEST_LETTERS = 4
+"""Of the name of an input in a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, PastSearch]:
 def _search(root: str, folder: str, trials: Sequence[Mapping[str, Any]]) -> PastSearch:
     done = [row for row in trials if row["state"] == "finished" and row["score"] is not None]
     columns = {
-        key.removeprefix("value/"): [_listed(row[key]) for row in done]
+        key.removeprefix("value/"): as_labels([row[key] for row in done])
         for key in (done[0] if done else {})
         if key.startswith("value/")
     }
@@ -87,11 +90,32 @@ def _score_of(root: str, config: Mapping[str, Any]) -> str:
     return f"{'-' if metric(name).higher_is_better else ''}{name} (lower is better)"
 
 
-def _listed(value: Any) -> Any:
-    """A setting as a label: a list as the beginnings of its names."""
-    if not isinstance(value, str) or not value.startswith("["):
-        return value
-    return "+".join(str(item)[:4] for item in json.loads(value))
+def as_labels(values: Sequence[Any]) -> list[Any]:
+    """A setting's value in each trial as a label: a list as the beginnings of its names.
+
+    They are as short as they can be while names that differ stay different, and no shorter than four letters.
+
+    >>> as_labels(['["whisper_tiny", "minilm"]', '["whisper_small"]', 0.1])
+    ['whisper_t+mini', 'whisper_s', 0.1]
+    """
+    lists = [
+        json.loads(value) if isinstance(value, str) and value.startswith("[") else None
+        for value in values
+    ]
+    names = {str(item) for each in lists for item in each or ()}
+    short = {name: _beginning(name, names) for name in names}
+    return [
+        value if each is None else "+".join(short[str(item)] for item in each)
+        for value, each in zip(values, lists, strict=True)
+    ]
+
+
+def _beginning(name: str, names: Collection[str]) -> str:
+    """The first letters of a name that no other name has, four or more; all of it where there are none."""
+    others = [other for other in names if other != name]
+    lengths = range(FEWEST_LETTERS, len(name))
+    unlike = (n for n in lengths if not any(other[:n] == name[:n] for other in others))
+    return name[: next(unlike, len(name))]
 
 
 def curves(root: str, run: str) -> list[Curve]:

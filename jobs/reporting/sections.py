@@ -206,12 +206,12 @@ def memory(_: Options, evidence: Evidence) -> Section | None:
 
 
 def training(_: Options, evidence: Evidence) -> Section | None:
-    """Learning curves of every run that kept its history."""
-    kept = {
-        run: [curve.records for curve in found]
+    """Learning curves of every run that kept its history; a net that was solved has none."""
+    histories = {
+        run: [curve.records for curve in found if len(curve.records) > 1]
         for run, found in evidence.history.curves.items()
-        if found
     }
+    kept = {run: curves for run, curves in histories.items() if curves}
     if not kept:
         return None
     first = next(iter(kept.values()))[0][-1]

@@ -1,10 +1,13 @@
 """In the picture of a search every trial is a line that can be seen, and every axis can be read."""
 
 import itertools
+import json
 
 import pytest
+from matplotlib.axes import Axes
 
-from jobs.reporting.plots import ABSENT, APART, SPREAD, _axis_of
+from jobs.reporting.plots import ABSENT, APART, SPREAD, _axis_of, parallel
+from jobs.reporting.run_history import as_labels
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,29 @@ def test_a_setting_that_a_trial_lacks_is_at_the_foot():
         [ABSENT, 0.0, 1.0],
         [(0.0, "1"), (1.0, "2"), (ABSENT, "-")],
     )
+
+
+@pytest.mark.parametrize("settings", [1, 2])
+def test_a_trial_of_a_single_setting_is_a_point(settings, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda *_, **given: drawn.append(given["marker"]))
+    columns = {name: [1.0, 2.0, 3.0] for name in ("lr", "net")[:settings]}
+    parallel(columns, [0.1, 0.2, 0.3], "loss")
+    assert drawn == ["o" if settings == 1 else ""] * 3
+
+
+@pytest.mark.parametrize(
+    ("lists", "labels"),
+    [
+        (
+            [["whisper_tiny_en"], ["whisper_small", "minilm"], ["minilm"]],
+            ["whisper_t", "whisper_s+mini", "mini"],
+        ),
+        ([["face"], ["face_au"], ["fac"]], ["face", "face_", "fac"]),
+        ([["voice", "face"]], ["voic+face"]),
+        ([["mean", "mean_std"]], ["mean+mean_"]),
+    ],
+)
+def test_names_are_shortened_only_as_far_as_they_differ(lists, labels):
+    given = [json.dumps(each) for each in lists]
+    assert as_labels([*given, None, 0.1, "linear"]) == [*labels, None, 0.1, "linear"]
