@@ -16,12 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cluster import storage
+from cluster.errors import StorageError
 from cluster.redaction import redacted
+from cluster.refusals import refusal
 
 T = TypeVar("T")
 
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
 """What one request may hold, by MLflow's protocol."""
+
+FULL = "database or disk is full"
+"""How SQLite says it."""
 
 MAX_NAME, MAX_PARAM_LENGTH, MAX_TAG_LENGTH = 250, 6000, 8000
 
@@ -74,7 +79,8 @@ class Guard:
         why = f"no answer in {within_s:.0f} s"
         if error is not None:
             lines = str(error).strip().splitlines()
-            why = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+            named = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+            why = refused(error, self.uri) or named
         print(
             f"warning: MLflow at {redacted(self.uri)} does not record this job ({redacted(why)}); "
             "it goes on, and its folder holds everything; to leave MLflow out type --no-tracking",
@@ -176,6 +182,15 @@ class Experiment:
                 params=facts[turn * MAX_PARAMS : (turn + 1) * MAX_PARAMS],
                 tags=marks[turn * MAX_TAGS : (turn + 1) * MAX_TAGS],
             )
+
+
+def refused(error: BaseException, uri: str) -> str | None:
+    """In one line, that the disk of a store is full or closed, with the place; None for any other error."""
+    if isinstance(error, StorageError):
+        return str(error)
+    if uri.startswith("sqlite:") and FULL in str(error):
+        return f"the disk is full at {uri.removeprefix('sqlite:///').partition('?')[0]}"
+    return refusal(error)
 
 
 def _claim_database(place: str) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import storage
-from cluster.errors import ConfigError, NotPreparedError
-from cluster.mlflow_store import Experiment, quiet_mlflow, tracking_uri
+from cluster.errors import ConfigError, NotPreparedError, StorageError
+from cluster.mlflow_store import Experiment, quiet_mlflow, refused, tracking_uri
 from cluster.redaction import redacted
 from cluster.scratch import claim_scratch, scratch_folder
 from cluster.settings import REGISTERED
@@ -164,6 +164,7 @@ class ModelRegistry:
 
         Raises:
             NotPreparedError: it does not answer.
+            StorageError: its disk is full or closed.
         """
         try:
             return act()
@@ -172,6 +173,8 @@ class ModelRegistry:
 
             if not isinstance(error, MlflowException | ValueError | OSError):
                 raise
+            if (said := refused(error, self._uri)) is not None:
+                raise StorageError(redacted(said)) from error
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
             raise NotPreparedError(
                 f"MLflow at {redacted(self._uri)} does not answer: {redacted(line)}"

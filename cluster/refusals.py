@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
 
 from cluster.errors import StorageError
@@ -17,6 +19,9 @@ REFUSALS = {
     errno.EROFS: "nothing can be written",
 }
 """Errors that last until the user frees space or grants permission."""
+
+ROOM = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+"""Errors of the disk that is written to."""
 
 IN_THE_WAY = {
     errno.EEXIST: "a file stands where a folder is expected",
@@ -33,6 +38,7 @@ LOST = {
 }
 """Errors of Ray by which workers that did nothing wrong end, by name: Ray is not loaded for their sake."""
 
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 _USED = re.compile(r"\bwas (\S+ used / \S+ limit)")
 
 CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs")
@@ -46,11 +52,31 @@ def refusal(error: BaseException, uri: str | None = None) -> str | None:
         return f"the storage does not answer{f' at {uri}' if uri else ''}: {said}"
     if not isinstance(error, OSError):
         return None
-    number = errno.EACCES if isinstance(error, PermissionError) else error.errno
-    if number not in REFUSALS:
+    number, named = _of_many(error) if isinstance(error, shutil.Error) else (error.errno, None)
+    number = errno.EACCES if isinstance(error, PermissionError) else number
+    if number is None or number not in REFUSALS:
         return None
-    where = uri or error.filename
-    return f"{REFUSALS[number]}{f' at {where}' if where else ''}: {error.strerror or error}"
+    where = uri or named or place_of(error)
+    return f"{REFUSALS[number]}{f' at {where}' if where else ''}: {error.strerror or os.strerror(number)}"
+
+
+def place_of(error: OSError) -> str | None:
+    """The file that an error is of: of a copy for which there is no room, what it was copied to."""
+    if isinstance(error, shutil.Error):
+        return _of_many(error)[1]
+    copied = error.filename2 is not None and error.errno in ROOM
+    named = error.filename2 if copied else error.filename
+    return None if named is None else str(named)
+
+
+def _of_many(error: shutil.Error) -> tuple[int | None, str | None]:
+    """Number and destination of the first error of a folder's copy, which has only their texts."""
+    listed = error.args[0] if error.args else None
+    if not isinstance(listed, list) or not listed:
+        return None, None
+    _, to, why = listed[0]
+    found = _NUMBER.match(str(why))
+    return (int(found[1]) if found else None), str(to)
 
 
 def in_the_way(error: BaseException) -> str | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import StorageError
-from cluster.refusals import REFUSALS, refusal
+from cluster.refusals import REFUSALS, place_of, refusal
 
 PREFIX = "affuse-"
 OWNER = "owner"
@@ -156,7 +156,9 @@ def _full(folder: Path, error: OSError) -> str | None:
     number = errno.ENOSPC if isinstance(error, shutil.Error) else error.errno  # it lists many
     if number not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    named = error.filename
+    named = place_of(error)
+    if isinstance(error, shutil.Error) and not os.path.isabs(named or ""):
+        named = None
     inside = f"{named}".startswith(f"{folder}/")
     if not inside and (named is not None or shutil.disk_usage(folder).free > LEAST_ROOM):
         return None

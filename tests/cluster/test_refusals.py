@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,9 @@ from ray.train import ControllerError, WorkerGroupError
 
 from cluster import storage
 from cluster.errors import ConfigError, StorageError
+from cluster.mlflow_store import Guard
+from cluster.refusals import refusal
+from cluster.scratch import scratch_folder
 from jobs import __main__ as line
 
 
@@ -42,6 +46,43 @@ def test_an_error_that_may_pass_stays_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refused(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         storage.publish_json({}, f"{tmp_path}/a.json")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_copy_that_finds_no_room_names_the_disk_that_it_goes_to(tmp_path, number, many):
+    """Not that of temporary files, where it comes from: of a copy an error names both."""
+
+    def copied():
+        with scratch_folder(str(tmp_path)) as folder:
+            error = OSError(number, os.strerror(number), f"{folder}/net", None, "/root/mlflow/net")
+            if many:
+                error = shutil.Error([(f"{folder}/net", "/root/mlflow/net", str(error))])
+            raise error
+
+    with pytest.raises(OSError, match=r"\w") as caught:
+        copied()
+    assert refusal(caught.value).startswith("the disk is full at /root/mlflow/net: ")
+    assert not isinstance(caught.value, StorageError)
+
+
+def test_a_database_that_finds_no_room_is_named(capsys):
+    error = RuntimeError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT]")
+    assert (
+        refused_by("sqlite:////data/mlflow.db", error, capsys).count("full at /data/mlflow.db)")
+        == 1
+    )
+    assert "no room" in refused_by("http://host", RuntimeError("no room"), capsys)
+    copied = OSError(errno.ENOSPC, "No space left on device", "/tmp/a", None, "/data/mlflow/a")
+    assert "full at /data/mlflow/a: No space" in refused_by("sqlite:////d.db", copied, capsys)
+
+
+def refused_by(uri, error, capsys):
+    def act():
+        raise error
+
+    assert Guard(uri)(act) is None
+    return capsys.readouterr().err
 
 
 class WrappedError(Exception):
