@@ -124,25 +124,11 @@ def judge(
         judging: the rows.
         others: out-of-fold scores of further baselines.
     """
-    baseline = {
-        "plain mean": cross_fitting.PLAIN_MEAN,
-        "calibrated mean": cross_fitting.Candidate(rule="mean"),
-        "unfitted log pool": cross_fitting.PLAIN,
-    }
-    if held.members.kind == "regression":  # values have no temperature
-        del baseline["calibrated mean"]
-    said = {
-        name: cross_fitting.cross_fitted(held, [one], folds).scores
-        for name, one in baseline.items()
-    }
     guess = priors(held, folds)
     lines = [
         *baselines(guess, others),
         *member_lines(held),
-        *(
-            NamedScores(name, "pool" if "pool" in name else "mean", each)
-            for name, each in said.items()
-        ),
+        *plain_fusions(held, folds),
         NamedScores("ensemble", "ensemble", fused.scores),
         NamedScores("shipped", "shipped", shipping.verdict.scores),
     ]
@@ -200,6 +186,25 @@ def member_lines(held: HeldOut) -> list[NamedScores]:
     names = held.members.names
     return [
         NamedScores(name, "member", held.members.alone(index)) for index, name in enumerate(names)
+    ]
+
+
+def plain_fusions(held: HeldOut, folds: np.ndarray) -> list[NamedScores]:
+    """The simplest answers made of all members, cross-fitted on folds [row]."""
+    rules = {
+        "plain mean": cross_fitting.PLAIN_MEAN,
+        "calibrated mean": cross_fitting.Candidate(rule="mean"),
+        "unfitted log pool": cross_fitting.PLAIN,
+    }
+    if held.members.kind == "regression":  # values have no temperature
+        del rules["calibrated mean"]
+    return [
+        NamedScores(
+            name,
+            "pool" if "pool" in name else "mean",
+            cross_fitting.cross_fitted(held, [rule], folds).scores,
+        )
+        for name, rule in rules.items()
     ]
 
 

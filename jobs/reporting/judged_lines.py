@@ -9,7 +9,6 @@ from torch import Tensor
 from fusion.late.members import answered
 from fusion.statistics import Difference, Interval
 from jobs.catalog.predictions import HeldOut
-from jobs.evaluation import cross_fitting
 from jobs.evaluation.cross_fitting import priors
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.linear_baseline import LinearBaseline, linear_on
@@ -22,6 +21,7 @@ from jobs.evaluation.results_table import (
     best_member,
     member_lines,
     num_answered,
+    plain_fusions,
     with_answers,
 )
 from jobs.evaluation.sibling_runs import Configs
@@ -116,12 +116,11 @@ def _lines(
     folds: np.ndarray,
     judging: Judging,
 ) -> list[Line]:
-    """Baselines, each member, the plain mean of several, the fusion and what ships; on the same rows."""
+    """Baselines, each member, plain fusions of several, the fusion and what ships; on the same rows."""
     guess = priors(held, folds)
     named = [*baselines(guess, others), *member_lines(held)]
     if len(held.members.names) > 1:
-        mean = cross_fitting.cross_fitted(held, [cross_fitting.PLAIN_MEAN], folds)
-        named.append(NamedScores("plain mean", "mean", mean.scores))
+        named += plain_fusions(held, folds)
     named += [NamedScores(role, role, scores) for role, scores in fused.items()]
     judged = with_answers(named, guess)
     best = best_member(judged, judging)
@@ -133,7 +132,7 @@ def _lines(
             n=num_answered(one.scores),
             figures=judging.figures(line.scores),
             gain=judging.gain(line.scores, best.scores)
-            if one.role in ("mean", "ensemble", "shipped")
+            if one.role in ("mean", "pool", "ensemble", "shipped")
             else None,
         )
         for one, line in zip(named, judged, strict=True)

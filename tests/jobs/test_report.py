@@ -167,7 +167,8 @@ class TestThePage:
         rows = read_csv(f"{made[0]}/results.csv")
         names = [row[0] for row in rows[1:]]
         assert names == [
-            "majority", "voice", "face_$x_y$", "plain mean", "ensemble", "shipped",
+            "majority", "voice", "face_$x_y$", "plain mean", "calibrated mean", "unfitted log pool",
+            "ensemble", "shipped",
         ]  # fmt: skip
 
     def test_every_figure_has_an_interval(self, made):
