@@ -227,9 +227,14 @@ def read_json(uri: str) -> Any:
 
 def publish_table(table: pa.Table, uri: str, *, row_group_size: int | None = None) -> None:
     """Publish rows as one Parquet file (zstd)."""
+    publish_bytes(table_bytes(table, row_group_size=row_group_size), uri)
+
+
+def table_bytes(table: pa.Table, *, row_group_size: int | None = None) -> bytes:
+    """Rows as one Parquet file (zstd)."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=row_group_size, **parquet_options(table.schema))
-    publish_bytes(buffer.getvalue(), uri)
+    return buffer.getvalue()
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:

@@ -16,18 +16,16 @@ Cluster:  affuse submit --address URL -- ensemble --root s3://bucket/ravdess --r
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.session import SessionConfig
 from cluster.settings import Place
-from cluster.tables import PREDICTIONS
 from fusion.late import LATE
 from fusion.late.calibration import Method
 from fusion.tasks import Task
@@ -35,11 +33,11 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
-from jobs.catalog.outputs import publish_config
 from jobs.catalog.predictions import HeldOut, held_out
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, promises, results_table
 from jobs.evaluation.asked_members import say_mute, with_those_that_gain
+from jobs.evaluation.bundle_scores import judged_contents
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.expectations import expectation
@@ -163,9 +161,7 @@ def main(config: Config) -> None:
     shipped = cross_fitting.fit(held, chosen)
     decided = decide(config, held, shipping.verdict, folds)
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
-    publish_judged(config, name, held, fused, shipping.verdict, results)
     results_table.show(results, task)
-    promised.publish(config.root, config.bundle, held.clip_id)
     foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
     used = [run for run in nets_among(config) if run in shipped.rule.names]
     trust: dict[str, Any] = {
@@ -173,7 +169,10 @@ def main(config: Config) -> None:
         "expectation": None if foreseen is None else foreseen.state(),
         "ranges": training_ranges(config.root, used, held.clip_id),
     }
-    publish_bundle(config, dataset, name, shipping, shipped, decided, trust)
+    facts = facts_of(config, dataset, name, shipping, shipped, decided) | trust
+    verdicts = {layout.FUSED: fused, layout.PREDICTIONS: shipping.verdict}
+    files = judged_contents(config.bundle, name, held, verdicts, results, promised)
+    publish_bundle(config, facts, used, files)
     print(promised.said)
     linear.show()
     say_normalised(config.root, config.runs)
@@ -273,36 +272,18 @@ def decide(
         raise ConfigError(f"--decide {config.decide}: {error}") from error
 
 
-def publish_judged(
-    config: Config,
-    name: str,
-    held: HeldOut,
-    fused: cross_fitting.Verdict,
-    ships: cross_fitting.Verdict,
-    results: results_table.Results,
-) -> None:
-    """What the report needs: the cross-fitted predictions and the table."""
-    for file, verdict in {layout.FUSED: fused, layout.PREDICTIONS: ships}.items():
-        table = fused_predictions(config.bundle, name, held, verdict)
-        storage.publish_table(table, layout.bundle_uri(config.root, config.bundle, file))
-    facts = results.facts()
-    storage.publish_json(facts, layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
-
-
-def publish_bundle(
+def facts_of(
     config: Config,
     dataset: Dataset,
     name: str,
     shipping: Shipping,
     shipped: cross_fitting.Fitted,
     decided: Decided | None,
-    trust: Mapping[str, Any],
-) -> None:
-    """Everything that scoring needs; bundle.json last, it is the commit."""
+) -> dict[str, Any]:
+    """What bundle.json says of the fusion."""
     task = dataset.tasks[name]
-    used = [run for run in nets_among(config) if run in shipped.rule.names]
     chosen = shipping.verdict.chosen
-    facts: Mapping[str, Any] = {
+    return {
         "config": settings.resolved(config),
         "dataset": dataset.name,
         "manifest": dataset.manifest_hash,
@@ -315,36 +296,17 @@ def publish_bundle(
         "decision": None if decided is None else decided.decision.state(),
         "decided": None if decided is None else [decided.plain, decided.cross_fitted],
         "prior": shipped.prior.tolist(),
-        **trust,
         "chosen": {str(fold): candidate.title for fold, candidate in chosen.items()},
         "member_weights": shipped.rule.member_weights(),
-        "members": [bundles.copy_run(config.root, config.bundle, run) for run in used],
         "imported": list(config.imported),
         "asked": bundles.ways_of_asking(config.root, config.runs),
     }
-    publish_config(config, layout.bundle_uri(config.root, config.bundle))
-    bundles.publish(config.root, config.bundle, facts)
 
 
-def fused_predictions(
-    bundle: str, task: str, held: HeldOut, verdict: cross_fitting.Verdict
-) -> pa.Table:
-    """The cross-fitted verdict in the form of a run's predictions (role oof)."""
-    target = held.target.double().reshape(len(held.clip_id), -1)
-    known = ~verdict.scores.isnan().any(1)
-    count = int(known.sum())
-    return PREDICTIONS.conform(
-        pa.table(
-            {
-                "clip_id": held.clip_id[known.numpy()],
-                "run": [bundle] * count,
-                "split": pa.nulls(count, pa.string()),
-                "fold": held.fold[known.numpy()],
-                "seed": [0] * count,
-                "task": [task] * count,
-                "target": target[known].tolist(),
-                "role": ["oof"] * count,
-                "scores": verdict.scores[known].tolist(),
-            }
-        )
-    )
+def publish_bundle(
+    config: Config, facts: Mapping[str, Any], used: Sequence[str], files: Mapping[str, bytes]
+) -> None:
+    """Everything that scoring needs: the nets first, which take longest, and bundle.json last, the commit."""
+    members = [bundles.copy_run(config.root, config.bundle, run) for run in used]
+    files = {**files, layout.CONFIG: storage.json_bytes(settings.resolved(config))}
+    bundles.publish(config.root, config.bundle, {**facts, "members": members}, files)

@@ -28,6 +28,7 @@ from cluster.settings import Place
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_bundle_names, check_names, joined_name
 from jobs.catalog.outputs import publish_config
@@ -42,7 +43,7 @@ from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
 from jobs.scoring.elsewhere import member_table, name_elsewhere, open_elsewhere, said_elsewhere
-from jobs.scoring.member_nets import Fusion, MemberNets, load_member
+from jobs.scoring.member_nets import Fusion, MemberNets, load_bundled, load_member
 from jobs.scoring.opening import name_under
 from jobs.scoring.own_test_split import linear_on_test, prior_of, test_predictions, test_rows
 
@@ -212,7 +213,8 @@ def show_cross_fitted(config: Config) -> None:
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
     task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
-    facts = storage.read_json(layout.bundle_uri(config.root, config.bundle, layout.RESULTS))
+    folder = layout.bundle_uri(config.root, config.bundle)
+    facts = storage.read_json(judged_file(folder, layout.RESULTS))
     results_table.show(results_table.from_facts(facts), task)
 
 
@@ -230,10 +232,7 @@ def members_of(config: Config) -> list[MemberNets]:
     facts = bundles.read_bundle(config.root, config.bundle)
     bundles.check_speaks_of_others(facts)
     uri = layout.bundle_uri(config.root, config.bundle)
-    return [
-        load_member(m["run"], bundles.nets_of_member(uri, m), config.store)
-        for m in facts["members"]
-    ]
+    return [load_bundled(uri, member, config.store) for member in facts["members"]]
 
 
 def task_of(config: Config) -> tuple[str, Task]:

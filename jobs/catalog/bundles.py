@@ -5,7 +5,7 @@
 what ships and the fusion were judged.
 """
 
-import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,15 +15,19 @@ from cluster.errors import ConfigError, NotPreparedError, TableError
 from cluster.settings import nearest
 from cluster.stamps import changed_s
 from jobs.catalog import layout
+from jobs.catalog.judged_files import KEY as JUDGED
+from jobs.catalog.judged_files import hash_of, publish_over
 from jobs.catalog.names import checked_name
 from jobs.catalog.predictions import folds_and_seeds
 
 NET_FILES = (layout.WEIGHTS, layout.CARD)
 
 
-def publish(root: str, name: str, facts: Mapping[str, Any]) -> None:
-    """Commit a bundle."""
-    storage.publish_json({"name": name, **facts}, layout.bundle_uri(root, name, layout.BUNDLE))
+def publish(
+    root: str, name: str, facts: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+) -> None:
+    """Commit a bundle, whose nets are there, with the files beside it."""
+    publish_over(layout.bundle_uri(root, name), {"name": name, **facts}, files or {})
 
 
 def read_bundle(root: str, name: str) -> dict[str, Any]:
@@ -62,8 +66,19 @@ def bundle_facts(uri: str) -> dict[str, Any]:
 
 def digest(facts: Mapping[str, Any]) -> str:
     """What a bundle is recognised by: all that scoring reads of it, the hashes of its weights among that."""
-    kept = {key: value for key, value in facts.items() if key != "config"}
-    return hashlib.sha256(storage.json_bytes(kept)).hexdigest()
+    return hash_of(storage.json_bytes(read_by_scoring(facts)))
+
+
+def read_by_scoring(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a bundle that shape what it says of clips: not where it was made, how, and how it was judged.
+
+    As they are read back: facts that were made in memory have tuples where JSON has lists.
+    """
+    kept = {key: value for key, value in facts.items() if key not in ("config", JUDGED)}
+    if "imported" in kept:
+        # Members of predictions are known by their names, wherever they lie.
+        kept["imported"] = [PurePosixPath(file).stem for file in kept["imported"]]
+    return dict(json.loads(storage.json_bytes(kept)))
 
 
 def newest_first(root: str) -> list[str]:
@@ -220,6 +235,6 @@ def copy_run(root: str, bundle: str, run: str) -> dict[str, Any]:
             target = layout.nets_uri(layout.bundle_uri(root, bundle), run, seed, file)
             storage.publish_bytes(content, target)
             if file == layout.WEIGHTS:
-                hashes[seed] = hashlib.sha256(content).hexdigest()
+                hashes[seed] = hash_of(content)
     card = storage.read_json(storage.join(next(iter(sources.values())), layout.CARD))
     return {"run": run, "seeds": sorted(sources), "card": card, "sha256": hashes}

@@ -6,6 +6,7 @@ from fusion.late.members import answered
 from fusion.statistics import Difference
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out
 from jobs.demonstration.corpus_rates import Rates, corpus_rates
@@ -39,7 +40,7 @@ def ceilings(root: str) -> dict[str, float]:
 
 def show(root: str, *, bundle: str, face: str, transcriber: str, resamples: int) -> Results:
     """Print the results table, the rates of the pretrained models, the ceilings, and the next commands."""
-    where = layout.bundle_uri(root, bundle, layout.RESULTS)
+    where = judged_file(layout.bundle_uri(root, bundle), layout.RESULTS)
     results = from_facts(storage.read_json(where))
     rates = corpus_rates(root, face, transcriber)
     best, difference = gain_over_modalities(root, bundle, resamples=resamples)

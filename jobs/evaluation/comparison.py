@@ -15,6 +15,7 @@ from cluster.tables import PREDICTIONS
 from fusion.late.members import probabilities
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.predictions import as_target, held_out_rows, matrix, nothing_held_out
 
 
@@ -65,16 +66,17 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
     """The bundles' cross-fitted rows.
 
     Raises:
-        NotPreparedError: a bundle has none.
+        NotPreparedError: a bundle has none, or its making was stopped.
         ConfigError: a bundle is of another task.
     """
     sides = []
     for bundle in bundles:
-        uri = layout.bundle_uri(root, bundle, layout.PREDICTIONS)
+        folder = layout.bundle_uri(root, bundle)
+        uri = storage.join(folder, layout.PREDICTIONS)
         if not storage.exists(uri):
             known = ", ".join(layout.bundles_there(root)) or "none"
             raise NotPreparedError(f"no predictions of a bundle {bundle!r}; bundles: {known}")
-        table = storage.read_table(uri)
+        table = storage.read_table(judged_file(folder, layout.PREDICTIONS))
         PREDICTIONS.check(table.schema, where=uri)
         if set(table["task"].to_pylist()) != {name}:
             raise ConfigError(f"bundle {bundle!r} is not of the task {name!r}; give another --task")

@@ -17,6 +17,7 @@ from cluster import storage
 from cluster.tables import COVERED
 from fusion.late.presence import ByPresence, HeldRows, Names, combinations_of, left_out
 from jobs.catalog import layout
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.predictions import HeldOut
 from jobs.evaluation.cross_fitting import Verdict
 from jobs.evaluation.judging import Judging
@@ -36,8 +37,8 @@ class Promised:
     size: np.ndarray
     """Possible classes, open labels, or the width of the interval [row]."""
 
-    def publish(self, root: str, bundle: str, clip_id: np.ndarray) -> None:
-        """Write what people left out would meet beside the bundle's predictions."""
+    def table(self, clip_id: np.ndarray) -> pa.Table:
+        """What people left out would meet (COVERED), beside the bundle's predictions."""
         flat = self.covered.reshape(-1)
         ends = pa.array(np.arange(len(clip_id) + 1, dtype=np.int32) * self.covered.shape[1])
         table = pa.table({
@@ -45,9 +46,7 @@ class Promised:
             "covered": pa.ListArray.from_arrays(ends, pa.array(flat, mask=np.isnan(flat))),
             "size": pa.array(self.size, mask=np.isnan(self.size)),
         })  # fmt: skip
-        storage.publish_table(
-            COVERED.conform(table), layout.bundle_uri(root, bundle, layout.COVERED)
-        )
+        return COVERED.conform(table)
 
     @property
     def said(self) -> str:
@@ -76,9 +75,9 @@ def met(root: str, bundle: str, clip_id: np.ndarray) -> tuple[np.ndarray, np.nda
 
     None for a bundle of an earlier version.
     """
-    uri = layout.bundle_uri(root, bundle, layout.COVERED)
-    if not storage.exists(uri):
+    if not storage.exists(layout.bundle_uri(root, bundle, layout.COVERED)):
         return None
+    uri = judged_file(layout.bundle_uri(root, bundle), layout.COVERED)
     table = COVERED.conform(storage.read_table(uri))
     known = table["clip_id"].to_numpy()
     covered = table["covered"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

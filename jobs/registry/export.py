@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster import storage
 from jobs.catalog import layout
+from jobs.catalog.judged_files import KEY, check_weights, hash_of
 from jobs.registry.model_card import card_of, yaml_head
 from jobs.registry.registering import requirements, results_of
 
@@ -39,12 +40,19 @@ def exported(
         for seed in member["seeds"]:
             for file in (layout.WEIGHTS, layout.CARD):
                 inside = layout.nets_uri("", member["run"], seed, file).lstrip("/")
-                yield inside, storage.read_bytes(storage.join(uri, inside))
+                content = storage.read_bytes(storage.join(uri, inside))
+                if file == layout.WEIGHTS:
+                    folder = layout.nets_uri(uri, member["run"], seed)
+                    check_weights(folder, content, member.get("sha256", {}).get(seed))
+                yield inside, content
+    judged = {}
     if results is not None:
-        yield layout.RESULTS, storage.json_bytes(results)
+        judged[layout.RESULTS] = storage.json_bytes(results)
+    yield from judged.items()
     card = yaml_head(facts, results) + "\n" + card_of(facts, results, dataset)
     yield "README.md", card.encode()
     yield "example.py", EXAMPLE.encode()
     yield "requirements.txt", "".join(f"{line}\n" for line in requirements()).encode()
     kept = {name: value for name, value in facts.items() if name not in KEPT_BACK}
-    yield layout.BUNDLE, storage.json_bytes({**kept, "imported": []})
+    hashes = {name: hash_of(content) for name, content in judged.items()}
+    yield layout.BUNDLE, storage.json_bytes({**kept, "imported": [], KEY: hashes})

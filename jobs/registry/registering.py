@@ -15,6 +15,7 @@ from cluster.model_registry import ModelRegistry, ModelVersion
 from cluster.scratch import scratch_folder
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
+from jobs.catalog.judged_files import judged_file
 from jobs.library.loaded_bundle import LoadedBundle, load
 from jobs.registry.model_card import card_of
 
@@ -189,8 +190,14 @@ def local_folder(uri: str) -> Iterator[str]:
 
 
 def results_of(uri: str) -> Mapping[str, Any] | None:
-    """How a bundle was judged; None where it was not."""
-    return _read(storage.join(uri, layout.RESULTS))
+    """How a bundle was judged; None where it was not.
+
+    Raises:
+        NotPreparedError: the making of the bundle was stopped half-way.
+    """
+    if not storage.exists(storage.join(uri, layout.RESULTS)):
+        return None
+    return dict(storage.read_json(judged_file(uri, layout.RESULTS)))
 
 
 def dataset_of(root: str) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from fusion.tasks import Task
 from jobs import ensemble, evaluate, train
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import align, held_out_rows, seeds_averaged
 from jobs.catalog.tasks import pick_task
@@ -211,7 +212,7 @@ class Workshop:
     def _said_by_bundle(self, bundle: str, way: Fused) -> list[pa.Table]:
         """Predictions of what a bundle ships: of the test split, or cross-fitted."""
         if way.imported or not evaluate.has_test_rows(self._root):
-            uri = layout.bundle_uri(self._root, bundle, layout.PREDICTIONS)
+            uri = judged_file(layout.bundle_uri(self._root, bundle), layout.PREDICTIONS)
         else:
             self._evaluate(bundle, evaluate.Config(root=self._root, bundle=bundle))
             uri = layout.evaluation_uri(self._root, bundle, layout.PREDICTIONS)

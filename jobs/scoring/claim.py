@@ -13,6 +13,7 @@ from cluster import settings, storage
 from cluster.errors import ConfigError
 from cluster.tables import SCORES
 from jobs.catalog import layout
+from jobs.catalog.bundles import read_by_scoring
 from jobs.scoring.bundle import Bundle
 from jobs.stream.job import DecodingConfig
 
@@ -23,7 +24,7 @@ def claim_of(bundle: Bundle, source: str, decoding: DecodingConfig) -> dict[str,
     del policy["recycle_after"]  # which child decodes a clip changes nothing
     return {
         "bundle": bundle.name,
-        "facts": dict(bundle.facts) or None,
+        "facts": read_by_scoring(bundle.facts) or None,
         "transcriber": None if bundle.transcriber is None else bundle.transcriber.folder,
         "source": source,
         "asked": sorted(bundle.told) or None,
@@ -49,10 +50,14 @@ def claim(uri: str, made_with: Mapping[str, Any], command: str) -> None:
     made_with = json.loads(json.dumps(made_with))
     if storage.exists(where):
         there = storage.read_json(where)
-        differences = [key for key in made_with if there.get(key) != made_with[key]]
+        # Claims of earlier versions hold all facts of the bundle, also the place where it was made.
+        facts = there.get("facts")
+        same = {**there, "facts": facts and read_by_scoring(facts)}
+        differences = [key for key in made_with if same.get(key) != made_with[key]]
         if differences:
             said = "; ".join(_said(key, there.get(key), made_with[key]) for key in differences)
             raise ConfigError(f"{uri} was made with other settings ({said}); type: {command}")
+        made_with = there  # written again as it is: it is seen to be in use
     storage.publish_json(dict(made_with), where)
 
 

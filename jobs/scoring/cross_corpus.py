@@ -16,6 +16,7 @@ from fusion.statistics import Groups, Interval
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
+from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import HeldOut, as_target, held_out_rows, seeds_averaged
 from jobs.evaluation import results_table
@@ -205,7 +206,7 @@ def own_side(
     if storage.exists(looked):
         table = storage.read_table(looked)
     elif is_bundle:
-        table = storage.read_table(layout.bundle_uri(root, line, layout.PREDICTIONS))
+        table = storage.read_table(judged_file(layout.bundle_uri(root, line), layout.PREDICTIONS))
     else:
         table = held_out_rows(root, line, name)
     role = str(table["role"][0])

@@ -30,6 +30,8 @@ from fusion.tasks import Task
 from fusion.training.predicting import predict
 from jobs.catalog import layout
 from jobs.catalog.branches import branches_of, store_of_net
+from jobs.catalog.bundles import nets_of_member
+from jobs.catalog.judged_files import check_weights
 from jobs.training.feeds import Clips, Store
 from jobs.training.net_input import Feed, has_input, make_store
 from jobs.training.stores import HeldTable
@@ -72,18 +74,32 @@ class MemberNets:
         return device, tuple(copy.deepcopy(one).to(device) for one in self.nets)
 
 
-def load_member(name: str, folders: Mapping[str, str], store: str = "") -> MemberNets:
+def load_bundled(uri: str, member: Mapping[str, Any], store: str = "") -> MemberNets:
+    """Read the nets of a member of the bundle in a folder.
+
+    Raises:
+        NotPreparedError: one is not the net that the bundle names: its making was stopped.
+    """
+    named = member.get("sha256", {})
+    return load_member(member["run"], nets_of_member(uri, member), store, named)
+
+
+def load_member(
+    name: str, folders: Mapping[str, str], store: str = "", named: Mapping[str, str] | None = None
+) -> MemberNets:
     """Read the nets of a member.
 
     Args:
         name: of the run.
         folders: `seed=S` -> where each lies.
         store: of the weights that nets were fine-tuned from; by default that of the nets' root.
+        named: `seed=S` -> hash of its weights, where a bundle names it.
     """
     nets = []
-    for folder in folders.values():
+    for seed, folder in folders.items():
         card = Card.from_json(storage.read_json(storage.join(folder, layout.CARD)))
         content = storage.read_bytes(storage.join(folder, layout.WEIGHTS))
+        check_weights(folder, content, (named or {}).get(seed))
         branches = branches_of(card, store or store_of_net(card, folder, name))
         nets.append(predictor.from_bytes(content, card, branches))
     if _was_causal(card, folder):

@@ -18,7 +18,7 @@ from fusion.late.members import Members
 from fusion.shift import Signals
 from fusion.tasks import Task
 from jobs.catalog import layout
-from jobs.catalog.bundles import asked_members, nets_of_member
+from jobs.catalog.bundles import asked_members
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import (
@@ -28,7 +28,7 @@ from jobs.scoring.member_nets import (
     TablesInHand,
     clips_without_labels,
     facts_table,
-    load_member,
+    load_bundled,
     predict_member,
     untrained_member,
 )
@@ -76,9 +76,7 @@ class Scorer:
                 if bundle.uri is None:
                     self.members.append(untrained_member(run, members[run]["card"]))
                     continue
-                self.members.append(
-                    load_member(run, nets_of_member(bundle.uri, members[run]), bundle.store)
-                )
+                self.members.append(load_bundled(bundle.uri, members[run], bundle.store))
 
     def scores(self, facts: Facts, features: Mapping[str, pa.Table]) -> pa.Table:
         """SCORES of some clips, in the order of their ids.

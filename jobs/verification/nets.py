@@ -20,7 +20,7 @@ from cluster.tables import COVERED, PREDICTIONS
 from fusion import predictor
 from fusion.predictor import Card
 from fusion.tasks import Task
-from jobs.catalog import bundles, layout
+from jobs.catalog import bundles, judged_files, layout
 from jobs.catalog.branches import branches_of, publishes_inputs, store_of_net
 from jobs.catalog.missing_rows import typed
 from jobs.verification.findings import EXAMPLES, UNREADABLE, Clips, Findings, typing
@@ -252,10 +252,20 @@ def check_bundle(root: str, name: str, manifest: str) -> Findings:
                 pass
         read_document(output, storage.join(base, layout.RESULTS))
         check_covered(output, storage.join(base, layout.COVERED))
+        check_judged(output, base, facts)
     inputs = {name: each for card in cards for name, each in card.inputs.items()}
     made_from = {str(facts["manifest"])} if "manifest" in facts else set()
     found.notes += stale(root, inputs, made_from, manifest)
     return found
+
+
+def check_judged(output: Output, base: str, facts: Mapping[str, Any]) -> None:
+    """The files beside a bundle.json are those that it was written with; damaged ones are named before."""
+    others = [name for name in judged_files.FILES if judged_files.is_another(base, facts, name)]
+    if others and not output.found.faults:
+        said = "files that bundle.json was not written with: the bundle was being made again"
+        places = [_place(storage.join(base, name)) for name in others]
+        output.found.add("unfinished", said, count=len(others), examples=places, mend=output.broken)
 
 
 def check_covered(output: Output, uri: str) -> None:

@@ -11,6 +11,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from cluster.tables import PREDICTIONS
 from jobs import compare
+from jobs.catalog import bundles
 
 PEOPLE, EACH = 9, 8
 
@@ -99,7 +100,9 @@ def test_a_bundle_stands_beside_runs_by_its_cross_fitted_rows(root):
     add_run(root, "weak", skill=0.8)
     add_run(root, "fused", skill=3.0, seeds=(0,))
     table = storage.read_bytes(f"{root}/runs/fused/fold=0/seed=0/predictions.parquet")
-    storage.publish_bytes(table, f"{root}/bundles/best/predictions.parquet")
+    bundles.publish(
+        root, "best", {"members": [], "task": "emotion"}, {"predictions.parquet": table}
+    )
     results, _ = run(root, runs=("weak",), bundles=("best",))
     assert [row["protocol"] for row in results["rows"]][1] == "cross-fitted"
     with pytest.raises(NotPreparedError, match="no predictions of a bundle 'bst'; bundles: best"):

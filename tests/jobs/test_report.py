@@ -14,7 +14,7 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
 from fusion.late.presence import HeldRows, left_out
 from jobs import ensemble, evaluate, report
-from jobs.catalog import bundles
+from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import write_predictions
 from jobs.evaluation.promises import Promised, met
 from jobs.reporting import plots
@@ -265,7 +265,9 @@ def test_coverage_is_found_by_clip_whatever_rows_a_report_shows(tmp_path, known)
     covered = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]])
     promised = Promised(conformal=None, covered=covered, size=np.array([1.0, np.nan, 3.0]))
     assert met(str(tmp_path), "b", np.array([2])) is None
-    promised.publish(str(tmp_path), "b", np.array([2, 5, 9]))
+    covered_file = storage.table_bytes(promised.table(np.array([2, 5, 9])))
+    facts = {"members": []}
+    bundles.publish(str(tmp_path), "b", facts, {layout.COVERED: covered_file})
     found, size = met(str(tmp_path), "b", np.array(known, np.int64))
     rows = [{2: 0, 5: 1, 9: 2}.get(clip) for clip in known]
     for at, row in enumerate(rows):
