@@ -291,6 +291,11 @@ class TestASet:
         assert found.num_groups == 2
         assert found.num_clips <= 20 < found.of_clips
 
+    def test_the_screen_says_on_what_the_fusion_was_fitted(self, root, capsys):
+        explain.main(explain.Config(root=str(root), bundle="ensemble", resamples=100))
+        said = " ".join(capsys.readouterr().out.split())
+        assert "did not train on them, fused by weights that were fitted on all of them" in said
+
     def test_runs_that_are_gone_are_named(self, root, tmp_path):
         import shutil
 
