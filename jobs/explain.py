@@ -215,7 +215,9 @@ def show_rests_on(found: RestsOn) -> None:
         f"{found.metric} {found.whole[found.metric]!s}"
     )
     # The table of `ensemble` cross-fits the fusion too, and has another figure.
-    console.show("nets that did not train on them, fused by weights that were fitted on all of them")
+    console.show(
+        "nets that did not train on them, fused by weights that were fitted on all of them"
+    )
     table = Table("modality", f"{found.metric} lost where shuffled", f"{found.metric} alone")
     for name, lost in found.shuffled.items():
         table.add_row(name, str(lost), str(found.alone[name][found.metric]))

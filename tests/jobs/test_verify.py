@@ -494,6 +494,8 @@ class TestNotes:
     def test_tables_without_checksums_are_read(self, root, tmp_path):
         only(root, "units/*.parquet").unlink()  # of files of other sizes, below
         for path in root.rglob("*.parquet"):
+            if "bundles" in path.parts:  # tied to bundle.json by their hashes
+                continue
             table = pq.ParquetFile(path).read()
             pq.write_table(table, path, row_group_size=4)
         assert found_in(root, tmp_path) == (0, {})
