@@ -37,6 +37,14 @@ SWALLOWS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Signals as a shell leaves them to what it starts: under nohup a lost terminal is switched off."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("swallows", SWALLOWS.values(), ids=SWALLOWS)
 def test_a_signal_that_falls_into_a_callback_is_raised_again_behind_it(swallows, stop):

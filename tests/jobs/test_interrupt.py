@@ -33,6 +33,14 @@ def environment(**more):
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **more}
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Signals as a shell leaves them to what it starts: under nohup a lost terminal is switched off."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def small(write_root, tmp_path_factory):
     """A root with features, two runs and a bundle, and a file of further features."""
