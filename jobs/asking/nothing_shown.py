@@ -35,7 +35,7 @@ def nothing_to_show(config: AskConfig, rows: Collection[Mapping[str, Any]], num_
 
 
 def _heard(config: AskConfig, *, has_sound: bool) -> str:
-    """A transcriber whose words could be shown; empty where one was named or there are none to hear."""
+    """A transcriber whose words could be shown; empty where one was named or no words are asked for."""
     if config.transcriber is not None or "text" not in config.show:
         return ""
     known = feature_folders(config.root, "transcripts").values()

@@ -134,7 +134,7 @@ class Server:
         """Ask nothing more: threads that wait give up, and what is under way is hung up.
 
         Args:
-            why: in words; the first reason is what every thread tells, whichever of them is heard first.
+            why: in words; the first reason is what every thread tells, whichever of them ends first.
         """
         with self._ending:
             if not self._stop.is_set():

@@ -110,8 +110,9 @@ def not_whole(uri: str, name: str) -> NotPreparedError:
     config = storage.join(uri, layout.CONFIG)
     again = f", or: affuse ensemble --config {config}" if storage.exists(config) else ""
     return NotPreparedError(
-        f"bundle {_name(uri)} was being made again and is not whole ({name} is not the one that its "
-        f"bundle.json was written with); type the command that was stopped again{again}"
+        f"bundle {_name(uri)} is not whole: {name} is not the one that its bundle.json was written with, "
+        "damaged or cut off, or of a bundle that was being made again; type the command that was stopped "
+        f"again{again}"
     )
 
 

@@ -27,7 +27,7 @@ READERS = {
     "evaluate": "evaluate --root {root} --bundle b",
 }
 TIME = re.compile(rb'"timestamp": "[^"]*"')
-NOT_WHOLE = "bundle b was being made again and is not whole"
+NOT_WHOLE = "bundle b is not whole"
 
 
 class Stopped(BaseException):
