@@ -113,8 +113,10 @@ class WhisperBranch(EncoderBranch):
         def run(part: Tensor, inside: Tensor) -> Tensor:
             return join(encoder_states(self.model, mels_of(part), inside.sum(1).tolist()))
 
-        loud = loud_steps(energy_of_mels(mels_of(values)), mask, self._loud_db)
-        return windowed(values, mask, width_of(join, self), run), loud
+        states = windowed(values, mask, width_of(join, self), run)
+        if not self._loud_db:
+            return states, mask
+        return states, loud_steps(energy_of_mels(mels_of(values)), mask, self._loud_db)
 
 
 class WavePublisher:
@@ -213,9 +215,11 @@ class SpeechBranch(EncoderBranch):
             found = pad(found, (0, 0, 0, count - found.shape[1])).to(states.dtype)
             states = states.index_copy(0, chosen, found)
             said = said.index_copy(0, chosen, here)
-        # Of a window the last block of samples has no state of its own.
-        energy = energy_of_samples(windows)[:, :count].reshape(rows, -1)
-        said = loud_steps(energy, said.reshape(rows, -1), self._loud_db)
+        said = said.reshape(rows, -1)
+        if self._loud_db:
+            # Of a window the last block of samples has no state of its own.
+            energy = energy_of_samples(windows)[:, :count].reshape(rows, -1)
+            said = loud_steps(energy, said, self._loud_db)
         return states.reshape(rows, -1, states.shape[2]), said
 
     def _alike(self, lengths: Tensor) -> list[tuple[int, Tensor]]:

@@ -119,7 +119,9 @@ class WhisperStates:
         mel = log_mel([torch.from_numpy(w) for w in windows], self._bands, self._device)
         with arithmetic(self._device):
             states = encoder_states(self._encoder, mel, lengths)
-        values, energies = stacked(states, self._descriptor.layers), energy_of_mels(mel).cpu()
+        values = stacked(states, self._descriptor.layers)
+        # Of no use where all steps stay, and on a GPU a wait.
+        energies = energy_of_mels(mel).cpu() if self._loud_db else torch.zeros(values.shape[:2])
         return [
             (row[:length], energy[:length])
             for row, energy, length in zip(values, energies, lengths, strict=True)
