@@ -129,7 +129,8 @@ def stormy(source: Path, root: Path, seconds: dict[str, float], kills: int, seed
     total = sum(seconds.values())
     fallen = 0
     for stage, words in chain(source, root).items():
-        for _ in range(max(1, round(kills * seconds[stage] / total))):
+        least = int(stage != "again")  # one training tells what another would
+        for _ in range(max(least, round(kills * seconds[stage] / total))):
             fallen += kill_after(words, draws.uniform(0.1, 0.9) * seconds[stage])
         finish(words)
     return fallen

@@ -1,4 +1,4 @@
-"""A head without CPUs whose autoscaler may start three machines: encode (and score), then nothing is left.
+"""A head without CPUs whose autoscaler may start three machines: encode or score, then nothing is left.
 
 The machines are those of the rendered AWS file, the commands the entry points of rendered KubeRay jobs. They
 have no GPU, or one that is only counted: then the plan is that of a GPU cluster and every actor holds one,
@@ -60,7 +60,7 @@ def autoscaler(gpus: int) -> dict:
     return {
         **{name: file[name] for name in kept},
         "available_node_types": types,
-        "max_workers": 8,  # those of one command leave while those of the next come
+        "max_workers": MOST,
         "idle_timeout_minutes": 0.3,  # less, and a busy machine lets go of what it has just started
         "auth": {},
         "provider": {
@@ -124,18 +124,18 @@ def run(*words: str) -> str:
     return f"{most}, {taken} GPUs held"
 
 
-def main(folder: Path, clips: int, gpus: int, *jobs: str) -> None:
+def main(folder: Path, clips: int, gpus: int, job: str) -> None:
     root = toy_corpus.write_corpus(folder / "root", clips)
     toy_corpus.register()
     toy_bundle.write_bundle(root)
     head = start_head(folder, gpus)
     ray.init(address=ADDRESS, log_to_driver=False)
     assert machines() == 0
-    encode = ["encode", "--root", str(root), "--encoders", "toy_text", "toy_audio"]
-    print("encode grew to", run(*entrypoint(*encode, "--no-tracking")), flush=True)
-    if "score" in jobs:
-        score = ["score", "--root", str(root), "--bundle", "b", "--source", "clips"]
-        print("score grew to", run(*entrypoint(*score)), flush=True)
+    words = {
+        "encode": ["--encoders", "toy_text", "toy_audio", "--no-tracking"],
+        "score": ["--bundle", "b", "--source", "clips"],
+    }
+    print(job, "grew to", run(*entrypoint(job, "--root", str(root), *words[job])), flush=True)
     deadline = time.monotonic() + 300
     while machines():
         assert time.monotonic() < deadline, "machines stay"
@@ -145,4 +145,4 @@ def main(folder: Path, clips: int, gpus: int, *jobs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -341,8 +341,11 @@ class TestBadClips:
 
     def test_too_many_failures_stop_the_job(self, corpus, session, tmp_path):
         corpus.write_corpus(tmp_path, 120, texts=["RAISE"] * 120, unit_size=20)
-        with pytest.raises(TooManyFailuresError, match=r"100 of 100 clips failed"):
+        reason = r"100 of 100 clips failed \(100%\): 100 x encoder: ValueError: asked to raise"
+        with pytest.raises(TooManyFailuresError, match=reason):
             encode.main(config(tmp_path, "toy_text"))
+        with pytest.raises(TooManyFailuresError, match="100 of 100 clips failed"):
+            encode.main(config(tmp_path, "toy_text"))  # it does not begin anew
 
 
 class TestTranscripts:

@@ -23,6 +23,9 @@ ENCODER_NAMES = ("logmel_stats", "toy_video")
 FAULTS = {f"faulty/{name}": name for name in ("crash", "hang", "leak")}
 DAMAGED = 300
 
+LIMIT_S = 45.0
+"""Of one clip: far above what a healthy one takes on a machine that does other things."""
+
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
@@ -50,7 +53,9 @@ def encoded(root):
             tracking=False,
             max_failed_share=1.0,
             workers=WorkersConfig(gpus_per_actor=0),
-            decoding=DecodingConfig(time_limit_s=12.0, time_limit_per_s=0.1, memory_limit_gb=0.5),
+            decoding=DecodingConfig(
+                time_limit_s=LIMIT_S, time_limit_per_s=0.1, memory_limit_gb=0.5
+            ),
             session=SessionConfig(num_cpus=2, num_gpus=0),
         )
     )

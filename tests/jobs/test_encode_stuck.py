@@ -191,15 +191,3 @@ def disk(tmp_path):
         pytest.skip("a small disk can be mounted only as root")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-
-
-class TestShares:
-    def test_an_encoder_that_fails_for_every_clip_stops_early_with_the_reason(
-        self, corpus, tmp_path, capsys
-    ):
-        corpus.write_corpus(tmp_path, 140, texts=["RAISE"] * 140, unit_size=20)
-        assert encode(tmp_path) == 1
-        said = capsys.readouterr().err
-        assert "100 of 100 clips failed (100%): 100 x encoder: ValueError: asked to raise" in said
-        assert encode(tmp_path) == 1  # it does not begin anew
-        assert "100 of 100 clips failed" in capsys.readouterr().err

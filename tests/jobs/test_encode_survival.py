@@ -17,6 +17,7 @@ from jobs.catalog.layout import features_uri
 
 TOYS = Path(__file__).parent / "toys"
 ROOT = TOYS.parent.parent.parent
+CLIPS = 160
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -92,36 +93,37 @@ def assert_equal(came, expected):
             np.testing.assert_allclose(left["values"], right["values"], rtol=1e-3)
 
 
-def test_two_kills_of_the_driver_lose_nothing_and_double_nothing(toys, tmp_path):
-    toys.write_corpus(tmp_path / "calm", 160)
-    run(tmp_path / "calm")
-    toys.write_corpus(tmp_path / "stormy", 160)
-    kill_after(tmp_path / "stormy", 6)
-    kill_after(tmp_path / "stormy", 30)
-    done = len(unit_files(tmp_path / "stormy"))
-    assert 30 <= done < 80
-    output = run(tmp_path / "stormy")
-    assert "of 160 clips to encode" in output
-    assert "are done" in output
-    assert_equal(all_rows(tmp_path / "stormy"), all_rows(tmp_path / "calm"))
-    assert "nothing to do" in run(tmp_path / "stormy")
+@pytest.fixture(scope="module")
+def calm(toys, tmp_path_factory):
+    """The rows of a job that nobody disturbed."""
+    root = tmp_path_factory.mktemp("calm")
+    toys.write_corpus(root, CLIPS)
+    run(root)
+    return all_rows(root)
 
 
-def test_clips_added_after_a_kill_are_encoded_with_the_rest(toys, tmp_path):
-    toys.write_corpus(tmp_path / "calm", 200)
-    run(tmp_path / "calm")
-    toys.write_corpus(tmp_path / "grown", 100)
-    kill_after(tmp_path / "grown", 8)
-    toys.write_corpus(tmp_path / "grown", 200)
-    run(tmp_path / "grown")
-    assert_equal(all_rows(tmp_path / "grown"), all_rows(tmp_path / "calm"))
-
-
-def test_an_interrupted_job_leaves_no_half_written_file(toys, tmp_path):
-    toys.write_corpus(tmp_path, 80)
-    kill_after(tmp_path, 4)
+def test_kills_of_the_driver_lose_nothing_double_nothing_and_leave_no_half_written_file(
+    toys, calm, tmp_path
+):
+    toys.write_corpus(tmp_path, CLIPS)
+    kill_after(tmp_path, 6)
     files = list(Path(features_uri(str(tmp_path))).glob("*/*.parquet"))
-    assert len(files) >= 4
+    assert len(files) >= 6
     assert all(pq.read_table(file).num_rows == toys.UNIT for file in files)
     with pytest.raises(NotPreparedError, match="have no row"):
         all_rows(tmp_path)
+    kill_after(tmp_path, 30)
+    assert 30 <= len(unit_files(tmp_path)) < 2 * CLIPS / toys.UNIT
+    output = run(tmp_path)
+    assert f"of {CLIPS} clips to encode" in output
+    assert "are done" in output
+    assert_equal(all_rows(tmp_path), calm)
+    assert "nothing to do" in run(tmp_path)
+
+
+def test_clips_added_after_a_kill_are_encoded_with_the_rest(toys, calm, tmp_path):
+    toys.write_corpus(tmp_path, CLIPS // 2)
+    kill_after(tmp_path, 8)
+    toys.write_corpus(tmp_path, CLIPS)
+    run(tmp_path)
+    assert_equal(all_rows(tmp_path), calm)

@@ -138,9 +138,6 @@ ENCODE = f"encode --root r --encoders toy_text toy_audio --no-tracking {SESSION}
 LONG = f"train {TRAIN} --epochs 100000 --patience 100000 --run t"
 CASES = {
     "encode": Case("sounds", ENCODE, holds("r/features/*/u*.parquet"), is_toy=True),
-    "encode by SIGTERM": Case(
-        "sounds", ENCODE, holds("r/features/*/u*.parquet"), is_toy=True, stop=signal.SIGTERM
-    ),
     "encode by SIGHUP": Case(
         "sounds", ENCODE, holds("r/features/*/u*.parquet"), is_toy=True, stop=signal.SIGHUP
     ),
@@ -153,7 +150,6 @@ CASES = {
     "prepare": Case(
         "many", "prepare folder --source clips --root r --workers 2", holds("r/probes/*.parquet")
     ),
-    "train": Case("small", LONG, says("run t"), 3),
     "train by SIGTERM": Case("small", LONG, says("run t"), 3, stop=signal.SIGTERM),
     "workers of train by SIGTERM": Case(
         "small", f"{LONG}w --workers 2", holds("r/runs/tw/**/checkpoint.pt"), 1, stop=signal.SIGTERM

@@ -339,7 +339,7 @@ class TestUnpairedVoters:
     def test_they_are_trained_apart_and_vote_on_cuts(self, tmp_path):
         data, root = corpora.unpaired(tmp_path / "data"), tmp_path / "root"
         encoders = ("minilm", "logmel_stats", "face_expression")
-        config = config_of("video_sentiment_unpaired", data, root, encoders=encoders, epochs=60)
+        config = config_of("video_sentiment_unpaired", data, root, encoders=encoders, epochs=30)
         table = table_of(config)
         assert set(table) == {model.name for model in preset(config.preset).models(config)}
         for name, columns in table.items():
