@@ -33,6 +33,7 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
+from jobs.catalog.outputs import check_place
 from jobs.catalog.predictions import HeldOut, held_out
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, promises, results_table
@@ -132,6 +133,7 @@ class Config:
 def main(config: Config) -> None:
     """Judge the fusion by cross-fitting, then fit it on all held-out rows and ship it."""
     dataset = read_dataset(config.root)
+    check_place([layout.bundle_uri(config.root, config.bundle, layout.BUNDLE)])
     name, task = pick_task(dataset, config.task, common_tasks(config.root, config.runs))
     bundles.check_asked(config.root, config.runs)
     said = side_runs(config.root, config.side, config.runs, name, task)

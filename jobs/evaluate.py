@@ -31,7 +31,7 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_bundle_names, check_names, joined_name
-from jobs.catalog.outputs import publish_config
+from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.catalog.predictions import HeldOut
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
@@ -78,6 +78,9 @@ class Config:
     """File (.parquet) that receives the predictions of the other dataset, as `affuse ensemble --imported`
     takes them there; never of its test split."""
 
+    overwrite: bool = False
+    """Replace a file named by --predictions that no earlier run made."""
+
     store: Place = ""
     """Folder or URI of pretrained weights, for nets that train encoders; by default as `train` found them."""
 
@@ -95,6 +98,8 @@ class Config:
             raise ConfigError("name either --bundle or --runs")
         if not self.on and (self.labels or self.on_task or self.predictions):
             raise ConfigError("--labels, --on-task and --predictions are for another dataset: --on")
+        if self.overwrite and not self.predictions:
+            raise ConfigError("--overwrite belongs to --predictions; type both")
         if self.predictions and not self.predictions.endswith(".parquet"):
             raise ConfigError(f"--predictions {self.predictions}: expected a name in .parquet")
 
@@ -162,10 +167,13 @@ def main(config: Config) -> None:
 
 def evaluate_elsewhere(config: Config) -> None:
     """Predict the clips of another dataset, compute the figures and what is lost, record the look there."""
+    out = storage.absolute(config.predictions) if config.predictions else None
+    if out is not None:
+        check_outputs([out], record_of(out), overwrite=config.overwrite)
     members = members_of(config)
     name, task = task_of(config)
     other = open_elsewhere(config.on, task, name, config.on_task, config.labels)
-    if config.predictions and other.is_test:
+    if out is not None and other.is_test:
         raise ConfigError(
             f"--predictions: {config.on} has a test split, which nothing is fitted on"
         )
@@ -189,9 +197,10 @@ def evaluate_elsewhere(config: Config) -> None:
     publish_config(config, base)
     said = test_predictions(config.name, name, judged.held, judged.scores)
     storage.publish_table(said, storage.join(base, layout.PREDICTIONS))
-    if config.predictions:
+    if out is not None:
         whole = held.members.scores[0] if scores is None else scores
-        storage.publish_table(member_table(other, task, held.clip_id, whole), config.predictions)
+        content = storage.table_bytes(member_table(other, task, held.clip_id, whole))
+        publish_outputs(config, {out: content}, record_of(out))
     facts = {
         "config": settings.resolved(config), **judged.results.facts(), "on": judged.facts(),
     }  # fmt: skip

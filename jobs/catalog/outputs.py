@@ -6,12 +6,14 @@ is an unchanged earlier output, or with --overwrite; a source is never replaced.
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster import settings, storage
 from cluster.errors import ConfigError
+from cluster.refusals import asking
 from jobs.catalog import layout
 
 Content = bytes | Path
@@ -48,8 +50,10 @@ def check_outputs(
 
     Raises:
         ConfigError: a file is a source, a folder, or was not made by an earlier run.
+        StorageError: one that is not there yet cannot be written.
     """
     files, sources = list(files), list(sources)
+    check_place(files)
     for file in (*files, record):
         fs, path = storage.filesystem(file)
         if fs.exists(path) and any(_same(file, source) for source in sources):
@@ -65,6 +69,28 @@ def check_outputs(
             f"{foreign[0]} is there, and is not what an earlier run wrote; type another --out, or "
             "--overwrite"
         )
+
+
+def check_place(files: Iterable[str]) -> None:
+    """Refuse new files where nothing can be written: before the work that makes them.
+
+    Of a file that is there nothing is asked, since equal content is written nowhere; nor of object stores.
+
+    Raises:
+        StorageError: the disk is read-only or full, or its folder is somebody else's.
+        OSError: a file stands where a folder is expected.
+    """
+    for file in files:
+        if not storage.is_local(file) or os.path.lexists(path := storage.filesystem(file)[1]):
+            continue
+        folder = os.path.dirname(path)
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        with asking(path):
+            try:
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, folder) from error
 
 
 def publish_outputs(

@@ -139,8 +139,8 @@ def write_out(config: Any, out: str, files: Sequence[str], table: pa.Table) -> N
     check_out(out, files, overwrite=config.overwrite)
     out = storage.absolute(out)
     publish_outputs(config, {out: file_bytes(table, out)}, record_of(out))
-    several = pc.count_distinct(table["bundle"]).as_py() > 1
-    print(f"wrote {out}: {table.num_rows} {'rows' if several else 'clips'}")
+    is_one_each = pc.count_distinct(table["clip_id"]).as_py() == table.num_rows
+    print(f"wrote {out}: {table.num_rows} {'clips' if is_one_each else 'rows'}")
 
 
 def file_bytes(table: pa.Table, out: str) -> bytes:

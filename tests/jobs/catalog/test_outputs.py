@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from cluster import storage
 from cluster.tables import SCORES
 from jobs.__main__ import run
-from jobs.catalog.outputs import publish_outputs, record_of
+from jobs.catalog.outputs import check_place, publish_outputs, record_of
 
 
 def film(path):
@@ -200,3 +201,82 @@ class TestAFolderMadeAgain:
         (folder / "config.json").write_text(json.dumps(record))
         self.made(folder, page=b"1")
         assert precious.read_bytes() == b"known"
+
+
+OUTPUTS = {
+    "annotate": "annotate {clip} --scores {scores} --out {place}/a.mp4",
+    "benchmark serve": "benchmark serve --root {root} --bundle best --json {place}/b.json",
+    "bundle export": "bundle export --root {root} --bundle best --out {place}/new/b",
+    "ensemble": "ensemble --root {root} --runs voice --task emotion --bundle another",
+    "evaluate": "evaluate --root {root} --bundle best --on {root} --predictions {place}/p.parquet",
+    "explain": "explain {clip} --root {root} --bundle best --out {place}/e.jsonl",
+    "features export": "features export --root {root} --inputs audio=voice --out {place}/f.npz",
+    "report": "report --root {root} --bundle best --out {place}/new/report",
+    "score": "score {clip} --root {root} --bundle best --out {place}/s.csv",
+    "verify": "verify --root {root} --json {place}/v.json",
+}
+
+
+class TestPlacesThatCannotBeWritten:
+    """They are named before the work, not behind it."""
+
+    @pytest.fixture(scope="class")
+    def closed(self, write_root, tmp_path_factory):
+        """A disk that is mounted read-only, with a root that has a bundle."""
+        place = tmp_path_factory.mktemp("closed")
+        words = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+        if subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("a disk can be mounted only as root")
+        root = write_root(str(place / "root"))
+        train = f"train --root {root} --inputs voice --net linear --folds speaker --no-tracking"
+        assert status_of(*train.split(), "--run", "voice") == 0
+        ensemble = f"ensemble --root {root} --runs voice --task emotion --bundle best"
+        assert status_of(*ensemble.split()) == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        yield place
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+    @pytest.mark.parametrize("job", OUTPUTS)
+    def test_a_new_file_is_refused_there_before_anything_is_computed(
+        self, job, closed, clip, monkeypatch, capsys
+    ):
+        for work in ("jobs.ensemble.held_out", "jobs.evaluate.open_elsewhere", "jobs.explain.load",
+                     "jobs.report.gather", "jobs.score.work_of", "jobs.verify.verified",
+                     "jobs.annotate.publish_outputs", "jobs.features.publish_outputs",
+                     "jobs.bundle.publish_outputs", "jobs.serving.latency.asked_server"):  # fmt: skip
+            monkeypatch.setattr(work, self.begun)
+        monkeypatch.setattr(
+            "jobs.score.refuse_alone", lambda _: None
+        )  # its features are imported ones
+        place = closed / "root" if job == "ensemble" else closed
+        scores = clip.with_name("scores.parquet")
+        words = OUTPUTS[job].format(clip=clip, scores=scores, root=closed / "root", place=closed)
+        assert status_of(*words.split()) == 1
+        said = capsys.readouterr().err
+        assert f"nothing can be written at {place}/" in said
+        assert said.count("\n") == 1
+
+    @staticmethod
+    def begun(*_, **__):
+        raise AssertionError("the work has begun")
+
+    def test_a_file_where_a_folder_is_expected_is_named(self, clip, capsys):
+        assert annotate(clip, "--out", clip / "a.mp4") == 1
+        assert f"a file stands where a folder is expected: {clip}" in capsys.readouterr().err
+
+    def test_trying_leaves_nothing_behind(self, tmp_path):
+        check_place([str(tmp_path / "new" / "a.csv")])
+        assert not list(tmp_path.iterdir())
+
+
+def test_predictions_of_another_dataset_replace_no_file_of_somebody_else(
+    write_root, tmp_path, capsys
+):
+    root, out = write_root(str(tmp_path / "root")), tmp_path / "p.parquet"
+    train = f"train --root {root} --inputs voice --net linear --folds speaker --no-tracking"
+    assert status_of(*train.split(), "--run", "voice") == 0
+    out.write_text("mine")
+    words = f"evaluate --root {root} --runs voice --task emotion --on {root} --predictions {out}"
+    assert status_of(*words.split()) == 2
+    assert "is not what an earlier run wrote" in capsys.readouterr().err
+    assert out.read_text() == "mine"
