@@ -127,7 +127,8 @@ class Server:
             if attempt + 1 < self.limits.tries:
                 pause_s = self.limits.pause_s * 2**attempt * (1 + random.random())
                 self._stop.wait(min(max(pause_s, wait_s), LONGEST_PAUSE_S))
-        self.close(f"{why}, {self.limits.tries} times")
+        tries = self.limits.tries
+        self.close(f"{why}, {tries} time{'s' * (tries != 1)}")
         raise self._stopped()
 
     def close(self, why: str | None = None) -> None:

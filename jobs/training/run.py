@@ -27,8 +27,8 @@ from jobs.training.speaker_norm import enrolment
 from jobs.training.train_part import NetChoice, check_net
 
 ELSEWHERE = (
-    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "store",
-    "tracking", "workers",
+    "cache", "checkpoint_s", "max_failures", "memory_gb", "refit", "root", "run", "session", "spread",
+    "store", "tracking", "workers",
 )  # fmt: skip
 """Fields that do not change the result of a run: where and how safely it is made."""
 

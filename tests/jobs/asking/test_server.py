@@ -178,7 +178,7 @@ class TestFailures:
         for thread in threads:
             thread.join(10)
         assert len(found) == 8
-        assert all(f"does not answer (Connection refused), {tries} times" in each for each in found)
+        assert all(f"does not answer (Connection refused), {tries} time" in each for each in found)
 
     def test_one_that_is_hung_up_blames_no_time_limit(self, fake):
         fake.delay_s = 5.0
@@ -194,9 +194,9 @@ class TestFailures:
         thread.start()
         while not fake.bodies:
             time.sleep(0.01)
-        server.close("status 503, 1 times")
+        server.close("status 503, 1 time")
         thread.join(10)
-        assert found == [f"{fake.url}: status 503, 1 times"]
+        assert found == [f"{fake.url}: status 503, 1 time"]
 
 
 class TestPace:

@@ -28,6 +28,7 @@ SAME_ROWS = {
     "memory_gb": "mapped or in memory",
     "refit": "adds nets, changes none",
     "session": "how Ray is started",
+    "spread": "which worker trains what",
     "store": "where the weights lie that a net's card names by their hash",
     "tracking": "a projection",
     "workers": "how many share a step",
