@@ -279,6 +279,10 @@ def _muted_stderr() -> Iterator[None]:
             os.close(kept)
 
 
+DEATHS = r"^A worker died or was killed while|retries remaining, so the task will be retried"
+"""What Ray prints of workers that die, at length; a job says itself what was lost with them."""
+
+
 def _quiet_environment(*, local: bool) -> None:
     """Settings that Ray's processes inherit; what the user has set stays."""
     defaults = {
@@ -286,6 +290,7 @@ def _quiet_environment(*, local: bool) -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DEDUP_LOGS": "1",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": DEATHS,
         # Ray's own helpers ask each other without looking at the answers; once one was ended for want of
         # memory, that is an error every five seconds of a job that goes on. Those of a job's tasks are read.
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",

@@ -97,6 +97,10 @@ class Progress:
         since, before = self._first
         return (self.done - before) / max(time.monotonic() - since, 1e-9)
 
+    def say(self, line: str) -> None:
+        """A line between those of the progress."""
+        print(f"\n{line}" if self._redraw else line, flush=True)
+
     def _say(self, *, last: bool = False) -> None:
         left = (self.total - self.done) / self.steady_rate if self.done else None
         line = (

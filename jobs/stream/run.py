@@ -100,7 +100,9 @@ class _Run:
         why = Counter(report.detail for report in self.lost.values()).most_common(1)
         said = f" ({why[0][0]})" if why else ""
         label = self.progress.label
-        print(f"\n{label}: {len(tasks)} units were lost with their workers{said}; now clip by clip")
+        self.progress.say(
+            f"{label}: {len(tasks)} units were lost with their workers{said}; now clip by clip"
+        )
         others = list(self.well.values())
         reports = rescue(self.job, tasks, self.plan, others, suspicious=self.suspicious)
         failed = 0

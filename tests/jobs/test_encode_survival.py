@@ -18,6 +18,7 @@ from jobs.catalog.layout import features_uri
 TOYS = Path(__file__).parent / "toys"
 ROOT = TOYS.parent.parent.parent
 CLIPS = 160
+HEADS = ("toy", "plan", "autotune", "encode", "wrote ", "1 of 12 clips failed")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -127,3 +128,11 @@ def test_clips_added_after_a_kill_are_encoded_with_the_rest(toys, calm, tmp_path
     toys.write_corpus(tmp_path, CLIPS)
     run(tmp_path)
     assert_equal(all_rows(tmp_path), calm)
+
+
+def test_a_clip_that_kills_its_workers_is_told_in_the_words_of_the_job_alone(toys, tmp_path):
+    toys.write_corpus(tmp_path, 12, texts=["CRASH" if clip == 5 else "calm" for clip in range(12)])
+    output = run(tmp_path)
+    assert "lost with their workers (encoding killed its process 3 times)" in output
+    assert "raylet" not in output
+    assert all(line.startswith(HEADS) for line in output.splitlines()), output
