@@ -27,6 +27,7 @@ from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place, is_place, nearest
 from jobs.captioning.captions import captions_of, piece_of
 from jobs.captioning.film import Draw, has_sound, length_s, write_film
+from jobs.captioning.letters import font_of
 from jobs.captioning.subtitles import subtitles
 from jobs.catalog.outputs import Content, check_outputs, publish_outputs, record_of
 from jobs.scoring.scores_at import scores_at
@@ -76,7 +77,7 @@ class Config:
     """Largest number of bars; the most probable classes come first."""
 
     font: Place | None = None
-    """TrueType file for labels beyond Latin letters."""
+    """TrueType file; by default a font of this machine that has the letters of the labels."""
 
     def __post_init__(self) -> None:
         if self.bundle is not None and self.scores is not None:
@@ -98,6 +99,8 @@ def main(config: Config) -> None:
     if config.scores is not None:
         sources.append(storage.absolute(config.scores))
     check_outputs([out, *beside.values()], record, sources=sources, overwrite=config.overwrite)
+    if config.font is not None:
+        font_of(config.font, 12)  # refuses what is none, before the film is scored
     with storage.local_copy(clip) as path, scratch_folder() as folder:
         film_s = length_s(path)  # also refuses what is no film, before it is scored
         if config.scores is None:

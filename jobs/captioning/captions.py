@@ -1,6 +1,7 @@
 """From the scores of a film to its captions: what is shown from when to when."""
 
 import itertools
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,7 +70,7 @@ def _caption(row: Mapping[str, Any], classes: int, order: Mapping[str, int]) -> 
         title = f"{row['task']}: {row['value']:.2f}"
     else:
         sure = "" if row["confidence"] is None else f"  {row['confidence']:.0%}"
-        title = f"{row['task']}: {', '.join(row['label'])}{sure}"
+        title = f"{row['task']}: {_from_left(', '.join(row['label']))}{sure}"
     start_s, end_s = row.get("start_s"), row.get("end_s")
     return Caption(
         start_s=piece_of(row["name"])[1] if start_s is None else start_s,
@@ -79,6 +80,12 @@ def _caption(row: Mapping[str, Any], classes: int, order: Mapping[str, int]) -> 
         order=order,
         row=row,
     )
+
+
+def _from_left(label: str) -> str:
+    """A label behind which text goes on to the right, as a number would not behind Arabic or Hebrew."""
+    is_from_right = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in label)
+    return f"{label}\N{LEFT-TO-RIGHT MARK}" if is_from_right else label
 
 
 def piece_of(name: str) -> tuple[str, float]:

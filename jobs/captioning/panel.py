@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.errors import ConfigError
 from jobs.captioning.captions import Caption, shown_at
+from jobs.captioning.letters import font_of
 
 PALETTE = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7",
@@ -37,7 +37,7 @@ class Painter:
         width: of the pictures [px].
         height: of the pictures [px].
         captions: in order of time.
-        font: file of letters; None: those that Pillow brings.
+        font: file of letters; None: one that has those of the captions.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Painter:
         self.width = self.picture[0] + self.picture[0] % 2
         self.height = (self.picture[1] + below) + (self.picture[1] + below) % 2
         self.captions = captions
-        self.font = load_font(font, self.size)
+        texts = [text for each in captions for text in (each.title, *each.order)]
+        self.font = font_of(font, self.size, texts)
         self._panels: dict[int, Any] = {}
 
     def draw(self, image: np.ndarray, time_s: float) -> np.ndarray:
@@ -97,8 +98,11 @@ class Painter:
             left, top = edge + place * wide, int(self.size * 1.7)
             room = wide - edge
             share = f" {probability:.0%}"
-            text = self._fitted(draw, name, room - draw.textlength(share, font=self.font)) + share
+            text = self._fitted(draw, name, room - draw.textlength(share, font=self.font))
             draw.text((left, top), text, font=self.font, fill="white")
+            # By itself: in one line with a label that is written from right to left it would stand reversed.
+            behind = left + draw.textlength(text, font=self.font)
+            draw.text((behind, top), share, font=self.font, fill="white")
             colour = PALETTE[caption.order[name] % len(PALETTE)]
             low, high = top + int(self.size * 1.4), top + int(self.size * 1.9)
             draw.rectangle((left, low, left + room, high), outline="#888888")
@@ -113,19 +117,3 @@ class Painter:
         while text and draw.textlength(text + "...", font=self.font) > width:
             text = text[:-1]
         return text + "..."
-
-
-def load_font(path: str | None, size: int) -> Any:
-    """The font that was named, or the one Pillow brings (Latin letters).
-
-    Raises:
-        ConfigError: not a font file.
-    """
-    from PIL import ImageFont
-
-    if path is None:
-        return ImageFont.load_default(size)
-    try:
-        return ImageFont.truetype(path, size)
-    except OSError as error:
-        raise ConfigError(f"font {path}: {error}; expected a TrueType file") from error
