@@ -33,7 +33,7 @@ STORE_AT = "/.cache/affuse/"
 INSIDE = ("cause", "controller_failure", "health_check_failure")
 """Where Ray keeps the error that one of its own is about."""
 
-BESIDE = ("annotate", "explain", "report")
+BESIDE = ("annotate", "report")
 """Jobs that write beside what they read where no --out is named."""
 
 

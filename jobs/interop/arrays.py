@@ -148,15 +148,20 @@ def _check_declared(file: IO[bytes], size: int, where: str) -> tuple[int, ...]:
     """The shape in the header of an npy, compared with the bytes that follow it.
 
     Raises:
-        TableError: it declares more than it holds, or more than fits into memory.
+        TableError: it declares more than it holds, or more than fits into memory, or holds objects.
     """
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         header = np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
+    if dtype.hasobject:
+        raise TableError(
+            f"{where}: holds objects of Python, which are not read; save names as text, "
+            "array.astype('U'), and features as numbers, array.astype('f4')"
+        )
     declared = math.prod(shape) * dtype.itemsize
-    if declared > size and not dtype.hasobject:
+    if declared > size:
         raise TableError(f"{where}: declares {declared:,} bytes and holds {size:,}")
     check_size(declared, where)
     return tuple(shape)

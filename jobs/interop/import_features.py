@@ -319,11 +319,15 @@ def _checked(ready: Ready, *, where: str) -> Ready:
         raise TableError(f"{where}: no clips inside")
     broken = [name for name in (*ready.names, *ready.columns) if not is_text(name)]
     if broken:
-        raise TableError(f"{where}: {len(broken)} names hold bytes that are no text: {broken[0]!r}")
+        raise TableError(
+            f"{where}: some names ({len(broken)}) hold bytes that are no text: {broken[0]!r}"
+        )
     counts = collections.Counter(ready.names)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise TableError(f"{where}: {len(twice)} names stand there twice: {', '.join(twice[:10])}")
+        raise TableError(
+            f"{where}: some names ({len(twice)}) stand there twice: {', '.join(twice[:10])}"
+        )
     widths = sorted({array.shape[1] for array in ready.values})
     if len(widths) > 1 or widths == [0]:
         raise TableError(f"{where}: expected one width for all clips, came {widths}")

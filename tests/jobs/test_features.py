@@ -124,12 +124,13 @@ class TestImport:
         with pytest.raises(ConfigError, match="'mine' means several tables"):
             importing(root, str(tmp_path / "g.npz"))
 
-    def test_what_is_not_finite_is_zero_and_said(self, root, tmp_path):
+    def test_what_is_not_finite_is_zero_and_said(self, root, tmp_path, capsys):
         values = np.array([[1, np.nan, -np.inf]], np.float32)
         np.savez(tmp_path / "g.npz", x=values, name=np.array(["01-a"]))
         row = importing(root, str(tmp_path / "g.npz"))[0]
         assert (row["status"], row["values"]) == ("partial", [[1, 0, 0]])
         assert row["error"] == "partial: 2 of 3 values were not finite and are 0"
+        assert "\n1 of them hold values that are not finite: these are 0" in capsys.readouterr().out
 
     def test_padding_of_zeros_is_cut_on_request(self, root, tmp_path):
         values = np.zeros((2, 4, 2), np.float32)
