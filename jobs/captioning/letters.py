@@ -1,9 +1,19 @@
-"""The font of the captions: one that has the letters of the labels."""
+"""Fonts that have the letters of labels: of captions, and of the pictures of a report."""
 
+import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import ConfigError
+
+WIDER = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",
+    "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC",
+    "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai",
+)  # fmt: skip
+"""Fonts with letters that the first one lacks, where they are installed."""
 
 PLAIN = "~"
 """The last of the letters that Pillow's own font has for certain: umlauts are boxes in it."""
@@ -37,11 +47,23 @@ def font_of(path: str | None, size: int, texts: Sequence[str] = ()) -> Any:
     return ImageFont.truetype(chosen, size)
 
 
-def _files() -> list[str]:
-    """Font files of this machine, those with most scripts first."""
-    from matplotlib.font_manager import findfont
+@functools.cache
+def families() -> list[str]:
+    """DejaVu Sans, which Matplotlib brings, and the wider fonts that are installed, be it since yesterday."""
+    from matplotlib import font_manager
 
-    from jobs.reporting.figure import families
+    manager = font_manager.fontManager
+    listed = {font.fname for font in manager.ttflist}
+    for path in set(font_manager.findSystemFonts()) - listed:
+        with contextlib.suppress(OSError, RuntimeError):  # not a font after all
+            manager.addfont(path)
+    there = {font.name for font in manager.ttflist}
+    return ["DejaVu Sans", *(name for name in WIDER if name in there)]
+
+
+def _files() -> list[str]:
+    """Font files of this machine, the one of most letters first."""
+    from matplotlib.font_manager import findfont
 
     return [findfont(name) for name in families()]
 

@@ -3,7 +3,6 @@
 Matplotlib draws without a display.
 """
 
-import contextlib
 import functools
 import io
 import warnings
@@ -13,7 +12,8 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findSystemFonts, fontManager
+
+from jobs.captioning.letters import families
 
 INK, MUTED, RULE = "#222222", "#6b7280", "#d4d4d8"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
@@ -29,13 +29,6 @@ STYLE: Any = {
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "lines.linewidth": 1.6, "legend.frameon": False, "legend.fontsize": 9,
 }  # fmt: skip
-WIDER = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",
-    "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC",
-    "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",
-    "Malgun Gothic", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai",
-)  # fmt: skip
-"""Fonts with letters that the first one lacks, where they are installed."""
 
 DPI = 160
 WIDTH = 7.2
@@ -53,17 +46,6 @@ def styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
             return draw(*args, **kwargs)
 
     return drawn
-
-
-@functools.cache
-def families() -> list[str]:
-    """DejaVu Sans, which Matplotlib brings, and the wider fonts that are installed, be it since yesterday."""
-    listed = {font.fname for font in fontManager.ttflist}
-    for path in set(findSystemFonts()) - listed:
-        with contextlib.suppress(OSError, RuntimeError):  # not a font after all
-            fontManager.addfont(path)
-    there = {font.name for font in fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in WIDER if name in there)]
 
 
 def shorten(text: str, most: int = 34) -> str:

@@ -8,6 +8,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from jobs.captioning.letters import families
 from jobs.reporting import figure as figures
 
 
@@ -50,13 +51,13 @@ def test_letters_that_an_installed_font_has_are_drawn_by_it(
 ):
     file, broken = square(tmp_path / "a.ttf", family, "悲しい"), tmp_path / "b.ttf"
     broken.write_bytes(b"no font")
-    monkeypatch.setattr(figures, "findSystemFonts", lambda: [file, str(broken)])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [file, str(broken)])
     monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
-    figures.families.cache_clear()
+    families.cache_clear()
     try:
         figures.styled(titled)("悲しい")
     finally:
-        figures.families.cache_clear()
+        families.cache_clear()
     assert capsys.readouterr().out == ""
 
 
