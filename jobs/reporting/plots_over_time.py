@@ -29,6 +29,9 @@ class Trajectory:
     truth: Sequence[frozenset[int] | float | None]
     """Of each point the classes that it is, or its true value; None: not known."""
 
+    span: tuple[float, float] | None = None
+    """From where to where the axis goes; None: as far as the points lie."""
+
 
 @styled
 def over_time(courses: Sequence[Trajectory], lines: Sequence[str], along: str, label: str) -> bytes:
@@ -49,6 +52,8 @@ def over_time(courses: Sequence[Trajectory], lines: Sequence[str], along: str, l
         _truth(axes, course, [colour for colour, _ in looks])
         axes.set_title(shorten(course.name, 60))
         axes.set_ylabel(label)
+        if course.span is not None:
+            axes.set_xlim(*course.span)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     grid[-1][0].set_xlabel(along)
     handles, names = grid[0][0].get_legend_handles_labels()

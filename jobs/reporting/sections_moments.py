@@ -87,6 +87,7 @@ def _course(film: str, pieces: Sequence[Piece], names: Sequence[str], valued: bo
         at=np.array([(piece["start_s"] + piece["end_s"]) / 2 for piece in pieces]),
         figures=np.array([_figures(piece, names, valued) for piece in pieces]),
         truth=[None] * len(pieces),
+        span=(0.0, max(piece["end_s"] for piece in pieces)),
     )
 
 

@@ -17,7 +17,7 @@ from jobs import ensemble, evaluate, report
 from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import write_predictions
 from jobs.evaluation.promises import Promised, met
-from jobs.reporting import plots
+from jobs.reporting import plots, sections_moments
 from jobs.reporting.evidence import gather
 from jobs.reporting.grid import Grid, latex
 from jobs.reporting.run_history import searches
@@ -337,6 +337,23 @@ def test_films_are_shown_window_by_window_with_their_data(tmp_path, kind):
         2.0 * place for place in range(10)
     ]
     assert [piece[4] for piece in pieces if piece[3] == "missing"] == ["nan"] * 6
+
+
+@pytest.mark.parametrize("pieces", [1, 5])
+def test_the_axis_of_a_film_goes_from_its_beginning_to_its_last_window(
+    tmp_path, monkeypatch, pieces
+):
+    drawn = []
+    monkeypatch.setattr(
+        sections_moments, "over_time", lambda courses, *_: drawn.extend(courses) or b""
+    )
+    root = str(tmp_path)
+    runs = two_runs(root, "classification")
+    where = storage.join(root, "moments.parquet")
+    storage.publish_table(moments_of("classification", pieces=pieces), where)
+    report.main(report.Config(root=root, runs=runs, resamples=100, moments=where))
+    spans = {course.name: course.span for course in drawn}
+    assert spans["<b>5.mp4"] == (0.0, 2.0 * (pieces + 4) + 5)
 
 
 def test_films_that_several_bundles_scored_have_a_course_for_each(tmp_path):
