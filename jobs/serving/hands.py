@@ -2,12 +2,14 @@
 
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from cluster.console import readable
 from jobs.serving.judge import Answer, Judge, Order, Report
 from jobs.serving.refusal import RefusalError
 
@@ -15,14 +17,24 @@ START_LIMIT_S = 600.0
 """How long loading the models may take [s]."""
 
 TRIES = 2
-"""An order whose worker dies is done once more, by a fresh one."""
+"""An order whose worker dies, or cannot load its models, is done once more, by a fresh one."""
+
+NOT_LOADED = "the models could not be loaded; see the log"
+
+
+LAST_S = 1.0
+"""How long a process may take to be gone after its last word [s]."""
 
 
 class Hand(Protocol):
     """What does orders."""
 
     def warm(self) -> None:
-        """Load what is needed, so that the first order does not wait."""
+        """Load what is needed, so that the first order does not wait.
+
+        Raises:
+            RefusalError: it cannot be loaded.
+        """
 
     def answer(self, order: Order, report: Report) -> Answer:
         """Do an order.
@@ -58,36 +70,61 @@ class ProcessHand:
         return None if self._running is None else self._running[0].pid
 
     def warm(self) -> None:
-        """Start the process and wait until its models are loaded."""
-        if self._running is None:
-            context = multiprocessing.get_context("spawn")
-            here, there = context.Pipe()
-            process = context.Process(target=_work, args=(self._start, there), daemon=True)
-            process.start()
-            there.close()
-            self._running = process, here
-            try:
-                self._receive(START_LIMIT_S)
-            except _GoneError as error:
-                self._drop()
-                check_open(self._closed)
-                raise RefusalError(503, "the models could not be loaded; see the log") from error
+        """Start the process where there is none, and wait until its models are loaded.
+
+        Raises:
+            RefusalError: it died meanwhile, or took too long; the log says so.
+        """
+        try:
+            self._load()
+        except _GoneError as error:
+            check_open(self._closed)
+            raise RefusalError(503, NOT_LOADED) from error
 
     def answer(self, order: Order, report: Report) -> Answer:
         """Send the order to the process and wait for what it says."""
+        said = NOT_LOADED
         for _ in range(TRIES):
             check_open(self._closed)
-            self.warm()
+            try:
+                self._load()
+            except _GoneError:
+                continue
             try:
                 return self._listen(order, report)
             except (_GoneError, OSError):
-                self._drop()
+                said = f"{order.name} ended {TRIES} workers, or took them too long"
+                self._end("with an order in hand")
         check_open(self._closed)
-        raise RefusalError(503, f"{order.name} ended {TRIES} workers, or took them too long")
+        raise RefusalError(503, said)
 
     def close(self) -> None:
         """End the process, and start no other."""
         self._closed = True
+        self._drop()
+
+    def _load(self) -> None:
+        if self._running is not None:
+            return
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(self._start, there), daemon=True)
+        process.start()
+        there.close()
+        self._running = process, here
+        try:
+            self._receive(START_LIMIT_S)
+        except _GoneError:
+            self._end("while it loaded its models")
+            raise
+
+    def _end(self, when: str) -> None:
+        """End the process, and say in the log how it came to that, unless the server ends."""
+        running = self._running
+        if running is not None and not self._closed:
+            process = running[0]
+            process.join(LAST_S)  # its pipe may be closed before it is gone
+            log(f"worker {process.pid} {_how(process.exitcode)} {when}")
         self._drop()
 
     def _drop(self) -> None:
@@ -123,6 +160,20 @@ class ProcessHand:
         if (running := self._running) is None:  # `close` of another thread
             raise _GoneError
         return running[1]
+
+
+def log(sentence: str) -> None:
+    """Tell who runs the server."""
+    print(f"affuse serve: {readable(sentence)}", file=sys.stderr, flush=True)
+
+
+def _how(status: int | None) -> str:
+    """How a process ended, by its exit status; None where it still runs."""
+    if status is None:
+        return "took too long and was ended"
+    if status < 0:
+        return f"was killed by signal {-status}"
+    return f"ended with status {status}"
 
 
 def check_open(closed: bool) -> None:

@@ -19,7 +19,7 @@ from cluster.errors import PlanError
 from cluster.growth import planned_capacity
 from cluster.scratch import claim_scratch
 from jobs.serving.captioned import FILM
-from jobs.serving.hands import START_LIMIT_S, TRIES, check_open
+from jobs.serving.hands import NOT_LOADED, START_LIMIT_S, TRIES, check_open, log
 from jobs.serving.judge import Answer, Judge, Order, Report
 from jobs.serving.refusal import RefusalError
 
@@ -44,33 +44,56 @@ class ActorHand:
         self._closed = False
 
     def warm(self) -> None:
-        """Start the actor and wait until its models are loaded."""
-        if self._actor is None:
-            # Two calls at once: one works, one says how far it is.
-            kind = ray.remote(num_cpus=CPUS, max_concurrency=2)(Replica)
-            self._actor = kind.remote(self._start)
-            try:
-                ray.get(self._actor.progress.remote(), timeout=START_LIMIT_S)
-            except RayError as error:
-                self._drop()
-                check_open(self._closed)
-                raise RefusalError(503, "the models could not be loaded; see the log") from error
+        """Start the actor where there is none, and wait until its models are loaded.
+
+        Raises:
+            RefusalError: it died meanwhile, or took too long; the log says so.
+        """
+        try:
+            self._load()
+        except RayError as error:
+            check_open(self._closed)
+            raise RefusalError(503, NOT_LOADED) from error
 
     def answer(self, order: Order, report: Report) -> Answer:
         """Send the order and its file to the actor and wait for what it says."""
+        said = NOT_LOADED
         for _ in range(TRIES):
             check_open(self._closed)
-            self.warm()
+            try:
+                self._load()
+            except RayError:
+                continue
             try:
                 return self._answered(order, report)
-            except RayError:
-                self._drop()
+            except RayError as error:
+                said = f"{order.name} ended {TRIES} workers, or took them too long"
+                self._end("with an order in hand", error)
         check_open(self._closed)
-        raise RefusalError(503, f"{order.name} ended {TRIES} workers, or took them too long")
+        raise RefusalError(503, said)
 
     def close(self) -> None:
         """End the actor, and start no other."""
         self._closed = True
+        self._drop()
+
+    def _load(self) -> None:
+        if self._actor is not None:
+            return
+        # Two calls at once: one works, one says how far it is.
+        kind = ray.remote(num_cpus=CPUS, max_concurrency=2)(Replica)
+        self._actor = kind.remote(self._start)
+        try:
+            ray.get(self._actor.progress.remote(), timeout=START_LIMIT_S)
+        except RayError as error:
+            self._end("while it loaded its models", error)
+            raise
+
+    def _end(self, when: str, error: RayError) -> None:
+        """End the actor, and say in the log how it came to that, unless the server ends."""
+        if not self._closed:
+            why = (str(error).strip().splitlines() or [""])[-1].strip()
+            log(f"a replica was lost {when}: {type(error).__name__}: {why}")
         self._drop()
 
     def _drop(self) -> None:

@@ -2,13 +2,14 @@
 
 import importlib
 import os
+import re
 from functools import partial
 
 import pytest
 
 from cluster.scratch import OWNER, PREFIX
 from jobs.serving.desk import Desk
-from jobs.serving.hands import ProcessHand
+from jobs.serving.hands import TRIES, ProcessHand
 from jobs.serving.judge import Order
 from jobs.serving.refusal import RefusalError
 
@@ -41,6 +42,36 @@ class TestAProcess:
         hand.close()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+class TestAWorkerThatDiesWhileItsModelsLoad:
+    @pytest.fixture
+    def dying(self, toys, tmp_path):
+        """Makes a hand of which so many processes die while they load, and the folder of their starts."""
+        made = []
+
+        def make(deaths):
+            start = partial(importlib.import_module("toy_dying").start, str(tmp_path), deaths)
+            made.append(ProcessHand(start, 120.0))
+            return made[-1]
+
+        yield make
+        for each in made:
+            each.close()
+
+    def test_costs_no_order_and_stands_in_the_log(self, dying, tmp_path, capfd):
+        assert dying(1).answer(Order(text="well"), silent) == {"text": "well"}
+        assert len(list(tmp_path.iterdir())) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert re.fullmatch(
+            r"affuse serve: worker \d+ was killed by signal 9 while it loaded its models", line
+        )
+
+    def test_is_not_started_for_ever(self, dying, tmp_path, capfd):
+        with pytest.raises(RefusalError, match="could not be loaded; see the log"):
+            dying(99).answer(Order(text="well"), silent)
+        assert len(list(tmp_path.iterdir())) == TRIES
+        assert capfd.readouterr().err.count("while it loaded its models") == TRIES
 
 
 class TestLeftovers:

@@ -16,6 +16,7 @@ from jobs.serving.app import guarded
 from jobs.serving.desk import Desk
 from jobs.serving.facts import facts_of
 from jobs.serving.guard import Rules
+from jobs.serving.judge import Order
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -71,3 +72,13 @@ def test_two_replicas_answer_as_one_process_and_one_that_dies_is_replaced(
         assert client.post("/predict", json={"text": "no 0"}).status_code == 200
         assert set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/*/*/*")) <= before
     assert list(tmp_path.glob(f"{PREFIX}*")) == []
+
+
+def test_a_replica_that_dies_while_its_models_load_costs_no_order(hands, toys, tmp_path, capfd):
+    replicas = importlib.import_module("jobs.serving.replicas")
+    start = partial(importlib.import_module("toy_dying").start, str(tmp_path), 1)
+    hand = replicas.ActorHand(start, 120.0)
+    assert hand.answer(Order(text="well"), print) == {"text": "well"}
+    hand.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "a replica was lost while it loaded its models: " in capfd.readouterr().err

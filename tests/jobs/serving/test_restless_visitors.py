@@ -120,7 +120,7 @@ def test_no_worker_is_started_for_an_order_whose_worker_the_end_took(toy_bundle,
     hand = ProcessHand(partial(print), 60.0)
     started = []
 
-    def warm():
+    def load():
         started.append(True)
         here, there = socket.socketpair()
 
@@ -141,7 +141,7 @@ def test_no_worker_is_started_for_an_order_whose_worker_the_end_took(toy_bundle,
 
         hand._running = Process(), Pipe()
 
-    monkeypatch.setattr(hand, "warm", warm)
+    monkeypatch.setattr(hand, "_load", load)
     with pytest.raises(RefusalError, match="being ended"):
         hand.answer(Order(text="well"), print)
     assert started == [True]
