@@ -146,12 +146,12 @@ def _add_predict(app: FastAPI, desk: Desk, facts: ServedFacts) -> None:
     @app.get("/health")
     def health() -> ServerHealth:
         """Whether the server answers."""
-        status = "ok" if desk.ready else "starting"
+        ready = desk.ready
         return ServerHealth(
-            status=status,
+            status="ok" if ready else "starting",
             bundle=facts.bundle,
             workers=desk.workers,
-            ready=desk.ready,
+            ready=ready,
             waiting=desk.waiting,
         )
 

@@ -5,6 +5,7 @@ kept for `keep_s`, when the visitor says so, and with the desk. What a killed se
 next one.
 """
 
+import math
 import os
 import secrets
 import shutil
@@ -24,6 +25,14 @@ from jobs.serving.captioned import FILM
 from jobs.serving.hands import Hand
 from jobs.serving.judge import Answer, Order
 from jobs.serving.refusal import RefusalError
+
+LOOK_S = 0.5
+"""How often a hand without an order is looked at [s]."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 300.0
+"""How long a hand that ended is left alone before it is started anew without an order [s]: the first time,
+and after many that came soon after each other."""
 
 SWEEP_S = 1.0
 """How often what is kept too long is looked for [s]."""
@@ -78,7 +87,6 @@ class Desk:
         self._waiting: deque[Ticket] = deque()
         self._change = threading.Condition()
         self._closing = threading.Event()
-        self._ready = 0
         self._threads = [threading.Thread(target=self._work, args=(hand,)) for hand in hands]
         self._threads.append(threading.Thread(target=self._sweep))
         for thread in self._threads:
@@ -87,8 +95,8 @@ class Desk:
 
     @property
     def ready(self) -> int:
-        """Hands whose models are loaded."""
-        return self._ready
+        """Hands whose models are loaded, and which live."""
+        return sum(hand.ready for hand in self._hands)
 
     @property
     def workers(self) -> int:
@@ -197,28 +205,34 @@ class Desk:
         release_scratch(self.folder)
 
     def _work(self, hand: Hand) -> None:
-        with suppress(RefusalError):
-            hand.warm()
-            self._ready += 1
-        while (ticket := self._next()) is not None:
-            try:
-                ticket.answer = hand.answer(ticket.order, lambda share: _reported(ticket, share))
-            except RefusalError as refusal:
-                ticket.refusal = refusal
-            except Exception:  # noqa: BLE001 (the others in the queue go on)
-                traceback.print_exc()  # a bug of ours: for who runs the server, not for the visitor
-                ticket.refusal = RefusalError(503, "the worker failed; try again")
-            with self._change:
-                ticket.state = "done" if ticket.refusal is None else "refused"
-                ticket.ended = time.monotonic()
-            ticket.done.set()
-            if ticket.gone:
-                self.leave(ticket.room)
+        pauses = Pauses()
+        while not self._closing.is_set():
+            if not hand.ready and pauses.are_over():
+                _warm(hand)
+                pauses.begin()
+            if (ticket := self._next()) is not None:
+                self._do(hand, ticket)
+
+    def _do(self, hand: Hand, ticket: Ticket) -> None:
+        try:
+            ticket.answer = hand.answer(ticket.order, lambda share: _reported(ticket, share))
+        except RefusalError as refusal:
+            ticket.refusal = refusal
+        except Exception:  # noqa: BLE001 (the others in the queue go on)
+            traceback.print_exc()  # a bug of ours: for who runs the server, not for the visitor
+            ticket.refusal = RefusalError(503, "the worker failed; try again")
+        with self._change:
+            ticket.state = "done" if ticket.refusal is None else "refused"
+            ticket.ended = time.monotonic()
+        ticket.done.set()
+        if ticket.gone:
+            self.leave(ticket.room)
 
     def _next(self) -> Ticket | None:
+        """The next order; None where there is none for a while, or the desk closes."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._closing.is_set())
-            if self._closing.is_set():
+            self._change.wait_for(lambda: self._waiting or self._closing.is_set(), LOOK_S)
+            if self._closing.is_set() or not self._waiting:
                 return None
             ticket = self._waiting.popleft()
             ticket.state = "working"
@@ -235,6 +249,33 @@ class Desk:
                 ]
             for ticket in old:
                 self.forget(ticket)
+
+
+class Pauses:
+    """Between the starts of a hand that ends again and again; after a long life they are short again."""
+
+    def __init__(self) -> None:
+        self._pause_s, self._since = 0.0, -math.inf
+
+    def are_over(self) -> bool:
+        """Whether the hand may be started."""
+        return time.monotonic() - self._since >= self._pause_s
+
+    def begin(self) -> None:
+        """The hand was started, whatever came of it."""
+        now = time.monotonic()
+        is_soon = now - self._since < 2 * LONGEST_PAUSE_S
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if is_soon else FIRST_PAUSE_S
+        self._since = now
+
+
+def _warm(hand: Hand) -> None:
+    try:
+        hand.warm()
+    except RefusalError:
+        pass  # the log says why
+    except Exception:  # noqa: BLE001 (the thread goes on, and tries again)
+        traceback.print_exc()
 
 
 def _reported(ticket: Ticket, share: float) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from cluster.console import readable
@@ -28,6 +28,10 @@ LAST_S = 1.0
 
 class Hand(Protocol):
     """What does orders."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether its models are loaded and it lives; may be asked by any thread, at any moment."""
 
     def warm(self) -> None:
         """Load what is needed, so that the first order does not wait.
@@ -62,7 +66,13 @@ class ProcessHand:
     def __init__(self, start: Callable[[], Judge], limit_s: float) -> None:
         self._start, self._limit_s = start, limit_s
         self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
-        self._closed = False
+        self._loaded = self._closed = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the models are loaded and the process lives."""
+        running = self._running
+        return self._loaded and running is not None and _lives(running[0])
 
     @property
     def pid(self) -> int | None:
@@ -104,6 +114,8 @@ class ProcessHand:
         self._drop()
 
     def _load(self) -> None:
+        if self._running is not None and not _lives(self._running[0]):
+            self._end("while it had nothing to do")
         if self._running is not None:
             return
         context = multiprocessing.get_context("spawn")
@@ -117,6 +129,7 @@ class ProcessHand:
         except _GoneError:
             self._end("while it loaded its models")
             raise
+        self._loaded = True
 
     def _end(self, when: str) -> None:
         """End the process, and say in the log how it came to that, unless the server ends."""
@@ -130,7 +143,7 @@ class ProcessHand:
     def _drop(self) -> None:
         if self._running is not None:
             process, pipe = self._running
-            self._running = None
+            self._running, self._loaded = None, False
             pipe.close()
             process.kill()
             process.join()
@@ -165,6 +178,11 @@ class ProcessHand:
 def log(sentence: str) -> None:
     """Tell who runs the server."""
     print(f"affuse serve: {readable(sentence)}", file=sys.stderr, flush=True)
+
+
+def _lives(process: multiprocessing.process.BaseProcess) -> bool:
+    # `is_alive` collects the dead, for which two threads would be in each other's way.
+    return not wait([process.sentinel], 0)
 
 
 def _how(status: int | None) -> str:

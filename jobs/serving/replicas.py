@@ -6,6 +6,7 @@ answer are where they are asked for. Ray Serve would bring doors that do not kno
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from cluster.errors import PlanError
 from cluster.growth import planned_capacity
@@ -41,7 +42,13 @@ class ActorHand:
     def __init__(self, start: Callable[[], Judge], limit_s: float) -> None:
         self._start, self._limit_s = start, limit_s
         self._actor: Any = None
-        self._closed = False
+        self._life: Any = None  # what the actor answers with its end
+        self._loaded = self._closed = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the models are loaded and the actor lives."""
+        return self._loaded and not self._is_gone()
 
     def warm(self) -> None:
         """Start the actor where there is none, and wait until its models are loaded.
@@ -78,16 +85,24 @@ class ActorHand:
         self._drop()
 
     def _load(self) -> None:
+        if self._is_gone():
+            self._end("while it had nothing to do", ActorDiedError())
         if self._actor is not None:
             return
-        # Two calls at once: one works, one says how far it is.
-        kind = ray.remote(num_cpus=CPUS, max_concurrency=2)(Replica)
+        # Three calls at once: one works, one says how far it is, one lasts as long as the actor.
+        kind = ray.remote(num_cpus=CPUS, max_concurrency=3)(Replica)
         self._actor = kind.remote(self._start)
+        self._life = self._actor.live.remote()
         try:
             ray.get(self._actor.progress.remote(), timeout=START_LIMIT_S)
         except RayError as error:
             self._end("while it loaded its models", error)
             raise
+        self._loaded = True
+
+    def _is_gone(self) -> bool:
+        life = self._life
+        return life is not None and bool(ray.wait([life], timeout=0)[0])
 
     def _end(self, when: str, error: RayError) -> None:
         """End the actor, and say in the log how it came to that, unless the server ends."""
@@ -99,6 +114,7 @@ class ActorHand:
     def _drop(self) -> None:
         if self._actor is not None:
             actor, self._actor = self._actor, None
+            self._life, self._loaded = None, False
             ray.kill(actor)
 
     def _answered(self, order: Order, report: Report) -> Answer:
@@ -127,6 +143,10 @@ class Replica:
     def __init__(self, start: Callable[[], Judge]) -> None:
         self._folder = claim_scratch()
         self._judge, self._share = start(), 0.0
+
+    def live(self) -> None:
+        """Return never: the call fails as soon as the actor is gone."""
+        threading.Event().wait()
 
     def progress(self) -> float:
         """Share of the order in hand that is done [0..1]."""

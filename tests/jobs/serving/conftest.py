@@ -23,6 +23,10 @@ class Here:
         self.gate = threading.Event()
         self.gate.set()
 
+    @property
+    def ready(self):
+        return self.judge is not None
+
     def warm(self):
         self.judge = self.judge or self.start()
 

@@ -3,12 +3,21 @@
 import importlib
 import os
 import re
+import signal
+import time
 from functools import partial
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
+from starlette.testclient import TestClient
 
 from cluster.scratch import OWNER, PREFIX
+from jobs.serving import desk
+from jobs.serving.app import make_app
 from jobs.serving.desk import Desk
+from jobs.serving.facts import facts_of
+from jobs.serving.guard import Rules
 from jobs.serving.hands import TRIES, ProcessHand
 from jobs.serving.judge import Order
 from jobs.serving.refusal import RefusalError
@@ -16,6 +25,13 @@ from jobs.serving.refusal import RefusalError
 
 def silent(share):
     pass
+
+
+def wait_for(claim):
+    deadline = time.monotonic() + 120
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -74,6 +90,78 @@ class TestAWorkerThatDiesWhileItsModelsLoad:
         assert capfd.readouterr().err.count("while it loaded its models") == TRIES
 
 
+class Fake:
+    """A hand of this process that never loads anything."""
+
+    def __init__(self):
+        self.ready, self.warmed = False, 0
+
+    def warm(self):
+        self.warmed += 1
+        raise RefusalError(503, "the models could not be loaded")
+
+    def answer(self, order, report):
+        return {"text": order.text}
+
+    def close(self):
+        pass
+
+
+class TestAHandWithoutAnOrder:
+    def test_whose_process_is_killed_is_missed_at_once_and_started_anew(
+        self, toys, toy_bundle, tmp_path, capfd
+    ):
+        (tmp_path / "starts").mkdir()
+        begin = importlib.import_module("toy_dying").start
+        hand = ProcessHand(partial(begin, str(tmp_path / "starts"), 0), 120.0)
+        there = Desk([hand], queue=1, keep_s=1, folder=str(tmp_path))
+        app = make_app(there, Rules(), facts_of(toy_bundle, "", 1.0, 60.0, 1.0))
+        with TestClient(app) as client:
+
+            def seen():
+                said = client.get("/health").json()
+                return [said["status"], said["ready"]]
+
+            wait_for(lambda: seen() == ["ok", 1])
+            os.kill(first := hand.pid, signal.SIGKILL)
+            wait_for(lambda: seen() == ["starting", 0])
+            wait_for(lambda: seen() == ["ok", 1])
+            assert hand.pid != first
+        said = capfd.readouterr().err
+        assert f"worker {first} was killed by signal 9 while it had nothing to do\n" in said
+
+    def test_that_could_not_load_is_tried_again(self, tmp_path):
+        hand = Fake()
+        there = Desk([hand], queue=1, keep_s=1, folder=str(tmp_path))
+        wait_for(lambda: hand.warmed >= 2)
+        there.close()
+
+    def test_is_started_at_ever_longer_intervals_where_it_ends_at_once(self, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        pauses, starts = desk.Pauses(), []
+        while now[0] < 3600:
+            if pauses.are_over():
+                pauses.begin()
+                starts.append(now[0])
+            now[0] += 0.5
+        apart = [later - earlier for earlier, later in pairwise(starts)]
+        assert apart[:3] == [1.0, 2.0, 4.0]
+        assert max(apart) == desk.LONGEST_PAUSE_S
+        assert len(starts) < 25
+        now[0] += 3 * desk.LONGEST_PAUSE_S  # it lived for long
+        pauses.begin()
+        now[0] += desk.FIRST_PAUSE_S
+        assert pauses.are_over()
+
+    def test_answers_an_order_in_between(self, tmp_path):
+        there = Desk([Fake()], queue=1, keep_s=9, folder=str(tmp_path))
+        ticket = there.take(there.room(), Order(text="well"))
+        assert ticket.done.wait(10)
+        assert ticket.answer == {"text": "well"}
+        there.close()
+
+
 class TestLeftovers:
     def test_of_a_killed_server_go_and_those_of_a_living_one_stay(self, tmp_path):
         left = tmp_path / f"{PREFIX}dead"
@@ -82,6 +170,6 @@ class TestLeftovers:
         living = Desk([], queue=1, keep_s=1, folder=str(tmp_path))
         other = Desk([], queue=1, keep_s=1, folder=str(tmp_path))
         assert {*tmp_path.iterdir()} == {living.folder.parent, other.folder.parent}
-        for desk in (living, other):
-            desk.close()
+        for each in (living, other):
+            each.close()
         assert list(tmp_path.iterdir()) == []

@@ -65,6 +65,10 @@ class Slow:
     def __init__(self, bundle):
         self.bundle, self.judge = bundle, None
 
+    @property
+    def ready(self):
+        return self.judge is not None
+
     def warm(self):
         self.judge = open_judge(self.bundle, "", None, 60.0)
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 from starlette.testclient import TestClient
 
 from cluster.errors import PlanError
@@ -74,11 +75,24 @@ def test_two_replicas_answer_as_one_process_and_one_that_dies_is_replaced(
     assert list(tmp_path.glob(f"{PREFIX}*")) == []
 
 
-def test_a_replica_that_dies_while_its_models_load_costs_no_order(hands, toys, tmp_path, capfd):
+def test_a_replica_that_dies_while_its_models_load_costs_no_order_and_one_that_dies_idle_is_missed(
+    hands, toys, tmp_path, capfd
+):
     replicas = importlib.import_module("jobs.serving.replicas")
     start = partial(importlib.import_module("toy_dying").start, str(tmp_path), 1)
     hand = replicas.ActorHand(start, 120.0)
     assert hand.answer(Order(text="well"), print) == {"text": "well"}
+    assert hand.ready
+    ray.kill(hand._actor)
+    deadline = time.monotonic() + 60
+    while hand.ready:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    hand.warm()
+    assert hand.ready
     hand.close()
-    assert len(list(tmp_path.iterdir())) == 2
-    assert "a replica was lost while it loaded its models: " in capfd.readouterr().err
+    assert not hand.ready
+    assert len(list(tmp_path.iterdir())) == 3
+    said = capfd.readouterr().err
+    assert "a replica was lost while it loaded its models: " in said
+    assert "a replica was lost while it had nothing to do: " in said
