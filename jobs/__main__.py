@@ -2,7 +2,8 @@
 
 Exit status 0: done. 1: failed, one line says why (a traceback is a bug of ours). 2: the command line or
 config was not understood. 130, 143, 129: stopped by the keyboard, by SIGTERM (SLURM, Kubernetes, `timeout`,
-Ray's job server) or with its terminal (SIGHUP); the same command goes on from there.
+Ray's job server) or with its terminal (SIGHUP); the same command goes on from there, but for `serve` and
+`benchmark`.
 """
 
 import importlib
@@ -11,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cluster import interrupt
 from cluster.clock import command
@@ -19,6 +20,12 @@ from cluster.errors import AffuseError, ConfigError, MachineError, StorageError
 from cluster.nearest import nearest_of
 from cluster.redaction import redacted
 from jobs import JOBS
+
+STOPPED: Mapping[str, str] = {
+    "benchmark": "stopped; the same command begins anew",
+    "serve": "stopped",
+}
+"""What is said of a job of which nothing goes on."""
 
 MEND = "mend that and type the same command, which goes on from there"
 """What is said after a fault of the machine."""
@@ -171,7 +178,8 @@ def _install_completion() -> int:
 
 def _stopped(name: str) -> int:
     interrupt.mark_reported()
-    return _fail(name, "stopped; the same command goes on from here", interrupt.status())
+    said = STOPPED.get(name, "stopped; the same command goes on from here")
+    return _fail(name, said, interrupt.status())
 
 
 def _fail(name: str, message: str, status: int) -> int:

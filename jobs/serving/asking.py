@@ -5,6 +5,7 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ ANSWER_S = 600.0
 
 LOOK_S = 0.2
 """How often a server that starts is looked at [s]."""
+
+STOPPED = "affuse serve: stopped"
+"""The last line of a server that was ended."""
 
 ENDING_S = 20.0
 """How long a server that was started here may take to end [s]."""
@@ -103,11 +107,17 @@ def started(words: Sequence[str]) -> Iterator[tuple[Client, float]]:
     """
     begun = time.perf_counter()
     command = [sys.executable, "-m", "jobs", "serve", "--port", "0", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, errors="backslashreplace"
+    ) as server:
+        complaints = threading.Thread(target=_pass_on, args=(server,), daemon=True)
+        complaints.start()
         try:
             client = Client(_address(server), None)
             while not _is_ready(client):
                 if server.poll() is not None or time.perf_counter() - begun > START_S:
+                    complaints.join(ENDING_S)
                     raise MachineError("affuse serve loaded no models; what it said stands above")
                 time.sleep(LOOK_S)
             yield client, time.perf_counter() - begun
@@ -117,6 +127,15 @@ def started(words: Sequence[str]) -> Iterator[tuple[Client, float]]:
                 server.wait(ENDING_S)
             except subprocess.TimeoutExpired:
                 server.kill()
+            complaints.join(ENDING_S)
+
+
+def _pass_on(server: "subprocess.Popen[str]") -> None:
+    """What the server complains of; that it was stopped is our own doing, and no news."""
+    assert server.stderr is not None
+    for line in server.stderr:
+        if line.rstrip() != STOPPED:
+            print(line, end="", file=sys.stderr, flush=True)
 
 
 def _address(server: "subprocess.Popen[str]") -> str:

@@ -457,6 +457,22 @@ class TestExitStatus:
         if fault is not None and str(fault):
             assert said == f"affuse toy: {fault}\n"
 
+    @pytest.mark.parametrize(
+        ("job", "said"),
+        [
+            ("toy", "stopped; the same command goes on from here"),
+            ("benchmark", "stopped; the same command begins anew"),
+            ("serve", "stopped"),
+        ],
+    )
+    def test_a_job_that_is_stopped_promises_no_more_than_it_keeps(
+        self, toy, monkeypatch, capsys, job, said
+    ):
+        toy.fault = KeyboardInterrupt()
+        monkeypatch.setitem(sys.modules, f"jobs.{job}", toy)
+        assert run([job, "--root", "r"]) == 130
+        assert capsys.readouterr().err == f"affuse {job}: {said}\n"
+
     def test_any_other_error_is_a_bug_and_keeps_its_traceback(self, toy):
         toy.fault = ValueError("not ours")
         with pytest.raises(ValueError, match="not ours"):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -17,6 +18,7 @@ import pytest
 from cluster.errors import ConfigError
 from jobs.serve import listen
 from jobs.serving import guard
+from jobs.serving.asking import STOPPED, started
 from jobs.serving.guard import DoorGuard, Rules
 
 ROOT = Path(__file__).parents[3]
@@ -109,7 +111,22 @@ def test_whoever_waits_when_the_server_is_ended_is_told_so(server, ending):
     assert process.wait(60) == 128 + ending
     time.sleep(0.5)  # what a worker has to say of its end comes after it
     assert "Traceback" not in log.read_text()
+    assert log.read_text().endswith(f"\n{STOPPED}\n")  # of a server nothing goes on
     assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_a_benchmark_started_and_ended_says_nothing_of_that(
+    toy_bundle, tmp_path, monkeypatch, capfd
+):
+    python = tmp_path / "python"
+    words = [sys.executable, "-c", SERVER, toy_bundle]
+    python.write_text(f"#!/bin/sh\necho something else >&2\nexec {shlex.join(words)}\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))
+    monkeypatch.setattr(sys, "executable", str(python))
+    with started([]) as (client, _):
+        assert client.ask("GET", "/health")["ready"] == 1
+    assert capfd.readouterr().err == "something else\n"
 
 
 def test_no_worker_is_started_for_an_order_whose_worker_the_end_took(toy_bundle, monkeypatch):
