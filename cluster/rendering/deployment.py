@@ -8,6 +8,7 @@ from typing import Literal
 
 from cluster.errors import ConfigError
 from cluster.redaction import redacted
+from cluster.rendering.cron import check_cron
 from cluster.session_token import SETTINGS as TOKEN_SETTINGS
 
 Target = Literal["slurm", "kuberay", "aws"]
@@ -193,11 +194,7 @@ def check_schedule(schedule: str, target: Target, name: str) -> None:
     """
     if target != "kuberay":
         raise ConfigError(f"--schedule is for kuberay; {target} has no such thing")
-    parts = schedule.split(" ")
-    if len(parts) != 5 or not all(re.fullmatch(r"[0-9A-Z*/,-]+", part) for part in parts):
-        raise ConfigError(
-            f"--schedule {schedule!r}: expected minute, hour, day, month and weekday, as in '0 3 * * *'"
-        )
+    check_cron(schedule)
     if len(name) > SCHEDULED_NAME:
         raise ConfigError(
             f"--cluster.name {name}: expected at most {SCHEDULED_NAME} characters with --schedule"

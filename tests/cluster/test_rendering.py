@@ -217,7 +217,7 @@ class TestKubeRay:
         assert {**again, "deletionStrategy": None} == {**once, "deletionStrategy": None}
 
     @pytest.mark.parametrize(
-        "bad", ["", "0 3 * *", "0 3 * * * *", "0 3 * * ;", "@daily", "0  3 * *"]
+        "bad", ["", "0 3 * *", "0 3 * * * *", "@daily", "0  3 * *", "0 3 * *  *", "0 3 * *\n*"]
     )
     def test_a_schedule_has_five_fields(self, bad):
         with pytest.raises(ConfigError, match="expected minute, hour, day, month and weekday"):
