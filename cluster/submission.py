@@ -152,12 +152,13 @@ def refusals(what: str) -> Iterator[None]:
         raise SubmissionError(f"{what}: {said}") from error
 
 
-def follow(client: Any, submission_id: str, *, write: Callable[[str], object]) -> Any:
+def follow(client: Any, submission_id: str, again: str, *, write: Callable[[str], object]) -> Any:
     """Copy a job's log until it ends, across lost connections.
 
     Args:
         client: from `cluster.jobs_api.connect`.
         submission_id: the job.
+        again: the command that asks this cluster once more.
         write: takes each new piece of the log.
 
     Returns:
@@ -178,7 +179,7 @@ def follow(client: Any, submission_id: str, *, write: Callable[[str], object]) -
             if lost > MAX_LOST_CONNECTIONS:
                 raise SubmissionError(
                     f"lost the log of {submission_id}: {error}; it may still run, type: "
-                    f"affuse submit --attach {submission_id}"
+                    f"{again} --attach {submission_id}"
                 ) from error
         time.sleep(0.5)
     return details

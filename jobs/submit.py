@@ -13,6 +13,7 @@ Start:   affuse submit --render slurm --cluster.nodes 4 --out job.sh -- encode -
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,13 @@ def main(config: Config) -> None:
     assert name is not None
     if config.follow:
         sys.exit(watch(client, name, config))
-    print(f"{name} goes on; type: affuse submit --address {config.address} --attach {name}")
+    print(f"{name} goes on; type: {again(config)} --attach {name}")
+
+
+def again(config: Config) -> str:
+    """How this cluster is asked once more: with its address, and the token where a file was named."""
+    token = () if config.token_path is None else ("--token-path", config.token_path)
+    return shlex.join(("affuse", "submit", "--address", config.address, *token))
 
 
 def write_file(config: Config, target: Target) -> None:
@@ -308,11 +315,12 @@ def watch(client: Any, name: str, config: Config) -> int:
     """Follow the log; return the job's exit status."""
     try:
         details = submission.follow(
-            client, name, write=lambda text: print(text, end="", flush=True)
+            client, name, again(config), write=lambda text: print(text, end="", flush=True)
         )
     except KeyboardInterrupt:
-        again = f"affuse submit --address {config.address}"
-        print(f"\n{name} goes on; {again} --attach {name} follows it, --stop {name} ends it")
+        print(
+            f"\n{name} goes on; {again(config)} --attach {name} follows it, --stop {name} ends it"
+        )
         return interrupt.status()
     status = str(details.status)
     print(f"{name}: {status}")

@@ -240,7 +240,7 @@ class TestTheSameCommandAgain:
 class TestFollowing:
     def follow(self, client):
         written = []
-        details = submission.follow(client, "a", write=written.append)
+        details = submission.follow(client, "a", "affuse submit --address U", write=written.append)
         return str(details.status), "".join(written)
 
     def test_the_log_is_copied_until_the_job_ends(self):
@@ -264,7 +264,7 @@ class TestFollowing:
 
     def test_a_cluster_that_stays_away_is_given_up_with_the_way_back(self):
         client = FakeClient(statuses=["RUNNING"], connections=[[OSError("reset")]])
-        with pytest.raises(SubmissionError, match="affuse submit --attach a"):
+        with pytest.raises(SubmissionError, match="affuse submit --address U --attach a"):
             self.follow(client)
 
     def test_an_unknown_job_names_the_latest(self):

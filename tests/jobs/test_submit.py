@@ -1,6 +1,7 @@
 """A job's command line travels to a cluster checked, and comes back with its log and its status."""
 
 import dataclasses
+import shlex
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -209,7 +210,8 @@ class TestMain:
             cluster.sent = (words, config, arguments)
             return arguments["submission_id"]
 
-        def follow(client, name, *, write):
+        def follow(client, name, again, *, write):
+            cluster.again = again
             write(cluster.log)
             if isinstance(cluster.details, BaseException):
                 raise cluster.details
@@ -275,6 +277,22 @@ class TestMain:
             self.exit_of(["--no-follow", "--submission-id", "n", "--", "toy", "--root", "/d"]) == 0
         )
         assert "--attach n" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("token", [None, "token", "my tokens/token"])
+    def test_what_is_to_be_typed_next_asks_the_same_cluster_with_the_same_token(
+        self, cluster, capsys, token
+    ):
+        flags = ["--address", LOCAL, *(() if token is None else ("--token-path", token))]
+        expected = [*flags, "--attach", "n"]
+        given = [*flags, "--submission-id", "n"]
+        self.exit_of([*given, "--no-follow", "--", "toy", "--root", "/d"])
+        cluster.details = KeyboardInterrupt()
+        self.exit_of([*given, "--", "toy", "--root", "/d"])
+        said = capsys.readouterr().out
+        parted = said.replace("; type: ", "; ").split("goes on; affuse submit ")[1:]
+        typed = [shlex.split(part.partition("\n")[0])[: len(expected)] for part in parted]
+        assert typed == [expected, expected]
+        assert shlex.split(cluster.again) == ["affuse", "submit", *flags]
 
     def test_stopping_prints_the_last_status(self, cluster, capsys):
         assert self.exit_of(["--stop", "n"]) == 0
