@@ -18,6 +18,14 @@ from cluster.shipping import project_metadata
 PASSED_BY_RAY = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client prefers over the address it is given, in this order."""
 
+TALKING = (
+    "ray._private.runtime_env",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+)
+"""Ray's loggers that tell of each package and connection, between the lines of the job; each has a level of
+its own, set when it is imported."""
+
 
 def read_token(path: str | None, environment: Mapping[str, str]) -> str | None:
     """The token that the cluster asks for, from where Ray looks for it.
@@ -85,8 +93,8 @@ def connect(address: str, token: str | None, environment: Mapping[str, str]) -> 
     _check_version(address, _ask_version(address, headers))
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray.dashboard", "ray._private.runtime_env"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # where each package was zipped
+    for name in TALKING:
+        logging.getLogger(name).setLevel(logging.WARNING)
     return JobSubmissionClient(address, headers=headers)
 
 

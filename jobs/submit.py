@@ -34,6 +34,10 @@ OF_A_FILE = ("render", "schedule", "out", "overwrite", "cluster")
 """Fields that describe a file; `env` and `command` belong to what is submitted, too."""
 
 
+ENDED = 143
+"""Status of a job that was stopped, for which Ray keeps none: that of SIGTERM, by which Ray stops it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Which cluster runs which job, what it installs, and how the job is followed."""
@@ -328,4 +332,4 @@ def watch(client: Any, name: str, config: Config) -> int:
         return 0
     reason = (details.message or status).splitlines()[0].split(", last available logs")[0]
     print(f"affuse submit: {name}: {reason}", file=sys.stderr)
-    return details.driver_exit_code or 1
+    return details.driver_exit_code or (ENDED if status == "STOPPED" else 1)

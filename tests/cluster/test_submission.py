@@ -1,9 +1,11 @@
 """What travels to a cluster, which token opens it, and how a job is followed."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from cluster import jobs_api, shipping, submission
 from cluster.errors import ConfigError, SubmissionError
@@ -235,6 +237,20 @@ class TestTheSameCommandAgain:
     def test_order_in_the_config_makes_no_difference(self):
         turned = dict(reversed(self.CONFIG.items()))
         assert self.known(("a", "RUNNING", self.sent(config=turned))).running == "a"
+
+
+def test_rays_own_news_do_not_stand_between_the_lines_of_a_job(monkeypatch):
+    sdk = pytest.importorskip("ray.job_submission")
+    monkeypatch.setattr(jobs_api, "_ask_version", lambda *_: ray.__version__)
+    monkeypatch.setattr(sdk, "JobSubmissionClient", lambda *_, **__: object())
+    names = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+    loggers = [logging.getLogger(name) for name in names]
+    for each in loggers:
+        monkeypatch.setattr(each, "level", logging.INFO)  # as Ray sets it
+        each.manager._clear_cache()
+    jobs_api.connect(ADDRESS, None, {})
+    assert not any(each.isEnabledFor(logging.INFO) for each in loggers)
+    assert all(each.isEnabledFor(logging.WARNING) for each in loggers)
 
 
 class TestFollowing:

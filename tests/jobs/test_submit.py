@@ -248,6 +248,13 @@ class TestMain:
         assert self.exit_of(["--submission-id", "n", "--", "toy", "--root", "/d"]) == 3
         assert capsys.readouterr().err == "affuse submit: n: failed with exit code 3\n"
 
+    def test_a_job_that_was_stopped_exits_as_one_that_sigterm_ended(self, cluster, capsys):
+        cluster.details = self.ended("STOPPED", "Job was intentionally stopped.")
+        assert self.exit_of(["--attach", "n"]) == 143
+        said = capsys.readouterr()
+        assert said.out.endswith("n: STOPPED\n")
+        assert said.err == "affuse submit: n: Job was intentionally stopped.\n"
+
     def test_a_job_that_never_started_exits_with_1(self, cluster):
         cluster.details = self.ended("FAILED", "runtime environment failed")
         assert self.exit_of(["--", "toy", "--root", "/d"]) == 1
