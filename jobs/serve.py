@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 SHORTEST_TOKEN = 16
 
+EVERY = ("", "0.0.0.0", "::")
+"""Hosts that mean all addresses of the machine."""
+
 BACKLOG = 128
 """Visitors whom the system lets wait at the door."""
 
@@ -198,9 +201,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def visited(config: Config, rules: "Rules") -> str:
+    """A name by which visitors reach the server, which the address that means all of them is not."""
+    if rules.token is not None and config.names:
+        return config.names[0]  # no other one is answered
+    return socket.gethostname() if config.host in EVERY else config.host
+
+
 def say_where(config: Config, port: int, rules: "Rules") -> None:
     """Print the address, once with the token."""
-    shown = f"[{config.host}]" if ":" in config.host else config.host
+    host = visited(config, rules)
+    shown = f"[{host}]" if ":" in host else host
     where = f"http://{shown}:{port}/"
     print(f"bundle {config.bundle}; the models are being loaded")
     if rules.token is None:

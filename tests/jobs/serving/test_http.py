@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import socket
 import stat
 import threading
 import time
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import affuse
+from jobs import serve as serve_job
 from jobs.serving.sniffing import suffix_of
 
 
@@ -380,3 +382,24 @@ class TestManyVisitors:
                 again = client.post("/predict", files=upload(sound)).json()
                 assert again["probabilities"] == pytest.approx(said[number]["probabilities"])
             assert all(math.isfinite(answer["confidence"]) for answer in said.values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({"names": ("a.example",)}, "127.0.0.1"),
+        ({"host": "0.0.0.0"}, socket.gethostname()),
+        ({"host": "::"}, socket.gethostname()),
+        ({"host": "10.0.0.5"}, "10.0.0.5"),
+        ({"host": "fe80::1"}, "[fe80::1]"),
+        ({"host": "0.0.0.0", "names": ("a.example", "b.example")}, "a.example"),
+        ({"host": "10.0.0.5", "names": ("a.example",)}, "a.example"),
+    ],
+)
+def test_the_address_that_is_printed_is_one_that_visitors_reach(flags, host, capsys, monkeypatch):
+    monkeypatch.delenv("AFFUSE_SERVE_TOKEN", raising=False)
+    config = serve_job.Config(**flags)
+    serve_job.say_where(config, 8701, serve_job.rules_of(config))
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("open ")]
+    assert line.partition("?")[0] == f"open http://{host}:8701/"
