@@ -11,8 +11,13 @@ from cluster.refusals import refusal
 
 
 @contextlib.contextmanager
-def in_one_step(path: str) -> Iterator[str]:
-    """A name to write a local file under; it gets its own when the file is whole and on the disk."""
+def in_one_step(path: str, *, first: bool = False) -> Iterator[str]:
+    """A name to write a local file under; it gets its own when the file is whole and on the disk.
+
+    Args:
+        path: of the file.
+        first: a file that is there stays: of several that write at once, the first one counts.
+    """
     folder, name = os.path.split(path)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -23,11 +28,23 @@ def in_one_step(path: str) -> Iterator[str]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if not first or not _linked(temporary, path):
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
     _sync_folder(folder)
+
+
+def _linked(temporary: str, path: str) -> bool:
+    """Give a file its name unless that is taken; False where the filesystem has no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _sync_folder(folder: str) -> None:

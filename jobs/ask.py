@@ -37,7 +37,7 @@ from jobs.catalog import layout
 from jobs.catalog.features import resolve_transcripts
 from jobs.catalog.manifest import read_dataset, read_folds
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.run_names import free, holds_results, owner
+from jobs.catalog.run_names import check_owner, free, holds_results, owner, take
 from jobs.catalog.tasks import pick_task
 from jobs.training.given_scores import judged_clips, publish_predictions, publish_summary
 
@@ -70,6 +70,7 @@ def main(config: Config) -> None:
             f"none of {len(judged.rows)} clips is answered; nothing is fused"
         )
     scores = {clip: scores_of(answers, task) for clip, answers in said.items()}
+    check_owner(base, own)
     publish_predictions(config.root, config.run, name, task, judged, scores)
     facts = {"asked": config.model, "how": config.how, "orders": config.orders}
     publish_summary(config.root, config.run, name, task, facts)
@@ -133,9 +134,9 @@ def take_name(config: Config, base: str, own: Mapping[str, str]) -> None:
     """Take the name of the run; what a start without results left behind goes."""
     if owner(base) not in (None, own):
         free(base)
+    take(base, own)
     publish_config(config, base)
     storage.publish_json({"model": config.model}, storage.join(base, layout.ASKED))
-    storage.publish_json(own, storage.join(base, layout.IDENTITY))
 
 
 def identity(config: Config) -> str:

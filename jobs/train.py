@@ -20,7 +20,7 @@ from cluster import settings, storage
 from cluster.tracking import run_tracker
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
-from jobs.catalog.run_names import owner
+from jobs.catalog.run_names import check_owner, owner
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
@@ -68,14 +68,15 @@ def train(config: Config) -> None:
         return
     check_rows(config)
     say_what_is_ignored(config)
-    claim(config)
+    own = claim(config)
     there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
     print(f"run {config.run}: {len(todo)} nets to train{there}")
     with run_tracker(config.root, base, enabled=config.tracking) as tracker:
         tracker.start(str(config.run), settings.to_mapping(config), kind="train")
         if todo:
             warn_of_leaks(config.root, config.inputs, config.tasks)
-            launch(config)
+            launch(config, own)
+        check_owner(base, own)
         summary = summarise(config.root, str(config.run), parts)
         publish(config, parts, summary)
         tracker.finish(summary, histories(config, parts))

@@ -34,11 +34,11 @@ from jobs import train
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.run_names import free
 from jobs.training.run import ELSEWHERE, TrainConfig, identity, run_uri
 from jobs.tuning.deadline import Deadline
 from jobs.tuning.earlier import starts_of
 from jobs.tuning.first_answer import FUSING_S, FirstAnswer
+from jobs.tuning.hold import Hold, hold_of
 from jobs.tuning.keeping import SLACK, Keeping, Reserve, judged_procedure, kept, tidy
 from jobs.tuning.run_trials import Budget, bench_of, run_trials
 from jobs.tuning.space import Space, default_space, read_space
@@ -146,6 +146,7 @@ class SearchJob:
     space: Space
     tracker: Tracker
     deadline: Deadline
+    hold: Hold
 
     @property
     def sets(self) -> list[list[str]]:
@@ -161,14 +162,19 @@ def main(config: Config) -> None:
     base = base_of(config, space_values)
     space = read_space(space_values, base)
     train.check_rows(base)
-    claim(config, base, space_values)
+    hold = claim(config, base, space_values)
     print(f"run {base.run}: {len(space.dimensions)} dimensions")
     folder = run_uri(base)
     with run_tracker(config.root, folder, enabled=config.tracking) as tracker:
         tracker.start(str(base.run), settings.to_mapping(config), kind="tune")
-        job = SearchJob(config=config, base=base, space=space, tracker=tracker, deadline=deadline)
+        job = SearchJob(
+            config=config, base=base, space=space, tracker=tracker, deadline=deadline, hold=hold
+        )
         with ExitStack() as ends:
-            summary = keep_best(job, search(job, ends))
+            searched = search(job, ends)
+            hold.check()
+            summary = keep_best(job, searched)
+        hold.check()
         storage.publish_json(summary, storage.join(folder, layout.SUMMARY))
         tracker.finish(summary)
         tracker.artefacts((layout.SPACE, layout.IMPORTANCE))
@@ -198,7 +204,7 @@ def base_of(config: Config, space_values: Mapping[str, Any]) -> TrainConfig:
     return base
 
 
-def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) -> None:
+def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) -> Hold:
     """Write config and space, or find the same ones.
 
     Raises:
@@ -207,17 +213,10 @@ def claim(config: Config, base: TrainConfig, space_values: Mapping[str, Any]) ->
     folder = run_uri(base)
     mapping = {**settings.to_mapping(config), "run": base.run}
     same = {k: v for k, v in mapping.items() if k not in (*ELSEWHERE, *ALSO_ELSEWHERE)}
-    made_of = {"config": {**same, "space": space_values}, "identity": identity(base)}
-    mark = storage.join(folder, layout.IDENTITY)
-    free(folder)
-    if storage.exists(mark) and storage.read_json(mark) != made_of:
-        raise ConfigError(
-            f"run {base.run!r} is there already, as another search or of another manifest; "
-            "type another --run"
-        )
-    storage.publish_json(made_of, mark)
+    hold = hold_of(base, {"config": {**same, "space": space_values}, "identity": identity(base)})
     publish_config(dataclasses.replace(config, run=base.run), folder)
     storage.publish_json(space_values, storage.join(folder, layout.SPACE))
+    return hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +241,7 @@ def search(job: SearchJob, ends: ExitStack) -> SearchEnd:
         print(f"nothing to search: {len(ledger)} trials are there")
         return SearchEnd()
     sets = job.sets
-    bench = bench_of(base, job.space, config.score, train.train_without_printing)
+    bench = bench_of(base, job.space, config.score, train.train_without_printing, job.hold)
     # Every set has had its turn before nothing is expected of the next one.
     stale = config.stale and max(config.stale, len(sets))
     patience = Patience(base, bench.task, keep=config.keep, patience=stale, first=len(sets))
@@ -263,7 +262,7 @@ def search(job: SearchJob, ends: ExitStack) -> SearchEnd:
             see(record)
 
     reserve = Reserve(base, standing, keeping_of(config), job.deadline)
-    ending = Ending(lambda: reserve.left_s(first), patience)
+    ending = Ending(lambda: 0 if job.hold.is_lost else reserve.left_s(first), patience)
     budget = Budget(
         trials=todo, parallel=config.parallel, gpu_share=config.gpu_share, prune=config.prune
     )
@@ -286,7 +285,8 @@ def searcher_of(
 
     turns = input_cycle(job.sets)
     starts = starts_of(job.base, job.space, turns, score=job.config.score, fresh=job.config.fresh)
-    return trainable.Search(job.space, job.base, sampler, ledger, ended, standing, starts)
+    found = trainable.Search(job.space, job.base, sampler, ledger, ended, standing, starts)
+    return found.held_by(job.hold)
 
 
 def keep_best(job: SearchJob, searched: SearchEnd) -> dict[str, Any]:

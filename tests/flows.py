@@ -176,9 +176,9 @@ def train(folder: str) -> Trace:
                 tracking=False,
             )
         )
-        claim(config)
+        own = claim(config)
         with traced() as trace:
-            workers.train_all(config)
+            workers.train_all(config, own)
     return trace
 
 

@@ -1,9 +1,12 @@
 """Names of runs: a start that fails before it has results leaves its name free."""
 
+from pathlib import Path
 from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError
+from cluster.one_step import in_one_step
+from cluster.refusals import asking
 from jobs.catalog import layout
 
 RESULTS = {layout.CHECKPOINT, layout.WEIGHTS, layout.PREDICTIONS}
@@ -35,12 +38,37 @@ def owner(run_uri: str) -> Any:
     return storage.read_json(mark) if storage.exists(mark) else None
 
 
+def take(run_uri: str, own: Any, instead_of: Any = None) -> None:
+    """Make a start the owner of the name of a run; of several starts at once one is.
+
+    On an object store the last of them is, and `check_owner` tells the others when they publish.
+
+    Args:
+        run_uri: folder of the run.
+        own: identity of this start.
+        instead_of: the owner that it takes the name from; None: the name is free.
+
+    Raises:
+        ConfigError: the name is another's meanwhile.
+    """
+    mark = storage.join(run_uri, layout.IDENTITY)
+    there = owner(run_uri)
+    if there == own or (there is not None and there == instead_of):
+        storage.publish_json(own, mark)
+    elif there is None and storage.is_local(mark):
+        with asking(mark), in_one_step(storage.filesystem(mark)[1], first=True) as temporary:
+            Path(temporary).write_bytes(storage.json_bytes(own))
+    elif there is None:
+        storage.publish_json(own, mark)
+    check_owner(run_uri, own)
+
+
 def check_owner(run_uri: str, own: Any) -> None:
     """Refuse to write into a run whose name another start has taken meanwhile.
 
     Args:
         run_uri: folder of the run.
-        own: its `owner` when this start began.
+        own: identity that this start took the name with.
 
     Raises:
         ConfigError: the name is another's.

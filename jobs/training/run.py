@@ -20,7 +20,7 @@ from jobs.catalog.features import resolve_features
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.run_names import free, holds_results, owner
+from jobs.catalog.run_names import free, holds_results, owner, take
 from jobs.training.loading import Request
 from jobs.training.parts import Part
 from jobs.training.speaker_norm import enrolment
@@ -190,11 +190,23 @@ def check_name(config: TrainConfig) -> None:
     raise ConfigError(f"run {config.run!r} is there already, with {reason}; type another --run")
 
 
-def claim(config: TrainConfig) -> None:
-    """Write config.json and the identity of the run, which owns its name from then on."""
-    base = run_uri(config)
+def claim(config: TrainConfig, instead_of: Any = None) -> dict[str, str]:
+    """Write the identity of the run, which owns its name from then on, and config.json.
+
+    Args:
+        config: of the run.
+        instead_of: the owner that the name is taken from; None: it is free.
+
+    Returns:
+        What `check_owner` compares with. It is kept from here on: on the disk may be another's meanwhile.
+
+    Raises:
+        ConfigError: another start has taken the name meanwhile.
+    """
+    base, own = run_uri(config), {"identity": identity(config)}
+    take(base, own, instead_of)
     publish_config(config, base)
-    storage.publish_json({"identity": identity(config)}, storage.join(base, layout.IDENTITY))
+    return own
 
 
 def grown(config: TrainConfig) -> TrainConfig:
@@ -204,19 +216,20 @@ def grown(config: TrainConfig) -> TrainConfig:
     that has more seeds than asked for keeps them.
     """
     base = run_uri(config)
-    if owner(base) is None:
+    there = owner(base)
+    if there is None or not storage.exists(storage.join(base, layout.CONFIG)):
         return config
     before = settings.from_mapping(
         TrainConfig, storage.read_json(storage.join(base, layout.CONFIG))
     )
     as_before = dataclasses.replace(config, seeds=before.seeds)
-    if before.seeds == config.seeds or owner(base) != {"identity": identity(as_before)}:
+    if before.seeds == config.seeds or there != {"identity": identity(as_before)}:
         return config
     if set(config.seeds) <= set(before.seeds):
         return as_before
     storage.remove(storage.join(base, layout.SUMMARY))
     storage.remove_tree(storage.join(base, layout.REFIT))
-    claim(config)
+    claim(config, there)
     return config
 
 

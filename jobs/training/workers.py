@@ -4,7 +4,7 @@ import functools
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,8 +35,13 @@ LOOK_S = 0.5
 """Between two looks at what other workers have published [s]."""
 
 
-def launch(config: TrainConfig) -> None:
-    """One group of workers for all that is missing, or this process."""
+def launch(config: TrainConfig, own: Mapping[str, str]) -> None:
+    """One group of workers for all that is missing, or this process.
+
+    Args:
+        config: of the run.
+        own: identity that the start took the name of the run with.
+    """
     workers = config.workers
     on_cluster = cluster_address(config.session) is not None
     if workers is None and not on_cluster:
@@ -44,7 +49,7 @@ def launch(config: TrainConfig) -> None:
         print("workers: 0 (this process: one machine, and features in memory)")
     if workers == 0:
         _say_of_other_workers(config, workers)
-        train_all(config)
+        train_all(config, own)
         return
     with ray_session(config.session):
         from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
@@ -64,7 +69,7 @@ def launch(config: TrainConfig) -> None:
         _say_of_other_workers(config, workers)
         state = storage.join(run_uri(config), layout.RAY_STATE)
         trainer = TorchTrainer(
-            functools.partial(train_all, config),
+            functools.partial(train_all, config, own),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 # A name of its own: resuming is by the parts and checkpoints of the run's folder.
@@ -84,24 +89,29 @@ def launch(config: TrainConfig) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
-def train_all(config: TrainConfig) -> None:
-    """Runs on every worker: train the parts that are missing, one after the other."""
+def train_all(config: TrainConfig, own: Mapping[str, str]) -> None:
+    """Runs on every worker: train the parts that are missing, one after the other.
+
+    Raises:
+        ConfigError: another start has taken the name of the run.
+    """
     group = _group()
     data = load(request_of(config))
     parts = parts_of(config)
     slow = advice(config.precision, group.device) if group.rank == 0 else None
     if slow is not None:
         print(f"note: {slow}", flush=True)
+    check = functools.partial(run_names.check_owner, run_uri(config), own)
     folds = [part for part in parts if part.fold is not None]
     refits = [part for part in parts if part.fold is None]
     for some in (folds, refits):
-        mine, own = some, group
+        mine, ours = some, group
         if config.spread == "parts":
-            mine, own = some[group.rank :: group.world], Group(device=group.device)
-        for part in _agreed(missing(config, mine), own):
-            _train_one(config, data, part, own)
+            mine, ours = some[group.rank :: group.world], Group(device=group.device)
+        for part in _agreed(missing(config, mine), ours):
+            _train_one(config, data, part, ours, check)
         # A refit takes its last epoch from all folds: also from those that another worker trains.
-        _wait_for(config, some)
+        _wait_for(config, some, check)
 
 
 def _say_of_other_workers(config: TrainConfig, now: int) -> None:
@@ -125,14 +135,18 @@ def _ours(failure: BaseException | None) -> AffuseError | None:
     return failure
 
 
-def _wait_for(config: TrainConfig, parts: list[Part]) -> None:
+def _wait_for(config: TrainConfig, parts: list[Part], check: Callable[[], None]) -> None:
     """Return once all parts are published, by whichever worker; a worker that dies ends the others too."""
     while missing(config, parts):
+        check()
         time.sleep(LOOK_S)
 
 
-def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> None:
-    """Train and publish one part, from its checkpoint if there is one."""
+def _train_one(
+    config: TrainConfig, data: Data, part: Part, group: Group, check: Callable[[], None]
+) -> None:
+    """Train and publish one part, from its checkpoint if there is one; `check` comes before each write."""
+    check()
     run = str(config.run)
     choice = choice_of(config)
     recipe: Recipe = config
@@ -144,25 +158,22 @@ def _train_one(config: TrainConfig, data: Data, part: Part, group: Group) -> Non
         if recipe.schedule == "plateau":
             # Nothing is held back that could say when the rate has to fall.
             rates = train_part.median_rates(config.root, run, folds)
-    base = run_uri(config)
-    own = run_names.owner(base)
     course = Course(
         resume=storage.read_bytes(checkpoint) if storage.exists(checkpoint) else None,
-        on_epoch=saving(
-            checkpoint, config.checkpoint_s, group, lambda: run_names.check_owner(base, own)
-        ),
+        on_epoch=saving(checkpoint, config.checkpoint_s, group, check),
         last_epoch=last_epoch,
         rates=rates,
     )
     try:
         trained = train_part.train_part(choice, data, part, recipe, group=group, course=course)
     except DivergedError:
+        check()
         # From here on it would diverge again.
         storage.remove(checkpoint)
         raise
     facts = train_part.facts_of(run, trained, data)
     if group.rank == 0:
-        run_names.check_owner(base, own)
+        check()
         card = train_part.card_of(choice, data, facts)
         train_part.publish_part(config.root, run, trained, data, card)
         say_done(part, facts)

@@ -16,6 +16,7 @@ from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training.input_names import check_option_names
 from jobs.training.loading import Library
 from jobs.training.run import TrainConfig, request_of, run_uri
+from jobs.tuning.hold import Hold
 from jobs.tuning.quiet import quiet_tune
 from jobs.tuning.space import BASELINE, Space
 from jobs.tuning.work import Bench, TrainRun, steps_of
@@ -62,6 +63,7 @@ def run_trials(bench: Bench, searcher: Any, ending: Any, budget: Budget) -> None
         steps=bench.steps,
         score=bench.score,
         train=bench.train,
+        hold=bench.hold,
     )
     with scratch_folder() as folder:
         local = storage.is_local(base.root)
@@ -86,7 +88,9 @@ def run_trials(bench: Bench, searcher: Any, ending: Any, budget: Budget) -> None
         tuner.fit()
 
 
-def bench_of(base: TrainConfig, space: Space, score: str | None, train: TrainRun) -> Bench:
+def bench_of(
+    base: TrainConfig, space: Space, score: str | None, train: TrainRun, hold: Hold | None = None
+) -> Bench:
     """What the trials share: features, folds, and the metric that judges them.
 
     Args:
@@ -94,6 +98,7 @@ def bench_of(base: TrainConfig, space: Space, score: str | None, train: TrainRun
         space: what is searched.
         score: the metric; None: the proper score of the first task's kind.
         train: trains the missing parts of a run.
+        hold: of the search on its name.
 
     Raises:
         ConfigError: the metric judges another kind of task, or an option names an input that no set has.
@@ -107,7 +112,9 @@ def bench_of(base: TrainConfig, space: Space, score: str | None, train: TrainRun
     score = score or SELECTION_METRICS[task.kind]
     if metric(score).kind != task.kind:
         raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
-    return Bench(library=library, base=base, steps=steps_of(base), score=score, train=train)
+    return Bench(
+        library=library, base=base, steps=steps_of(base), score=score, train=train, hold=hold
+    )
 
 
 def load_library(base: TrainConfig, space: Space) -> Library:

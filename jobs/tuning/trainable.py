@@ -24,6 +24,7 @@ from fusion.training.loop import Group
 from jobs.training.loading import Library
 from jobs.training.parts import Part
 from jobs.training.run import TrainConfig
+from jobs.tuning.hold import Hold
 from jobs.tuning.space import BASELINE, Space
 from jobs.tuning.standing import Standing
 from jobs.tuning.trial_records import STATES, Record, frozen, publish_record, record_of
@@ -45,6 +46,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         steps: Sequence[Sequence[Part]] = (),
         score: str = "",
         train: TrainRun | None = None,
+        hold: Hold | None = None,
     ) -> None:
         """Once an actor.
 
@@ -55,6 +57,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             steps: the parts of each step.
             score: metric of the first task.
             train: trains the missing parts of a run.
+            hold: of the search on its name.
         """
         assert library is not None
         assert base is not None
@@ -66,6 +69,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             score=score,
             group=Group(device=torch.device(worker_device())),
             train=train,
+            hold=hold,
         )
         self.reset_config(config)
 
@@ -123,7 +127,13 @@ class Search(Searcher):  # type: ignore[misc]
         self.baselines = self.turns or sets
         self.first = first_sets(sets)
         self.next = 1 + max((record.number for record in ledger), default=-1)
+        self.hold: Hold | None = None
         self.open: dict[str, tuple[int, optuna.Trial | None, dict[str, Any]]] = {}
+
+    def held_by(self, hold: Hold) -> "Search":
+        """Itself, recording trials only as long as the search has its name."""
+        self.hold = hold
+        return self
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next configuration: the baseline on each set of inputs, then what is drawn."""
@@ -161,6 +171,8 @@ class Search(Searcher):  # type: ignore[misc]
     ) -> None:
         """A trial ended: finished, pruned or failed."""
         number, drawn, values = self.open.pop(trial_id)
+        if self.hold is not None and self.hold.is_lost:
+            return  # the search ends: what is under its name is another's
         record = record_of(number, values, result, drawn)
         state = STATES[record.state]
         if drawn is not None:

@@ -31,6 +31,7 @@ from jobs.training.run import (
     seeds_of,
 )
 from jobs.training.train_part import ROLES, Trained
+from jobs.tuning.hold import Hold
 from jobs.tuning.space import with_values
 from jobs.tuning.trial_records import WORST, member_config, trial_uri
 
@@ -52,6 +53,8 @@ class Bench:
 
     group: Group = field(default_factory=Group)
     train: TrainRun | None = None
+    hold: Hold | None = None
+    """Of the search on its name; None: nobody else can have it."""
 
     @property
     def task(self) -> tuple[str, Task]:
@@ -153,6 +156,8 @@ class TrialWork:
             for item in self.trained
         ]
         table = PREDICTIONS.conform(pa.concat_tables(tables))
+        if self.bench.hold is not None:
+            self.bench.hold.check()
         storage.publish_table(table, trial_uri(base, self.number, ".parquet"))
 
     def _publish_run(self, config: TrainConfig) -> None:
@@ -160,7 +165,7 @@ class TrialWork:
         if owner(run_uri(config)) not in (None, {"identity": identity(config)}):
             return  # a member of an earlier start, with more seeds, or somebody else's run
         data, choice = self.bench.library.data(request_of(config)), choice_of(config)
-        claim(config)
+        own = claim(config)
         for item in self.trained:
             group = self.bench.group
             others = [role for role in ROLES if role not in item.roles]
@@ -169,6 +174,8 @@ class TrialWork:
             whole = dataclasses.replace(item, roles=roles)
             facts = train_part.facts_of(str(config.run), whole, data)
             card = train_part.card_of(choice, data, facts)
+            if owner(run_uri(config)) != own:
+                return
             train_part.publish_part(config.root, str(config.run), whole, data, card)
         self.has_run = True
         if self.whole and self.bench.train is not None:

@@ -17,6 +17,7 @@ from jobs import tune
 from jobs.__main__ import run as affuse
 from jobs.tuning import run_trials, trainable, work
 from jobs.tuning.deadline import Deadline
+from jobs.tuning.hold import Hold
 from jobs.tuning.space import read_space
 from jobs.tuning.standing import Standing
 from jobs.tuning.trial_records import WORST, Record, read_ledger, trial_uri
@@ -240,6 +241,7 @@ def test_a_search_of_which_every_trial_failed_says_why(root):
         space=read_space(SPACE, base),
         tracker=None,
         deadline=Deadline(began=0.0, budget_s=None),
+        hold=Hold("", {}),
     )
     with pytest.raises(NotPreparedError, match=r"no trial of 't' was finished.*diverged"):
         tune.keep_best(job, tune.SearchEnd())

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cluster import storage
+from cluster.errors import ConfigError
 from jobs import train
 from jobs.__main__ import run as affuse
 from jobs.catalog import run_names
+from jobs.training import train_part, workers
 
 
 class Killed(BaseException):
@@ -144,18 +147,97 @@ class TestNames:
     def test_a_start_whose_name_was_taken_meanwhile_writes_nothing_more(self, root, monkeypatch):
         claim = train.claim
 
-        def claim_and_lose(one: train.Config) -> None:
-            claim(one)
+        def claim_and_lose(one: train.Config) -> dict[str, str]:
+            own = claim(one)
             storage.publish_json({"identity": "another"}, f"{root}/runs/first/identity.json")
+            return own
 
         monkeypatch.setattr(train, "claim", claim_and_lose)
-        # The worker asks when it begins; the name is lost after that.
-        owner, asked = run_names.owner, []
-
-        def owned(uri: str):
-            asked.append(uri)
-            return {"identity": "mine"} if len(asked) == 1 else owner(uri)
-
-        monkeypatch.setattr(run_names, "owner", owned)
         assert self.start(root) == 2
         assert not list(Path(root, "runs").rglob("*.safetensors"))
+
+
+OTHER = ("--lr", "0.01")
+
+STOPS = "was started anew with another config, and this start stops"
+
+
+class TestTwoStartsAtOnce:
+    """Of two commands under one name one makes the run, whole; the other stops."""
+
+    def start(self, root: str, *more: str) -> int:
+        return affuse(
+            [
+                "train", "--root", root, "--inputs", "voice", "--pool", "mean", "--epochs", "2",
+                "--run", "r", "--folds", "speaker", "--no-tracking", *more,
+            ]
+        )  # fmt: skip
+
+    def amid(self, root: str, place: str, at: int, *more: str) -> tuple[int, list[int]]:
+        """Exits of a start, and of one that comes and goes before its so-manieth call of a place."""
+        module, name = {
+            "rows are checked": (train, "check_rows"),
+            "the name is taken": (train, "claim"),
+            "workers begin": (train, "launch"),
+            "features are read": (workers, "load"),
+            "a part is trained": (train_part, "train_part"),
+        }[place]
+        plain, calls, others = getattr(module, name), [], []
+
+        def call(*given, **named):
+            calls.append(name)
+            if len(calls) == at + 1:
+                others.append(self.start(root, *more))
+            return plain(*given, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, call)
+            return self.start(root), others
+
+    @pytest.mark.parametrize(
+        ("place", "at"),
+        [
+            ("rows are checked", 0),
+            ("the name is taken", 0),
+            ("workers begin", 0),
+            ("features are read", 0),
+            ("a part is trained", 0),
+            ("a part is trained", 1),
+            ("a part is trained", 3),
+        ],
+    )
+    def test_one_makes_the_whole_run_and_the_other_says_that_it_stops(
+        self, write_root, tmp_path, place, at, capsys
+    ):
+        root = write_root(str(tmp_path / "both"))
+        mine, (others,) = self.amid(root, place, at, *OTHER)
+        assert sorted([mine, others]) == [0, 2]
+        said = capsys.readouterr().err
+        assert STOPS in said or "run 'r' is there already, with other lr" in said
+        alone = write_root(str(tmp_path / "alone"))
+        assert self.start(alone, *(OTHER if others == 0 else ())) == 0
+        assert content(root) == content(alone)
+        config = storage.read_json(f"{root}/runs/r/config.json")
+        assert config["lr"] == storage.read_json(f"{alone}/runs/r/config.json")["lr"]
+
+    @pytest.mark.parametrize("place", ["rows are checked", "workers begin", "a part is trained"])
+    def test_the_same_command_twice_at_once_makes_one_run(self, write_root, tmp_path, place):
+        root, alone = (write_root(str(tmp_path / name)) for name in ("both", "alone"))
+        assert self.amid(root, place, 0) == (0, [0])
+        assert self.start(alone) == 0
+        assert content(root) == content(alone)
+
+    def test_of_many_that_take_a_free_name_at_once_one_has_it(self, tmp_path):
+        base = str(tmp_path / "run")
+
+        def took(number: int) -> bool:
+            try:
+                run_names.take(base, {"identity": str(number)})
+            except ConfigError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                assert sum(pool.map(took, range(8))) == 1
+                storage.remove_tree(base)
