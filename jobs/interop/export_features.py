@@ -2,14 +2,21 @@
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.tables import lengths_of, scalars_of, vectors_of
 from fusion.tasks import Task
-from jobs.catalog.features import read_features, resolve_features
+from jobs.catalog.features import (
+    feature_folders,
+    read_features,
+    read_transcripts,
+    resolve_features,
+)
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.tasks import pick_task
 
@@ -23,6 +30,8 @@ class ExportedClips:
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
+    """Words of each clip, its own or those that a transcriber heard; empty where there are none."""
+
     splits: tuple[str, ...]
     """A clip without a split counts as train."""
 
@@ -60,7 +69,7 @@ def select(
         values[modality], lengths[modality] = padded(root, table, clip_ids, max_steps)
     return ExportedClips(
         names=tuple(manifest["name"].to_pylist()),
-        texts=tuple(text or "" for text in manifest["text"].to_pylist()),
+        texts=texts_of(root, manifest, [inputs[m] for m in sorted(inputs, key="text".__ne__)]),
         splits=tuple(split or "train" for split in manifest["split"].to_pylist()),
         task=name,
         kind=kind,
@@ -68,6 +77,37 @@ def select(
         values=values,
         lengths=lengths,
     )
+
+
+def texts_of(root: str, manifest: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:
+    """The words of every clip: its own, or else those that the first table which read any has read.
+
+    Args:
+        root: the dataset.
+        manifest: its clips.
+        inputs: the tables, those of text first.
+
+    Raises:
+        NotPreparedError: clips have no row in the table of transcripts.
+    """
+    own = manifest["text"].to_pylist()
+    heard: dict[int, str | None] = {}
+    if None in own:
+        tables = feature_folders(root)
+        read = [each for name in inputs for each in upstream(tables[resolve_features(root, name)])]
+        transcripts = feature_folders(root, "transcripts")
+        made_of = {str(facts.get("fingerprint")): folder for folder, facts in transcripts.items()}
+        for folder in [made_of[each] for each in read if each in made_of][:1]:
+            rows = read_transcripts(root, folder)
+            pairs = zip(rows["clip_id"].to_pylist(), rows["text"].to_pylist(), strict=True)
+            heard = dict(pairs)
+    clips = manifest["clip_id"].to_pylist()
+    return tuple(text or heard.get(clip) or "" for clip, text in zip(clips, own, strict=True))
+
+
+def upstream(facts: Mapping[str, Any]) -> list[str]:
+    """Fingerprints of what a table was made from besides media: its transcriber's."""
+    return [str(each) for each in facts.get("upstream", ())]
 
 
 def padded(

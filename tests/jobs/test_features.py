@@ -12,7 +12,7 @@ import pytest
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TableError
-from cluster.tables import MANIFEST
+from cluster.tables import MANIFEST, TRANSCRIPTS
 from jobs import features
 from jobs.catalog.features import read_features, resolve_features
 from jobs.features import Export, Import
@@ -23,7 +23,7 @@ DATA = Path(os.environ.get("AFFUSE_DATA", Path(__file__).resolve().parents[3] / 
 NAMES = ["01-a", "01-b", "01-c", "01-d"]
 
 
-def prepare(root, names=NAMES, per_unit=2, version="m1"):
+def prepare(root, names=NAMES, per_unit=2, version="m1", texts=None):
     """A dataset of named clips, two a unit, with one task of two classes."""
     count = len(names)
     columns = {name: [None] * count for name in MANIFEST.schema.names}
@@ -31,7 +31,7 @@ def prepare(root, names=NAMES, per_unit=2, version="m1"):
         "clip_id": [hash_of(name) for name in names],
         "name": names,
         "unit": [f"u{names[index - index % per_unit]}" for index in range(count)],
-        "text": [f"text of {name}" for name in names],
+        "text": [f"text of {name}" for name in names] if texts is None else texts,
         "split": [("train", "train", "valid", "test")[index % 4] for index in range(count)],
         "cost": [1.0] * count,
     }
@@ -49,6 +49,21 @@ def prepare(root, names=NAMES, per_unit=2, version="m1"):
     }
     storage.publish_json(facts, storage.join(str(root), "dataset.json"))
     return str(root)
+
+
+def transcripts(root, folder):
+    """A table of transcripts in which the last clip is silent."""
+    name, _, fingerprint = folder.partition("-")
+    facts = {"name": name, "fingerprint": fingerprint, "reads": []}
+    storage.publish_json(facts, f"{root}/transcripts/{folder}/descriptor.json")
+    columns = {name: [None] * len(NAMES) for name in TRANSCRIPTS.schema.names}
+    columns |= {
+        "clip_id": [hash_of(name) for name in NAMES],
+        "text": [*(f"{folder} {name}" for name in NAMES[:3]), ""],
+        "status": ["ok"] * len(NAMES),
+    }
+    table = TRANSCRIPTS.conform(pa.table(columns, schema=TRANSCRIPTS.schema))
+    storage.publish_table(table, f"{root}/transcripts/{folder}/rows.parquet")
 
 
 def hash_of(name):
@@ -271,6 +286,30 @@ class TestExport:
             assert out["video"].shape == (4, 2, 2)
             assert out["video_lengths"].tolist() == [1, 2, 2, 0]
             assert out["split"].tolist() == ["train", "train", "valid", "test"]
+
+    @pytest.mark.parametrize("out", ["out.pkl", "out.npz"])
+    @pytest.mark.parametrize("own", [[None] * 4, ["", None, "its own", None]])
+    def test_clips_without_words_get_those_that_their_text_encoder_has_read(
+        self, tmp_path, out, own
+    ):
+        root = prepare(tmp_path / "heard", texts=own)
+        np.savez(tmp_path / "t.npz", x=np.ones((4, 3), np.float32), name=np.array(NAMES))
+        importing(root, str(tmp_path / "t.npz"), name="words", modality="text")
+        uri = f"{root}/features/{resolve_features(root, 'words')}/descriptor.json"
+        storage.publish_json({**storage.read_json(uri), "upstream": ["e1"]}, uri)
+        for name in ("ear-e1", "other-e2"):
+            transcripts(root, name)
+        self.export(root, tmp_path / out, inputs={"text": "words"})
+        heard = (f"ear-e1 {clip}" for clip in NAMES)
+        expected = [said if text is None else text for text, said in zip(own, heard, strict=True)]
+        expected[3] = own[3] or ""  # it was heard, and there was nothing
+        if out.endswith(".npz"):
+            with np.load(tmp_path / out) as found:
+                assert found["transcript"].tolist() == expected
+        else:
+            content = pickle.loads((tmp_path / out).read_bytes())
+            found = [text for part in content.values() for text in part["raw_text"]]
+            assert found == expected
 
     def test_an_unknown_task_names_the_nearest(self, filled, tmp_path):
         with pytest.raises(ConfigError, match="no task 'emotions'; did you mean 'emotion'"):
