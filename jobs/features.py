@@ -31,7 +31,7 @@ from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
-from jobs.interop.export_features import ExportedClips, mmsa_bytes, npz_bytes, select
+from jobs.interop.export_features import ExportedClips, cuts, mmsa_bytes, npz_bytes, select
 from jobs.interop.import_features import Layout, Ready, read_ready
 from jobs.interop.imported import fingerprint, supersede
 from jobs.interop.joining import check_named, match_names, source_of, without_labels
@@ -122,7 +122,7 @@ class Export:
     """Task whose labels are written; by default the only one."""
 
     max_steps: int = 512
-    """Largest number of steps; longer sequences are cut."""
+    """Largest number of steps; longer sequences are cut to their first ones, which is said."""
 
     def __post_init__(self) -> None:
         if not self.out.endswith((".pkl", ".npz")):
@@ -314,6 +314,8 @@ def export_features(config: Export) -> None:
     as_bytes = mmsa_bytes if out.endswith(".pkl") else npz_bytes
     publish_outputs(config, {out: as_bytes(selection)}, record)
     print(summary(selection))
+    for line in cuts(selection, config.max_steps):
+        print(line)
     print(f"wrote {out}")
 
 

@@ -44,6 +44,9 @@ class ExportedClips:
     lengths: Mapping[str, np.ndarray]
     """Modality -> int64, real steps a clip."""
 
+    whole: Mapping[str, np.ndarray]
+    """Modality -> int64, steps a clip that its table has: more where it was cut."""
+
 
 def select(
     root: str, inputs: Mapping[str, str], task: str | None, *, max_steps: int
@@ -64,9 +67,10 @@ def select(
     name, kind = pick_task(dataset, task)
     manifest = read_manifest(root)
     clip_ids = manifest["clip_id"].to_pylist()
-    values, lengths = {}, {}
+    values, lengths, whole = {}, {}, {}
     for modality, table in sorted(inputs.items()):
-        values[modality], lengths[modality] = padded(root, table, clip_ids, max_steps)
+        values[modality], whole[modality] = padded(root, table, clip_ids, max_steps)
+        lengths[modality] = np.minimum(whole[modality], max_steps)
     return ExportedClips(
         names=tuple(manifest["name"].to_pylist()),
         texts=texts_of(root, manifest, [inputs[m] for m in sorted(inputs, key="text".__ne__)]),
@@ -76,6 +80,7 @@ def select(
         labels=tuple(manifest[name].to_pylist()),
         values=values,
         lengths=lengths,
+        whole=whole,
     )
 
 
@@ -113,25 +118,41 @@ def upstream(facts: Mapping[str, Any]) -> list[str]:
 def padded(
     root: str, table: str, clip_ids: list[int], max_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The valid steps of every clip, zero-padded behind: clips x steps x dim, and their number."""
+    """The valid steps of every clip, zero-padded behind: clips x steps x dim, and their number uncut."""
     rows = read_features(
         root, resolve_features(root, table), columns=["clip_id", "values", "valid"]
     )
     dim = rows.schema.field("values").type.value_type.list_size
     sequences: dict[int, np.ndarray] = {}
+    whole: dict[int, int] = {}
     for batch in rows.to_batches(max_chunksize=256):
         values, valid = vectors_of(batch["values"]), scalars_of(batch["valid"]).astype(bool)
         ends = np.cumsum(lengths_of(batch["valid"]))
         starts = ends - lengths_of(batch["valid"])
         for clip, start, end in zip(batch["clip_id"].to_pylist(), starts, ends, strict=True):
-            steps = values[start:end][valid[start:end]][:max_steps]
-            sequences[clip] = steps.astype(np.float32)
+            steps = values[start:end][valid[start:end]]
+            whole[clip] = len(steps)
+            sequences[clip] = steps[:max_steps].astype(np.float32)
     lengths = np.array([len(sequences.get(clip, ())) for clip in clip_ids], np.int64)
     out = np.zeros((len(clip_ids), max(1, int(lengths.max(initial=0))), dim), np.float32)
     for index, clip in enumerate(clip_ids):
         if clip in sequences:
             out[index, : lengths[index]] = sequences[clip]
-    return out, lengths
+    return out, np.array([whole.get(clip, 0) for clip in clip_ids], np.int64)
+
+
+def cuts(selection: ExportedClips, max_steps: int) -> list[str]:
+    """A line for each modality whose clips were cut: how many, to what, and what keeps them whole."""
+    lines = []
+    for modality, whole in selection.whole.items():
+        if count := int((whole > max_steps).sum()):
+            longest = int(whole.max())
+            have = "clip has" if len(whole) == 1 else "clips have"
+            lines.append(
+                f"{modality}: {count} of {len(whole)} {have} more than {max_steps} steps and were cut to the "
+                f"first {max_steps}, the longest has {longest}; to keep all, type: --max-steps {longest}"
+            )
+    return lines
 
 
 def mmsa_bytes(selection: ExportedClips) -> bytes:

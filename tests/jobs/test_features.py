@@ -311,6 +311,17 @@ class TestExport:
             found = [text for part in content.values() for text in part["raw_text"]]
             assert found == expected
 
+    @pytest.mark.parametrize("out", ["out.pkl", "out.npz"])
+    @pytest.mark.parametrize(("most", "cut"), [(1, 2), (2, 1), (3, 0)])
+    def test_sequences_that_are_cut_are_counted_and_what_keeps_them_is_named(
+        self, filled, tmp_path, capsys, out, most, cut
+    ):
+        self.export(filled, tmp_path / out, max_steps=most)
+        said = capsys.readouterr().out
+        assert (f"video: {cut} of 4 clips have more than {most} steps" in said) == (cut > 0)
+        assert ("to keep all, type: --max-steps 3" in said) == (cut > 0)
+        assert "text: " not in said
+
     def test_an_unknown_task_names_the_nearest(self, filled, tmp_path):
         with pytest.raises(ConfigError, match="no task 'emotions'; did you mean 'emotion'"):
             self.export(filled, tmp_path / "out.npz", task="emotions")
