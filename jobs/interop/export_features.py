@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.errors import ConfigError
 from cluster.tables import lengths_of, scalars_of, vectors_of
 from fusion.tasks import Task
 from jobs.catalog.features import (
@@ -60,11 +61,12 @@ def select(
         max_steps: longer sequences are cut.
 
     Raises:
-        ConfigError: no such task, or several and none was named.
+        ConfigError: no such task, or several and none was named; or a table of another modality.
         NotPreparedError: no such table.
     """
     dataset = read_dataset(root)
     name, kind = pick_task(dataset, task)
+    check_modalities(root, inputs)
     manifest = read_manifest(root)
     clip_ids = manifest["clip_id"].to_pylist()
     values, lengths, whole = {}, {}, {}
@@ -82,6 +84,28 @@ def select(
         lengths=lengths,
         whole=whole,
     )
+
+
+def check_modalities(root: str, inputs: Mapping[str, str]) -> None:
+    """Refuse a table under a modality that it was not computed from: others would take it for that.
+
+    Raises:
+        ConfigError: naming what it is, and what to type.
+        NotPreparedError: no such table.
+    """
+    tables = feature_folders(root)
+    for modality, name in sorted(inputs.items()):
+        folder = resolve_features(root, name)
+        is_of = tables[folder].get("modality")
+        if is_of != modality:
+            fitting = sorted(
+                {str(f["name"]) for f in tables.values() if f.get("modality") == modality}
+            )
+            others = f"; tables of {modality}: {', '.join(fitting)}" if fitting else ""
+            raise ConfigError(
+                f"--inputs {modality}={name}: {folder} is of {is_of}, not of {modality}; type: "
+                f"{is_of}={name}{others}"
+            )
 
 
 def texts_of(root: str, manifest: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:

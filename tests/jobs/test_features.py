@@ -322,6 +322,20 @@ class TestExport:
         assert ("to keep all, type: --max-steps 3" in said) == (cut > 0)
         assert "text: " not in said
 
+    @pytest.mark.parametrize("out", ["out.pkl", "out.npz"])
+    @pytest.mark.parametrize("asked", ["audio", "text", "video"])
+    @pytest.mark.parametrize(("table", "is_of"), [("words", "text"), ("clips", "video")])
+    def test_a_table_goes_out_as_the_modality_that_it_is_of(
+        self, filled, tmp_path, asked, table, is_of, out
+    ):
+        if asked == is_of:
+            self.export(filled, tmp_path / out, inputs={asked: table})
+            return
+        said = rf"{asked}={table}: {table}-\w+ is of {is_of}, not of {asked}; type: {is_of}={table}"
+        with pytest.raises(ConfigError, match=said):
+            self.export(filled, tmp_path / out, inputs={asked: table})
+        assert not (tmp_path / out).exists()
+
     def test_an_unknown_task_names_the_nearest(self, filled, tmp_path):
         with pytest.raises(ConfigError, match="no task 'emotions'; did you mean 'emotion'"):
             self.export(filled, tmp_path / "out.npz", task="emotions")
