@@ -31,6 +31,7 @@ from jobs.catalog.layout import features_uri, former_uri
 from jobs.catalog.manifest import read_dataset, read_manifest, read_unit, units
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
+from jobs.catalog.tasks import pick_task
 from jobs.interop.export_features import ExportedClips, cuts, mmsa_bytes, npz_bytes, select
 from jobs.interop.import_features import Layout, Ready, read_ready
 from jobs.interop.imported import fingerprint, supersede
@@ -113,7 +114,8 @@ class Export:
     --inputs` takes it."""
 
     out: Place
-    """File to write: a `.pkl` in the layout of MMSA (a dict by split), or an `.npz`."""
+    """File to write: a `.pkl` in the layout of MMSA (a dict by split), or an `.npz`, which holds labels of
+    every kind."""
 
     overwrite: bool = False
     """Replace a file that no earlier run made; an input is never replaced."""
@@ -308,9 +310,14 @@ def export_features(config: Export) -> None:
     out = storage.absolute(config.out)
     record = record_of(out)
     check_outputs([out], record, overwrite=config.overwrite)
-    selection = select(
-        storage.absolute(config.root), config.inputs, config.task, max_steps=config.max_steps
-    )
+    root = storage.absolute(config.root)
+    name, task = pick_task(read_dataset(root), config.task)
+    if out.endswith(".pkl") and task.kind == "multilabel":
+        raise ConfigError(
+            f"--out {config.out}: {name!r} has several labels a clip, and a pickle of MMSA's layout holds "
+            f"one; type: --out {config.out.removesuffix('.pkl')}.npz"
+        )
+    selection = select(root, config.inputs, name, max_steps=config.max_steps)
     as_bytes = mmsa_bytes if out.endswith(".pkl") else npz_bytes
     publish_outputs(config, {out: as_bytes(selection)}, record)
     print(summary(selection))

@@ -26,6 +26,9 @@ from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Label, Preparation, Row, files_below
 
 LABEL_KEYS = ("regression_labels", "labels", "label")
+CLASSES = "classification_labels"
+"""Read where no numbers are: the index of a class, which `class_names` or `annotations` name."""
+
 FEATURES = ("text", "audio", "vision")
 UNIMODAL = {"T": "text", "A": "audio", "V": "video"}
 """CH-SIMS labels each modality by itself: `regression_labels_T` and so on."""
@@ -54,7 +57,7 @@ class Config(Preparation):
     """File of the pickle, or a folder that holds one; only arrays and plain containers are read from it."""
 
     task: str = "sentiment"
-    """Name of the task that the numbers label."""
+    """Name of the task that the numbers or classes label."""
 
     range: tuple[float, float] | None = None
     """Bounds of the numbers, such as -3 3 (MOSI, MOSEI) or -1 1 (SIMS)."""
@@ -84,7 +87,7 @@ class Config(Preparation):
             columns = self._labels(part, tasks)
             if not columns:
                 raise NotPreparedError(
-                    f"{source}: expected one of {', '.join(LABEL_KEYS)} in each split; "
+                    f"{source}: expected one of {', '.join((*LABEL_KEYS, CLASSES))} in each split; "
                     f"came {', '.join(sorted({name.rpartition('/')[2] for name in content}))}"
                 )
             rows += self._rows(part, key, columns, feature_counts(content, key))
@@ -120,7 +123,7 @@ class Config(Preparation):
         columns: dict[str, Sequence[Label]] = {}
         key = next((key for key in LABEL_KEYS if key in part), None)
         if key is None:
-            return columns
+            return self._classes(part, tasks) if CLASSES in part else columns
         columns[self.task] = _numbers(part[key])
         tasks[self.task] = Task(kind="regression", range=self.range)
         for letter, modality in UNIMODAL.items():
@@ -128,12 +131,37 @@ class Config(Preparation):
                 columns[f"{self.task}_{modality}"] = _numbers(part[single])
                 tasks[f"{self.task}_{modality}"] = Task(kind="regression", range=self.range)
         words = [as_text(item) for item in part.get("annotations", ())]
-        if words and not all(_is_number(word) for word in words):
+        if any(word and not _is_number(word) for word in words):
             columns["polarity"] = [word or None for word in words]
             known = tasks["polarity"].classes if "polarity" in tasks else ()
             classes = tuple(sorted({*known, *words} - {""}))
             tasks["polarity"] = Task(kind="classification", classes=classes)
         return columns
+
+    def _classes(
+        self, part: Mapping[str, Any], tasks: dict[str, Task]
+    ) -> dict[str, Sequence[Label]]:
+        """Labels by the names of their classes; a negative index is no label.
+
+        Raises:
+            LabelTableError: an index that is no whole number, or that no class has.
+        """
+        codes = [-1.0 if np.isnan(code) else code for code in _array(part[CLASSES]).tolist()]
+        known = {int(code) for code in codes if code >= 0 and code.is_integer()}
+        names = dict(enumerate(map(as_text, part.get("class_names", ()))))
+        if not names:
+            words = map(as_text, part.get("annotations", ()))
+            named = {code: word for code, word in zip(codes, words, strict=False) if word}
+            names = {code: named.get(code, str(code)) for code in sorted(known)}
+        if not all(code.is_integer() for code in codes) or known - names.keys():
+            raise LabelTableError(
+                f"{self.source}: {CLASSES} has {sorted(set(codes))[:10]}, expected the indices of "
+                f"{', '.join(names.values())}"
+            )
+        before = tasks[self.task].classes if self.task in tasks else ()
+        classes = tuple(dict.fromkeys([*before, *names.values()]))
+        tasks[self.task] = Task(kind="classification", classes=classes)
+        return {self.task: [names[int(code)] if code >= 0 else None for code in codes]}
 
 
 def pickle_of(source: str, about: About) -> str:
@@ -190,7 +218,7 @@ def shape_of(content: Mapping[str, Any], path: str) -> tuple[int, ...]:
 
 def _is_read(name: str) -> bool:
     labels = {f"{key}{suffix}" for key in LABEL_KEYS for suffix in ("", "_T", "_A", "_V")}
-    return name in labels | {"id", "raw_text", "annotations"}
+    return name in labels | {"id", "raw_text", "annotations", CLASSES, "class_names"}
 
 
 def _row(
@@ -210,11 +238,14 @@ def _row(
 
 
 def _numbers(values: Any) -> list[Label]:
+    return [None if np.isnan(value) else float(value) for value in _array(values)]
+
+
+def _array(values: Any) -> np.ndarray:
     try:
-        array = np.asarray(values, np.float64).reshape(len(values))
+        return np.asarray(values, np.float64).reshape(len(values))
     except (TypeError, ValueError) as error:
         raise LabelTableError(f"the labels are not one number a clip: {error}") from error
-    return [None if np.isnan(value) else float(value) for value in array]
 
 
 def _is_number(word: str) -> bool:

@@ -183,8 +183,11 @@ def mmsa_bytes(selection: ExportedClips) -> bytes:
     """A pickle of the layout that MMSA and its family read: a dict by split.
 
     The keys of a split: `id`, `raw_text`, one array a modality (`text`, `audio`, `vision`), its
-    `<modality>_lengths`, `regression_labels` (a number, or a class's index), `annotations` (names).
+    `<modality>_lengths`, `annotations` (the label as text, empty where there is none), and
+    `regression_labels`; of classes in its place `classification_labels` (their indices, -1 where there is
+    none) and `class_names`, which MMSA does not read and `affuse prepare mmsa` does.
     """
+    kind = selection.kind
     content = {}
     splits = np.array(selection.splits)
     for split in SPLITS:
@@ -194,11 +197,15 @@ def mmsa_bytes(selection: ExportedClips) -> bytes:
         part: dict[str, object] = {
             "id": [selection.names[row] for row in rows],
             "raw_text": [selection.texts[row] for row in rows],
-            "annotations": [str(selection.labels[row]) for row in rows],
-            "regression_labels": np.array(
-                [number(selection.labels[row], selection.kind) for row in rows], np.float32
-            ),
         }
+        labels = [selection.labels[row] for row in rows]
+        part["annotations"] = ["" if label is None else str(label) for label in labels]
+        numbers = np.array([number(label, kind) for label in labels], np.float32)
+        if kind.kind == "classification":
+            part["classification_labels"] = np.nan_to_num(numbers, nan=-1).astype(np.int64)
+            part["class_names"] = list(kind.classes)
+        else:
+            part["regression_labels"] = numbers
         for modality, array in selection.values.items():
             key = MMSA_KEYS[modality]
             part[key] = array[rows]
@@ -208,7 +215,11 @@ def mmsa_bytes(selection: ExportedClips) -> bytes:
 
 
 def npz_bytes(selection: ExportedClips) -> bytes:
-    """Arrays `name`, `split`, `text`, `label`, and a modality's values and lengths; no pickles inside."""
+    """Arrays of names, splits, words, labels, and a modality's values and lengths; no pickles inside.
+
+    `name`, `split`, `transcript`, `label` (of several labels clips x classes), `classes` where there are
+    some, `<modality>`, `<modality>_lengths`.
+    """
     arrays: dict[str, np.ndarray] = {
         "name": np.array(selection.names),
         "split": np.array(selection.splits),
@@ -220,6 +231,8 @@ def npz_bytes(selection: ExportedClips) -> bytes:
         arrays["label"] = np.array(
             [number(label, selection.kind) for label in selection.labels], np.float32
         )
+    if selection.kind.classes:
+        arrays["classes"] = np.array(selection.kind.classes)
     for modality, array in selection.values.items():
         arrays[modality] = array
         arrays[f"{modality}_lengths"] = selection.lengths[modality]

@@ -264,7 +264,9 @@ class TestExport:
         assert train["id"] == ["01-a", "01-b"]
         assert train["raw_text"] == ["text of 01-a", "text of 01-b"]
         assert train["annotations"] == ["calm", "glad"]
-        assert train["regression_labels"].tolist() == [0, 1]
+        assert train["classification_labels"].tolist() == [0, 1]
+        assert train["class_names"] == ["calm", "glad"]
+        assert "regression_labels" not in train  # an index is no number that says how much
         assert train["text"].shape == (2, 1, 3)
         assert train["vision"].shape == (2, 3, 2)
         assert train["vision_lengths"].tolist() == [1, 2]
@@ -283,6 +285,7 @@ class TestExport:
         with np.load(tmp_path / "out.npz", allow_pickle=False) as out:
             assert out["name"].tolist() == NAMES
             assert out["label"].tolist() == ["calm", "glad", "calm", "glad"]
+            assert out["classes"].tolist() == ["calm", "glad"]
             assert out["video"].shape == (4, 2, 2)
             assert out["video_lengths"].tolist() == [1, 2, 2, 0]
             assert out["split"].tolist() == ["train", "train", "valid", "test"]

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.errors import NotPreparedError
+from cluster.errors import ConfigError, LabelTableError, NotPreparedError
+from fusion.tasks import Task
 from jobs import features, prepare
 from jobs.catalog.features import read_features, resolve_features
 from jobs.catalog.manifest import read_manifest
 from jobs.datasets.mmsa import Config
 from jobs.features import Export, Import
 from jobs.interop.pickle_names import UnsafePickleError
+from jobs.preparing.adapter import Collected, Row
 
 
 def part(ids, seed):
@@ -121,3 +123,82 @@ class TestWholeWay:
             np.testing.assert_allclose(
                 after[split]["regression_labels"][order], before[split]["regression_labels"]
             )
+
+
+TASKS = {
+    "classification": Task(kind="classification", classes=("sad", "calm", "glad", "never")),
+    "regression": Task(kind="regression", range=(-1.0, 1.0)),
+    "multilabel": Task(kind="multilabel", classes=("sad", "glad")),
+}
+LABELS = {
+    "classification": ["glad", None, "sad", "calm", "glad"],
+    "regression": [0.5, None, -1.0, 0.0, 0.25],
+    "multilabel": [(1.0, 0.0)] * 5,
+}
+
+
+class TestEveryKindOfTask:
+    """What `features export` writes of a task comes back as that task, or is not written."""
+
+    def root(self, tmp_path, kind):
+        names = [f"c{k}" for k in range(5)]
+        splits = ["train", "train", "train", "valid", "test"]
+        rows = [
+            Row(name=name, text="words", split=split, labels={"mood": label})
+            for name, split, label in zip(names, splits, LABELS[kind], strict=True)
+        ]
+        collected = Collected(name="toy", licence="", tasks={"mood": TASKS[kind]}, rows=rows)
+        root = str(tmp_path / "root")
+        source = tmp_path / "x.npz"
+        np.savez(source, x=np.ones((5, 3), np.float32), name=np.array(names))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Config, "collect", lambda _self: collected)
+            prepare.main(Config(root=root, source=str(source)))
+        features.main(Import(root=root, file=str(source), array="x", name="x", modality="audio"))
+        return root
+
+    def export(self, root, out):
+        features.main(Export(root=root, inputs={"audio": "x"}, out=str(out)))
+
+    @pytest.mark.parametrize("kind", ["classification", "regression"])
+    def test_a_pickle_comes_back_with_its_labels_and_all_names_of_classes(self, tmp_path, kind):
+        self.export(self.root(tmp_path, kind), tmp_path / "out.pkl")
+        found = Config(
+            root="r", source=str(tmp_path / "out.pkl"), task="mood", range=TASKS[kind].range
+        ).collect()
+        assert found.tasks == {"mood": TASKS[kind]}
+        back = {row.name: row.labels["mood"] for row in found.rows}
+        assert back == {f"c{k}": label for k, label in enumerate(LABELS[kind])}
+
+    def test_several_labels_a_clip_go_into_an_npz_and_into_no_pickle(self, tmp_path):
+        root = self.root(tmp_path, "multilabel")
+        with pytest.raises(ConfigError, match=r"'mood' has several labels .* --out .*out\.npz"):
+            self.export(root, tmp_path / "out.pkl")
+        assert not (tmp_path / "out.pkl").exists()
+        self.export(root, tmp_path / "out.npz")
+        with np.load(tmp_path / "out.npz") as out:
+            assert out["label"].tolist() == [[1.0, 0.0]] * 5
+            assert out["classes"].tolist() == ["sad", "glad"]
+
+    @pytest.mark.parametrize(
+        ("more", "names"),
+        [
+            ({"annotations": ["Sad", "", "Glad"]}, ["Sad", None, "Glad"]),
+            ({}, ["0", None, "2"]),
+        ],
+    )
+    def test_classes_of_other_programs_have_the_names_that_there_are(self, tmp_path, more, names):
+        content = {"train": {"id": ["a", "b", "c"], "classification_labels": [0, -1, 2], **more}}
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
+        found = Config(root="r", source=str(tmp_path / "f.pkl")).collect()
+        assert [row.labels["sentiment"] for row in found.rows] == names
+        assert found.tasks["sentiment"].classes == tuple(filter(None, names))
+
+    @pytest.mark.parametrize("codes", [[0.5], [2], [np.inf]])
+    def test_an_index_that_no_class_has_is_refused(self, tmp_path, codes):
+        content = {
+            "train": {"id": ["a"], "classification_labels": codes, "class_names": ["x", "y"]}
+        }
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(LabelTableError, match="expected the indices of x, y"):
+            Config(root="r", source=str(tmp_path / "f.pkl")).collect()
