@@ -17,6 +17,7 @@ from cluster.stamps import changed_s
 from jobs.catalog import layout
 from jobs.catalog.judged_files import KEY as JUDGED
 from jobs.catalog.judged_files import hash_of, publish_over
+from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import checked_name
 from jobs.catalog.predictions import folds_and_seeds
 
@@ -34,16 +35,20 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     """The facts of a bundle.
 
     Raises:
-        NotPreparedError: there is none of that name, naming the nearest.
+        NotPreparedError: there is none of that name, naming the nearest and the step that comes next.
     """
     uri = layout.bundle_uri(root, name)
-    if not storage.exists(storage.join(uri, layout.BUNDLE)):
-        known = layout.bundles_there(root)
-        hint = nearest(name, known) if known else "there is none at all"
-        raise NotPreparedError(
-            f"no bundle {name!r} under {root}; {hint}; type: affuse ensemble --root {root}"
-        )
-    return bundle_facts(uri)
+    if storage.exists(storage.join(uri, layout.BUNDLE)):
+        return bundle_facts(uri)
+    if known := newest_first(root):
+        hint = nearest(name, known)
+    else:
+        read_dataset(root)  # says what to type where there is no dataset
+        hint = "there is none at all"
+    step = f"ensemble --root {root}"
+    if not layout.runs_there(root):
+        hint, step = f"{hint}, and no run", f"train --root {root} --inputs ..."
+    raise NotPreparedError(f"no bundle {name!r} under {root}; {hint}; type: affuse {step}")
 
 
 def bundle_facts(uri: str) -> dict[str, Any]:

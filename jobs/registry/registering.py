@@ -49,9 +49,13 @@ def record_bundle(root: str, name: str, *, tracking: bool = True) -> None:
 
 
 def write_card(root: str, name: str) -> str:
-    """Write MODEL_CARD.md into the folder of a bundle; returns its text."""
+    """Write MODEL_CARD.md into the folder of a bundle; returns its text.
+
+    Raises:
+        NotPreparedError: there is no such bundle.
+    """
     uri = layout.bundle_uri(root, name)
-    text = card_of(bundles.bundle_facts(uri), results_of(uri), dataset_of(root))
+    text = card_of(bundles.read_bundle(root, name), results_of(uri), dataset_of(root))
     storage.publish_bytes(text.encode(), storage.join(uri, layout.MODEL_CARD))
     return text
 

@@ -166,6 +166,43 @@ def test_every_job_says_in_one_line_what_a_root_lacks(bare, write_root, tmp_path
     assert not wrong
 
 
+OF_A_BUNDLE = {
+    "score": "score clip.wav --bundle best",
+    "score features": "score --bundle best --source features",
+    "explain": "explain --bundle best",
+    "serve": "serve --bundle best --port 0",
+    "report": "report --bundle best",
+    "evaluate": "evaluate --bundle best",
+    "bundle export": "bundle export --bundle best --out {out}/hub",
+    "bundle register": "bundle register --bundle best",
+    "bundle promote": "bundle promote --bundle best",
+}
+
+
+@pytest.mark.parametrize("words", OF_A_BUNDLE.values(), ids=OF_A_BUNDLE.keys())
+@pytest.mark.parametrize(
+    ("bare", "next_step"),
+    [
+        (nothing, "holds no dataset.json; type: affuse prepare DATASET"),
+        (no_runs, "there is none at all, and no run; type: affuse train --root"),
+        (begun_run, "there is none at all; type: affuse ensemble --root"),
+    ],
+)
+def test_where_there_is_no_bundle_the_step_that_comes_next_is_named(
+    bare, next_step, words, write_root, tmp_path, capsys
+):
+    root = write_root(str(tmp_path / "own"))
+    Path(tmp_path, "clip.wav").write_bytes(b"")
+    bare(root)
+    argv = words.format(out=tmp_path).split()
+    capsys.readouterr()
+    assert command.run([*argv, "--root", root]) in (1, 2)
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert next_step in said
+    assert said.endswith(root) or f"--root {root}" in said
+    assert not Path(tmp_path, "hub").exists()
+
+
 DAMAGE = {
     "empty": lambda content: b"",
     "cut off": lambda content: content[: len(content) // 2],
