@@ -124,7 +124,7 @@ class Export:
     """Task whose labels are written; by default the only one."""
 
     max_steps: int = 512
-    """Largest number of steps; longer sequences are cut to their first ones, which is said."""
+    """Largest number of steps; of longer sequences the first ones are kept."""
 
     def __post_init__(self) -> None:
         if not self.out.endswith((".pkl", ".npz")):
