@@ -72,8 +72,11 @@ def is_local(uri: str) -> bool:
 def exists(uri: str) -> bool:
     """Whether something has been published under this name."""
     fs, path = filesystem(uri)
+    strict = {"strict": True} if uri.startswith(("http://", "https://")) else {}
     with asking(uri):
-        return bool(fs.exists(path))
+        return bool(
+            fs.exists(path, **strict)
+        )  # a web server that refuses would be one that has nothing
 
 
 def names(folder: str, suffix: str = "") -> list[str]:

@@ -50,6 +50,11 @@ VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 PROFILE = r"arn:aws[a-z-]*:iam::(\d{12}|ACCOUNT):instance-profile/[\w+=,.@/-]+"
 REGION = r"[a-z]{2}(-[a-z]+)+-\d"
 INSTANCE = r"[a-z][a-z0-9-]*\.[a-z0-9-]+"
+EXPECTED = {
+    "image": "NAME:TAG or NAME@sha256: and 64 hexadecimal digits, as in ghcr.io/you/affuse:0.1.0"
+}
+"""What a field takes, where its pattern is no help to a reader."""
+
 IMAGE = r"[A-Za-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?"
 RESERVED = frozenset({*TOKEN_SETTINGS, "RAY_ADDRESS", "head", "hosts", "status"})
 """Variables that the files set themselves: the token above all."""
@@ -203,7 +208,9 @@ def check_schedule(schedule: str, target: Target, name: str) -> None:
 
 def _check_word(field: str, value: str | None, pattern: str) -> None:
     if value is not None and not re.fullmatch(pattern, value, re.ASCII):
-        raise ConfigError(f"{_flag(field)} {value!r}: expected a name like {pattern}")
+        raise ConfigError(
+            f"{_flag(field)} {value!r}: expected {EXPECTED.get(field, f'a name like {pattern}')}"
+        )
 
 
 def _flag(field: str) -> str:

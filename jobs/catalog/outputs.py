@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import settings, storage
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, StorageError
 from cluster.refusals import asking
 from jobs.catalog import layout
 
@@ -89,6 +89,8 @@ def check_place(files: Iterable[str]) -> None:
         with asking(path):
             try:
                 tempfile.TemporaryFile(dir=folder).close()
+            except FileNotFoundError as error:  # as in /proc, whose folders take none
+                raise StorageError(f"no file can be made at {folder}") from error
             except OSError as error:
                 raise OSError(error.errno, error.strerror, folder) from error
 

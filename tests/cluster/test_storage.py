@@ -1,13 +1,17 @@
 """Storage: the published file is the commit."""
 
+import functools
+import http.server
 import os
+import socket
+import threading
 
 import fsspec
 import pyarrow as pa
 import pytest
 
 from cluster import storage
-from cluster.errors import NotPreparedError
+from cluster.errors import NotPreparedError, StorageError
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -81,3 +85,19 @@ def test_a_published_name_is_synced_with_its_folder(tmp_path, monkeypatch):
     storage.publish_bytes(b"rows", str(tmp_path / "t" / "unit.parquet"))
     storage.publish_file(str(tmp_path / "t" / "unit.parquet"), str(tmp_path / "u" / "copy.parquet"))
     assert synced == [False, True, False, True]
+
+
+def test_a_web_server_that_refuses_is_not_one_that_has_nothing(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(StorageError, match="the storage does not answer"):
+        storage.exists(f"http://127.0.0.1:{port}/dataset.json")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    (tmp_path / "there").touch()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        assert storage.exists(f"{place}/there")
+        assert not storage.exists(f"{place}/gone")
+        server.shutdown()

@@ -264,6 +264,13 @@ class TestPlacesThatCannotBeWritten:
         assert annotate(clip, "--out", clip / "a.mp4") == 1
         assert f"a file stands where a folder is expected: {clip}" in capsys.readouterr().err
 
+    @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="Linux has such a folder")
+    def test_a_folder_that_takes_no_files_is_named(self, clip, capsys):
+        assert annotate(clip, "--out", "/proc/a.mp4") == 1
+        said = capsys.readouterr().err
+        assert "no file can be made at /proc" in said
+        assert said.count("\n") == 1
+
     def test_trying_leaves_nothing_behind(self, tmp_path):
         check_place([str(tmp_path / "new" / "a.csv")])
         assert not list(tmp_path.iterdir())
