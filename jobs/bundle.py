@@ -169,5 +169,5 @@ def export(config: ExportConfig) -> None:
     }
     record = storage.join(out, f".{layout.CONFIG}")
     check_outputs(contents, record, overwrite=config.overwrite)
-    publish_outputs(config, contents, record, whole=True)
+    publish_outputs(None, contents, record, whole=True)
     print(f"wrote {out}: {len(contents)} files; README.md is the card")

@@ -104,7 +104,7 @@ def publish_outputs(
     two leaves nothing that the next run takes for somebody else's.
 
     Args:
-        config: of the job.
+        config: of the job; None: left out of a record that goes elsewhere, since it names places.
         files: path or URI -> content.
         record: place of the record.
         whole: they are all that belongs beside the record; what an earlier run made there besides is
@@ -115,7 +115,8 @@ def publish_outputs(
     for file, content in files.items():
         name, digest = _below(file, record), _digest(content)
         made[name] = [digest, *(each for each in before.get(name, ()) if each != digest)][:2]
-    facts = {**settings.resolved(config), settings.MADE: {**before, **made}}
+    typed = {} if config is None else settings.resolved(config)
+    facts = {**typed, settings.MADE: {**before, **made}}
     storage.publish_json(facts, record)
     for file, content in files.items():
         if isinstance(content, bytes):

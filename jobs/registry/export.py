@@ -1,6 +1,7 @@
 """A bundle as a folder for a model hub: weights, card, example, requirements, and nothing of this machine."""
 
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 from cluster import storage
@@ -23,6 +24,20 @@ import affuse
 bundle = affuse.load_bundle(str(Path(__file__).resolve().parent))
 print(bundle.predict(sys.argv[1:]).to_string())
 '''
+
+USE = """\
+## Use
+
+With affuse installed from its repository, as its README says (`requirements.txt` has the versions that were
+here):
+
+```console
+$ affuse score clip.mp4 --bundle FOLDER
+$ python FOLDER/example.py clip.mp4
+```
+
+FOLDER is where these files lie. The weights of encoders come from their own places, by their own licences.
+"""
 
 
 def exported(
@@ -49,10 +64,19 @@ def exported(
     if results is not None:
         judged[layout.RESULTS] = storage.json_bytes(results)
     yield from judged.items()
-    card = yaml_head(facts, results) + "\n" + card_of(facts, results, dataset)
+    card = "\n".join([yaml_head(facts, results), card_of(facts, results, dataset), USE])
     yield "README.md", card.encode()
     yield "example.py", EXAMPLE.encode()
-    yield "requirements.txt", "".join(f"{line}\n" for line in requirements()).encode()
+    # A comment: the index of Python packages has none of that name, and whoever took it could run anything.
+    needed = [f"# {_affuse()}, from its repository", *requirements()]
+    yield "requirements.txt", "".join(f"{line}\n" for line in needed).encode()
     kept = {name: value for name, value in facts.items() if name not in KEPT_BACK}
     hashes = {name: hash_of(content) for name, content in judged.items()}
     yield layout.BUNDLE, storage.json_bytes({**kept, "imported": [], KEY: hashes})
+
+
+def _affuse() -> str:
+    try:
+        return f"affuse {metadata.version('affuse')}"
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "affuse"

@@ -112,11 +112,15 @@ class TestExport:
         }
         assert not [name for name in files if name.endswith((".pkl", ".pt", ".bin"))]
         compile((folder / "example.py").read_text(), "example.py", "exec")
-        assert "torch==" in (folder / "requirements.txt").read_text()
+        needed = (folder / "requirements.txt").read_text()
+        assert "torch==" in needed
+        assert needed.startswith("# affuse ")  # nothing of that name is to be had from an index
+        assert "$ affuse score clip.mp4 --bundle FOLDER" in (folder / "README.md").read_text()
 
     def test_nothing_names_a_place_of_this_machine(self, root, folder):
         for path in folder.rglob("*"):
-            if path.is_file() and not path.name.startswith("."):
+            if path.is_file():
+                assert str(folder).encode() not in path.read_bytes(), path
                 assert root.encode() not in path.read_bytes(), path
 
     def test_again_it_is_the_same_and_what_is_not_its_own_stays(self, root, folder, tmp_path):
