@@ -28,7 +28,7 @@ from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.manifest import read_dataset
-from jobs.catalog.names import check_bundle_names, check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
@@ -73,6 +73,7 @@ class Config:
     def __post_init__(self) -> None:
         check_names(runs=self.runs, name=self.name)
         check_bundle_names(bundles=self.bundles)
+        check_once(runs=self.runs, bundles=self.bundles)
         check_resamples(self.resamples)
         if len(self.runs) + len(self.bundles) < 2:
             raise ConfigError("name at least two of --runs and --bundles to compare")

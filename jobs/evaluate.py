@@ -30,7 +30,7 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.manifest import read_dataset, read_manifest
-from jobs.catalog.names import check_bundle_names, check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.catalog.predictions import HeldOut
 from jobs.catalog.tasks import pick_task
@@ -93,6 +93,7 @@ class Config:
     def __post_init__(self) -> None:
         check_names(runs=self.runs)
         check_bundle_names(bundle=self.bundle)
+        check_once(runs=self.runs)
         check_resamples(self.resamples)
         if (self.bundle is None) == (len(self.runs) == 0):
             raise ConfigError("name either --bundle or --runs")

@@ -24,7 +24,7 @@ from cluster.errors import ConfigError
 from cluster.settings import Place
 from fusion.metrics import FIGURES
 from jobs.catalog import layout
-from jobs.catalog.names import check_bundle_names, check_names, joined_name
+from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import check_outputs, publish_outputs
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import SILENT
@@ -79,6 +79,7 @@ class Config:
     def __post_init__(self) -> None:
         check_names(runs=self.runs)
         check_bundle_names(bundle=self.bundle)
+        check_once(runs=self.runs)
         if not self.runs and self.bundle is None:
             raise ConfigError("nothing to report on: name --runs, a --bundle, or both")
         check_resamples(self.resamples)

@@ -1,6 +1,7 @@
 """Names that become files below a root: of runs, bundles, scores, folds, tasks and the like."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cluster.errors import ConfigError
@@ -48,6 +49,20 @@ def check_bundle_names(**flags: str | Iterable[str] | None) -> None:
     for flag, names in flags.items():
         given = [names] if isinstance(names, str) else names or ()
         check_names(**{flag: [name for name in given if not name.startswith(REGISTERED)]})
+
+
+def check_once(**flags: Sequence[str]) -> None:
+    """Refuse a name that was given twice: compared with itself, anything gains nothing.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for flag, names in flags.items():
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ConfigError(
+                    f"--{flag.replace('_', '-')}: {name!r} is named {count} times; type it once"
+                )
 
 
 def joined_name(names: Sequence[str], between: str) -> str:

@@ -226,3 +226,17 @@ def test_names_joined_are_a_name_and_tell_long_lists_apart(names):
     name = joined_name(names, "+")
     assert checked_name(name, "it") == name
     assert name == "+".join(names) or name != joined_name([*names, "z"], "+")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare --root r --runs a b a",
+        "compare --root r --bundles a a",
+        "report --root r --runs a a",
+        "evaluate --root r --runs a a",
+    ],
+)
+def test_what_is_compared_is_named_once(words, capsys):
+    assert status_of(words.split()) == 2
+    assert "'a' is named 2 times; type it once" in capsys.readouterr().err
