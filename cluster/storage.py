@@ -72,11 +72,10 @@ def is_local(uri: str) -> bool:
 def exists(uri: str) -> bool:
     """Whether something has been published under this name."""
     fs, path = filesystem(uri)
+    # Else a web server that refuses would be one that has nothing.
     strict = {"strict": True} if uri.startswith(("http://", "https://")) else {}
     with asking(uri):
-        return bool(
-            fs.exists(path, **strict)
-        )  # a web server that refuses would be one that has nothing
+        return bool(fs.exists(path, **strict))
 
 
 def names(folder: str, suffix: str = "") -> list[str]:

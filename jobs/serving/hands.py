@@ -21,7 +21,6 @@ TRIES = 2
 
 NOT_LOADED = "the models could not be loaded; see the log"
 
-
 LAST_S = 1.0
 """How long a process may take to be gone after its last word [s]."""
 

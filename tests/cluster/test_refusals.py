@@ -162,7 +162,8 @@ def test_workers_that_ended_for_want_of_memory_or_with_their_machine_are_one_lin
     [
         ("report", {"out": None}, "/theirs/reports/x.html", "--out"),
         ("annotate", {"out": None}, "/theirs/film.annotated.mp4", "--out"),
-        ("explain", {"out": None}, "/theirs/explanations/x", "--out"),
+        ("explain", {"out": "/theirs/e.jsonl"}, "/theirs/e.jsonl", "--out"),
+        ("explain", {"out": None}, "/theirs/explanations/x", None),
         ("score", {"out": "/theirs/x.csv"}, "/theirs/x.csv", "--out"),
         ("score", {"out": None}, "/theirs/scores/x", None),
         ("train", {}, "/theirs/runs/x", None),
