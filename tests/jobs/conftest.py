@@ -15,6 +15,7 @@ from cluster import one_step, storage
 from cluster.health import Health, watched
 from encoders import ENCODERS, TRANSCRIBERS
 from jobs import ensemble
+from jobs.catalog import run_names
 
 TOYS = str(Path(__file__).parent / "toys")
 
@@ -58,12 +59,13 @@ def sealed(monkeypatch):
     def seal(folder: str) -> None:
         write = one_step.in_one_step
 
-        def refuse(path):
+        def refuse(path, **options):
             if path.startswith(folder):
                 raise OSError(errno.EROFS, "Read-only file system", path)
-            return write(path)
+            return write(path, **options)
 
-        monkeypatch.setattr(storage, "in_one_step", refuse)
+        for module in (storage, run_names):
+            monkeypatch.setattr(module, "in_one_step", refuse)
 
     return seal
 

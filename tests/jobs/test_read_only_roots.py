@@ -50,7 +50,7 @@ OTHERWISE = (
     "compare --root {root} --runs voice found-00000 --task emotion --resamples 500",
     "ensemble --root {root} --runs voice --task emotion --rule mean --bundle best",
     "train --root {root} --inputs face --net linear --no-tracking --run face",
-    "features export --root {root} --inputs audio=face --task emotion --out {root}/out.npz",
+    "features export --root {root} --inputs video=face --task emotion --out {root}/out.npz",
 )
 
 
