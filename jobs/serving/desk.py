@@ -83,6 +83,7 @@ class Desk:
     ) -> None:
         self.folder = claim_scratch(folder)
         self._hands, self._queue, self._keep_s = hands, queue, keep_s
+        self._broken: set[Hand] = set()  # of which the last start failed
         self._tickets: dict[str, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
         self._change = threading.Condition()
@@ -142,7 +143,7 @@ class Desk:
                 raise
             self._tickets[ticket.id] = ticket
             self._waiting.append(ticket)
-            self._change.notify()
+            self._change.notify_all()  # one alone might be of a hand that takes no order now
         return ticket
 
     def take_film(self, ticket: Ticket) -> Ticket:
@@ -208,9 +209,9 @@ class Desk:
         pauses = Pauses()
         while not self._closing.is_set():
             if not hand.ready and pauses.are_over():
-                _warm(hand)
+                self._warm(hand)
                 pauses.begin()
-            if (ticket := self._next()) is not None:
+            if (ticket := self._next(self._may_take(hand))) is not None:
                 self._do(hand, ticket)
 
     def _do(self, hand: Hand, ticket: Ticket) -> None:
@@ -228,11 +229,37 @@ class Desk:
         if ticket.gone:
             self.leave(ticket.room)
 
-    def _next(self) -> Ticket | None:
-        """The next order; None where there is none for a while, or the desk closes."""
+    def _warm(self, hand: Hand) -> None:
+        try:
+            hand.warm()
+        except RefusalError:
+            self._broken.add(hand)  # the log says why
+        except Exception:  # noqa: BLE001 (the thread goes on, and tries again)
+            self._broken.add(hand)
+            traceback.print_exc()
+        else:
+            self._broken.discard(hand)
+
+    def _may_take(self, hand: Hand) -> bool:
+        """Whether an order is not better left to another hand.
+
+        One that is not ready leaves it to those that are, also while they are busy; one that could not be
+        started leaves it to those that are being started as well.
+        """
+        if hand.ready:
+            return True
+        others = [other for other in self._hands if other is not hand]
+        if hand in self._broken and any(other not in self._broken for other in others):
+            return False
+        return not any(other.ready for other in others)
+
+    def _next(self, may_take: bool) -> Ticket | None:
+        """The next order; None where there is none to take for a while, or the desk closes."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._closing.is_set(), LOOK_S)
-            if self._closing.is_set() or not self._waiting:
+            self._change.wait_for(
+                lambda: self._closing.is_set() or (may_take and self._waiting), LOOK_S
+            )
+            if self._closing.is_set() or not (may_take and self._waiting):
                 return None
             ticket = self._waiting.popleft()
             ticket.state = "working"
@@ -267,15 +294,6 @@ class Pauses:
         is_soon = now - self._since < 2 * LONGEST_PAUSE_S
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if is_soon else FIRST_PAUSE_S
         self._since = now
-
-
-def _warm(hand: Hand) -> None:
-    try:
-        hand.warm()
-    except RefusalError:
-        pass  # the log says why
-    except Exception:  # noqa: BLE001 (the thread goes on, and tries again)
-        traceback.print_exc()
 
 
 def _reported(ticket: Ticket, share: float) -> None:

@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import signal
+import threading
 import time
 from functools import partial
 from itertools import pairwise
@@ -159,6 +160,102 @@ class TestAHandWithoutAnOrder:
         ticket = there.take(there.room(), Order(text="well"))
         assert ticket.done.wait(10)
         assert ticket.answer == {"text": "well"}
+        there.close()
+
+
+class Slow(Fake):
+    """A hand that loads once the gate is open, and does an order once the other one is."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.works = threading.Event(), threading.Event()
+
+    def warm(self):
+        self.warmed += 1
+        assert self.loads.wait(60)
+        self.ready = True
+
+    def answer(self, order, report):
+        assert self.works.wait(60)
+        return super().answer(order, report)
+
+
+class Broken(Fake):
+    """A hand that never loads, and refuses what it is given."""
+
+    def answer(self, order, report):
+        raise RefusalError(503, "the models could not be loaded")
+
+
+class TestAHandThatCouldNotLoad:
+    @pytest.fixture
+    def hands(self, tmp_path, monkeypatch):
+        """A broken hand that was tried, a slow one that loads, and their desk."""
+        monkeypatch.setattr(desk, "LOOK_S", 0.01)
+        broken, slow = Broken(), Slow()
+        there = Desk([broken, slow], queue=64, keep_s=99, folder=str(tmp_path))
+        wait_for(lambda: broken.warmed and slow.warmed)
+        yield broken, slow, there
+        for gate in (slow.loads, slow.works):
+            gate.set()
+        there.close()
+
+    @staticmethod
+    def orders(there, count=12):
+        return [there.take(there.room(), Order(text=str(number))) for number in range(count)]
+
+    @staticmethod
+    def are_answered(tickets):
+        assert all(ticket.done.wait(30) for ticket in tickets)
+        return [ticket.refusal for ticket in tickets] == [None] * len(tickets)
+
+    def test_leaves_orders_to_one_that_is_loading_and_to_one_that_is_busy(self, hands):
+        broken, slow, there = hands
+        early = self.orders(there)
+        wait_for(lambda: broken.warmed >= 2)  # it has come by its queue meanwhile
+        assert there.waiting == len(early)
+        slow.loads.set()
+        wait_for(lambda: there.waiting == len(early) - 1)  # one is in hand
+        late = self.orders(there)
+        before = broken.warmed
+        wait_for(lambda: broken.warmed > before)
+        assert (there.ready, there.waiting) == (1, len(early + late) - 1)
+        slow.works.set()
+        assert self.are_answered(early + late)
+
+    def test_takes_them_again_once_it_has_loaded(self, hands):
+        broken, slow, there = hands
+        slow.loads.set()
+        wait_for(lambda: there.ready == 1)
+        (stuck,) = self.orders(there, 1)
+        wait_for(lambda: stuck.state == "working")
+        broken.warm = broken.answer = lambda *_: {"text": "well"}
+        broken.ready = True
+        assert self.are_answered(self.orders(there))
+
+    def test_refuses_them_where_no_other_could_load_either(self, tmp_path):
+        there = Desk([Broken(), Broken()], queue=64, keep_s=99, folder=str(tmp_path))
+        tickets = self.orders(there)
+        assert all(ticket.done.wait(30) for ticket in tickets)
+        assert {ticket.refusal.status for ticket in tickets} == {503}
+        there.close()
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_leaves_them_to_the_one_that_is_ready_where_it_has_lost_its_process_too(
+        self, tmp_path, monkeypatch, count
+    ):
+        monkeypatch.setattr(desk, "FIRST_PAUSE_S", 600.0)  # started once, and not again by itself
+        lost, well = [Slow() for _ in range(count)], Slow()
+        for each in (*lost, well):
+            each.loads.set()
+        there = Desk([*lost, well], queue=64, keep_s=99, folder=str(tmp_path))
+        wait_for(lambda: there.ready == count + 1)
+        for each in lost:
+            each.ready = False
+            each.answer = Broken().answer
+        time.sleep(2 * desk.LOOK_S)  # what was looked at before may be taken yet
+        well.works.set()
+        assert self.are_answered(self.orders(there))
         there.close()
 
 
