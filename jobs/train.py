@@ -19,13 +19,15 @@ from typing import Any
 from cluster import settings, storage
 from cluster.tracking import run_tracker
 from jobs.catalog import layout
+from jobs.catalog.branches import check_inputs, publishes_inputs
+from jobs.catalog.features import feature_folders
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.run_names import check_owner, owner
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
 from jobs.training.ignored import say_what_is_ignored
-from jobs.training.input_names import check_option_names
+from jobs.training.input_names import check_option_names, input_folders
 from jobs.training.labels import check_labels
 from jobs.training.loading import read_clips
 from jobs.training.parts import Part
@@ -33,7 +35,7 @@ from jobs.training.run import (
     TrainConfig,
     check_name,
     choice_of,
-    claim,
+    claimed,
     missing,
     parts_of,
     request_of,
@@ -52,7 +54,8 @@ def main(config: Config) -> None:
     config = resolved(config)
     if owner(run_uri(config)) is None:
         # A run that is there may be of a search, whose options name inputs of its other sets as well.
-        check_option_names(config.root, [config.inputs], config.net_options.items())
+        options = {**config.net_options, "pca": config.pca}
+        check_option_names(config.root, [config.inputs], options.items())
     train(config)
 
 
@@ -67,11 +70,14 @@ def train(config: Config) -> None:
         print(f"nothing to do: {base} is complete")
         return
     check_rows(config)
+    check_owned(config)
     say_what_is_ignored(config)
-    own = claim(config)
-    there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
-    print(f"run {config.run}: {len(todo)} nets to train{there}")
-    with run_tracker(config.root, base, enabled=config.tracking) as tracker:
+    with (
+        claimed(config) as own,
+        run_tracker(config.root, base, enabled=config.tracking) as tracker,
+    ):
+        there = f", {len(parts) - len(todo)} are there" if len(todo) < len(parts) else ""
+        print(f"run {config.run}: {len(todo)} nets to train{there}")
         tracker.start(str(config.run), settings.to_mapping(config), kind="train")
         if todo:
             warn_of_leaks(config.root, config.inputs, config.tasks)
@@ -106,6 +112,14 @@ def check_rows(config: Config) -> None:
     clips = read_clips(request, tasks)
     splits = [(part, choice.split(clips, part)) for part in parts_of(config)]
     check_labels(clips, tasks, splits)
+
+
+def check_owned(config: Config) -> None:
+    """Refuse a net that cannot read the inputs, before the run has its name."""
+    facts = feature_folders(config.root)
+    folders = input_folders(config.root, config.inputs, facts).values()
+    owned = [facts[folder] for folder in folders if publishes_inputs(facts[folder])]
+    check_inputs(config.net, owned, config.normalise)
 
 
 def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> None:

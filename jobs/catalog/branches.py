@@ -4,7 +4,7 @@ An input of such a net may be a table of published inputs (`minilm:publish=input
 weights that training started from by URI and hash; beside the card lies only what training changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -97,7 +97,7 @@ def branches_of(card: Card, store: str) -> dict[str, nn.Module]:
     return found
 
 
-def check_inputs(net: str, owned: list[Mapping[str, Any]], normalise: str) -> None:
+def check_inputs(net: str, owned: Sequence[Mapping[str, Any]], normalise: str) -> None:
     """Refuse a net and inputs that do not go together.
 
     Args:

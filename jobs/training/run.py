@@ -3,12 +3,21 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cluster import settings, storage
-from cluster.errors import ConfigError
+from cluster.errors import (
+    ConfigError,
+    MissingExtraError,
+    NotPreparedError,
+    PlanError,
+    SchemaError,
+    TableError,
+    WeightsError,
+)
 from cluster.session import SessionConfig
 from cluster.settings import Place
 from encoders.store import default_store
@@ -31,6 +40,11 @@ ELSEWHERE = (
     "store", "tracking", "workers",
 )  # fmt: skip
 """Fields that do not change the result of a run: where and how safely it is made."""
+
+REFUSALS = (
+    ConfigError, MissingExtraError, NotPreparedError, PlanError, SchemaError, TableError, WeightsError,
+)  # fmt: skip
+"""What the same command would be answered with again, until something else is typed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +221,24 @@ def claim(config: TrainConfig, instead_of: Any = None) -> dict[str, str]:
     take(base, own, instead_of)
     publish_config(config, base)
     return own
+
+
+@contextmanager
+def claimed(config: TrainConfig) -> Iterator[dict[str, str]]:
+    """`claim`, undone where training is refused before it has results: a worker knows more than the start.
+
+    Yields:
+        The identity that the name was taken with.
+    """
+    base = run_uri(config)
+    is_free = owner(base) is None  # else another start of the same command may be at work
+    own = claim(config)
+    try:
+        yield own
+    except REFUSALS:
+        if is_free and owner(base) == own:
+            free(base)
+        raise
 
 
 def grown(config: TrainConfig) -> TrainConfig:

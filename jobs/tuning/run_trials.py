@@ -104,7 +104,8 @@ def bench_of(
         ConfigError: the metric judges another kind of task, or an option names an input that no set has.
     """
     sets = space.values_of("inputs", list(base.inputs))
-    check_option_names(base.root, sets, [*base.net_options.items(), *space.options_of_nets])
+    options = [*base.net_options.items(), ("pca", base.pca), *space.options_of_nets]
+    check_option_names(base.root, sets, options)
     inputs = {n for some in sets for n in some}
     warn_of_leaks(base.root, sorted(inputs), base.tasks)
     library = load_library(base, space)

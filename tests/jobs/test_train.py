@@ -15,10 +15,13 @@ import pyarrow.compute as pc
 import pytest
 
 from cluster import settings, storage
-from cluster.errors import ConfigError, DivergedError
+from cluster.errors import ConfigError, DivergedError, PlanError
 from cluster.session import SessionConfig, ray_session
 from jobs import train
+from jobs.__main__ import run as affuse
+from jobs.catalog import run_names
 from jobs.catalog.predictions import read_predictions
+from jobs.training import run
 
 
 def config(root: str, **changes) -> train.Config:
@@ -41,6 +44,16 @@ def content(root: str, run: str) -> dict[str, bytes]:
         for name in ("model.safetensors", "predictions.parquet")
         for path in base.rglob(name)
     }
+
+
+def typed(root: str, *more: str) -> int:
+    """The status of a typed command; the last of two flags counts."""
+    return affuse(
+        [
+            "train", "--root", root, "--inputs", "voice", "face", "--pool", "mean", "--epochs", "1",
+            "--run", "r", "--no-tracking", "--workers", "0", *more,
+        ]
+    )  # fmt: skip
 
 
 class TestFolds:
@@ -177,6 +190,72 @@ class TestRefusals:
     def test_an_unknown_option_names_the_nearest(self, root):
         with pytest.raises(ConfigError, match="no option 'hiden'; did you mean 'hidden'"):
             config(root, net_options={"hiden": 3})
+
+    @pytest.mark.parametrize("tracking", ["--no-tracking", "--tracking"])
+    def test_a_net_that_cannot_read_the_inputs_is_refused_before_anything_is_written(
+        self, root, capsys, tracking
+    ):
+        assert typed(root, "--net", "finetune", tracking) != 0
+        said = capsys.readouterr()
+        assert "needs an input that a model reads" in said.err
+        assert "nets to train" not in said.out
+        assert not Path(root, "runs").exists()
+        assert not Path(root, "mlflow").exists()
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("--net", "finetune"),
+            ("--inputs", "voice", "smell"),
+            ("--folds", "unknown"),
+            ("--tasks", "unknown"),
+            ("--pca", "voice=2"),
+            ("--pca", "audio=99"),
+            ("--feature-noise", "0.1", "--net", "finetune"),
+            ("--loss-options", "gamma=2"),
+            ("--loss", "soft_cross_entropy"),
+            ("--balanced", "--tasks", "arousal"),
+            ("--label-smoothing", "0.1", "--tasks", "arousal"),
+            ("--net", "dialogue_rnn"),
+            ("--net", "late_mean", "--mixup", "0.2", "--causal"),
+            ("--net", "lmf", "--net-options", "rank=0"),
+            ("--net-options", "hidden.smell=4"),
+        ],
+        ids=" ".join,
+    )
+    def test_what_is_refused_leaves_no_run_and_its_name_to_a_correct_command(
+        self, root, capsys, words
+    ):
+        assert typed(root, *words) in (1, 2)
+        assert "Traceback" not in capsys.readouterr().err
+        assert not Path(root, "runs", "r").exists()
+        assert typed(root) == 0
+        assert Path(root, "runs", "r", "summary.json").is_file()
+
+    def test_a_refusal_leaves_the_run_that_the_same_command_has_begun_before(
+        self, root, monkeypatch
+    ):
+        def refuse(*_):
+            raise PlanError("no room")
+
+        begun = config(root, run="r")
+        run.claim(run.resolved(begun))
+        monkeypatch.setattr(train, "launch", refuse)
+        with pytest.raises(PlanError):
+            train.main(begun)
+        assert Path(root, "runs", "r", "config.json").is_file()
+
+    def test_a_refusal_leaves_the_name_that_another_start_has_taken_meanwhile(
+        self, root, monkeypatch
+    ):
+        def refuse(one, own):
+            run_names.take(run.run_uri(one), {"identity": "another"}, own)
+            raise ConfigError("was started anew")
+
+        monkeypatch.setattr(train, "launch", refuse)
+        with pytest.raises(ConfigError, match="anew"):
+            train.main(config(root, run="r"))
+        assert run_names.owner(f"{root}/runs/r") == {"identity": "another"}
 
 
 @pytest.mark.slow

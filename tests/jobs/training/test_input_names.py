@@ -99,5 +99,14 @@ def test_a_member_of_a_search_has_options_of_inputs_that_other_sets_have(tmp_pat
         train.main(dataclasses.replace(config, run="typed"))
 
 
+@pytest.mark.parametrize("job", [train, tune])
+def test_principal_components_of_an_input_that_is_not_there_are_refused(root, job):
+    config = job.Config(
+        root=root, inputs=("voice", "face"), pca={"voice": 2}, folds="speaker", tracking=False
+    )
+    with pytest.raises(ConfigError, match=r"pca: no input is called 'voice'; known: audio, video"):
+        job.main(config)
+
+
 def test_names_of_people_s_facts_are_not_those_of_inputs(root):
     check_option_names(root, [("voice",)], [("profile.age", 5), ("profile", {"sex": 2})])

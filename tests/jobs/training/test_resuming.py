@@ -12,7 +12,7 @@ from cluster.errors import ConfigError
 from jobs import train
 from jobs.__main__ import run as affuse
 from jobs.catalog import run_names
-from jobs.training import train_part, workers
+from jobs.training import run, train_part, workers
 
 
 class Killed(BaseException):
@@ -145,14 +145,14 @@ class TestNames:
         assert (part / kept).read_bytes() == before
 
     def test_a_start_whose_name_was_taken_meanwhile_writes_nothing_more(self, root, monkeypatch):
-        claim = train.claim
+        claim = run.claim
 
         def claim_and_lose(one: train.Config) -> dict[str, str]:
             own = claim(one)
             storage.publish_json({"identity": "another"}, f"{root}/runs/first/identity.json")
             return own
 
-        monkeypatch.setattr(train, "claim", claim_and_lose)
+        monkeypatch.setattr(run, "claim", claim_and_lose)
         assert self.start(root) == 2
         assert not list(Path(root, "runs").rglob("*.safetensors"))
 
@@ -177,7 +177,7 @@ class TestTwoStartsAtOnce:
         """Exits of a start, and of one that comes and goes before its so-manieth call of a place."""
         module, name = {
             "rows are checked": (train, "check_rows"),
-            "the name is taken": (train, "claim"),
+            "the name is taken": (run, "claim"),
             "workers begin": (train, "launch"),
             "features are read": (workers, "load"),
             "a part is trained": (train_part, "train_part"),
