@@ -1,12 +1,15 @@
 """A schedule is a line of cron that Kubernetes takes; another one is refused before it is written."""
 
+import datetime
+
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
 from cluster.rendering import Deployment, render
+from cluster.rendering.cron import check_cron
 
 CRON = (
     ("minute", 0, 59, ""),
@@ -53,9 +56,75 @@ def cron_fault(place):
     )
 
 
+def comes(line):
+    """Whether some day of 28 years, after which the calendar repeats, is one of a line's.
+
+    Kubernetes reads it by robfig/cron, to which */2 is a list as any other, and * and */1 are none.
+    """
+    _, _, day, month, weekday = line.split(" ")
+    sets = [expanded(place, text) for place, text in ((2, day), (3, month), (4, weekday))]
+    starred = {"*", "*/1", "*/01"} & {part for text in (day, weekday) for part in text.split(",")}
+    first = datetime.date(2001, 1, 1)
+    for number in range(28 * 366):
+        date = first + datetime.timedelta(number)
+        by_day, by_weekday = date.day in sets[0], date.isoweekday() % 7 in sets[2]
+        right = by_day and by_weekday if starred else by_day or by_weekday
+        if date.month in sets[1] and right:
+            return True
+    return False
+
+
+def expanded(place, text):
+    """All numbers of a list, one at a time."""
+    _, first, last, names = CRON[place]
+
+    def number(word):
+        return int(word) if word.isdigit() else names.split().index(word.lower()) + first
+
+    found = set()
+    for part in text.split(","):
+        span, _, step = part.partition("/")
+        low, _, high = span.partition("-")
+        begin = first if low == "*" else number(low)
+        end = number(high) if high else last if low == "*" or step else begin
+        found.update(each for each in range(begin, end + 1) if not (each - begin) % int(step or 1))
+    return found
+
+
+@given(
+    day=st.sampled_from(["28", "29", "30", "31", "31,30", "30-31", "30/1"]) | cron_field(2),
+    month=st.sampled_from(["2", "feb", "2,2", "2/12", "4", "jun,9-9", "11,6"]) | cron_field(3),
+    weekday=st.sampled_from(["*", "*", "*/1", "1,*", "1", "*/2", "sun-sat"]) | cron_field(4),
+)
+def test_days_that_never_come_are_refused_and_all_others_taken(day, month, weekday):
+    line = f"0 3 {day} {month} {weekday}"
+    if comes(line):
+        check_cron(line)
+    else:
+        with pytest.raises(ConfigError, match=r"never comes; expected a day up to (29|30), or"):
+            check_cron(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 31 2 */1", "0 0 30/1 feb *", "0 0 31 JUN *"]
+)
+def test_a_day_that_no_month_has_is_refused_by_name(line):
+    with pytest.raises(ConfigError, match=f"day '{line.split()[2]}' of month .* never comes"):
+        render("kuberay", Deployment(), schedule=line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0 0 29 2 *", "0 0 30 2 1", "0 0 31 2,3 *", "0 0 1,31 2 *", "0 0 */30 2 *", "0 0 31 2 */2"],
+)
+def test_a_day_that_comes_in_some_year_or_on_a_weekday_is_taken(line):
+    render("kuberay", Deployment(), schedule=line)
+
+
 @given(fields=st.tuples(*map(cron_field, range(5))))
 def test_a_schedule_that_kubernetes_takes_arrives(fields):
     line = " ".join(fields)
+    assume(comes(line))
     cron = next(yaml.safe_load_all(render("kuberay", Deployment(), schedule=line)))
     assert cron["spec"]["schedule"] == line
 
