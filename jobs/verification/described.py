@@ -1,5 +1,6 @@
 """Which tables of units a root has, and what each should be by its descriptor."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,10 @@ def score_table(root: str, name: str, refs: Sequence[UnitRef], manifest: str) ->
         NotATableError: its descriptor or claim is not there, or broken.
     """
     title, uri = f"scores/{name}", layout.scores_uri(root, name)
-    command = f"affuse score --config {storage.join(uri, layout.CONFIG)}"
+    config = storage.join(uri, layout.CONFIG)
+    command = f"affuse score --config {config}"
+    if not storage.exists(config):  # a start that found no room for it
+        command = f"affuse score --root {shlex.quote(root)} --bundle {shlex.quote(name)}"
     facts = _described(storage.join(uri, layout.DESCRIPTOR), title, command)
     claim = _described(storage.join(uri, layout.BUNDLE), title, command)
     try:
