@@ -2,6 +2,8 @@
 
 import functools
 import os
+from collections import Counter
+from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,9 +11,36 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # A process of pytest-xdist has it at 80; what tests read is written to a pipe, as wide as it likes.
 os.environ.pop("COLUMNS", None)
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-install_import_hook(["fusion", "encoders"], "beartype.beartype")
+CHECKED_CALLS = 20
+"""How often one test has the shapes of a function checked: a thousand more calls show nothing more."""
+
+calls: Counter[Callable[..., object]] = Counter()
+"""Calls of each function with shapes in the test that runs."""
+
+
+def first_calls_checked(typechecker: Callable[..., object]) -> Callable[..., object]:
+    """In place of `jaxtyping.jaxtyped`, which the import hook writes before functions and classes."""
+    checked_always = jaxtyped(typechecker=typechecker)
+
+    def decorate(function):
+        checked = checked_always(function)
+        if isinstance(function, type):
+            return checked
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            calls[function] += 1
+            return (checked if calls[function] <= CHECKED_CALLS else function)(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+jaxtyped, jaxtyping.jaxtyped = jaxtyping.jaxtyped, first_calls_checked
+jaxtyping.install_import_hook(["fusion", "encoders"], "beartype.beartype")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +62,12 @@ def missing_weights() -> str:
     except WeightsError as error:
         return f"the offline weights cannot be had: {error}"
     return ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart() -> None:
+    """Check the first calls of every function anew in each test."""
+    calls.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -185,10 +185,12 @@ def _simplex(members: Members, target: Tensor, weights: Tensor) -> Tensor:
     """Mixing weights [member] by expectation-maximisation."""
     count = len(members.names)
     truth = target.long().expand(count, -1).unsqueeze(2)
-    p = members.scores.gather(2, truth).squeeze(2).exp().clamp(min=FLOOR)
+    p = members.scores.gather(2, truth).squeeze(2).exp().clamp(min=FLOOR) * members.present
     found = torch.full((count,), 1 / count, dtype=torch.float64)
     for _ in range(SIMPLEX_STEPS):
-        joint = shares(found, members.present) * p
+        joint = (
+            found.unsqueeze(1) * p
+        )  # what absent members hand to others cancels in the next line
         blame = joint / joint.sum(0).clamp(min=1e-300)
         found = blame @ weights + SIMPLEX_PRIOR_ROWS / count
         found = found / found.sum()

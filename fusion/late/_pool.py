@@ -17,6 +17,8 @@ Shapes: member, row, class, parameter.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -64,6 +66,27 @@ class Problem:
         """All parameters."""
         return self.num_weights + (self.scores.shape[2] if self.bias else 0)
 
+    @cached_property
+    def pull(self) -> Tensor:
+        """The shrinkage as a quadratic form [parameter parameter] around equal weights and no bias."""
+        count, members, mass = self.num_weights, len(self.scores), self.weights.sum()
+        free = count // members
+        same = torch.full(
+            (free, free), 1 / free, dtype=torch.float64
+        )  # mean over a member's classes
+        between = torch.kron(torch.eye(members, dtype=torch.float64) - 1 / members, same)
+        within = torch.kron(torch.eye(members, dtype=torch.float64), torch.eye(free) - same)
+        to_others = max(self.strength, ANCHOR)
+        quadratic = 2 * to_others * torch.eye(self.size, dtype=torch.float64) / mass
+        quadratic[:count, :count] = 2 * (to_others * between + self.class_strength * within) / mass
+        quadratic[:count, :count] += 2 * ANCHOR / count + self.total_strength / mass / free**2
+        return quadratic
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """Variance of the targets of a regression."""
+        return self.target.double().var(correction=0).clamp(min=1e-300)
+
     def unpack(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [member, 1 or class] and bias [class]."""
         classes = self.scores.shape[2]
@@ -72,23 +95,30 @@ class Problem:
         return weights, bias
 
 
+class Point(NamedTuple):
+    """The objective at some parameters, its gradient [parameter] and Hessian [parameter parameter]."""
+
+    theta: Tensor
+    value: Tensor
+    gradient: Tensor
+    curvature: Tensor
+
+
 def solve(problem: Problem) -> tuple[Float[Tensor, "member free"], Float[Tensor, " class"]]:
     """Weights [member, 1] (tied) or [member, class] and bias [class] at the minimum."""
     theta = torch.zeros(problem.size, dtype=torch.float64)
     theta[: problem.num_weights] = 1 / len(problem.scores)
     bounded = torch.arange(problem.size) < problem.num_weights
-    value, gradient, curvature = _evaluate(problem, theta)
+    at = _evaluate(problem, theta)
     for _ in range(STEPS):
-        pinned = bounded & (theta <= 1e-12) & (gradient > 0)
-        if gradient[~pinned].abs().max().item() < TOLERANCE if (~pinned).any() else True:
+        free = ~(bounded & (at.theta <= 1e-12) & (at.gradient > 0))
+        if at.gradient[free].abs().max().item() < TOLERANCE if free.any() else True:
             break
-        step = _newton_step(gradient, curvature, ~pinned)
-        better = _line_search(problem, theta, step, bounded, value, gradient)
+        better = _line_search(problem, at, _newton_step(at, free), bounded)
         if better is None:
             break
-        theta = better
-        value, gradient, curvature = _evaluate(problem, theta)
-    return problem.unpack(theta)
+        at = better
+    return problem.unpack(at.theta)
 
 
 def pool(
@@ -133,11 +163,12 @@ def _jacobian(problem: Problem, theta: Tensor, rows: slice) -> tuple[Tensor, Ten
     return pooled + bias, jacobian
 
 
-def _evaluate(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _evaluate(problem: Problem, theta: Tensor) -> Point:
     """Objective, gradient and (Gauss-Newton) Hessian."""
     rows, classes = problem.scores.shape[1:]
     mass = problem.weights.sum()
-    value, gradient, curvature = _penalty(problem, theta)
+    value, gradient = _penalty(problem, theta)
+    curvature = problem.pull
     chunk = max(1, CHUNK // max(1, classes * max(problem.size, len(problem.scores))))
     for start in range(0, rows, chunk):
         part = slice(start, start + chunk)
@@ -150,7 +181,7 @@ def _evaluate(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             jacobian = jacobian - (metric.unsqueeze(2) * jacobian).sum(1, keepdim=True)
         scaled = (jacobian * (metric * weight.unsqueeze(1)).sqrt().unsqueeze(2)).flatten(0, 1)
         curvature = curvature + scaled.T @ scaled
-    return value, gradient, curvature
+    return Point(theta, value, gradient, curvature)
 
 
 def _objective(problem: Problem, theta: Tensor) -> Tensor:
@@ -164,59 +195,43 @@ def _loss(problem: Problem, z: Tensor, rows: slice) -> tuple[Tensor, Tensor, Ten
     """Loss [row], its gradient in z [row class], and the diagonal metric of its curvature."""
     target = problem.target[rows]
     if problem.kind == "regression":
-        scale = problem.target.double().var(correction=0).clamp(min=1e-300)
         error = z.squeeze(1) - target
-        slope = (error / scale).unsqueeze(1)
-        return error.square() / (2 * scale), slope, torch.ones_like(slope) / scale
+        slope = (error / problem.scale).unsqueeze(1)
+        return error.square() / (2 * problem.scale), slope, torch.ones_like(slope) / problem.scale
     log_p = torch.log_softmax(z, 1)
     truth = torch.nn.functional.one_hot(target.long(), z.shape[1])
     return -log_p.gather(1, target.long().unsqueeze(1)).squeeze(1), log_p.exp() - truth, log_p.exp()
 
 
-def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shrinkage of the weights towards their mean and of the bias towards zero."""
-    count, size, members = problem.num_weights, problem.size, len(problem.scores)
-    mass, free = problem.weights.sum(), problem.num_weights // len(problem.scores)
-    quadratic = torch.zeros(size, size, dtype=torch.float64)
-    same = torch.full((free, free), 1 / free, dtype=torch.float64)  # mean over a member's classes
-    between = torch.kron(torch.eye(members, dtype=torch.float64) - 1 / members, same)
-    within = torch.kron(torch.eye(members, dtype=torch.float64), torch.eye(free) - same)
-    pull = max(problem.strength, ANCHOR) * between + problem.class_strength * within
-    quadratic[:count, :count] = 2 * pull / mass + 2 * ANCHOR / count
-    quadratic[:count, :count] += problem.total_strength / mass / free**2
-    offsets = torch.eye(size - count, dtype=torch.float64)
-    quadratic[count:, count:] = 2 * max(problem.strength, ANCHOR) * offsets / mass
-    centre = torch.zeros(size, dtype=torch.float64)
-    centre[:count] = 1 / members
-    gradient = quadratic @ (theta - centre)
-    return (theta - centre) @ gradient / 2, gradient, quadratic
+def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Shrinkage of the weights towards their mean and of the bias towards zero, and its gradient."""
+    away = theta.clone()
+    away[: problem.num_weights] -= 1 / len(problem.scores)
+    gradient = problem.pull @ away
+    return away @ gradient / 2, gradient
 
 
-def _newton_step(gradient: Tensor, curvature: Tensor, free: Tensor) -> Tensor:
-    step = torch.zeros_like(gradient)
-    inner = curvature[free][:, free]
+def _newton_step(at: Point, free: Tensor) -> Tensor:
+    step = torch.zeros_like(at.gradient)
+    inner = at.curvature[free][:, free]
     ridge = 1e-12 * inner.diagonal().mean().clamp(min=1e-300)
     step[free] = -torch.linalg.solve(
-        inner + ridge * torch.eye(len(inner), dtype=inner.dtype), gradient[free]
+        inner + ridge * torch.eye(len(inner), dtype=inner.dtype), at.gradient[free]
     )
     return step
 
 
-def _line_search(
-    problem: Problem,
-    theta: Tensor,
-    step: Tensor,
-    bounded: Tensor,
-    value: Tensor,
-    gradient: Tensor,
-) -> Tensor | None:
+def _line_search(problem: Problem, at: Point, step: Tensor, bounded: Tensor) -> Point | None:
     """The first halving of the step that lowers the objective enough; None if none does."""
-    length = 1.0
-    for _ in range(40):
-        moved = theta + length * step
+    for halvings in range(40):
+        moved = at.theta + step / 2**halvings
         moved = torch.where(bounded, moved.clamp(min=0.0), moved)
-        decrease = gradient @ (moved - theta)
-        if _objective(problem, moved) <= value + 1e-4 * decrease and decrease < 0:
-            return moved
-        length /= 2
+        decrease = at.gradient @ (moved - at.theta)
+        bound = at.value + 1e-4 * decrease
+        if decrease >= 0 or (halvings and _objective(problem, moved) > bound):
+            continue
+        # Mostly the whole step is taken: then its value comes with the gradient that is needed next.
+        found = _evaluate(problem, moved)
+        if halvings or found.value <= bound:
+            return found
     return None
