@@ -47,7 +47,7 @@ def session(corpus):
 
 
 def config(root, *encoders, **changes):
-    changes.setdefault("workers", WorkersConfig(gpus_per_actor=0))
+    changes.setdefault("workers", WorkersConfig(gpus_per_actor=0, actors=1))
     changes.setdefault("tracking", False)
     return encode.Config(
         root=str(root), encoders=encoders, session=SessionConfig(num_cpus=2, num_gpus=1), **changes
@@ -76,9 +76,10 @@ def table_files(root):
 
 @pytest.fixture(scope="module")
 def encoded(corpus, session, tmp_path_factory):
-    """A corpus of 22 clips in 6 units with both toys."""
+    """A corpus of 22 clips in 6 units with both toys, by two actors."""
     root = corpus.write_corpus(tmp_path_factory.mktemp("encoded"), 22)
-    encode.main(config(root, "toy_text", "toy_audio"))
+    two = WorkersConfig(gpus_per_actor=0, actors=2)
+    encode.main(config(root, "toy_text", "toy_audio", workers=two))
     return root
 
 

@@ -35,10 +35,10 @@ def write_bundle(toys):
 
 def config(root, **changes):
     changes.setdefault("bundle", "b")
+    changes.setdefault("workers", WorkersConfig(gpus_per_actor=0, actors=1))
     return score.Config(
         root=str(root),
         session=SessionConfig(num_cpus=2, num_gpus=0),
-        workers=WorkersConfig(gpus_per_actor=0),
         **changes,
     )
 
@@ -67,7 +67,8 @@ class TestADataset:
         (tmp_path / "media" / "1.wav").unlink()
         (tmp_path / "media" / "4.wav").unlink()
         write_bundle(tmp_path)
-        score.main(config(tmp_path, name="raw", autotune="always"))
+        planned = WorkersConfig(gpus_per_actor=0)
+        score.main(config(tmp_path, name="raw", autotune="always", workers=planned))
         said = capsys.readouterr().out
         assert "source: raw clips" in said
         assert "autotune: -> decode 2 x, encode 2 x as planned" in said

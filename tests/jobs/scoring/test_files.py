@@ -45,7 +45,7 @@ def config(root, **changes):
     return score.Config(
         **{"root": str(root), "bundle": "b", **changes},
         session=SessionConfig(num_cpus=2, num_gpus=0),
-        workers=WorkersConfig(gpus_per_actor=0),
+        workers=WorkersConfig(gpus_per_actor=0, actors=1),
     )
 
 

@@ -38,7 +38,7 @@ def config(root, **changes):
     return score.Config(
         root=str(root),
         session=SessionConfig(num_cpus=2, num_gpus=0),
-        workers=WorkersConfig(gpus_per_actor=0),
+        workers=WorkersConfig(gpus_per_actor=0, actors=1),
         max_failed_share=1.0,
         **changes,
     )
