@@ -95,7 +95,7 @@ class Problem:
         return weights, bias
 
 
-class Point(NamedTuple):
+class Evaluated(NamedTuple):
     """The objective at some parameters, its gradient [parameter] and Hessian [parameter parameter]."""
 
     theta: Tensor
@@ -163,7 +163,7 @@ def _jacobian(problem: Problem, theta: Tensor, rows: slice) -> tuple[Tensor, Ten
     return pooled + bias, jacobian
 
 
-def _evaluate(problem: Problem, theta: Tensor) -> Point:
+def _evaluate(problem: Problem, theta: Tensor) -> Evaluated:
     """Objective, gradient and (Gauss-Newton) Hessian."""
     rows, classes = problem.scores.shape[1:]
     mass = problem.weights.sum()
@@ -181,7 +181,7 @@ def _evaluate(problem: Problem, theta: Tensor) -> Point:
             jacobian = jacobian - (metric.unsqueeze(2) * jacobian).sum(1, keepdim=True)
         scaled = (jacobian * (metric * weight.unsqueeze(1)).sqrt().unsqueeze(2)).flatten(0, 1)
         curvature = curvature + scaled.T @ scaled
-    return Point(theta, value, gradient, curvature)
+    return Evaluated(theta, value, gradient, curvature)
 
 
 def _objective(problem: Problem, theta: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _penalty(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:
     return away @ gradient / 2, gradient
 
 
-def _newton_step(at: Point, free: Tensor) -> Tensor:
+def _newton_step(at: Evaluated, free: Tensor) -> Tensor:
     step = torch.zeros_like(at.gradient)
     inner = at.curvature[free][:, free]
     ridge = 1e-12 * inner.diagonal().mean().clamp(min=1e-300)
@@ -221,7 +221,9 @@ def _newton_step(at: Point, free: Tensor) -> Tensor:
     return step
 
 
-def _line_search(problem: Problem, at: Point, step: Tensor, bounded: Tensor) -> Point | None:
+def _line_search(
+    problem: Problem, at: Evaluated, step: Tensor, bounded: Tensor
+) -> Evaluated | None:
     """The first halving of the step that lowers the objective enough; None if none does."""
     for halvings in range(40):
         moved = at.theta + step / 2**halvings
