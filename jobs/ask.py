@@ -28,6 +28,7 @@ import numpy as np
 from cluster import settings, storage
 from cluster.console import readable
 from cluster.errors import ConfigError, TooManyFailuresError
+from fusion.tasks import Task
 from jobs.asking.all_clips import answers_of
 from jobs.asking.config import AskConfig
 from jobs.asking.contents import HAS, has_shown, shown_rows
@@ -35,6 +36,7 @@ from jobs.asking.nothing_shown import nothing_to_show
 from jobs.asking.question import questions_of, scores_of
 from jobs.catalog import layout
 from jobs.catalog.features import resolve_transcripts
+from jobs.catalog.label_names import check_run, note_tasks
 from jobs.catalog.manifest import read_dataset, read_folds
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import check_owner, free, holds_results, owner, take
@@ -63,7 +65,7 @@ def main(config: Config) -> None:
     if not len(judged.rows):
         raise ConfigError(f"no held-out clip has a label of {name!r}; type --folds, or --task")
     say_shown(config, judged.clip_id)
-    take_name(config, base, own)
+    take_name(config, base, own, {name: task})
     said = answers_of(config, asked, judged.clip_id)
     if not said:
         raise TooManyFailuresError(
@@ -101,10 +103,14 @@ def check_name(config: Config, base: str, own: Mapping[str, str]) -> None:
     """Refuse the name of a run that is another's.
 
     Raises:
-        ConfigError: it is that of another run, or of another way to ask; the message says what differs.
+        ConfigError: it is that of another run, of other labels, or of another way to ask; the message says
+            what differs.
     """
     there = owner(base)
-    if there != own and holds_results(base):
+    if not holds_results(base):
+        return
+    check_run(config.root, config.run)
+    if there != own:
         raise ConfigError(
             f"run {config.run!r} is there already, and was made otherwise ({differs(config, base)}); type "
             "another --run"
@@ -130,11 +136,12 @@ def _plain(value: Any) -> str:
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
-def take_name(config: Config, base: str, own: Mapping[str, str]) -> None:
+def take_name(config: Config, base: str, own: Mapping[str, str], tasks: Mapping[str, Task]) -> None:
     """Take the name of the run; what a start without results left behind goes."""
     if owner(base) not in (None, own):
         free(base)
     take(base, own)
+    note_tasks(config.root, config.run, tasks)
     publish_config(config, base)
     storage.publish_json({"model": config.model}, storage.join(base, layout.ASKED))
 

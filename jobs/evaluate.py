@@ -29,6 +29,7 @@ from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.judged_files import judged_file
+from jobs.catalog.label_names import check_bundle, check_run
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
@@ -222,7 +223,7 @@ def show_cross_fitted(config: Config) -> None:
     print("the dataset has no test split; the honest figure is the cross-fitted one:")
     if config.bundle is None:
         raise NotPreparedError("see summary.json of each run, or type: affuse ensemble --runs ...")
-    task = Fusion.from_facts(bundles.read_bundle(config.root, config.bundle)).kind
+    _, task = task_of(config)
     folder = layout.bundle_uri(config.root, config.bundle)
     facts = storage.read_json(judged_file(folder, layout.RESULTS))
     results_table.show(results_table.from_facts(facts), task)
@@ -246,10 +247,18 @@ def members_of(config: Config) -> list[MemberNets]:
 
 
 def task_of(config: Config) -> tuple[str, Task]:
-    """The bundle's task, or the one that was named."""
+    """The bundle's task, or the one that was named.
+
+    Raises:
+        ConfigError: the dataset has other labels by now than the bundle or a run was made for.
+    """
     name = config.task
     if config.bundle is not None:
-        name = bundles.read_bundle(config.root, config.bundle)["task"]
+        facts = bundles.read_bundle(config.root, config.bundle)
+        check_bundle(config.root, facts)
+        name = facts["task"]
+    for run in config.runs:
+        check_run(config.root, run)
     return pick_task(read_dataset(config.root), name)
 
 

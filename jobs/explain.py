@@ -31,6 +31,7 @@ from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place
 from cluster.tables import EXPLANATIONS
 from jobs.catalog import bundles, layout
+from jobs.catalog.label_names import check_bundle
 from jobs.catalog.manifest import units
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.evaluation.judging import check_resamples
@@ -121,6 +122,7 @@ def explain_dataset(config: Config) -> None:
     """Values of every clip from its stored features, and what the answers rest on over held-out rows."""
     root = storage.absolute(config.root)
     bundle = open_bundle(config.bundle, root, store=config.store)
+    check_bundle(root, bundle.facts, bundle.uri)
     from_features(root, bundle, "features")
     folder = layout.explanation_uri(root, bundle.name)
     publish_config(config, folder)

@@ -10,7 +10,7 @@
     transcripts/<transcriber>-<fingerprint>/  likewise
     former/<features or transcripts>/         rows of units that have left the manifest
     encodings/<hash>/                         config.json and summary.json of `encode`
-    runs/<run>/                               config.json, identity.json, summary.json, history.jsonl
+    runs/<run>/                               config.json, identity.json, tasks.json, summary.json and others
         fold=K/seed=S/, refit/seed=S/         the net, history.jsonl, predictions.parquet, checkpoint.pt
         trials/                               records and logs of a search
     searches/<hash>/                          judged candidates of late fusion
@@ -38,6 +38,9 @@ SUMMARY = "summary.json"
 
 IDENTITY = "identity.json"
 """What a run is recognised by when it is started again."""
+
+TASKS = "tasks.json"
+"""What a run predicts: its tasks with their classes, as they were when it took its name."""
 
 HISTORY = "history.jsonl"
 TRIALS = "trials.parquet"

@@ -20,6 +20,7 @@ from cluster.tables import PREDICTIONS
 from fusion.late.members import Members, from_mean_space, prior, to_mean_space
 from fusion.tasks import Kind, Task
 from jobs.catalog import layout
+from jobs.catalog.label_names import check_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,12 @@ def held_out(root: str, runs: Sequence[str], name: str, task: Task) -> HeldOut:
 
 
 def held_out_rows(root: str, run: str, name: str) -> pa.Table:
-    """The predictions of one run for a task on rows that it did not train on: `oof`, else `valid`."""
+    """The predictions of one run for a task on rows that it did not train on: `oof`, else `valid`.
+
+    Raises:
+        ConfigError: the dataset has other labels by now.
+    """
+    check_run(root, run)
     table = read_predictions(root, run, roles=("valid", "oof"))
     table = table.filter(pc.equal(table["task"], name))
     role = "oof" if "oof" in set(table["role"].to_pylist()) else "valid"

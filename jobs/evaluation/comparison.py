@@ -15,7 +15,9 @@ from cluster.tables import PREDICTIONS
 from fusion.late.members import probabilities
 from fusion.tasks import Task
 from jobs.catalog import layout
+from jobs.catalog.bundles import bundle_facts
 from jobs.catalog.judged_files import judged_file
+from jobs.catalog.label_names import check_bundle
 from jobs.catalog.predictions import as_target, held_out_rows, matrix, nothing_held_out
 
 
@@ -67,7 +69,7 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
 
     Raises:
         NotPreparedError: a bundle has none, or its making was stopped.
-        ConfigError: a bundle is of another task.
+        ConfigError: a bundle is of another task, or of other labels than the dataset has now.
     """
     sides = []
     for bundle in bundles:
@@ -77,6 +79,7 @@ def bundles_of(root: str, bundles: Sequence[str], name: str, task: Task) -> list
             known = ", ".join(layout.bundles_there(root)) or "none"
             raise NotPreparedError(f"no predictions of a bundle {bundle!r}; bundles: {known}")
         table = storage.read_table(judged_file(folder, layout.PREDICTIONS))
+        check_bundle(root, bundle_facts(folder))
         PREDICTIONS.check(table.schema, where=uri)
         if set(table["task"].to_pylist()) != {name}:
             raise ConfigError(f"bundle {bundle!r} is not of the task {name!r}; give another --task")

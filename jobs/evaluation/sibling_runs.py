@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster import storage
 from jobs.catalog import layout
+from jobs.catalog.label_names import tasks_of_run
 from jobs.catalog.manifest import read_dataset
 from jobs.training.run import ELSEWHERE
 
@@ -44,11 +45,12 @@ def siblings(root: str, configs: Configs, run: str, field: str, default: Any) ->
     """
     if run not in configs:
         return {}
-    own = _shape(configs[run], field)
+    own, tasks = _shape(configs[run], field), tasks_of_run(root, run)
     found = {configs[run].get(field, default): run}
     for name, config in configs.items():
         value = config.get(field, default)
-        if value not in found and _shape(config, field) == own and is_complete(root, name):
+        alike = value not in found and _shape(config, field) == own and is_complete(root, name)
+        if alike and tasks_of_run(root, name) == tasks:
             found[value] = name
     return found
 

@@ -20,6 +20,7 @@ from fusion.probe import LeakReport
 from fusion.statistics import Groups
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
+from jobs.catalog.label_names import check_bundle
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
@@ -160,7 +161,7 @@ def gather(
         ConfigError: neither runs nor a bundle, or no such task.
         NotPreparedError: a run or bundle is not there.
     """
-    facts = {} if bundle is None else bundles.read_bundle(root, bundle)
+    facts = {} if bundle is None else _facts_of(root, bundle)
     fused_runs = facts.get("config", {}).get("runs", ())
     names = list(runs or fused_runs)
     dataset = read_dataset(root)
@@ -197,6 +198,13 @@ def gather(
         turns=_turns(root, held.clip_id),
         rests_on=_rests_on(root, facts),
     )
+
+
+def _facts_of(root: str, bundle: str) -> dict[str, Any]:
+    """The facts of a bundle that means the labels that the dataset has now."""
+    facts = bundles.read_bundle(root, bundle)
+    check_bundle(root, facts)
+    return facts
 
 
 def _members(

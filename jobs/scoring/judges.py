@@ -14,6 +14,7 @@ from cluster.resources import Plan, WorkersConfig, plan_stream
 from cluster.session import Capacity
 from jobs.catalog import layout
 from jobs.catalog.bundles import nets_of_member
+from jobs.catalog.label_names import check_bundle
 from jobs.scoring.bundle import Bundle, as_needed
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.in_process import work_of_bundles
@@ -46,7 +47,7 @@ def open_judges(config: ScoreConfig) -> list[NamedBundle]:
     """The bundles of a command; the scores of each have its own name, unless one is given.
 
     Raises:
-        ConfigError: two have the same name.
+        ConfigError: two have the same name, or the dataset that is scored has other labels by now.
     """
     typed = (config.bundle, *config.also)
     bundles = [
@@ -55,6 +56,9 @@ def open_judges(config: ScoreConfig) -> list[NamedBundle]:
         ).promising(config.coverage)
         for text in typed
     ]
+    for bundle in bundles:
+        if bundle.facts and not config.clips:  # of files nobody says labels: a bundle keeps its own
+            check_bundle(config.root, bundle.facts, bundle.uri)
     judges = [
         NamedBundle(typed=text, bundle=bundle, name=config.name or bundle.name)
         for text, bundle in zip(typed, bundles, strict=True)

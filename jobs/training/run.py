@@ -26,10 +26,12 @@ from fusion.predictor import Pool
 from fusion.training.recipe import Recipe
 from jobs.catalog import layout
 from jobs.catalog.features import resolve_features
+from jobs.catalog.label_names import check_run, note_tasks
 from jobs.catalog.manifest import read_dataset, read_folds, read_manifest
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import publish_config
 from jobs.catalog.run_names import free, holds_results, owner, take
+from jobs.catalog.tasks import pick_tasks
 from jobs.training.loading import Request
 from jobs.training.parts import Part
 from jobs.training.speaker_norm import enrolment
@@ -186,13 +188,16 @@ def identity(config: TrainConfig, more: Mapping[str, Any] | None = None) -> str:
 
 
 def check_name(config: TrainConfig) -> None:
-    """Refuse the name of a run that has results of another config or manifest.
+    """Refuse the name of a run that has results of another config or manifest, or of other labels.
 
     Raises:
         ConfigError: naming what is different.
     """
     base, mapping = run_uri(config), settings.to_mapping(config)
-    if owner(base) in (None, {"identity": identity(config)}):
+    there = owner(base)
+    if there in (None, {"identity": identity(config)}):
+        if holds_results(base):
+            check_run(config.root, str(config.run))
         return
     if not holds_results(base):
         free(base)
@@ -219,6 +224,8 @@ def claim(config: TrainConfig, instead_of: Any = None) -> dict[str, str]:
     """
     base, own = run_uri(config), {"identity": identity(config)}
     take(base, own, instead_of)
+    tasks = pick_tasks(read_dataset(config.root), config.tasks)
+    note_tasks(config.root, str(config.run), tasks)
     publish_config(config, base)
     return own
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import ConfigError
+from jobs.catalog.label_names import check_run, note_tasks
+from jobs.catalog.manifest import read_dataset
 from jobs.catalog.run_names import check_owner, free, owner, take
+from jobs.catalog.tasks import pick_tasks
 from jobs.training.run import TrainConfig, run_uri
 
 
@@ -52,5 +55,7 @@ def hold_of(base: TrainConfig, made_of: Mapping[str, Any]) -> Hold:
             f"run {base.run!r} is there already, as another search or of another manifest; "
             "type another --run"
         )
+    check_run(base.root, str(base.run))
     take(uri, own)
+    note_tasks(base.root, str(base.run), pick_tasks(read_dataset(base.root), base.tasks))
     return Hold(uri, own)
