@@ -7,7 +7,7 @@ bundle meets its dataset, the kind and the classes of the task are compared here
 Reads:  <root>/runs/<run>/tasks.json; of runs of earlier versions summary.json, or model.json of a net
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster import storage
@@ -74,6 +74,21 @@ def check_bundle(root: str, facts: Mapping[str, Any], uri: str | None = None) ->
             "affuse train with another --run, then affuse ensemble with another --bundle, or affuse prepare "
             "with the former classes"
         )
+
+
+def predicts(root: str, run: str, named: Sequence[str] | None, name: str, task: Task) -> bool:
+    """Whether a run has outputs for a task, with the labels that it has now.
+
+    Args:
+        root: of the dataset.
+        run: the run.
+        named: tasks in its config; none where it was trained on all.
+        name: of the task.
+        task: as the dataset has it.
+    """
+    if noted := tasks_of_run(root, run):
+        return name in noted and not is_other(noted[name], task)
+    return not named or name in named
 
 
 def is_other(task: Task, now: Task) -> bool:

@@ -18,6 +18,7 @@ from cluster import console, storage
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.branches import states_of
+from jobs.catalog.label_names import predicts
 from jobs.catalog.predictions import HeldOut, MemberRows, held_out_rows, seeds_averaged
 from jobs.evaluation.results_table import TITLES
 from jobs.evaluation.sibling_runs import Configs, is_complete
@@ -73,7 +74,7 @@ def linear_on(
     for source, rows in _candidates(root, configs, runs, name, task):
         if (scores := on_rows(rows, held, task)) is not None:
             return LinearBaseline(source=source, scores=scores, command="")
-    return LinearBaseline(source="", scores=None, command=linear_command(root, configs, runs))
+    return LinearBaseline(source="", scores=None, command=linear_command(root, configs, runs, name))
 
 
 def on_rows(rows: MemberRows, held: HeldOut, task: Task) -> Tensor | None:
@@ -86,22 +87,31 @@ def on_rows(rows: MemberRows, held: HeldOut, task: Task) -> Tensor | None:
     return scores
 
 
-def linear_run(root: str, configs: Configs, runs: Sequence[str]) -> str | None:
-    """The complete run of a linear net that reads what some runs read together, on the same folds."""
+def linear_runs(
+    root: str, configs: Configs, runs: Sequence[str], name: str, task: Task
+) -> list[str]:
+    """The complete linear runs of a task that read what some runs read together, on the same folds."""
     like = _common(configs, runs)
-    found = [
+    return sorted(
         run
         for run, config in configs.items()
         if like is not None
         and config.get("net") == LINEAR
         and _common(configs, [run]) == like
         and is_complete(root, run)
-    ]
-    return min(found, default=None)
+        and predicts(root, run, config.get("tasks"), name, task)
+    )
 
 
-def linear_command(root: str, configs: Configs, runs: Sequence[str]) -> str:
-    """The command that trains it; empty where one of the runs is it, or they have nothing in common."""
+def linear_command(root: str, configs: Configs, runs: Sequence[str], name: str) -> str:
+    """The command that trains one; empty where one of the runs is it, or they have nothing in common.
+
+    Args:
+        root: of the dataset.
+        configs: of all runs.
+        runs: those that stand in a table.
+        name: of the task; it is typed where a run was trained on some tasks alone.
+    """
     like = _common(configs, runs)
     if like is None or any(
         configs[run].get("net") == LINEAR and _common(configs, [run]) == like
@@ -113,6 +123,8 @@ def linear_command(root: str, configs: Configs, runs: Sequence[str]) -> str:
     words = ["affuse", "train", "--root", root, "--net", LINEAR, "--inputs", *sorted(inputs)]
     for field, value in shape.items():
         words += [f"--{field}", str(value)] if value != SAME[field] else []
+    if any(configs[run].get("tasks") for run in runs if run in configs):
+        words += ["--tasks", name]
     return shlex.join(words)
 
 
@@ -133,10 +145,10 @@ def _candidates(
 ) -> Iterator[tuple[str, MemberRows]]:
     """(in words, predictions) of linear models of the same features, the preferred ones first."""
     like = _common(configs, runs)
-    run = linear_run(root, configs, runs)
-    if like is None or run in runs:
+    found = linear_runs(root, configs, runs, name, task)
+    if like is None or not set(found).isdisjoint(runs):
         return
-    if run is not None:
+    for run in found:
         yield f"run {run}", seeds_averaged(held_out_rows(root, run, name), task)
     for search in dict.fromkeys(run.rpartition("-")[0] for run in runs):
         for number in _trials(root, configs, search, like[0]):

@@ -16,7 +16,7 @@ from fusion.tasks import Task
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import HeldOut, MemberRows, align
-from jobs.evaluation.linear_baseline import LinearBaseline, linear_command, linear_run, on_rows
+from jobs.evaluation.linear_baseline import LinearBaseline, linear_command, linear_runs, on_rows
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.scoring.member_nets import MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
@@ -51,15 +51,14 @@ def linear_on_test(
 ) -> LinearBaseline:
     """The linear run that reads what the members read, on the test rows; the command where there is none."""
     configs = run_configs(root)
-    run = linear_run(root, configs, runs)
-    scores = None
-    if run is not None and run not in runs:
+    found = linear_runs(root, configs, runs, name, task)
+    for run in found if set(found).isdisjoint(runs) else []:
         with suppress(NotPreparedError):  # it has folds and no net of all rows
             member = load_member(run, bundles.nets_of_run(root, run))
             scores = on_rows(rows_of_member(root, member, name, task), held, task)
-    if scores is not None:
-        return LinearBaseline(source=f"run {run}", scores=scores, command="")
-    command = linear_command(root, configs, runs)
+            if scores is not None:
+                return LinearBaseline(source=f"run {run}", scores=scores, command="")
+    command = linear_command(root, configs, runs, name)
     return LinearBaseline(source="", scores=None, command=command)
 
 

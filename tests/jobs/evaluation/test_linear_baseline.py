@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 
 from cluster import storage
+from fusion.tasks import Task
 from jobs import train
 from jobs.__main__ import run
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out, read_predictions
-from jobs.evaluation.linear_baseline import TITLE, linear_command, linear_on, linear_run
+from jobs.evaluation.linear_baseline import TITLE, linear_command, linear_on, linear_runs
 from jobs.evaluation.sibling_runs import run_configs
 
 RUNS = ("hunt-00003", "hunt-00004")
@@ -88,6 +89,7 @@ def test_where_it_stands_among_the_members_nothing_is_said(made):
     assert baseline(made, *RUNS, *linear).said == ""
 
 
+MOOD = Task(kind="classification", classes=("x", "y"))
 SHAPE = {"net": "lmf", "inputs": ["a", "b"], "folds": "f", "normalise": "none", "share": 1.0}
 
 
@@ -103,14 +105,35 @@ SHAPE = {"net": "lmf", "inputs": ["a", "b"], "folds": "f", "normalise": "none", 
         ({"folds": None}, False),
         ({"normalise": "speaker"}, False),
         ({"share": 0.5}, False),
+        ({"tasks": ["u"]}, False),
     ],
 )
 def test_only_a_run_of_the_same_features_and_folds_is_taken(tmp_path, changes, fits):
     root = str(tmp_path)
     configs = {"one": SHAPE, "other": {**SHAPE, "net": "linear", **changes}}
-    assert linear_run(root, configs, ["one"]) is None  # it has not ended
+    assert linear_runs(root, configs, ["one"], "t", MOOD) == []  # it has not ended
     storage.publish_json({}, f"{root}/runs/other/summary.json")
-    assert linear_run(root, configs, ["one"]) == ("other" if fits else None)
+    assert linear_runs(root, configs, ["one"], "t", MOOD) == (["other"] if fits else [])
+
+
+@pytest.mark.parametrize(
+    ("noted", "named", "fits"),
+    [
+        ({}, [], True),
+        ({}, ["t", "u"], True),
+        ({}, ["u"], False),
+        ({"t": ["x", "y"], "u": ["z", "w"]}, [], True),
+        ({"u": ["x", "y"]}, [], False),
+        ({"t": ["y", "x"]}, ["t"], False),
+    ],
+)
+def test_only_a_run_of_the_task_and_its_labels_is_taken(tmp_path, noted, named, fits):
+    root = str(tmp_path)
+    configs = {"one": SHAPE, "other": {**SHAPE, "net": "linear", "tasks": named}}
+    kinds = {name: {"kind": "classification", "classes": each} for name, each in noted.items()}
+    storage.publish_json({}, f"{root}/runs/other/summary.json")
+    storage.publish_json(kinds, f"{root}/runs/other/tasks.json")
+    assert linear_runs(root, configs, ["one"], "t", MOOD) == (["other"] if fits else [])
 
 
 def test_the_command_says_what_the_members_share():
@@ -119,8 +142,31 @@ def test_the_command_says_what_the_members_share():
         "b": {**SHAPE, "inputs": ["face"], "normalise": "speaker"},
         "c": {**SHAPE, "folds": None},
     }
-    assert linear_command("r", configs, ["a", "b"]) == (
+    assert linear_command("r", configs, ["a", "b"], "t") == (
         "affuse train --root r --net linear --inputs face 'my voice' --folds f --normalise speaker"
     )
-    assert linear_command("r", configs, ["a", "c"]) == ""  # they were held out by other folds
-    assert linear_command("r", configs, ["elsewhere"]) == ""
+    assert linear_command("r", configs, ["a", "c"], "t") == ""  # they were held out by other folds
+    assert linear_command("r", configs, ["elsewhere"], "t") == ""
+    configs["d"] = {**SHAPE, "tasks": ["t", "u"]}
+    assert linear_command("r", configs, ["d"], "t").endswith("--folds f --tasks t")
+
+
+@pytest.mark.parametrize("job", ["ensemble", "evaluate", "report"])
+@pytest.mark.parametrize("named", [["arousal"], []])
+def test_beside_linear_runs_of_other_tasks_the_advice_leads_to_its_line(
+    write_root, tmp_path, capsys, job, named
+):
+    root = write_root(str(tmp_path / "small"))
+    runs = RUNS[:1]
+    train.main(config(root, runs[0], "voice", tasks=tuple(named)))
+    linear = {"net": "linear", "net_options": {}, "pool": "none"}
+    train.main(config(root, "a_linear", "voice", tasks=("emotion",), **linear))
+    words = [job, "--root", root, "--runs", *runs, "--task", "arousal", "--resamples", "100"]
+    assert run(words) == 0
+    said = re.search(rf"no {TITLE} is there; type: affuse (.*)", capsys.readouterr().out)
+    assert run([*shlex.split(said[1]), "--no-tracking"]) == 0
+    capsys.readouterr()
+    assert run(words) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"{TITLE}: run linear-\w+", out)
+    assert f"no {TITLE}" not in out
