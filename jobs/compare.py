@@ -27,14 +27,12 @@ from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, pai
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.groups import groups_of
-from jobs.catalog.manifest import read_dataset
 from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import publish_config
-from jobs.catalog.tasks import pick_task
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import without_nan
-from jobs.evaluation.sibling_runs import common_tasks
+from jobs.evaluation.sibling_runs import chosen_task
 from jobs.reporting.grid import Grid
 from jobs.scoring.opening import name_under
 
@@ -113,8 +111,7 @@ class ComparedRow:
 def main(config: Config) -> None:
     """Compare on the clips that all sides have, show the table and write it."""
     config = replace(config, bundles=tuple(name_under(config.root, b) for b in config.bundles))
-    among = common_tasks(config.root, config.runs, config.bundles)
-    name, task = pick_task(read_dataset(config.root), config.task, among)
+    name, task = chosen_task(config.root, config.task, config.runs, config.bundles)
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)
     sides = common([*runs, *bundles_of(config.root, config.bundles, name, task)])

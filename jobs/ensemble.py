@@ -35,7 +35,6 @@ from jobs.catalog.manifest import Dataset, read_dataset
 from jobs.catalog.names import check_names
 from jobs.catalog.outputs import check_place
 from jobs.catalog.predictions import HeldOut, held_out
-from jobs.catalog.tasks import pick_task
 from jobs.evaluation import cross_fitting, decisions, promises, results_table
 from jobs.evaluation.asked_members import say_mute, with_those_that_gain
 from jobs.evaluation.bundle_scores import judged_contents
@@ -47,7 +46,7 @@ from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
-from jobs.evaluation.sibling_runs import common_tasks, run_configs
+from jobs.evaluation.sibling_runs import chosen_task, run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.interop.import_predictions import add_members
 from jobs.registry.registering import record_bundle
@@ -134,7 +133,7 @@ def main(config: Config) -> None:
     """Judge the fusion by cross-fitting, then fit it on all held-out rows and ship it."""
     dataset = read_dataset(config.root)
     check_place([layout.bundle_uri(config.root, config.bundle, layout.BUNDLE)])
-    name, task = pick_task(dataset, config.task, common_tasks(config.root, config.runs))
+    name, task = chosen_task(config.root, config.task, config.runs)
     bundles.check_asked(config.root, config.runs)
     said = side_runs(config.root, config.side, config.runs, name, task)
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())

@@ -30,17 +30,17 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.label_names import check_bundle, check_run
-from jobs.catalog.manifest import read_dataset, read_manifest
+from jobs.catalog.manifest import read_manifest
 from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.catalog.predictions import HeldOut
-from jobs.catalog.tasks import pick_task
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.raters import raters_on
 from jobs.evaluation.results_table import Baselines
+from jobs.evaluation.sibling_runs import chosen_task
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
 from jobs.scoring.elsewhere import member_table, name_elsewhere, open_elsewhere, said_elsewhere
@@ -63,7 +63,7 @@ class Config:
     """Runs to evaluate instead, each by itself."""
 
     task: str | None = None
-    """Task of the runs; may be left out where the dataset has one."""
+    """Task of the runs; may be left out where they have one in common. A bundle has its own."""
 
     on: Place = ""
     """Folder or URI of another dataset to evaluate on in place of the test split: its test rows, or all rows
@@ -247,19 +247,17 @@ def members_of(config: Config) -> list[MemberNets]:
 
 
 def task_of(config: Config) -> tuple[str, Task]:
-    """The bundle's task, or the one that was named.
+    """The task of the bundle, or of the runs.
 
     Raises:
-        ConfigError: the dataset has other labels by now than the bundle or a run was made for.
+        ConfigError: the bundle or a run was made for another task, or the dataset has other labels by now.
     """
-    name = config.task
-    if config.bundle is not None:
-        facts = bundles.read_bundle(config.root, config.bundle)
-        check_bundle(config.root, facts)
-        name = facts["task"]
+    bundle = () if config.bundle is None else (config.bundle,)
+    for name in bundle:
+        check_bundle(config.root, bundles.read_bundle(config.root, name))
     for run in config.runs:
         check_run(config.root, run)
-    return pick_task(read_dataset(config.root), name)
+    return chosen_task(config.root, config.task, config.runs, bundle)
 
 
 def fused(config: Config, held: HeldOut) -> Tensor | None:

@@ -50,7 +50,7 @@ class Config:
     """Bundle to show beside the runs: a name under --root, or models:/NAME@ALIAS."""
 
     task: str | None = None
-    """Task to show; by default that of the bundle, or the dataset's first."""
+    """Task to show; by default the first that the runs have in common. A bundle has its own."""
 
     out: Place | None = None
     """Folder of the report; by default reports/<bundle, or the runs> under the root."""

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster import storage
+from cluster.errors import ConfigError
+from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.label_names import tasks_of_run
 from jobs.catalog.manifest import read_dataset
+from jobs.catalog.tasks import pick_task
 from jobs.training.run import ELSEWHERE
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -23,14 +26,62 @@ def common_tasks(root: str, runs: Sequence[str], bundles: Sequence[str] = ()) ->
 
     A run whose config names no task, or that was made elsewhere and has no config, may have any.
     """
-    tasks = read_dataset(root).tasks
-    there = set(runs).intersection(layout.runs_there(root))
-    configs = [layout.run_uri(root, run, layout.CONFIG) for run in there]
-    known = [storage.read_json(uri).get("tasks") or tasks for uri in configs if storage.exists(uri)]
-    fused = set(bundles).intersection(layout.bundles_there(root))
-    facts = [layout.bundle_uri(root, bundle, layout.BUNDLE) for bundle in fused]
-    known += [[storage.read_json(uri)["task"]] for uri in facts if storage.exists(uri)]
-    return [name for name in tasks if all(name in some for some in known)]
+    known = _tasks_of(root, runs, bundles).values()
+    return [name for name in read_dataset(root).tasks if all(name in some for some in known)]
+
+
+def chosen_task(
+    root: str,
+    typed: str | None,
+    runs: Sequence[str],
+    bundles: Sequence[str] = (),
+    *,
+    first: bool = False,
+) -> tuple[str, Task]:
+    """The task of a table: the one that was typed, or the one that all its runs and bundles have.
+
+    Args:
+        root: of the dataset.
+        typed: its name; None: it was left out.
+        runs: of the table.
+        bundles: of the table, each of which has one task.
+        first: take the first where they have several in common.
+
+    Raises:
+        ConfigError: there is no such task, one of them was not made for it, they have none in common, or
+            several and none was typed.
+    """
+    dataset, known = read_dataset(root), _tasks_of(root, runs, bundles)
+    is_known = typed is not None and typed in dataset.tasks
+    if is_known and (lacking := {one: some for one, some in known.items() if typed not in some}):
+        raise ConfigError(
+            f"{in_words(lacking)}: nothing there is of the task {typed}; type another --task, leave it away, "
+            "or name other runs and bundles"
+        )
+    among = common_tasks(root, runs, bundles)
+    if typed is None and known and not among:
+        raise ConfigError(
+            f"{in_words(known)} have no task in common; name runs and bundles of one task"
+        )
+    return pick_task(dataset, typed, among[:1] if first else among)
+
+
+def in_words(known: Mapping[str, Sequence[str]]) -> str:
+    """Runs and bundles, each with its tasks."""
+    return ", ".join(f"{one} (of {', '.join(tasks)})" for one, tasks in known.items())
+
+
+def _tasks_of(root: str, runs: Sequence[str], bundles: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Those of some runs and bundles of which it is known -> their tasks."""
+    tasks, known = list(read_dataset(root).tasks), {}
+    runs_there, bundles_there = layout.runs_there(root), layout.bundles_there(root)
+    for run in (run for run in runs if run in runs_there):
+        if storage.exists(uri := layout.run_uri(root, run, layout.CONFIG)):
+            known[f"run {run}"] = storage.read_json(uri).get("tasks") or tasks
+    for bundle in (bundle for bundle in bundles if bundle in bundles_there):
+        if storage.exists(uri := layout.bundle_uri(root, bundle, layout.BUNDLE)):
+            known[f"bundle {bundle}"] = [storage.read_json(uri)["task"]]
+    return known
 
 
 def siblings(root: str, configs: Configs, run: str, field: str, default: Any) -> dict[Any, str]:

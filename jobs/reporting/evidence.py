@@ -24,7 +24,6 @@ from jobs.catalog.label_names import check_bundle
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
-from jobs.catalog.tasks import pick_task
 from jobs.catalog.votes import votes_on
 from jobs.evaluation import promises
 from jobs.evaluation.bundle_scores import bundle_gate, with_bundle
@@ -34,7 +33,7 @@ from jobs.evaluation.learning_curve import Point, share_curves
 from jobs.evaluation.raters import Raters, judge_by_raters
 from jobs.evaluation.results_table import Results
 from jobs.evaluation.shipping import Gate
-from jobs.evaluation.sibling_runs import common_tasks, run_configs
+from jobs.evaluation.sibling_runs import chosen_task, common_tasks, run_configs
 from jobs.evaluation.speaker_normalised import marked, normalised_runs
 from jobs.interop.import_predictions import add_members
 from jobs.reporting.judged_lines import Judged, Line, judged_lines
@@ -72,7 +71,7 @@ class Evidence:
     task_name: str
     task: Task
     other_tasks: Sequence[str]
-    """Further tasks of the dataset, of which the report says nothing."""
+    """Further tasks that all lines have, of which the report says nothing; with a bundle none."""
 
     protocol: str
     """How the judged rows were held out, in words."""
@@ -158,29 +157,29 @@ def gather(
         seed: of the bootstrap.
 
     Raises:
-        ConfigError: neither runs nor a bundle, or no such task.
-        NotPreparedError: a run or bundle is not there.
+        ConfigError, NotPreparedError: nothing or what is not there was named, or no task that they have.
     """
     facts = {} if bundle is None else _facts_of(root, bundle)
     fused_runs = facts.get("config", {}).get("runs", ())
     names = list(runs or fused_runs)
     dataset = read_dataset(root)
-    name, kind = pick_task(dataset, task or facts.get("task"), common_tasks(root, names)[:1])
+    table = names, [] if bundle is None else [bundle]
+    name, kind = chosen_task(root, task, *table, first=True)
     held = _members(root, names, facts.get("imported", ()), name, kind)
-    held, fused = with_bundle(root, held, bundle, name, kind)
+    held, said = with_bundle(root, held, bundle, name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
         task=kind, target=held.target, groups=groups.code.numpy(), resamples=resamples, seed=seed,
     )  # fmt: skip
-    judged = judged_lines(root, name, held, fused, run_configs(root), fused_runs, judging)
+    judged = judged_lines(root, name, held, said, run_configs(root), fused_runs, judging)
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
         manifest=dataset.manifest_hash,
         task_name=name,
         task=judging.task,
-        other_tasks=[each for each in dataset.tasks if each != name],
+        other_tasks=[each for each in common_tasks(root, *table) if each != name],
         protocol=_protocol(root, names, held, transductive=judged.transductive),
         clips=clips,
         groups=groups,
