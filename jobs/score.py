@@ -142,7 +142,7 @@ def show_judged(
     for per in dict.fromkeys(config.per):
         uri = layout.group_scores_uri(config.root, judge.name, per)
         clips = read_manifest(config.root, list(COLUMNS))
-        answers = answers_of(judge.bundle)
+        answers = answers_of(judge.bundle, config.root)
         whole = read_scores(config.root, judge.name)
         parts = [*grouped([clips], [whole], per, answers, config.pooling)]
         nothing = GROUP_SCORES.schema.empty_table()

@@ -10,7 +10,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders.spec import Descriptor
 from jobs.catalog.features import current_rows
-from jobs.catalog.layout import features_uri
+from jobs.catalog.layout import DESCRIPTOR, features_uri
 from jobs.catalog.manifest import read_manifest
 
 COVERAGES = (0.5, 0.99)
@@ -117,6 +117,20 @@ class Bundle:
             )
             raise ConfigError(f"--coverage {coverage:g}: {self.name} has no thresholds: {how}")
         return replace(self, coverage=coverage)
+
+
+def modalities_of(bundle: Bundle, root: str = "") -> dict[str, str]:
+    """Feature table that the nets read -> its modality.
+
+    Args:
+        bundle: whose.
+        root: of the dataset, which knows the modality of imported inputs; without it an input is its own.
+    """
+    found = {item.folder: str(item.spec.modality) for item in bundle.encoders}
+    for folder, name in bundle.imported.items():
+        uri = root and features_uri(root, folder, DESCRIPTOR)
+        found[folder] = storage.read_json(uri)["modality"] if uri and storage.exists(uri) else name
+    return found
 
 
 def as_needed(root: str, bundle: Bundle) -> Bundle:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.tables import Table
 from fusion.tasks import Kind
 from jobs.preparing.workplace import BATCH_ROWS, Workplace, quoted, workplace
-from jobs.scoring.bundle import Bundle
+from jobs.scoring.bundle import Bundle, modalities_of
 
 Per = Literal["dialogue", "speaker", "file"]
 Pooling = Literal["mean", "log"]
@@ -83,8 +83,8 @@ class AnswerKind:
     """How many the bundle reads: an answer from fewer is partial."""
 
 
-def answers_of(bundle: Bundle) -> AnswerKind:
-    """What a bundle answers with."""
+def answers_of(bundle: Bundle, root: str = "") -> AnswerKind:
+    """What a bundle answers with; arguments as of `modalities_of`."""
     from fusion.late.calibration import Decision
     from jobs.scoring.member_nets import Fusion
     from jobs.scoring.scorer import untrained_task
@@ -95,7 +95,7 @@ def answers_of(bundle: Bundle) -> AnswerKind:
     else:
         fusion = Fusion.from_facts(bundle.facts)
         task, offsets = fusion.kind, fusion.decision.offsets
-    read = {str(item.spec.modality) for item in bundle.encoders} | set(bundle.imported)
+    read = {*modalities_of(bundle, root).values()}
     kind, classes = task.kind, tuple(task.classes or ())
     return AnswerKind(kind=kind, classes=classes, offsets=offsets, modalities=len(read))
 

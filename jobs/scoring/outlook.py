@@ -11,7 +11,7 @@ from cluster import console, storage
 from fusion.shift import Expectation
 from jobs.catalog import layout
 from jobs.catalog.manifest import manifest_files, read_dataset
-from jobs.scoring.bundle import Bundle
+from jobs.scoring.bundle import Bundle, modalities_of
 from jobs.scoring.outcome import show_outcome
 from jobs.scoring.tally import Tally
 
@@ -72,7 +72,9 @@ class Outlook:
         return asdict(self)
 
 
-def outlook(bundle: Bundle, tally: Tally, people: int, manifest: str | None = None) -> Outlook:
+def outlook(
+    bundle: Bundle, tally: Tally, people: int, manifest: str | None = None, root: str = ""
+) -> Outlook:
     """The outlook on scores.
 
     Args:
@@ -80,13 +82,14 @@ def outlook(bundle: Bundle, tally: Tally, people: int, manifest: str | None = No
         tally: of the scores.
         people: groups in the collection, 1 where nobody is named.
         manifest: of the dataset that was scored; None: files.
+        root: of the dataset, which knows the modality of imported inputs.
     """
     state = bundle.facts.get("expectation")
     names = {item.folder: item.spec.name for item in bundle.encoders} | dict(bundle.imported)
     unusual = tally.shares("unusual", sorted(names.values()))
     usual = {names[f]: one["usual"] for f, one in bundle.facts.get("ranges", {}).items()}
     odd = tuple(n for n, share in unusual.items() if share > max(ODD_SHARE, usual.get(n, 0.0)))
-    modalities = sorted({str(item.spec.modality) for item in bundle.encoders})
+    modalities = sorted({*modalities_of(bundle, root).values()})
     there = tally.shares("modalities", modalities)
     mean = tally.expected / tally.foreseen if tally.foreseen else None
     reason = _reason(bundle, state, unusual, mean)
@@ -137,7 +140,7 @@ def show_outlook(
     if root and groups is None:
         groups = groups_in(root)
     manifest = read_dataset(root).manifest_hash if root else None
-    seen = outlook(bundle, tally, max(1, groups or 0), manifest)
+    seen = outlook(bundle, tally, max(1, groups or 0), manifest, root)
     if root:
         uri = layout.scores_uri(root, name)
         storage.publish_json(seen.facts(), storage.join(uri, layout.OUTLOOK))

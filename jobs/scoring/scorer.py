@@ -12,14 +12,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cluster import storage, tables
+from cluster import tables
 from fusion.late.calibration import Decision
 from fusion.late.members import Members
 from fusion.shift import Signals
 from fusion.tasks import Task
-from jobs.catalog import layout
 from jobs.catalog.bundles import asked_members
-from jobs.scoring.bundle import Bundle
+from jobs.scoring.bundle import Bundle, modalities_of
 from jobs.scoring.feature_range import Range, distances
 from jobs.scoring.member_nets import (
     Facts,
@@ -57,10 +56,7 @@ class Scorer:
 
     def __init__(self, bundle: Bundle, root: str = "") -> None:
         self.bundle = bundle
-        self.modality = {item.folder: str(item.spec.modality) for item in bundle.encoders}
-        for folder, name in bundle.imported.items():
-            known = root and layout.features_uri(root, folder, layout.DESCRIPTOR)
-            self.modality[folder] = storage.read_json(known)["modality"] if known else name
+        self.modality = modalities_of(bundle, root)
         self.members: list[MemberNets] = []
         self._names: tuple[str, ...] = ()
         self._told = {run: ToldScores(uri) for run, uri in bundle.told.items()}

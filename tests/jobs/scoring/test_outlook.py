@@ -138,6 +138,21 @@ class TestOutlook:
         again = outlook(own, rows_of([0.9] * 10), people=5, manifest="other")
         assert again.expected == pytest.approx(0.9)
 
+    @pytest.mark.parametrize("kinds", [{"a": "audio", "b": "video"}, {"a": "audio", "b": "audio"}])
+    def test_modalities_of_imported_inputs_are_missing_too(self, tmp_path, kinds):
+        imported = Bundle(
+            name="b",
+            uri=str(tmp_path),
+            encoders=(),
+            transcriber=None,
+            imported={"a-1": "a", "b-1": "b"},
+        )
+        for name, kind in kinds.items():
+            where = layout.features_uri(str(tmp_path), f"{name}-1", layout.DESCRIPTOR)
+            storage.publish_json({"modality": kind}, where)
+        seen = outlook(imported, rows_of([0.8] * 10), people=5, root=str(tmp_path))
+        assert seen.missing == {"audio": 0.0, **({"video": 1.0} if kinds["b"] == "video" else {})}
+
     def test_no_answers_at_all_and_no_rows_at_all_can_be_told_nothing_of(self, root):
         for rows in (rows_of([]), rows_of([None])):
             seen = outlook(bundle(root), rows, people=1)
