@@ -22,6 +22,10 @@ FOREIGN_SHARE = 0.5
 """Share of unusual clips beyond which the training data says nothing of a collection."""
 
 
+OWN_SHARE = 0.01
+"""Share of clips of the training part beyond which a collection is no new one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
     """A collection as the bundle sees it, without its labels."""
@@ -73,7 +77,7 @@ class Outlook:
 
 
 def outlook(
-    bundle: Bundle, tally: Tally, people: int, manifest: str | None = None, root: str = ""
+    bundle: Bundle, tally: Tally, people: int, root: str = "", *, is_own: bool = False
 ) -> Outlook:
     """The outlook on scores.
 
@@ -81,8 +85,8 @@ def outlook(
         bundle: that made them.
         tally: of the scores.
         people: groups in the collection, 1 where nobody is named.
-        manifest: of the dataset that was scored; None: files.
-        root: of the dataset, which knows the modality of imported inputs.
+        root: of the dataset that was scored, which knows the modality of imported inputs; empty: files.
+        is_own: the dataset has clips that the bundle was trained on.
     """
     state = bundle.facts.get("expectation")
     names = {item.folder: item.spec.name for item in bundle.encoders} | dict(bundle.imported)
@@ -94,7 +98,7 @@ def outlook(
     mean = tally.expected / tally.foreseen if tally.foreseen else None
     reason = _reason(bundle, state, unusual, mean)
     fitted = None if state is None else Expectation.from_state(state)
-    if fitted is not None and manifest is not None and manifest == bundle.facts.get("manifest"):
+    if fitted is not None and is_own:
         reason = (
             "the bundle was trained on clips of this dataset, where it is right more often than "
             f"elsewhere ({fitted.accuracy:.2f} on people left out)"
@@ -139,13 +143,37 @@ def show_outlook(
     """
     if root and groups is None:
         groups = groups_in(root)
-    manifest = read_dataset(root).manifest_hash if root else None
-    seen = outlook(bundle, tally, max(1, groups or 0), manifest, root)
+    is_own = bool(root) and was_trained_on(bundle, root)
+    seen = outlook(bundle, tally, max(1, groups or 0), root, is_own=is_own)
     if root:
         uri = layout.scores_uri(root, name)
         storage.publish_json(seen.facts(), storage.join(uri, layout.OUTLOOK))
     for line in seen.lines():
         print(console.readable(line))
+
+
+def was_trained_on(bundle: Bundle, root: str) -> bool:
+    """Whether a dataset has clips of the bundle's training part, also where others came or left since.
+
+    A bundle knows its clips by the rows that it was judged on. One without them (exported, or of an earlier
+    version) knows the manifest alone. Names may be the same in other datasets, so those are not compared.
+    """
+    dataset = read_dataset(root)
+    if bundle.facts.get("manifest") == dataset.manifest_hash:
+        return True
+    is_here = bundle.uri == layout.bundle_uri(root, bundle.name)
+    if bundle.uri is None or not (is_here or bundle.facts.get("dataset") == dataset.name):
+        return False
+    uri = storage.join(bundle.uri, layout.PREDICTIONS)
+    if not storage.exists(uri):
+        return False
+    known = pc.unique(storage.open_parquet(uri).read(columns=["clip_id"])["clip_id"])
+    count = shared = 0
+    for file in manifest_files(root):
+        clips = storage.open_parquet(file).read(columns=["clip_id"])["clip_id"]
+        count += len(clips)
+        shared += pc.sum(pc.is_in(clips, value_set=known)).as_py() or 0
+    return shared > OWN_SHARE * count
 
 
 def groups_in(root: str) -> int:

@@ -1,5 +1,6 @@
 """What `score` says of a whole collection: the accuracy to expect, and features unlike those of training."""
 
+import dataclasses
 import json
 
 import pyarrow as pa
@@ -10,9 +11,10 @@ from cluster.tables import SCORES
 from fusion.shift import Expectation
 from jobs import score
 from jobs.catalog import layout
+from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.scoring.bundle import Bundle
 from jobs.scoring.opening import open_bundle
-from jobs.scoring.outlook import outlook
+from jobs.scoring.outlook import outlook, was_trained_on
 from jobs.scoring.tally import tally_of
 
 EXPECTATION = Expectation(
@@ -130,13 +132,53 @@ class TestOutlook:
         assert json.dumps(seen.facts(), allow_nan=False)
 
     def test_of_the_dataset_that_it_was_trained_on_nothing_is_expected(self, root):
-        own = bundle(root, manifest="abc")
-        seen = outlook(own, rows_of([0.9] * 10), people=5, manifest="abc")
+        own = bundle(root)
+        seen = outlook(own, rows_of([0.9] * 10), people=5, is_own=True)
         assert seen.expected is None
         assert "was trained on clips of this dataset" in seen.reason
         assert "0.85 on people left out" in seen.reason
-        again = outlook(own, rows_of([0.9] * 10), people=5, manifest="other")
+        again = outlook(own, rows_of([0.9] * 10), people=5)
         assert again.expected == pytest.approx(0.9)
+
+    @pytest.mark.parametrize(
+        ("facts", "clips", "expected"),
+        [
+            ({"manifest": "{hash}"}, None, True),  # of an earlier version: it knows no clips
+            ({"manifest": "other", "dataset": "{name}"}, None, False),
+            (
+                {"manifest": "other", "dataset": "{name}"},
+                6,
+                True,
+            ),  # the same clips, others came since
+            ({"manifest": "other", "dataset": "{name}"}, 1, True),
+            ({"manifest": "other", "dataset": "{name}"}, 0, False),
+            ({"manifest": "other", "dataset": "another"}, 6, True),  # it lies under the root
+        ],
+    )
+    def test_its_own_clips_are_known_also_where_others_came_or_left(
+        self, root, facts, clips, expected
+    ):
+        dataset, table = read_dataset(str(root)), read_manifest(str(root), ["clip_id"])
+        values = {
+            key: value.format(hash=dataset.manifest_hash, name=dataset.name)
+            for key, value in facts.items()
+        }
+        own = bundle(root, **values)
+        if clips is not None:
+            shared = [*table["clip_id"].to_pylist()[:clips], -1, -2, -3]
+            storage.publish_table(
+                pa.table({"clip_id": pa.array(shared, pa.int64())}),
+                f"{own.uri}/predictions.parquet",
+            )
+        assert was_trained_on(own, str(root)) == expected
+
+    def test_in_another_dataset_equal_names_are_other_clips(self, root, tmp_path):
+        own = dataclasses.replace(
+            bundle(root, manifest="other", dataset="another"), uri=f"{root}/x"
+        )
+        clips = read_manifest(str(root), ["clip_id"])
+        storage.publish_table(clips, f"{own.uri}/predictions.parquet")
+        assert not was_trained_on(own, str(root))
 
     @pytest.mark.parametrize("kinds", [{"a": "audio", "b": "video"}, {"a": "audio", "b": "audio"}])
     def test_modalities_of_imported_inputs_are_missing_too(self, tmp_path, kinds):
