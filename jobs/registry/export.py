@@ -7,7 +7,7 @@ from typing import Any
 from cluster import storage
 from jobs.catalog import layout
 from jobs.catalog.judged_files import KEY, check_weights, hash_of
-from jobs.registry.model_card import card_of, yaml_head
+from jobs.registry.model_card import card_of, imported_inputs, plain, yaml_head
 from jobs.registry.registering import requirements, results_of
 
 KEPT_BACK = ("config", "imported")
@@ -24,6 +24,39 @@ import affuse
 bundle = affuse.load_bundle(str(Path(__file__).resolve().parent))
 print(bundle.predict(sys.argv[1:]).to_string())
 '''
+
+EXAMPLE_OF_FEATURES = '''\
+"""Score features with this bundle: python example.py FEATURES.npz
+
+One array an input, [clip feature] or [clip step feature]: {inputs}.
+"""
+
+import sys
+from pathlib import Path
+
+import affuse
+import numpy as np
+
+bundle = affuse.load_bundle(str(Path(__file__).resolve().parent))
+with np.load(sys.argv[1]) as arrays:
+    print(bundle.predict({{name: list(arrays[name]) for name in arrays.files}}).to_string())
+'''
+
+USE_OF_FEATURES = """\
+## Use
+
+With affuse installed from its repository, as its README says (`requirements.txt` has the versions that were
+here):
+
+```console
+$ python FOLDER/example.py features.npz
+```
+
+FOLDER is where these files lie. The bundle reads features that were imported and that no encoder of affuse
+makes, so it cannot score raw clips: features.npz holds one array an input, made as those of the data were
+({inputs}). A dataset that holds the same imported table is scored by
+`affuse score --root ROOT --bundle FOLDER --source features`.
+"""
 
 USE = """\
 ## Use
@@ -64,15 +97,26 @@ def exported(
     if results is not None:
         judged[layout.RESULTS] = storage.json_bytes(results)
     yield from judged.items()
-    card = "\n".join([yaml_head(facts, results), card_of(facts, results, dataset), USE])
+    use, example = _use_and_example(facts)
+    card = "\n".join([yaml_head(facts, results), card_of(facts, results, dataset), use])
     yield "README.md", card.encode()
-    yield "example.py", EXAMPLE.encode()
+    yield "example.py", example.encode()
     # A comment: the index of Python packages has none of that name, and whoever took it could run anything.
     needed = [f"# {_affuse()}, from its repository", *requirements()]
     yield "requirements.txt", "".join(f"{line}\n" for line in needed).encode()
     kept = {name: value for name, value in facts.items() if name not in KEPT_BACK}
     hashes = {name: hash_of(content) for name, content in judged.items()}
     yield layout.BUNDLE, storage.json_bytes({**kept, "imported": [], KEY: hashes})
+
+
+def _use_and_example(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """How the bundle is used: a section of the card, and a script."""
+    if not (inputs := imported_inputs(facts)):
+        return USE, EXAMPLE
+    listed = ", ".join(f"{plain(name)} {width} wide" for name, width in sorted(inputs.items()))
+    # The names are others' and stand in the comment of a script.
+    in_script = listed.replace("\\", "").replace('"', "'")
+    return USE_OF_FEATURES.format(inputs=listed), EXAMPLE_OF_FEATURES.format(inputs=in_script)
 
 
 def _affuse() -> str:

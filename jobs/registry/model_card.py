@@ -14,7 +14,7 @@ LIMITS = """\
   what anybody feels; people show the same feeling differently, and different feelings alike.
 - The figures above hold for people, languages, cameras and microphones like those of the data. For others
   measure anew (`affuse score`, `affuse compare`), by group where age, gender or origin are known.
-- Probabilities are calibrated on held-out people of the same data, and on nothing else. The intervals are
+- {measured} on held-out people of the same data, and on nothing else. The intervals are
   over groups (mostly people); with few of them they are wide, and should be read so.
 - A modality that is missing is left out, not guessed. `affuse explain` says which one an answer rests on.
 
@@ -36,6 +36,12 @@ No face and no voice is in these files: they hold the numbers of networks.
 """
 
 
+MEASURED = {"regression": "Errors of the values were measured"}
+"""Kind of task -> what is known of its answers; of the others it is `CALIBRATED`."""
+
+CALIBRATED = "Probabilities are calibrated"
+
+
 def card_of(
     facts: Mapping[str, Any],
     results: Mapping[str, Any] | None,
@@ -49,7 +55,8 @@ def card_of(
         dataset: the `dataset.json` of the data; None: not at hand.
     """
     parts = [_head(facts), _data(facts, results, dataset), _figures(facts, results), _models(facts)]
-    return "\n".join([*parts, LIMITS])
+    limits = LIMITS.format(measured=MEASURED.get(str(facts["kind"]), CALIBRATED))
+    return "\n".join([*parts, limits])
 
 
 def yaml_head(facts: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
@@ -78,12 +85,12 @@ def yaml_head(facts: Mapping[str, Any], results: Mapping[str, Any] | None) -> st
 
 def _head(facts: Mapping[str, Any]) -> str:
     kind, classes = facts["kind"], facts.get("classes") or ()
-    what = f"{kind}: {', '.join(map(_plain, classes))}" if classes else str(kind)
+    what = f"{kind}: {', '.join(map(plain, classes))}" if classes else str(kind)
     if facts.get("range"):
         what += f", {facts['range'][0]:g} to {facts['range'][1]:g}"
-    read, ships = ", ".join(map(_plain, _inputs(facts))), _plain(facts.get("ships", "a fusion"))
+    read, ships = ", ".join(map(plain, _inputs(facts))), plain(facts.get("ships", "a fusion"))
     return (
-        f"# {_plain(facts['name'])}\n\nPredicts **{_plain(facts['task'])}** ({what}) of a clip from what is "
+        f"# {plain(facts['name'])}\n\nPredicts **{plain(facts['task'])}** ({what}) of a clip from what is "
         f"there of {read}. What ships: {ships}.\n"
     )
 
@@ -94,10 +101,10 @@ def _data(
     dataset: Mapping[str, Any] | None,
 ) -> str:
     licence = (dataset or {}).get("licence") or "not stated here"
-    name, manifest = (_plain(facts.get(key, "unknown")) for key in ("dataset", "manifest"))
+    name, manifest = (plain(facts.get(key, "unknown")) for key in ("dataset", "manifest"))
     lines = [
         "## Data and protocol\n",
-        f"- data: {name}, manifest {manifest}; licence: {_plain(licence)}",
+        f"- data: {name}, manifest {manifest}; licence: {plain(licence)}",
     ]
     if results is not None:
         lines.append(
@@ -105,7 +112,7 @@ def _data(
             "on, cross-fitted: rule and calibration of every fold were fitted on the others; 95 % intervals "
             "over groups"
         )
-        lines.append(f"- {_plain(results['verdict'])}")
+        lines.append(f"- {plain(results['verdict'])}")
     else:
         lines.append("- it has not been judged on held-out rows")
     if facts.get("manifest") and any(
@@ -127,9 +134,7 @@ def _figures(facts: Mapping[str, Any], results: Mapping[str, Any] | None) -> str
     ]
     for row in results["rows"]:
         cells = [_interval(row["figures"].get(name)) for name in names]
-        lines.append(
-            f"| {_plain(row['name'])} ({row['role']}) | {row['n']} | {' | '.join(cells)} |"
-        )
+        lines.append(f"| {plain(row['name'])} ({row['role']}) | {row['n']} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -145,10 +150,10 @@ def _models(facts: Mapping[str, Any]) -> str:
     weights = facts.get("member_weights", {})
     for member in facts["members"]:
         card, share = member["card"], weights.get(member["run"])
-        read = ", ".join(sorted(_plain(each["name"]) for each in card["inputs"].values()))
+        read = ", ".join(sorted(plain(each["name"]) for each in card["inputs"].values()))
         counts = f", weight {share:.2f}" if share is not None else ""
         lines.append(
-            f"- member {_plain(member['run'])}: {card['net']} over {read}, "
+            f"- member {plain(member['run'])}: {card['net']} over {read}, "
             f"{len(member['seeds'])} seed(s){counts}"
         )
     return "\n".join([*lines, ""])
@@ -156,13 +161,26 @@ def _models(facts: Mapping[str, Any]) -> str:
 
 def _encoder(folder: str, source: Mapping[str, Any]) -> str:
     if source["name"] not in {**ENCODERS, **TRANSCRIBERS}:
-        name = _plain(source["name"])
-        return f"{name} (imported features {_plain(folder)}; their licence is their maker's)"
+        name = plain(source["name"])
+        return f"{name} (imported features {plain(folder)}; their licence is their maker's)"
     spec = find(source["name"])
     weights = "; ".join(f"{each.uri} ({each.licence})" for each in spec.weights)
     return f"{source['name']} ({spec.modality}, {spec.licence}): {spec.summary}" + (
         f" Weights: {weights}" if weights else ""
     )
+
+
+def imported_inputs(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Input of the nets that was imported -> features of a step of it."""
+    found = {}
+    for member in facts["members"]:
+        card = member["card"]
+        for place, source in card["inputs"].items():
+            if source["name"] not in ENCODERS:
+                # What is fed is wider than what is stored where spreads stand beside means.
+                fed = int(card["dims"][place])
+                found[str(source["name"])] = fed // 2 if source.get("pool") == "mean_std" else fed
+    return found
 
 
 def _inputs(facts: Mapping[str, Any]) -> list[str]:
@@ -187,7 +205,7 @@ def _interval(figure: Mapping[str, Any] | None) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Text that people gave, on one line and without marks of Markdown or HTML."""
     line = " ".join(str(text).split())
     for mark in "\\`*_[]<>|#":

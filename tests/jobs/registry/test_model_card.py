@@ -1,7 +1,14 @@
 """The card says what a bundle is made of, how it was judged and what it is not for; exports carry it."""
 
+import ast
+import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -10,6 +17,7 @@ from cluster.errors import ConfigError
 from jobs import bundle, ensemble, train
 from jobs.catalog import layout
 from jobs.library.loaded_bundle import load
+from jobs.registry.export import exported
 from jobs.registry.model_card import card_of, yaml_head
 from jobs.registry.registering import example_of, requirements, signature_of, write_card
 
@@ -36,6 +44,16 @@ def card(root):
 
 
 class TestTheCard:
+    @pytest.mark.parametrize(
+        ("kind", "is_calibrated"),
+        [("classification", True), ("multilabel", True), ("regression", False)],
+    )
+    def test_calls_probabilities_alone_calibrated(self, root, kind, is_calibrated):
+        facts = storage.read_json(layout.bundle_uri(root, "ensemble", layout.BUNDLE))
+        text = card_of({**facts, "kind": kind}, None)
+        assert ("Probabilities are calibrated on held-out people" in text) == is_calibrated
+        assert ("Errors of the values were measured on held-out" in text) != is_calibrated
+
     def test_lies_in_the_bundle(self, root, card):
         uri = layout.bundle_uri(root, "ensemble", layout.MODEL_CARD)
         assert storage.read_bytes(uri).decode() == card
@@ -115,7 +133,40 @@ class TestExport:
         needed = (folder / "requirements.txt").read_text()
         assert "torch==" in needed
         assert needed.startswith("# affuse ")  # nothing of that name is to be had from an index
-        assert "$ affuse score clip.mp4 --bundle FOLDER" in (folder / "README.md").read_text()
+
+    def test_of_imported_inputs_what_the_card_says_works(self, folder, tmp_path):
+        card = (folder / "README.md").read_text()
+        assert "affuse score clip.mp4" not in card
+        assert "$ python FOLDER/example.py features.npz" in card
+        assert "face 4 wide, voice 6 wide" in card
+        draws = np.random.default_rng(0)
+        values = {"voice": draws.normal(size=(3, 6)), "face": draws.normal(size=(3, 2, 4))}
+        np.savez(tmp_path / "features.npz", **values)
+        words = [sys.executable, str(folder / "example.py"), str(tmp_path / "features.npz")]
+        place = str(Path(bundle.__file__).parents[1])
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=True, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": place},
+        )  # fmt: skip
+        assert "p_glad" in done.stdout
+        assert len(done.stdout.strip().splitlines()) == 4
+
+    def test_of_encoders_it_says_how_raw_clips_are_scored(self, toys, tmp_path):
+        toys.bundle.write_bundle(tmp_path)
+        facts = storage.read_json(f"{tmp_path}/bundles/b/bundle.json")
+        files = dict(exported(layout.bundle_uri(str(tmp_path), "b"), facts, None))
+        assert b"$ affuse score clip.mp4 --bundle FOLDER" in files["README.md"]
+        assert b"example.py CLIP" in files["example.py"]
+
+    def test_an_input_of_any_name_leaves_the_example_a_script(self, root):
+        uri = layout.bundle_uri(root, "ensemble")
+        facts = json.loads(json.dumps(storage.read_json(f"{uri}/bundle.json")))
+        for member in facts["members"]:
+            for source in member["card"]["inputs"].values():
+                source["name"] = 'a"""\nraise SystemExit\\'
+        files = dict(exported(uri, facts, None))
+        ast.parse(files["example.py"])
+        assert b"\nraise" not in files["example.py"]
 
     def test_nothing_names_a_place_of_this_machine(self, root, folder):
         for path in folder.rglob("*"):
