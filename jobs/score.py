@@ -41,7 +41,7 @@ from jobs.preparing.builder import build
 from jobs.scoring import untrained, work_folder
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.by_piece import PieceScorer, clips_of_dataset, clips_of_files, score_pieces
-from jobs.scoring.claim import claim, claim_of, command_of
+from jobs.scoring.claim import claim, claim_of, command_again
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.files import Files, check_out, found_files, in_order, show, write_out
 from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
@@ -216,11 +216,7 @@ def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequenc
     pieces = PieceScorer(encoder, scorers_of(judges, config.root), config.by, config.size)
     first, *others = [claim_of(judge.bundle, "clips", config.decoding) for judge in judges]
     made_with = first | {"by": config.by, **vars(config.size), "also": others or None}
-    what = {} if config.clips else {"root": config.root}
-    again = command_of(
-        "score FILES" if config.clips else "score",
-        **what, bundle=config.bundle, by=config.by, out="OTHER",
-    )  # fmt: skip
+    again = command_again(config, config.bundle, out="OTHER")
     folder = None if config.out is None else work_folder.begun(config.out, made_with, again)
     decoder = decoder_of(config.decoding)
     clips = clips_of_files(files, decoder) if config.clips else clips_of_dataset(config.root)
@@ -249,7 +245,7 @@ def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[st
     """
     out = str(config.out)
     root = work_folder.work_root(out)
-    again = command_of("score FILES", bundle=config.bundle, out="OTHER")
+    again = command_again(config, config.bundle, out="OTHER")
     made_with = claim_of(judges[0].bundle, "clips", config.decoding)
     begun = work_folder.take_up(root, made_with, again)
     how = f"{len(files)} files: {'goes on' if begun else 'works'} in {root}"
@@ -336,10 +332,7 @@ def begin(config: Config, judge: NamedBundle) -> None:
         ConfigError: they were made otherwise.
     """
     uri = judge.uri(config.root)
-    again = command_of(
-        "score", root=config.root, bundle=judge.typed, transcriber=config.transcriber,
-        source=None if config.source == "auto" else config.source, name="OTHER",
-    )  # fmt: skip
+    again = command_again(config, judge.typed, name="OTHER")
     claim(uri, claim_of(judge.bundle, config.source, config.decoding), again)
     publish_config(config, uri)
     describe_scores(uri, judge.bundle)

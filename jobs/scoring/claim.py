@@ -7,6 +7,7 @@ rows is in the claim; what only shapes the way there (workers, calibration, the 
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from cluster import settings, storage
@@ -15,6 +16,7 @@ from cluster.tables import SCORES
 from jobs.catalog import layout
 from jobs.catalog.bundles import read_by_scoring
 from jobs.scoring.bundle import Bundle
+from jobs.scoring.config import ScoreConfig
 from jobs.stream.job import DecodingConfig
 
 
@@ -61,14 +63,43 @@ def claim(uri: str, made_with: Mapping[str, Any], command: str) -> None:
     storage.publish_json(dict(made_with), where)
 
 
-def command_of(job: str, **flags: str | None) -> str:
+def command_of(job: str, **flags: object) -> str:
     """A command to type; flags without a value are left out.
 
-    >>> command_of("score", root="my data", name=None)
-    "affuse score --root 'my data'"
+    >>> command_of("score", root="my data", name=None, per=("speaker", "file"))
+    "affuse score --root 'my data' --per speaker file"
     """
-    words = [f"--{name} {shlex.quote(value)}" for name, value in flags.items() if value]
+    words = []
+    for name, value in flags.items():
+        values = value if isinstance(value, tuple | list) else [value]
+        if value not in (None, "", ()):
+            words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, values))}")
     return " ".join([f"affuse {job}", *words])
+
+
+REPEATED = (
+    "root", "transcriber", "source", "server", "store", "coverage", "by", "window_s", "step_s", "per",
+    "pooling",
+)  # fmt: skip
+"""Settings of `score` that say what is made, and of what."""
+
+
+def command_again(config: ScoreConfig, bundle: str, **elsewhere: str) -> str:
+    """The command that was typed, for scores in another place.
+
+    Args:
+        config: of the command.
+        bundle: one of its bundles, as it was typed.
+        elsewhere: --name or --out with another value; a name goes with one bundle, without --also.
+    """
+    usual = {each.name: each.default for each in fields(ScoreConfig)}
+    kept = {name: getattr(config, name) for name in REPEATED}
+    kept = {name: value for name, value in kept.items() if value != usual[name]}
+    policy, plain = map(settings.to_mapping, (config.decoding, DecodingConfig()))
+    kept |= {f"decoding.{name}": value for name, value in policy.items() if value != plain[name]}
+    also = () if "name" in elsewhere else config.also
+    job = "score FILES" if config.clips else "score"
+    return command_of(job, bundle=bundle, also=also, **kept, **elsewhere)
 
 
 def _said(key: str, there: Any, now: Any) -> str:

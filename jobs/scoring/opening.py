@@ -117,12 +117,27 @@ def _bundle_folder(text: str, root: str) -> str:
         if not storage.exists(storage.join(uri, layout.BUNDLE)):
             raise NotPreparedError(f"{uri} holds no bundle.json; type: affuse ensemble --root ...")
         return uri
+    if text not in (layout.bundles_there(root) if root else ()):
+        _refuse_folder_here(text)
     if not root:
         raise ConfigError(
             f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
         )
     bundles.read_bundle(root, text)  # names the nearest where there is none
     return layout.bundle_uri(root, text)
+
+
+def _refuse_folder_here(text: str) -> None:
+    """Say how the folder of a bundle is typed, where there is one of a name that was typed alone.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if storage.exists(storage.join(storage.absolute(text), layout.BUNDLE)):
+        raise ConfigError(
+            f"where is bundle {text!r}? a plain name is looked up under --root; for the folder that is here "
+            f"type: --bundle ./{text}"
+        )
 
 
 def _registered(text: str, root: str) -> str:
