@@ -67,8 +67,11 @@ def check_bundle(root: str, facts: Mapping[str, Any], uri: str | None = None) ->
     is_ours = here or facts.get("manifest") == now.manifest_hash
     if name not in now.tasks or "kind" not in facts or not is_ours:
         return
-    task = Task.from_json(facts)
-    if is_other(task, now.tasks[name]):
+    # Nets of the former labels may stand in a bundle that was fused under the new ones.
+    cards = [member.get("card", {}).get("tasks", {}) for member in facts.get("members", ())]
+    made_for = [facts, *(tasks[name] for tasks in cards if name in tasks)]
+    others = (task for task in map(Task.from_json, made_for) if is_other(task, now.tasks[name]))
+    if (task := next(others, None)) is not None:
         raise ConfigError(
             f"bundle {facts['name']!r} was made for {_differences(name, task, now.tasks[name])}; type "
             "affuse train with another --run, then affuse ensemble with another --bundle, or affuse prepare "

@@ -186,3 +186,13 @@ def test_a_bundle_of_other_clips_keeps_its_own_names(
             check_bundle(root, json.loads(json.dumps(facts)), uri)
     else:
         check_bundle(root, facts, uri)
+
+
+def test_a_bundle_that_was_fused_of_nets_of_the_former_labels_is_refused(write_root, tmp_path):
+    root = write_root(str(tmp_path / "root"))
+    now = read_dataset(root).tasks["emotion"].to_json()
+    card = {"tasks": {"emotion": {**now, "classes": ["glad", "calm", "sad"]}}}
+    facts = {"name": "b", "task": "emotion", **now, "members": [{"run": "r", "card": card}]}
+    with pytest.raises(ConfigError, match="bundle 'b' was made for emotion of glad, calm, sad"):
+        check_bundle(root, facts)
+    check_bundle(root, {**facts, "members": [{"run": "r", "card": {"tasks": {"emotion": now}}}]})
