@@ -13,6 +13,7 @@ from jobs import score
 from jobs.catalog import layout
 from jobs.catalog.manifest import read_dataset, read_manifest
 from jobs.scoring.bundle import Bundle
+from jobs.scoring.grouped import answers_of
 from jobs.scoring.opening import open_bundle
 from jobs.scoring.outlook import outlook, was_trained_on
 from jobs.scoring.tally import tally_of
@@ -194,6 +195,7 @@ class TestOutlook:
             storage.publish_json({"modality": kind}, where)
         seen = outlook(imported, rows_of([0.8] * 10), people=5, root=str(tmp_path))
         assert seen.missing == {"audio": 0.0, **({"video": 1.0} if kinds["b"] == "video" else {})}
+        assert answers_of(imported, str(tmp_path)).modalities == len({*kinds.values()})
 
     def test_no_answers_at_all_and_no_rows_at_all_can_be_told_nothing_of(self, root):
         for rows in (rows_of([]), rows_of([None])):
