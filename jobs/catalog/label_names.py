@@ -111,7 +111,7 @@ def _noted(root: str, run: str) -> Iterator[Mapping[str, Any]]:
         seeds = storage.names(folder) if part.startswith(("fold=", layout.REFIT)) else []
         for seed in seeds:
             if storage.exists(uri := storage.join(folder, seed, layout.CARD)):
-                yield storage.read_json(uri)["tasks"]
+                yield from filter(None, [storage.read_json(uri).get("tasks")])
     if storage.exists(storage.join(base, layout.SPACE)):  # a search: its members have its tasks
         for member in layout.runs_there(root):
             if member.rpartition("-")[0] == run:
