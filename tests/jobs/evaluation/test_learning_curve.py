@@ -138,7 +138,9 @@ class TestReport:
 
 
 def test_a_task_that_the_runs_do_not_have_is_named(made):
-    with pytest.raises(ConfigError, match=r"net-0\.5 have no held-out rows of 'arousal'"):
+    with pytest.raises(
+        ConfigError, match=r"run net-0\.5 \(of emotion\): nothing there is of the task arousal"
+    ):
         report.main(report.Config(root=made, task="arousal", runs=("net-0.5",), resamples=100))
 
 
