@@ -22,7 +22,7 @@ from cluster import console, settings, storage
 from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
-from fusion.metrics import FIGURES, METRICS, metric
+from fusion.metrics import FIGURES, METRICS, metric, metrics_for
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -128,7 +128,8 @@ def metrics_of(config: Config, task: Task) -> tuple[str, ...]:
     names = config.metrics or FIGURES[task.kind]
     other = [name for name in names if metric(name).kind != task.kind]
     if other:
-        raise ConfigError(f"--metrics {' '.join(other)}: not for a task of {task.kind}")
+        hint = settings.nearest(other[0], metrics_for(task.kind))
+        raise ConfigError(f"--metrics {' '.join(other)}: not for a task of {task.kind}; {hint}")
     return tuple(names)
 
 

@@ -42,6 +42,7 @@ from jobs.training.run import (
     resolved,
     run_uri,
 )
+from jobs.training.suited import check_suited
 from jobs.training.summary import show, summarise
 from jobs.training.workers import launch
 
@@ -69,6 +70,8 @@ def train(config: Config) -> None:
     if not todo and storage.exists(storage.join(base, layout.SUMMARY)):
         print(f"nothing to do: {base} is complete")
         return
+    dataset = read_dataset(config.root)
+    check_suited(config.net, config, pick_tasks(dataset, config.tasks), dataset.votes)
     check_rows(config)
     check_owned(config)
     say_what_is_ignored(config)

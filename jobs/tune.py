@@ -43,6 +43,7 @@ from jobs.tuning.keeping import SLACK, Keeping, Reserve, judged_procedure, kept,
 from jobs.tuning.run_trials import Budget, bench_of, run_trials
 from jobs.tuning.space import Space, default_space, read_space
 from jobs.tuning.standing import Standing
+from jobs.tuning.suited import check_search
 from jobs.tuning.trial_log import Live, show
 from jobs.tuning.trial_records import (
     STATES,
@@ -58,16 +59,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 ALSO_ELSEWHERE = (
-    "ensemble",
-    "fresh",
-    "gpu_share",
-    "keep",
-    "member_seeds",
-    "minutes",
-    "parallel",
-    "stale",
-    "trials",
-)
+    "ensemble", "fresh", "gpu_share", "keep", "member_seeds", "minutes", "parallel", "stale", "trials",
+)  # fmt: skip
 """Fields that may change from one start of a search to the next."""
 
 
@@ -161,6 +154,7 @@ def main(config: Config) -> None:
     space_values = space_of(config)
     base = base_of(config, space_values)
     space = read_space(space_values, base)
+    check_search(base, space, config.score)
     train.check_rows(base)
     hold = claim(config, base, space_values)
     print(f"run {base.run}: {len(space.dimensions)} dimensions")

@@ -12,6 +12,8 @@ from typing import cast
 
 from torch import Tensor
 
+from fusion.tasks import Kind
+
 LOSSES: dict[str, str] = {
     "bce": "binary cross-entropy over labels, with a weight for the positives of each (multi-label)",
     "ccc": "one minus the concordance correlation (regression)",
@@ -21,9 +23,23 @@ LOSSES: dict[str, str] = {
     "kl": "divergence from the distribution of raters' choices (classification)",
     "l1": "absolute error (regression)",
     "mse": "squared error (regression)",
-    "triplet": "adaptive-margin triplets, variance and covariance on embeddings (classification)",
+    "triplet": "adaptive-margin triplets, variance and covariance on embeddings (of no task's answers)",
 }
 """Loss name (= file name) -> one-line description."""
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "bce": ("multilabel",),
+    "ccc": ("regression",),
+    "cross_entropy": ("classification",),
+    "focal": ("classification",),
+    "huber": ("regression",),
+    "kl": ("classification",),
+    "l1": ("regression",),
+    "mse": ("regression",),
+    "triplet": (),
+}
+"""Loss name -> kinds of tasks it has a meaning for; on another one it fails, or trains nothing. Without a
+kind: it moves embeddings, and logits that it moves are no answers."""
 
 OF_DISTRIBUTIONS = ("kl",)
 """Losses whose target is a distribution [*rows outputs] in place of class indices."""
@@ -42,3 +58,12 @@ def loss_function(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"there is no loss {name!r}; known: {', '.join(LOSSES)}")
     return cast(Loss, getattr(importlib.import_module(f"fusion.losses.{name}"), name))
+
+
+def losses_for(kind: Kind) -> list[str]:
+    """Names of the losses that have a meaning for a kind of task.
+
+    >>> losses_for("multilabel")
+    ['bce']
+    """
+    return [name for name in LOSSES if kind in KINDS[name]]

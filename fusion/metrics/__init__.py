@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from fusion.metrics._metric import Metric
 from fusion.tasks import Kind
 
-__all__ = ["FIGURES", "METRICS", "SOFT", "Metric", "default_metric", "metric"]
+__all__ = ["FIGURES", "METRICS", "SOFT", "Metric", "default_metric", "metric", "metrics_for"]
 
 _CLASSIFICATION = "fusion.metrics.classification"
 _MULTILABEL = "fusion.metrics.multilabel"
@@ -111,3 +111,17 @@ def default_metric(kind: Kind) -> str:
     'mae'
     """
     return FIGURES[kind][0]
+
+
+def metrics_for(kind: Kind, *, of_labels: bool = False) -> list[str]:
+    """Names of the metrics that judge a kind of task.
+
+    Args:
+        kind: of the task.
+        of_labels: those alone that can be computed from decided labels, without probabilities.
+
+    >>> metrics_for("classification", of_labels=True)
+    ['accuracy', 'cohen_kappa', 'macro_f1', 'mcc', 'uar', 'weighted_f1']
+    """
+    found = [name for name in METRICS if metric(name).kind == kind]
+    return [name for name in found if not (of_labels and metric(name).needs_probabilities)]

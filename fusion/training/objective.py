@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fusion.batch import Batch, Output
-from fusion.losses import OF_DISTRIBUTIONS, loss_function
+from fusion.losses import KINDS, OF_DISTRIBUTIONS, loss_function, losses_for
 from fusion.tasks import Task
 from fusion.training.predicting import Predicted
 
@@ -32,7 +32,8 @@ class Objective:
         device: where the logits are.
 
     Raises:
-        ValueError: an option that the loss does not take, or smoothing without a classification.
+        ValueError: a loss of another kind of task, an option that it does not take, or smoothing without a
+            classification.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class Objective:
             raise ValueError(f"label_smoothing takes a classification; the tasks are {kinds}")
         for name, task in tasks.items():
             chosen = DEFAULT_LOSS[task.kind] if loss == "auto" else loss
+            if task.kind not in KINDS.get(chosen, (task.kind,)):
+                raise ValueError(
+                    f"loss {chosen!r} has no meaning for the {task.kind} {name!r}; set it to auto or "
+                    f"{', '.join(losses_for(task.kind))}"
+                )
             given = dict(options or {})
             if label_smoothing and task.kind == "classification":
                 given["label_smoothing"] = label_smoothing

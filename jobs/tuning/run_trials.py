@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import settings, storage
-from cluster.errors import ConfigError
 from cluster.scratch import scratch_folder
 from cluster.session import cluster_capacity
-from fusion.metrics import metric
 from jobs.catalog import layout
 from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.leaks import warn_of_leaks
@@ -101,7 +99,7 @@ def bench_of(
         hold: of the search on its name.
 
     Raises:
-        ConfigError: the metric judges another kind of task, or an option names an input that no set has.
+        ConfigError: an option names an input that no set has.
     """
     sets = space.values_of("inputs", list(base.inputs))
     options = [*base.net_options.items(), ("pca", base.pca), *space.options_of_nets]
@@ -109,10 +107,8 @@ def bench_of(
     inputs = {n for some in sets for n in some}
     warn_of_leaks(base.root, sorted(inputs), base.tasks)
     library = load_library(base, space)
-    name, task = next(iter(library.tasks.items()))
+    task = next(iter(library.tasks.values()))
     score = score or SELECTION_METRICS[task.kind]
-    if metric(score).kind != task.kind:
-        raise ConfigError(f"--score {score} judges no {task.kind}, which {name!r} is")
     return Bench(
         library=library, base=base, steps=steps_of(base), score=score, train=train, hold=hold
     )

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fusion.losses import LOSSES, loss_function
+from fusion.losses import KINDS as OF_KINDS
+from fusion.losses import LOSSES, loss_function, losses_for
 from fusion.losses.triplet import adaptive_triplet
+from fusion.tasks import Task
+from fusion.training.objective import DEFAULT_LOSS, Objective
 
 GOLDEN = Path(
     os.environ.get("AFFUSE_GOLDEN", Path(__file__).resolve().parents[3] / "shared/golden")
@@ -236,3 +239,22 @@ def test_the_adaptive_triplet_equals_the_public_code():
             limit = tolerance if dtype == torch.float64 else 2e-5
             atol = limit * (1 + float(expected.abs().max()))
             torch.testing.assert_close(x.grad, expected, rtol=0, atol=atol)
+
+
+def test_every_loss_says_for_which_kinds_of_tasks_it_is():
+    assert list(OF_KINDS) == list(LOSSES)
+    for kind in ("classification", "multilabel", "regression"):
+        assert losses_for(kind) == [name for name, kinds in OF_KINDS.items() if kind in kinds]
+        assert DEFAULT_LOSS[kind] in losses_for(kind)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+def test_a_loss_is_not_bound_to_a_kind_it_has_no_meaning_for(name, kind):
+    classes = () if kind == "regression" else ("a", "b", "c")
+    tasks = {"t": Task(kind=kind, classes=classes)}
+    if kind in OF_KINDS[name]:
+        Objective(tasks, loss=name)
+        return
+    with pytest.raises(ValueError, match=f"loss '{name}' has no meaning for the {kind} 't'"):
+        Objective(tasks, loss=name)
