@@ -48,6 +48,7 @@ from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.sibling_runs import chosen_task, run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
+from jobs.evaluation.suited import check_fusion
 from jobs.interop.import_predictions import add_members
 from jobs.registry.registering import record_bundle
 from jobs.scoring.side_runs import side_runs
@@ -134,6 +135,7 @@ def main(config: Config) -> None:
     dataset = read_dataset(config.root)
     check_place([layout.bundle_uri(config.root, config.bundle, layout.BUNDLE)])
     name, task = chosen_task(config.root, config.task, config.runs)
+    check_suited(config, name, task)
     bundles.check_asked(config.root, config.runs)
     said = side_runs(config.root, config.side, config.runs, name, task)
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())
@@ -186,6 +188,22 @@ def main(config: Config) -> None:
     print(f"wrote {layout.bundle_uri(config.root, config.bundle)}: {shipped.candidate.title}")
     say_mute(bundles.read_bundle(config.root, config.bundle))
     record_bundle(storage.absolute(config.root), config.bundle, tracking=config.tracking)
+
+
+def check_suited(config: Config, name: str, task: Task) -> None:
+    """Refuse what has no meaning for the kind of the task, before a prediction is read."""
+    calibrations = {
+        "--calibration": config.calibration,
+        "--member-calibration": config.member_calibration,
+    }
+    check_fusion(
+        name,
+        task,
+        rule=config.rule or cross_fitting.DEFAULT.rule,
+        options=config.rule_options,
+        calibrations=calibrations,
+        decide=config.decide,
+    )
 
 
 def earning(config: Config, held: HeldOut, task: Task) -> HeldOut:

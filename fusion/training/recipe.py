@@ -55,8 +55,8 @@ class Recipe:
     """Number format of the forward pass, by autocast; weights stay float32."""
 
     loss: str = "auto"
-    """Name of the loss; auto: cross_entropy, bce or l1 by the kind of task. For classification: cross_entropy,
-    focal, kl; multilabel: bce; regression: ccc, huber, l1, mse."""
+    """Name of the loss; auto: cross_entropy, bce or l1 by the kind of task. For classification:
+    cross_entropy, focal, kl; multilabel: bce; regression: ccc, huber, l1, mse."""
 
     loss_options: dict[str, float] = field(default_factory=dict)
     """Options of the loss, e.g. gamma=2."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusion.late import LATE, rule_class
+from fusion.late import rule_class
 from fusion.late.calibration import (
     Calibration,
     Method,
@@ -116,7 +116,9 @@ MAX_DROPPED = 12
 
 def every_candidate(kind: Kind, names: Sequence[str]) -> list[Candidate]:
     """The rules that have a meaning for a kind of task, and the pool without each of its members."""
-    tried = [c for c in TRIED if c.rule in LATE and kind in rule_class(c.rule).kinds]
+    tried = [c for c in TRIED if kind in rule_class(c.rule).kinds]
+    if kind == "regression":  # values have no confidence: the same candidate twice
+        tried = [c for c in tried if c.member_calibration == "none"]
     if 2 < len(names) <= MAX_DROPPED:
         tried += [
             Candidate(rule="log_pool", members=tuple(name for name in names if name != dropped))

@@ -251,7 +251,7 @@ class TestTheBundle:
         before, after = decided["decided"]
         shipped = Fusion.from_facts(decided).decision
         assert shipped.metric == ("macro_f1" if after > before else "")
-        with pytest.raises(ConfigError, match="--decide nll: decisions need a metric"):
+        with pytest.raises(ConfigError, match="--decide nll judges no labels"):
             run(root, runs=("voice", "face"), decide="nll")
 
     def test_a_run_without_a_refit_is_refused_below_the_table_of_what_was_judged(
