@@ -109,10 +109,22 @@ def _labels(place: Workplace, column: str, task: Task) -> str:
         counts = dict(place.run(f"select {column}, count(*) from parted group by all"))
         return ", ".join(f"{label} {counts.get(label, 0):,}" for label in task.classes) + without
     if task.kind == "multilabel":
-        sums = (f"coalesce(sum({column}[{k + 1}]), 0)" for k in range(len(task.classes)))
-        found = place.run(f"select {', '.join(sums)} from parted")[0]
-        pairs = zip(task.classes, found, strict=True)
-        return ", ".join(f"{label} {int(count):,}" for label, count in pairs) + without
+        return _several(place, column, task, known) + without
     facts = place.run(f"select min({column}), max({column}), avg({column}) from parted")[0]
     low, high, mean = (float("nan") if fact is None else fact for fact in facts)
     return f"{known:,} values, {low:g} to {high:g}, mean {mean:.3g}" + without
+
+
+def _several(place: Workplace, column: str, task: Task, known: int) -> str:
+    """How many clips have each label, and of how many of the labelled ones it is unknown (nan)."""
+    sums: list[str] = []
+    for k in range(len(task.classes)):
+        label = f"{column}[{k + 1}]"
+        inside = f"filter (where not isnan({label}))"
+        sums += [f"coalesce(sum({label}) {inside}, 0)", f"count({label}) {inside}"]
+    found = [int(value) for value in place.run(f"select {', '.join(sums)} from parted")[0]]
+    parts = []
+    for label, count, told in zip(task.classes, found[::2], found[1::2], strict=True):
+        unknown = f" ({known - told:,} unknown)" if told < known else ""
+        parts.append(f"{label} {count:,}{unknown}")
+    return ", ".join(parts)
