@@ -30,6 +30,7 @@ from cluster.errors import ConfigError
 from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place
 from cluster.tables import EXPLANATIONS
+from fusion.tasks import Kind
 from jobs.catalog import bundles, layout
 from jobs.catalog.label_names import check_bundle
 from jobs.catalog.manifest import units
@@ -224,12 +225,15 @@ def show_rests_on(found: RestsOn) -> None:
     for name, lost in found.shuffled.items():
         table.add_row(name, str(lost), str(found.alone[name][found.metric]))
     console.show(table)
-    _show_means("modality", found.mean_values["modalities"])
-    _show_means("member", found.mean_values["members"])
+    _show_means("modality", found.mean_values["modalities"], found.kind)
+    _show_means("member", found.mean_values["members"], found.kind)
 
 
-def _show_means(kind: str, means: Mapping[str, float]) -> None:
+def _show_means(player: str, means: Mapping[str, float], kind: Kind) -> None:
     ordered: Sequence[tuple[str, Any]] = sorted(means.items(), key=lambda item: -item[1])
-    if ordered:
+    if ordered and kind == "regression":
+        said = ", ".join(f"{name} {value:.3g}" for name, value in ordered)
+        console.show(f"a {player} moves the value, up or down, by on average: {said}")
+    elif ordered:
         said = ", ".join(f"{name} {value:+.3f}" for name, value in ordered)
-        console.show(f"a {kind} adds to the answer, on average: {said}")
+        console.show(f"a {player} adds to the answer, on average: {said}")

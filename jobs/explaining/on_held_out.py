@@ -21,7 +21,7 @@ from cluster import storage
 from cluster.errors import NotPreparedError
 from fusion.metrics import FIGURES
 from fusion.statistics import Difference, Groups, Interval, bootstrap, paired
-from fusion.tasks import Task
+from fusion.tasks import Kind, Task
 from jobs.catalog import layout
 from jobs.catalog.bundles import check_speaks_of_others
 from jobs.catalog.features import FeatureReader
@@ -61,7 +61,11 @@ class RestsOn:
     """Modalities that are there, joined by " + " -> metric -> figure."""
 
     mean_values: Mapping[str, Mapping[str, float]]
-    """modalities or members -> name -> mean over clips of what it adds to the answer that is given."""
+    """modalities or members -> name -> mean over clips of what it adds to the probability of the answer that
+    is given, or of how far it moves a value, up or down."""
+
+    kind: Kind
+    """Of the task."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON; an undefined figure is null."""
@@ -119,6 +123,7 @@ def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn
         shuffled={name: judging.loss(subsets[-1], many) for name, many in lost.items()},
         alone=alone(judging, parts[0].modalities, read, subsets),
         mean_values=mean_values(parts),
+        kind=fusion.kind.kind,
     )
 
 
@@ -167,7 +172,11 @@ def alone(
 
 
 def mean_values(parts: Sequence[Explained]) -> dict[str, dict[str, float]]:
-    """What each modality and member adds to the output that is answered, the mean over all clips."""
+    """What each modality and member adds to the output that is answered, the mean over all clips.
+
+    Of values it is the mean size: what is added with its sign is near zero on average, whatever it does to a
+    clip, since values are added to the mean of the training rows.
+    """
     found = {}
     for kind in ("modalities", "members"):
         names = getattr(parts[0], kind)
@@ -175,6 +184,8 @@ def mean_values(parts: Sequence[Explained]) -> dict[str, dict[str, float]]:
             _of_answer(part, part.by_modality if kind == "modalities" else part.by_member)
             for part in parts
         ]
+        if parts[0].task.kind == "regression":
+            values = [value.abs() for value in values]
         mean = torch.cat(values, 1).mean(1) if names else torch.zeros(0)
         found[kind] = dict(zip(names, mean.tolist(), strict=True))
     return found

@@ -14,7 +14,7 @@ TEXT = (
     "Shuffled: what is lost where a modality's features change hands among the clips; alone: how good some "
     "of the modalities are where the clips have no others. Both on rows that no net trained on, each "
     "answered by the nets that did not see its fold. What a modality or member adds is its Shapley value, "
-    "the mean over clips, for the answer that is given."
+    "the mean over clips, for the answer that is given; of a value it is how far it moves it, up or down."
 )
 
 
@@ -37,8 +37,9 @@ def explained(_: Options, evidence: Evidence) -> Section | None:
     for kind, name in (("modalities", "modality"), ("members", "member")):
         if values[kind]:
             ordered = dict(sorted(values[kind].items(), key=lambda item: -item[1]))
-            pictures[f"{name}_adds"] = plots.bars(ordered, f"what a {name} adds to the answer")
-            grids.append(_adds(name, ordered, basis))
+            does = "moves the value" if found.get("kind") == "regression" else "adds to the answer"
+            pictures[f"{name}_adds"] = plots.bars(ordered, f"what a {name} {does}")
+            grids.append(_adds(name, ordered, basis, does))
     return Section(
         title="What answers rest on", text=TEXT, pictures=pictures, tables=tuple(grids), basis=basis
     )
@@ -86,11 +87,11 @@ def _alone(found: Mapping[str, Any], basis: str) -> Grid:
     )
 
 
-def _adds(name: str, values: Mapping[str, float], basis: str) -> Grid:
+def _adds(name: str, values: Mapping[str, float], basis: str, does: str) -> Grid:
     return Grid(
         name=f"{name}_adds",
-        caption=f"{basis}: what each {name} adds to the answer, the mean over clips.",
-        header=[name, "adds"],
+        caption=f"{basis}: what each {name} {does}, the mean over clips.",
+        header=[name, does.partition(" ")[0]],
         rows=[[each, f"{value:+.4f}"] for each, value in values.items()],
     )
 

@@ -181,6 +181,19 @@ class TestAClip:
             assert list(row["answer"]) == ["value"]
             assert_sums(row)
 
+    def test_of_values_it_is_said_how_far_they_are_moved(self, capsys):
+        added = torch.tensor([[[2.0], [-2.0]], [[0.1], [-0.1]]])
+        part = clip_values.Explained(
+            names=("a", "b"), task_name="t", task=clip_values.Task(kind="regression"),
+            empty=torch.zeros(1), subsets=added.sum(0).unsqueeze(0), modalities=("audio", "text"),
+            by_modality=added, members=(), by_member=torch.zeros(0, 2, 1),
+        )  # fmt: skip
+        means = on_held_out.mean_values([part])
+        assert means["modalities"] == pytest.approx({"audio": 2.0, "text": 0.1})
+        explain._show_means("modality", means["modalities"], "regression")
+        said = " ".join(capsys.readouterr().out.split())
+        assert said == "a modality moves the value, up or down, by on average: audio 2, text 0.1"
+
     def test_more_members_than_their_subsets_can_be_asked_are_left_out(self, root, monkeypatch):
         monkeypatch.setattr(clip_values, "MOST_MEMBERS", 2)
         row = load("ensemble", root=root).explain(clips_of(root))[0]
