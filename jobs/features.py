@@ -185,7 +185,8 @@ def import_features(config: Import) -> None:
         return
     compact(uri, lambda: [ref.version(()) for ref in units(root)], former=former_uri(uri))
     with_features = sum(name in rows for name in manifest)
-    print(f"{with_features} of {len(manifest)} clips have features, the rest are status missing")
+    rest = ", the rest are status missing" if with_features < len(manifest) else ""
+    print(f"{with_features} of {len(manifest)} clips have features{rest}")
     used = {rows[name] for name in manifest if name in rows}
     if odd := sum(not np.isfinite(ready.values[index]).all() for index in used):
         print(f"{odd} of them hold values that are not finite: these are 0, and status is partial")

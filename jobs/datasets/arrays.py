@@ -20,6 +20,7 @@ from jobs.interop.columns import spelt_differently
 from jobs.preparing.about import About
 from jobs.preparing.adapter import Collected, Preparation, Row
 from jobs.preparing.array_rows import PEOPLE, ROLES, ArrayOptions, SplitArrays, listed
+from jobs.preparing.kinds import check_kind
 
 ABOUT = About(
     name="arrays",
@@ -83,8 +84,7 @@ class Config(Preparation):
             if column not in ROLES:
                 raise ConfigError(f"--columns {column}=...: {nearest(column, list(ROLES))}")
         for task, kind in self.tasks.items():
-            if kind not in get_args(Kind):
-                raise ConfigError(f"--tasks {task}={kind}: {nearest(kind, list(get_args(Kind)))}")
+            check_kind(task, kind, list(get_args(Kind)))
         if not self.tasks:
             raise ConfigError("which labels? type: --tasks NAME=classification|regression")
         for option in (self.labels, self.classes, self.ranges):

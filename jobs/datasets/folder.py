@@ -35,6 +35,7 @@ from jobs.preparing.adapter import (
     media,
     passed_over,
 )
+from jobs.preparing.kinds import check_kind
 from jobs.preparing.label_parts import COLUMNS, LabelOptions
 from jobs.preparing.label_rows import File, Reading
 from jobs.preparing.shards import inside_parquet, inside_tar
@@ -102,8 +103,7 @@ class Config(Preparation):
             if column not in COLUMNS:
                 raise ConfigError(f"--columns {column}=...: {nearest(column, list(COLUMNS))}")
         for task, kind in self.tasks.items():
-            if kind not in get_args(Kind):
-                raise ConfigError(f"--tasks {task}={kind}: {nearest(kind, list(get_args(Kind)))}")
+            check_kind(task, kind, list(get_args(Kind)))
         for task in self.votes:
             if self.tasks.get(task) != "classification":
                 raise ConfigError(

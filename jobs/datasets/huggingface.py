@@ -33,6 +33,7 @@ from jobs.preparing.hub_files import (
     type_of,
 )
 from jobs.preparing.hub_media import holds_media, media_places, paths_of
+from jobs.preparing.kinds import check_kind
 from jobs.preparing.label_parts import COLUMNS, LabelOptions
 from jobs.preparing.label_rows import Reading
 
@@ -97,8 +98,7 @@ class Config(Preparation):
             if column not in COLUMNS:
                 raise ConfigError(f"--columns {column}=...: {nearest(column, list(COLUMNS))}")
         for task, kind in self.tasks.items():
-            if kind not in get_args(Kind):
-                raise ConfigError(f"--tasks {task}={kind}: {nearest(kind, list(get_args(Kind)))}")
+            check_kind(task, kind, list(get_args(Kind)))
 
     def collect(self) -> Collected:
         """One clip a row of the dataset's files."""

@@ -32,6 +32,7 @@ from jobs.preparing.adapter import (
     files_below,
     is_media,
 )
+from jobs.preparing.kinds import check_kind
 from jobs.preparing.shards import opened_tar
 
 MOST_BYTES = 1 << 20
@@ -89,8 +90,7 @@ class Config(Preparation):
                 raise ConfigError(f"--columns {role}=...: {nearest(role, list(ROLES))}")
         kinds = [kind for kind in get_args(Kind) if kind != "multilabel"]
         for task, kind in self.tasks.items():
-            if kind not in kinds:
-                raise ConfigError(f"--tasks {task}={kind}: {nearest(kind, kinds)}")
+            check_kind(task, kind, kinds)
         for option, given in (("classes", self.classes), ("ranges", self.ranges)):
             for task in given:
                 if task not in self.tasks:

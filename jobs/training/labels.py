@@ -43,11 +43,13 @@ def check_labels(
         }
         if same and len(same) == len({part.title for part, _ in splits}):
             raise ConfigError(
-                f"task {name!r}: all labels of the rows to train on are {next(iter(same.values()))!r}; "
+                f"task {name!r}: all labels of the rows to train on are {_shown(next(iter(same.values())))}; "
                 "there is nothing to tell apart: type other --tasks, or label clips of another kind"
             )
         for title, answer in same.items():
-            print(f"warning: {title}: all its training rows have {answer!r} as label of {name!r}")
+            print(
+                f"warning: {title}: all its training rows have {_shown(answer)} as label of {name!r}"
+            )
 
 
 def only_answer(clips: Clips, name: str, task: Task, rows: np.ndarray) -> str | float | None:
@@ -58,3 +60,7 @@ def only_answer(clips: Clips, name: str, task: Task, rows: np.ndarray) -> str | 
     if len(answers) > 1:
         return None
     return task.classes[int(answers[0])] if task.kind == "classification" else float(answers[0])
+
+
+def _shown(answer: str | float) -> str:
+    return repr(answer) if isinstance(answer, str) else f"{answer:.6g}"

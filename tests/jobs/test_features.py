@@ -105,7 +105,12 @@ class TestImport:
         importing(root, npz)
         said = capsys.readouterr().out
         assert "1 names of the file are no clips of the manifest: 01-zz" in said
-        assert "3 of 4 clips have features" in said
+        assert "3 of 4 clips have features, the rest are status missing" in said
+
+    def test_of_a_rest_is_spoken_where_there_is_one(self, root, tmp_path, capsys):
+        np.savez(tmp_path / "all.npz", x=np.ones((4, 2), np.float32), name=np.array(NAMES))
+        importing(root, str(tmp_path / "all.npz"))
+        assert "4 of 4 clips have features\n" in capsys.readouterr().out
 
     def test_the_descriptor_is_an_encoders(self, root, npz):
         importing(root, npz, licence="CC BY 4.0", hop_s=0.5)

@@ -397,6 +397,7 @@ class TestCommandLine:
             (("--folds", "1"), "expected 0"),
             (("--columns", "speker=who"), "did you mean 'speaker'"),
             (("--tasks", "mood=class"), "did you mean 'classification'"),
+            (("--tasks", "mood=1=classification"), "a name ends at the first ="),
             (("--classes", "other=a,b"), "--tasks does not name 'other'"),
         ],
     )
