@@ -78,7 +78,9 @@ class Config(Preparation):
     """Columns with other names in the table, such as `name=clip text=transcript speaker=who`."""
 
     tasks: Mapping[str, str] = field(default_factory=dict)
-    """Label columns and their kind: classification, multilabel (`a|b` in a cell) or regression."""
+    """Label columns and their kind: classification, multilabel or regression. The labels of a clip stand in a
+    cell with `|`, `;` or `,` between them, or as a list of JSON or Parquet, whose words stay as they are. An
+    empty cell is unlabelled; none of the labels is written `|` (or an empty list)."""
 
     classes: Mapping[str, str] = field(default_factory=dict)
     """Allowed classes of a task, in order: `mood=low,high`; by default the classes that occur, sorted."""

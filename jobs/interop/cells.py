@@ -1,7 +1,6 @@
 """Convert the cells of a column to numbers or words once its kind is known; other cells are faults."""
 
 import math
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -110,15 +109,6 @@ def words(column: Column, keep: Sequence[str] = ()) -> tuple[list[str | None], i
     nothing = frozenset((*NOTHING, *NOT_A_NUMBER)) - set(keep)
     count = sum(cell in nothing for cell in cells)
     return [None if cell in nothing else cell for cell in cells], count
-
-
-def parts_of(cell: str) -> list[str]:
-    """The words of a cell that holds several.
-
-    >>> parts_of("sad| happy;sad")
-    ['sad', 'happy', 'sad']
-    """
-    return [part.strip() for part in re.split(r"[|;,]", cell) if part.strip()]
 
 
 @dataclass(frozen=True)

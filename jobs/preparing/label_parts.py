@@ -18,11 +18,11 @@ from jobs.interop.cells import (
     is_whole,
     name_of,
     numbers,
-    parts_of,
     texts,
     words,
 )
 from jobs.interop.columns import alike
+from jobs.interop.several import several
 from jobs.interop.tables import Faults, Table
 from jobs.preparing.adapter import Label
 from jobs.preparing.label_votes import Ballot
@@ -177,10 +177,9 @@ class PartRows:
         if task.kind == "regression":
             return self._right(name, task, self._finite(name, name))
         given = given_classes(self._reading.options, name)
-        cells, _ = words(self._part.columns[name], given)
         if task.kind == "classification":
-            return self._right(name, task, cells)
-        parts = [None if cell is None else parts_of(cell) for cell in cells]
+            return self._right(name, task, words(self._part.columns[name], given)[0])
+        parts = self._several(name, given)
         for index, cell in enumerate(parts):
             for part in cell or ():
                 if part not in task.classes:
@@ -190,11 +189,16 @@ class PartRows:
             for cell in parts
         ]
 
+    def _several(self, column: str, keep: Sequence[str]) -> list[list[str] | None]:
+        """The words of each cell; those that only look like a list were found when all was looked through."""
+        as_is = column in self._reading.options.as_is
+        return several(self._part.columns[column], keep, as_is=as_is)[0]
+
     def _votes(self, ballot: Ballot) -> list[list[list[float]] | None]:
         """What each rater of a clip chose."""
         if not ballot.counted:
             return [
-                ballot.of_choices(cell) for cell in words(self._part.columns[ballot.columns[0]])[0]
+                ballot.of_choices(cell) for cell in self._several(ballot.columns[0], ballot.classes)
             ]
         found: list[list[list[float]] | None] = []
         counts = [self._finite(column, column, whole=True) for column in ballot.columns]

@@ -18,7 +18,6 @@ from jobs.interop.cells import (
     holds_objects,
     name_of,
     numbers,
-    parts_of,
     texts,
     words,
 )
@@ -29,6 +28,7 @@ from jobs.interop.columns import (
     spelt_differently,
     unread_note,
 )
+from jobs.interop.several import several
 from jobs.interop.tables import Faults, Table
 from jobs.preparing.adapter import is_media, media
 from jobs.preparing.label_parts import (
@@ -199,7 +199,7 @@ class Reading:
                 given = ballot.classes
                 as_is = ballot.columns[0] in self.options.as_is
                 self.notes += look_at_choices(
-                    ballot, self._count_words(ballot.columns[0], given), self.faults, as_is=as_is
+                    ballot, self._count_several(ballot.columns[0], given), self.faults, as_is=as_is
                 )
 
     def _count_words(self, column: str, keep: Sequence[str] = ()) -> Counter[str]:
@@ -210,9 +210,29 @@ class Reading:
             cells, none = words(part, keep)
             found.update(cell for cell in cells if cell is not None)
             nothing += none
+        self._say_nothing(column, nothing)
+        return found
+
+    def _count_several(self, column: str, keep: Sequence[str] = ()) -> Counter[str]:
+        """The words of a column whose cells hold several; a cell that only looks like a list is a fault."""
+        found: Counter[str] = Counter()
+        nothing, odd = 0, Counter[str]()
+        for part in self._parts(column):
+            cells, none, strange = several(part, keep, as_is=column in self.options.as_is)
+            found.update(word for cell in cells for word in cell or ())
+            odd.update(strange)
+            nothing += none
+        if odd:
+            self.faults.append(
+                f"{column} {next(iter(odd))!r} ({odd.total()} such cells): expected a|b, or a list of words "
+                f"in quotes, such as ['a', 'b']; if it is a label: --as-is {column}"
+            )
+        self._say_nothing(column, nothing)
+        return found
+
+    def _say_nothing(self, column: str, nothing: int) -> None:
         if nothing:
             self._table.notes.append(f"{column}: {nothing} cells such as NaN or NA say nothing")
-        return found
 
     def style(self, column: str) -> CommaStyle:
         """What commas mean in a column of numbers."""
@@ -235,9 +255,8 @@ class Reading:
             bounds = options.ranges.get(name)
             return Task(kind="regression", range=None if bounds is None else _bounds(name, bounds))
         given = given_classes(options, name)
-        found = self._count_words(name, given)
-        if kind == "multilabel":
-            found = _counted_parts(found)
+        counted = self._count_several if kind == "multilabel" else self._count_words
+        found = counted(name, given)
         if not given and name not in options.as_is:
             self.faults += spelt_differently(name, found)
         classes = given or tuple(sorted(found))
@@ -281,15 +300,6 @@ class Reading:
     def _below(self, path: str) -> str:
         """A path of the table, which may lead elsewhere as an absolute one may."""
         return f"{self._source.rstrip('/')}/{path.strip('/')}"
-
-
-def _counted_parts(found: Counter[str]) -> Counter[str]:
-    """The labels in cells that hold several."""
-    counts: Counter[str] = Counter()
-    for cell, count in found.items():
-        for part in parts_of(cell):
-            counts[part] += count
-    return counts
 
 
 def _by_key(files: Sequence[File]) -> dict[str, list[File]]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.interop.cells import parts_of
 from jobs.interop.columns import meant, spelt_differently
 from jobs.interop.tables import Faults
 from jobs.preparing.votes import from_choices, from_counts
@@ -38,10 +37,10 @@ class Ballot:
             )
         return from_counts(given) or None
 
-    def of_choices(self, cell: str | None) -> list[list[float]] | None:
+    def of_choices(self, choices: Sequence[str] | None) -> list[list[float]] | None:
         """The votes on a clip, from a cell that names a class for each rater."""
         same = dict(zip(self.classes, self.classes, strict=True))
-        votes = [from_choices((choice,), same, self.classes) for choice in parts_of(cell or "")]
+        votes = [from_choices((choice,), same, self.classes) for choice in choices or ()]
         return [vote for vote in votes if vote is not None] or None
 
 
@@ -79,13 +78,9 @@ def ballot_of(
 
 
 def look_at_choices(
-    ballot: Ballot, cells: Counter[str], faults: Faults, *, as_is: bool
+    ballot: Ballot, found: Counter[str], faults: Faults, *, as_is: bool
 ) -> list[str]:
     """A note on choices that are no class; those that are one but for their spelling are faults."""
-    found: Counter[str] = Counter()
-    for cell, count in cells.items():
-        for choice in parts_of(cell):
-            found[choice] += count
     others = {choice: count for choice, count in found.items() if choice not in ballot.classes}
     known = Counter({name: found[name] + 1 for name in ballot.classes})
     if not as_is:

@@ -42,6 +42,11 @@ def show_summary(
         print(grouping.warning)
     for k, (name, task) in enumerate(shape.tasks.items()):
         show(f"{name} ({task.kind}): {_labels(place, f'label{k}', task)}")
+        if task.kind == "multilabel" and (missing := _none_are_none(place, f"label{k}")):
+            show(
+                f"{name}: {missing:,} clips are unlabelled, and none has none of the labels; in a table an "
+                "empty cell is unlabelled, none of them is written |"
+            )
     show_files(probes)
 
 
@@ -100,6 +105,13 @@ def _kind(probe: Probe) -> str:
 def _cells(counts: tuple[float, ...]) -> list[str]:
     clips, hours, *others = counts
     return [f"{clips:,}", f"{hours:.2f}", *(f"{n:,}" for n in others)]
+
+
+def _none_are_none(place: Workplace, column: str) -> int:
+    """How many clips are unlabelled, where no clip has none of the labels; else 0."""
+    query = f"select count(*) - count({column}), count(*) filter (where list_sum({column}) = 0) from parted"
+    missing, none = place.run(query)[0]
+    return 0 if none else int(missing)
 
 
 def _labels(place: Workplace, column: str, task: Task) -> str:

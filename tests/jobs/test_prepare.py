@@ -251,6 +251,72 @@ class TestTables:
         found = prepared(corpus, "--tasks", "tags=multilabel", "--classes", "tags=a,b,c")
         assert [row["tags"] for row in found] == [[1.0, 1.0, 0.0], None]
 
+    @pytest.mark.parametrize("form", ["jsonl", "parquet"])
+    def test_the_words_of_a_list_are_labels_as_they_are(self, corpus, form):
+        lists = [["so, so"], ["anger; mild", "a|b"], [], None, ["so, so", "a|b"]]
+        rows = [{"name": f"clip{k:02d}", "tags": tags} for k, tags in enumerate(lists)]
+        path = corpus / f"labels.{form}"
+        if form == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        else:
+            path.write_text("\n".join(map(json.dumps, rows)))
+        found = prepared(corpus, "--tasks", "tags=multilabel", labels=path.name)
+        task = manifest.read_dataset(str(corpus / "root")).tasks["tags"]
+        assert task.classes == ("anger; mild", "a|b", "so, so")
+        said = [
+            None if row["tags"] is None else
+            {name for name, there in zip(task.classes, row["tags"], strict=True) if there}
+            for row in found if row["name"] in {each["name"] for each in rows}
+        ]  # fmt: skip
+        assert said == [None if each is None else {*each} for each in lists]
+
+    @pytest.mark.parametrize(
+        ("cell", "labels"),
+        [
+            ("a|b", {"a", "b"}), ("a;b", {"a", "b"}), ("a, b", {"a", "b"}), ("|", set()),
+            ("['a', 'x, y']", {"a", "x, y"}), ('["a"]', {"a"}), ("[]", set()), ("", None),
+            ("NaN", None), ("['it\\'s', 'b',]", {"it's", "b"}),
+        ],
+    )  # fmt: skip
+    def test_a_cell_of_text_holds_several_labels_or_a_list_in_quotes(self, corpus, cell, labels):
+        rows = [{"name": "clip00", "tags": cell}, {"name": "clip01", "tags": "a|b"}]
+        write_labels(corpus / "labels.csv", rows)
+        found = {row["name"]: row["tags"] for row in prepared(corpus, "--tasks", "tags=multilabel")}
+        classes = manifest.read_dataset(str(corpus / "root")).tasks["tags"].classes
+        assert {*classes} == {"a", "b"} | (labels or set())
+        flags = found["clip00"]
+        there = flags and {name for name, flag in zip(classes, flags, strict=True) if flag}
+        assert there == labels
+
+    @pytest.mark.parametrize("cell", ["['a' 'b']", "[a, b]", "[1, 2]", "['a', __import__('os')]"])
+    def test_what_only_looks_like_a_list_is_refused_with_what_to_type(self, corpus, cell):
+        rows = [{"name": "clip00", "tags": cell}, {"name": "clip01", "tags": "a|b"}]
+        write_labels(corpus / "labels.csv", rows)
+        with pytest.raises(LabelTableError, match=r"\(1 such cells\): expected a\|b, or a list"):
+            prepared(corpus, "--tasks", "tags=multilabel")
+
+    def test_a_label_in_brackets_is_taken_as_it_stands(self, corpus):
+        rows = [{"name": "clip00", "tags": "[laughs]"}, {"name": "clip01", "tags": "a"}]
+        write_labels(corpus / "labels.csv", rows)
+        prepared(corpus, "--tasks", "tags=multilabel", "--as-is", "tags")
+        assert manifest.read_dataset(str(corpus / "root")).tasks["tags"].classes == (
+            "[laughs]",
+            "a",
+        )
+
+    def test_where_nothing_is_none_of_the_labels_it_is_said_how_that_is_written(
+        self, corpus, capsys
+    ):
+        rows = [{"name": "clip00", "tags": ""}, {"name": "clip01", "tags": "a"}]
+        write_labels(corpus / "labels.csv", rows)
+        prepared(corpus, "--tasks", "tags=multilabel")
+        said = " ".join(capsys.readouterr().out.split())
+        assert "none of them is written |" in said
+        shutil.rmtree(corpus / "root")
+        write_labels(corpus / "labels.csv", [*rows, {"name": "clip02", "tags": "|"}])
+        prepared(corpus, "--tasks", "tags=multilabel")
+        assert "is written |" not in capsys.readouterr().out
+
     def test_json_lines_and_parquet_say_the_same_as_csv(self, corpus):
         lines = "\n".join(json.dumps(row) for row in rows_of(12))
         (corpus / "labels.jsonl").write_text(lines)

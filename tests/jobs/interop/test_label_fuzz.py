@@ -1,5 +1,6 @@
 """Random tables of labels against a slow, obvious reader: right rows, or every fault and exit 1."""
 
+import ast
 import csv
 import io
 import json
@@ -86,6 +87,8 @@ WORDS = (
 )
 POINTS = ("1", "-2.5", "1e1", ".5", "", "NA", "0", "+2")
 COMMAS = ("1", "-2,5", "0,25", "", "3,125")
+TAGS = ("a", "a|b", "a;b", "b, c", "|", "", "NA", "['a', 'x, y']", "[]", '["b"]', "none")
+BRACKETS = ("[a]", "[1, 2]", "['a', b]")
 ODD = ("oops", "nan", "inf", "1_0", "0x1", "1.2.3")
 letters = st.text("ab ,;|\t\"'\n\r#\u00e9.", max_size=8)
 
@@ -95,7 +98,18 @@ def sheets(draw):
     extra = draw(
         st.lists(
             st.sampled_from(
-                ["score", "speaker", "split", "turn", "text", "age", *ASKED, "mood", "score"]
+                [
+                    "score",
+                    "speaker",
+                    "split",
+                    "turn",
+                    "text",
+                    "age",
+                    *ASKED,
+                    "mood",
+                    "score",
+                    "tags",
+                ]
             ),
             max_size=5,
         )
@@ -115,6 +129,7 @@ def sheets(draw):
         "split": st.sampled_from(("train", "test", "", "dev", "Train") if few else ("train", "")),
         "turn": st.sampled_from(("0", "1", "2", "", "1.5", "x") if few else ("0", "1")),
         "text": letters,
+        "tags": st.sampled_from((*TAGS, *BRACKETS) if few else TAGS),
         "": st.just(""),
     }
     count = draw(st.integers(0, 6))
@@ -212,6 +227,22 @@ def as_numbers(cells, semicolons):
     return found
 
 
+def as_labels(cell):
+    """The labels of a cell, None, or the word "wrong"."""
+    cell = cell.strip()
+    if cell in NOTHING or cell in NAN:
+        return None
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            words = ast.literal_eval(cell)
+        except (SyntaxError, ValueError):
+            return "wrong"
+        return frozenset(words) if all(isinstance(word, str) for word in words) else "wrong"
+    for mark in ";,":
+        cell = cell.replace(mark, "|")
+    return frozenset(part.strip() for part in cell.split("|") if part.strip())
+
+
 def differ_in_case(cells):
     families = defaultdict(set)
     for cell in cells:
@@ -268,6 +299,8 @@ def expected(sheet):
     }
     semicolons = sheet.form == ";"
     numbers = {role: as_numbers(column(role), semicolons) for role in ("score", "turn")}
+    tags = [as_labels(cell) for cell in column("tags")]
+    faults += ["such cells): expected a|b"] * ("wrong" in tags)
     found, splits = {}, defaultdict(set)
     for k, name in enumerate(names):
         split, turn, score = words["split"][k], numbers["turn"][k], numbers["score"][k]
@@ -289,6 +322,7 @@ def expected(sheet):
             column("text")[k].strip() or None,
             words["speaker"][k],
             turn,
+            tags[k],
         )
     faults += ["stands in more than one split"] * sum(len(s - {None}) > 1 for s in splits.values())
     if not found and not faults:
@@ -310,9 +344,9 @@ def test_every_random_table_is_read_as_the_obvious_reader_does(tmp_path, monkeyp
     def check(sheet):
         shutil.rmtree(tmp_path / "root", ignore_errors=True)
         rows, faults = expected(sheet)
-        tasks = {"mood": "classification"} | (
-            {"score": "regression"} if "score" in sheet.header else {}
-        )
+        tasks = {"mood": "classification"}
+        tasks |= {"score": "regression"} if "score" in sheet.header else {}
+        tasks |= {"tags": "multilabel"} if "tags" in sheet.header else {}
         config = Config(
             root=str(tmp_path / "root"),
             source=str(tmp_path / "none"),
@@ -337,9 +371,16 @@ def test_every_random_table_is_read_as_the_obvious_reader_does(tmp_path, monkeyp
         outcomes["read"] += 1
         assert faults == []
         read = manifest.read_manifest(str(tmp_path / "root")).to_pylist()
+        labels = manifest.read_dataset(str(tmp_path / "root")).tasks
         got = {
-            r["name"]: (r["mood"], r.get("score"), r["text"], r["speaker"], r["turn"]) for r in read
-        }
+            r["name"]: (
+                r["mood"], r.get("score"), r["text"], r["speaker"], r["turn"],
+                None if r.get("tags") is None else frozenset(
+                    label for label, there in zip(labels["tags"].classes, r["tags"], strict=True) if there
+                ),
+            )
+            for r in read
+        }  # fmt: skip
         assert got == rows
 
     check()
