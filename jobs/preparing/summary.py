@@ -1,5 +1,6 @@
 """The printed summary of `prepare`: clips and hours per split, labels per task, files with faults."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -124,7 +125,11 @@ def _labels(place: Workplace, column: str, task: Task) -> str:
         return _several(place, column, task, known) + without
     facts = place.run(f"select min({column}), max({column}), avg({column}) from parted")[0]
     low, high, mean = (float("nan") if fact is None else fact for fact in facts)
-    return f"{known:,} values, {low:g} to {high:g}, mean {mean:.3g}" + without
+    # As many digits as tell the ends apart, of values far from zero too.
+    apart = max(abs(low), abs(high)) / (high - low) if high > low else 1.0
+    digits = min(17, 6 + max(0, math.ceil(math.log10(apart))))
+    said = ", ".join([f"{low:.{digits}g} to {high:.{digits}g}", f"mean {mean:.{digits - 3}g}"])
+    return f"{known:,} values, {said}" + without
 
 
 def _several(place: Workplace, column: str, task: Task, known: int) -> str:

@@ -34,7 +34,7 @@ from jobs.training.input_names import input_folders
 from jobs.training.mapped import MemoryBudget
 from jobs.training.net_input import Feed, feed_for, make_store, pool_of
 from jobs.training.stores import StoredTable, has_one_step
-from jobs.training.targets import check_finite, encode_targets
+from jobs.training.targets import check_exact, check_finite, encode_targets
 
 log = logging.getLogger(__name__)
 
@@ -287,6 +287,8 @@ def read_clips(request: Request, tasks: Mapping[str, Task]) -> Clips:
     encoded = {name: encode_targets(table[name], task) for name, task in tasks.items()}
     for name, (target, known) in encoded.items():
         check_finite(name, target, known, clip_id)
+        if tasks[name].kind == "regression":
+            check_exact(name, table[name], target, known)
 
     def plain(name: str) -> np.ndarray:
         return np.array(table[name].to_pylist(), dtype=object)

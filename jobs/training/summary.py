@@ -191,7 +191,7 @@ def show(summary: Mapping[str, Any]) -> None:
         cells = [_cell(summary["roles"][role].get(name)) for role in columns]
         base = summary["majority"].get(name)
         mean = summary["averaged"].get(name, float("nan"))
-        table.add_row(name, *cells, f"{mean:.3f}", "-" if base is None else f"{base:.3f}")
+        table.add_row(name, *cells, _shown(mean), "-" if base is None else _shown(base))
     console.show(table)
     for task, (clips, own) in rows.items():
         if own < clips:
@@ -204,5 +204,10 @@ def show(summary: Mapping[str, Any]) -> None:
 def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
-    spread = f" +- {figure['spread']:.3f}" if len(figure["seeds"]) > 1 else ""
-    return f"{figure['mean']:.3f}{spread}"
+    spread = f" +- {_shown(figure['spread'])}" if len(figure["seeds"]) > 1 else ""
+    return f"{_shown(figure['mean'])}{spread}"
+
+
+def _shown(value: float) -> str:
+    """Three decimals, or as many as a smaller figure needs: targets may be of any size."""
+    return f"{value:.2e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"

@@ -48,3 +48,31 @@ def check_finite(name: str, target: Tensor, known: Tensor, clip_id: np.ndarray) 
             f"task {name!r}: the labels of {int(wrong.sum())} clips are not finite (first: clip "
             f"{clip_id[wrong][0]}); correct the label table and type: affuse prepare"
         )
+
+
+LOST = 1e-3
+"""Share of a target's standard deviation that rounding it to float32 may take."""
+
+
+def check_exact(name: str, column: pa.ChunkedArray, target: Tensor, known: Tensor) -> None:
+    """Refuse values that lie so far from zero that float32, in which nets compute, takes them for alike.
+
+    Args:
+        name: of the task.
+        column: of the manifest.
+        target: the same as `encode_targets` gives it.
+        known: which of them are.
+
+    Raises:
+        ConfigError: with a constant to subtract.
+    """
+    exact = np.array(column.filter(pa.array(known.numpy())).to_pylist(), np.float64)
+    if len(exact) < 2 or not np.isfinite(exact).all():
+        return
+    off = np.abs(exact - target[known].numpy().astype(np.float64)).max()
+    if off > LOST * exact.std():
+        raise ConfigError(
+            f"task {name!r}: its values lie from {exact.min():.10g} to {exact.max():.10g}, and float32, in "
+            f"which nets compute, moves them by up to {off:.2g}; subtract a constant such as "
+            f"{exact.mean():.3g} in the label table and type: affuse prepare"
+        )

@@ -114,3 +114,21 @@ def test_a_constant_is_shown_with_the_digits_that_matter(root, capsys):
     label(root, "arousal", lambda clip, old: old if clip // 8 % 3 == 1 else 1.8229701519012451)
     assert train(root, "--folds", "speaker", "--tasks", "arousal") == 0
     assert "rows have 1.82297 as label of 'arousal'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("offset", [1e8, -1e8, 1e12])
+def test_values_whose_differences_float32_loses_are_refused(root, offset, capsys):
+    label(root, "arousal", lambda _clip, old: old + offset)
+    assert train(root, "--tasks", "arousal") == 2
+    said = capsys.readouterr().err
+    assert "float32, in which nets compute, moves them by up to" in said
+    assert f"subtract a constant such as {offset:.3g}" in said
+    assert not Path(root, "runs", "r").exists()
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 100.0), (1e-6, 0.0), (1e9, 0.0)])
+def test_values_that_float32_tells_apart_are_trained_on(root, factor, offset, capsys):
+    label(root, "arousal", lambda _clip, old: old * factor + offset)
+    assert train(root, "--tasks", "arousal") == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if "arousal/mae" in x)
+    assert " 0.000 " not in line
