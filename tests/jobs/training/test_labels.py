@@ -132,3 +132,9 @@ def test_values_that_float32_tells_apart_are_trained_on(root, factor, offset, ca
     assert train(root, "--tasks", "arousal") == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if "arousal/mae" in x)
     assert " 0.000 " not in line
+
+
+def test_one_value_for_all_is_nothing_to_tell_apart_whatever_float32_makes_of_it(root, capsys):
+    label(root, "arousal", lambda _clip, _old: 0.1)
+    assert train(root, "--tasks", "arousal") == 2
+    assert "there is nothing to tell apart" in capsys.readouterr().err
