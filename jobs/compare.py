@@ -30,6 +30,7 @@ from jobs.catalog.groups import groups_of
 from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import publish_config
 from jobs.evaluation.comparison import ComparedSide, bundles_of, common, runs_of
+from jobs.evaluation.former_labels import warn_of_former_labels
 from jobs.evaluation.judging import check_resamples
 from jobs.evaluation.results_table import without_nan
 from jobs.evaluation.sibling_runs import chosen_task
@@ -115,6 +116,7 @@ def main(config: Config) -> None:
     names = metrics_of(config, task)
     runs = runs_of(config.root, config.runs, name, task)
     sides = common([*runs, *bundles_of(config.root, config.bundles, name, task)])
+    warn_of_former_labels(config.root, name, task, sides[0].clip_id, sides[0].target)
     groups = Groups.of(groups_of(config.root, sides[0].clip_id))
     rows = compared(config, sides, names, groups)
     grid = grid_of(config, rows, names, sides[0], groups, name)

@@ -41,6 +41,7 @@ from jobs.evaluation.bundle_scores import judged_contents
 from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.expectations import expectation
+from jobs.evaluation.former_labels import warn_of_former_labels
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
@@ -141,6 +142,7 @@ def main(config: Config) -> None:
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())
     held = held_out(config.root, config.runs, name, task) if config.runs else None
     held = earning(config, add_members(config.root, held, config.imported, name, task), task)
+    warn_of_former_labels(config.root, name, task, held.clip_id, held.target)
     groups = groups_of(config.root, held.clip_id)
     held = replace(held, group=groups)
     folds = folds_of(held, groups, config)

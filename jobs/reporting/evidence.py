@@ -27,6 +27,7 @@ from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
 from jobs.catalog.votes import votes_on
 from jobs.evaluation import promises
 from jobs.evaluation.bundle_scores import bundle_gate, with_bundle
+from jobs.evaluation.former_labels import warn_of_former_labels
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.leaks import known_leaks
 from jobs.evaluation.learning_curve import Point, share_curves
@@ -167,6 +168,7 @@ def gather(
     name, kind = chosen_task(root, task, *table, first=True)
     held = _members(root, names, facts.get("imported", ()), name, kind)
     held, said = with_bundle(root, held, bundle, name, kind)
+    warn_of_former_labels(root, name, kind, held.clip_id, held.target)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
