@@ -71,6 +71,8 @@ def main(config: Config) -> None:
     for judge in judges:
         if judge.bundle.uri is None:
             print("\n".join(untrained.notes(judge.bundle)))
+    if not config.clips and config.by == "clip":
+        judges = [judge.needed(config.root) for judge in judges]
     if config.server is not None and not config.dry_run:
         judges = [asked(config, config.server, judge) for judge in judges]
     if config.clips:
@@ -78,7 +80,7 @@ def main(config: Config) -> None:
     elif config.by != "clip":
         score_dataset_by_piece(config, judges)
     elif config.dry_run:
-        print("\n".join(foreseen(config, [judge.needed(config.root) for judge in judges])))
+        print("\n".join(foreseen(config, judges)))
     else:
         begun = time.monotonic()
         scored, groups = score_dataset(config, judges)
@@ -259,7 +261,7 @@ def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[st
     ]
     try:
         build(Files(root=root, files=tuple(files)))
-        score_dataset(here, inside)
+        score_dataset(here, [judge.needed(root) for judge in inside])
         parts = [read_scores(root, judge.name) for judge in inside]
         for part in parts:
             if part.num_rows != len(files):
@@ -294,7 +296,6 @@ def score_dataset(
     """
     refs = units(config.root)
     total = sum(ref.num_clips for ref in refs)
-    judges = [judge.needed(config.root) for judge in judges]
     for judge in judges:
         begin(config, judge)
     left = {judge.name: unscored(config.root, judge, refs) for judge in judges}

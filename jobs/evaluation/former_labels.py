@@ -25,8 +25,8 @@ def warn_of_former_labels(
     """
     table = read_manifest(root, ["clip_id", name])
     table = table.filter(pc.is_in(table["clip_id"], pa.array(clip_id)))
-    now, known = encode_targets(table[name], task)
-    now = torch.where(known, now.float(), torch.nan).reshape(len(table), -1).numpy()
+    labels, known = encode_targets(table[name], task)
+    now = torch.where(known, labels.float(), torch.nan).reshape(len(table), -1).numpy()
     _, kept, there = np.intersect1d(clip_id, table["clip_id"].to_numpy(), return_indices=True)
     then = target.float().reshape(len(clip_id), -1).numpy()[kept]
     same = (then == now[there]) | (np.isnan(then) & np.isnan(now[there]))

@@ -77,7 +77,8 @@ def _tasks_of(root: str, runs: Sequence[str], bundles: Sequence[str]) -> dict[st
     runs_there, bundles_there = layout.runs_there(root), layout.bundles_there(root)
     for run in (run for run in runs if run in runs_there):
         if storage.exists(uri := layout.run_uri(root, run, layout.CONFIG)):
-            known[f"run {run}"] = storage.read_json(uri).get("tasks") or tasks
+            noted = list(tasks_of_run(root, run))
+            known[f"run {run}"] = noted or storage.read_json(uri).get("tasks") or tasks
     for bundle in (bundle for bundle in bundles if bundle in bundles_there):
         if storage.exists(uri := layout.bundle_uri(root, bundle, layout.BUNDLE)):
             known[f"bundle {bundle}"] = [storage.read_json(uri)["task"]]

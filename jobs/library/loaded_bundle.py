@@ -135,7 +135,7 @@ class LoadedBundle:
 
     def _imported(self, name: str, rows: Sequence[ClipRow]) -> pa.Table:
         """FEATURES of an input that was imported, from a column of the frame."""
-        dim = self.width(name)
+        dim = bundles.imported_widths(self.bundle.facts)[name]
         values = [_steps(row.given.get(name), dim, f"row {row.clip_id}: {name}") for row in rows]
         there = [each is not None for each in values]
         times = scalar_lists([None if v is None else np.arange(len(v)) for v in values], np.float32)
@@ -151,16 +151,6 @@ class LoadedBundle:
             "error": pa.nulls(len(rows), pa.string()),
         }
         return tables.features(dim, "float32").conform(pa.table(table))
-
-    def width(self, name: str) -> int:
-        """Features of a step of an imported input."""
-        for member in self.bundle.facts["members"]:
-            for place, facts in member["card"]["inputs"].items():
-                if facts["name"] == name:
-                    # What is fed is wider than what is stored where spreads stand beside means.
-                    fed = int(member["card"]["dims"][place])
-                    return fed // 2 if facts["pool"] == "mean_std" else fed
-        raise AssertionError(name)
 
 
 def load(

@@ -6,8 +6,9 @@ from typing import Any
 
 from cluster import storage
 from jobs.catalog import layout
+from jobs.catalog.bundles import imported_widths
 from jobs.catalog.judged_files import KEY, check_weights, hash_of
-from jobs.registry.model_card import card_of, imported_inputs, plain, yaml_head
+from jobs.registry.model_card import card_of, plain, yaml_head
 from jobs.registry.registering import requirements, results_of
 
 KEPT_BACK = ("config", "imported")
@@ -54,7 +55,7 @@ $ python FOLDER/example.py features.npz
 
 FOLDER is where these files lie. The bundle reads features that were imported and that no encoder of affuse
 makes, so it cannot score raw clips: features.npz holds one array an input, made as those of the data were
-({inputs}). A dataset that holds the same imported table is scored by
+({inputs}). A dataset into which they were imported under these names is scored by
 `affuse score --root ROOT --bundle FOLDER --source features`.
 """
 
@@ -111,7 +112,7 @@ def exported(
 
 def _use_and_example(facts: Mapping[str, Any]) -> tuple[str, str]:
     """How the bundle is used: a section of the card, and a script."""
-    if not (inputs := imported_inputs(facts)):
+    if not (inputs := imported_widths(facts)):
         return USE, EXAMPLE
     listed = ", ".join(f"{plain(name)} {width} wide" for name, width in sorted(inputs.items()))
     # The names are others' and stand in the comment of a script.

@@ -170,19 +170,6 @@ def _encoder(folder: str, source: Mapping[str, Any]) -> str:
     )
 
 
-def imported_inputs(facts: Mapping[str, Any]) -> dict[str, int]:
-    """Input of the nets that was imported -> features of a step of it."""
-    found = {}
-    for member in facts["members"]:
-        card = member["card"]
-        for place, source in card["inputs"].items():
-            if source["name"] not in ENCODERS:
-                # What is fed is wider than what is stored where spreads stand beside means.
-                fed = int(card["dims"][place])
-                found[str(source["name"])] = fed // 2 if source.get("pool") == "mean_std" else fed
-    return found
-
-
 def _inputs(facts: Mapping[str, Any]) -> list[str]:
     """Modalities, or the names of inputs that were imported."""
     found = []

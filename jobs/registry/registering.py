@@ -137,7 +137,8 @@ def example_of(opened: LoadedBundle) -> Any:
     import pandas as pd
 
     if opened.inputs:
-        return pd.DataFrame({name: [[[0.0] * opened.width(name)]] for name in opened.inputs})
+        widths = bundles.imported_widths(opened.bundle.facts)
+        return pd.DataFrame({name: [[[0.0] * widths[name]]] for name in opened.inputs})
     return pd.DataFrame({"text": ["what a lovely day"]})
 
 

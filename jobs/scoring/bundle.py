@@ -9,7 +9,8 @@ import pyarrow as pa
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders.spec import Descriptor
-from jobs.catalog.features import current_rows
+from jobs.catalog.bundles import imported_widths
+from jobs.catalog.features import current_rows, feature_folders, resolve_features
 from jobs.catalog.layout import DESCRIPTOR, features_uri
 from jobs.catalog.manifest import read_manifest
 
@@ -32,6 +33,9 @@ class Bundle:
 
     imported: Mapping[str, str] = field(default_factory=dict)
     """Folder -> name of the inputs that were imported: a dataset may hold them, no encoder makes them."""
+
+    tables: Mapping[str, str] = field(default_factory=dict)
+    """Folder of such an input -> the table that stands for it in a dataset of other clips (`as_needed`)."""
 
     whole_dialogues: bool = False
     """A net reads across the clips of a dialogue."""
@@ -56,6 +60,10 @@ class Bundle:
         """The feature tables that its nets read."""
         return (*(item.folder for item in self.encoders), *self.imported)
 
+    def table(self, folder: str) -> str:
+        """The folder under the dataset that is read for an input."""
+        return self.tables.get(folder, folder)
+
     @property
     def linked(self) -> tuple[str, ...]:
         """Columns of the manifest whose clips have to be scored together."""
@@ -71,8 +79,8 @@ class Bundle:
         if self.imported:
             raise ConfigError(
                 f"input {', '.join(self.imported.values())} was imported: no encoder makes it for other "
-                "clips; import it for these clips too: affuse features import --root ROOT --file FILE, "
-                "then: affuse score --root ROOT --source features"
+                "clips; import those of these clips under the same name: affuse features import --root ROOT "
+                "--file FILE --name NAME, then: affuse score --root ROOT --source features"
             )
 
     def refuse_alone(self) -> None:
@@ -128,17 +136,45 @@ def modalities_of(bundle: Bundle, root: str = "") -> dict[str, str]:
     """
     found = {item.folder: str(item.spec.modality) for item in bundle.encoders}
     for folder, name in bundle.imported.items():
-        uri = root and features_uri(root, folder, DESCRIPTOR)
+        uri = root and features_uri(root, bundle.table(folder), DESCRIPTOR)
         found[folder] = storage.read_json(uri)["modality"] if uri and storage.exists(uri) else name
     return found
 
 
 def as_needed(root: str, bundle: Bundle) -> Bundle:
-    """The bundle, asking for no whole dialogues where no clip is in one."""
+    """The bundle for a dataset: without whole dialogues where no clip is in one, with its imported tables.
+
+    Raises:
+        ConfigError: an imported table of that name has another width, or several have the name.
+    """
+    if bundle.imported:
+        bundle = replace(bundle, tables=tables_here(root, bundle))
     if bundle.whole_dialogues:
         dialogues = read_manifest(root, ["dialogue"])["dialogue"]
         return replace(bundle, whole_dialogues=dialogues.null_count < len(dialogues))
     return bundle
+
+
+def tables_here(root: str, bundle: Bundle) -> dict[str, str]:
+    """Imported tables of a dataset that stand for those of the clips that the bundle was trained on.
+
+    The folder of an import carries a hash of its content: other clips have another one. The name says that
+    they were made alike; of the rest only the width can be checked.
+    """
+    there, found = feature_folders(root), {}
+    widths = imported_widths(bundle.facts)
+    for folder, name in bundle.imported.items():
+        if folder in there or name not in {facts["name"] for facts in there.values()}:
+            continue
+        here = resolve_features(root, name)
+        if (width := there[here]["dim"]) != widths[name]:
+            raise ConfigError(
+                f"{here} has {width} features a step, and the bundle was trained on {name} of "
+                f"{widths[name]}; import what was made as those were, or type another --bundle"
+            )
+        found[folder] = here
+        print(f"input {name}: {here}, imported here, stands for {folder} of the training")
+    return found
 
 
 def from_features(root: str, bundle: Bundle, source: Literal["auto", "clips", "features"]) -> bool:
@@ -152,15 +188,15 @@ def from_features(root: str, bundle: Bundle, source: Literal["auto", "clips", "f
         bundle.refuse_raw()
         return False
     for folder, name in bundle.imported.items():
-        if not storage.exists(features_uri(root, f"{folder}/descriptor.json")):
+        if not storage.exists(features_uri(root, bundle.table(folder), DESCRIPTOR)):
             raise NotPreparedError(
-                f"the bundle reads the imported table {folder}, which is not under {root}/features; "
+                f"the bundle reads {name}, which was imported, and there is none under {root}/features; "
                 f"type: affuse features import --root {root} --name {name} --file FILE "
                 "--modality MODALITY"
             )
     try:
         for folder in bundle.folders:
-            current_rows(root, folder)
+            current_rows(root, bundle.table(folder))
     except NotPreparedError:
         if source == "features" or bundle.imported:
             raise

@@ -67,7 +67,7 @@ def score_stored(
     """
     if bundle.clips_of_speaker:
         check_speakers(read_manifest(root, ["speaker"])["speaker"], bundle.clips_of_speaker)
-    stored = {folder: UnitTable(root, folder) for folder in bundle.folders}
+    stored = {folder: UnitTable(root, bundle.table(folder)) for folder in bundle.folders}
     facts = StoredFacts(StoredFacts.all_columns if bundle.linked else ("clip_id", "name", "group"))
     ordered = reading_order(refs, [*stored.values()])
     versions, there = versions_of(root, bundle, refs), published(uri)

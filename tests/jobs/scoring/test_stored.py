@@ -429,6 +429,59 @@ class TestImportedInputs:
         assert run(["score", "--root", root, "--bundle", "b", "--name", "none"]) == 1
         assert "--name loud --file FILE" in capsys.readouterr().err
 
+    @pytest.fixture
+    def imported(self, toys):
+        """Writes a dataset of some clips with imported sound and words; returns its root."""
+
+        def write(folder, count, dim=2):
+            toys.corpus.write_corpus(folder, count, seconds=0.01)
+            loud = np.random.default_rng(0).normal(size=(24, dim)).astype(np.float32)[:count]
+            names = np.array([f"c{i}" for i in range(count)])
+            np.savez(folder / "loud.npz", x=loud, name=names)
+            typed = ["--array", "x", "--name", "loud", "--modality", "audio"]
+            file = str(folder / "loud.npz")
+            root = str(folder)
+            assert run(["features", "import", "--root", root, "--file", file, *typed]) == 0
+            write_table(folder, "toy_text", [[ref.unit for ref in units(root)]])
+            return root
+
+        return write
+
+    @pytest.fixture
+    def trained(self, toys, imported, tmp_path):
+        """The dataset on which a bundle was trained, with its scores."""
+        root = imported(tmp_path / "trained", 24)
+        (folder,) = (name for name in storage.names(features_uri(root)) if "loud" in name)
+        sound = {"features": folder, "name": "loud", "options": {}, "pool": "mean"}
+        toys.bundle.write_bundle(tmp_path / "trained", sound=sound)
+        assert run(["score", "--root", root, "--bundle", "b"]) == 0
+        return root
+
+    def test_of_other_clips_stand_under_their_name_for_those_of_the_training(
+        self, trained, imported, tmp_path, capsys
+    ):
+        other = imported(tmp_path / "other", 12)
+        bundle = ["--bundle", f"{trained}/bundles/b"]
+        for _ in range(2):
+            assert run(["score", "--root", other, *bundle, "--per", "speaker"]) == 0
+            said = capsys.readouterr().out
+            assert "input loud: loud-" in said
+            assert "imported here, stands for loud-" in said
+        rows = score.read_scores(other, "b").sort_by("clip_id").to_pylist()
+        assert_equal(rows, score.read_scores(trained, "b").sort_by("clip_id").to_pylist()[:12])
+        assert {tuple(row["modalities"]) for row in rows} == {("audio", "text")}
+
+    def test_of_another_width_are_refused(self, trained, imported, tmp_path, capsys):
+        other = imported(tmp_path / "other", 12, dim=3)
+        assert run(["score", "--root", other, "--bundle", f"{trained}/bundles/b"]) == 2
+        said = capsys.readouterr().err
+        assert "has 3 features a step, and the bundle was trained on loud of 2" in said
+
+    def test_of_other_clips_that_have_none_say_what_to_type(self, trained, toys, tmp_path, capsys):
+        other = toys.corpus.write_corpus(tmp_path / "other", 12, seconds=0.01)
+        assert run(["score", "--root", str(other), "--bundle", f"{trained}/bundles/b"]) == 1
+        assert f"features import --root {other} --name loud --file FILE" in capsys.readouterr().err
+
 
 class TestBatches:
     @pytest.mark.parametrize("net", ["concat_mlp", "lf_dnn", "self_mm"])
