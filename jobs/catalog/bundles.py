@@ -14,7 +14,6 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError, TableError
 from cluster.settings import nearest
 from cluster.stamps import changed_s
-from encoders import ENCODERS
 from jobs.catalog import layout
 from jobs.catalog.judged_files import KEY as JUDGED
 from jobs.catalog.judged_files import hash_of, publish_over
@@ -98,19 +97,6 @@ def newest_first(root: str) -> list[str]:
             fs, path = storage.filesystem(uri)
             written[name] = changed_s(fs.info(path)) or 0.0
     return sorted(written, key=lambda name: written[name], reverse=True)
-
-
-def imported_widths(facts: Mapping[str, Any]) -> dict[str, int]:
-    """Input of a bundle's nets that was imported -> features of a step of it."""
-    found = {}
-    for member in facts["members"]:
-        card = member["card"]
-        for place, source in card["inputs"].items():
-            if source["name"] not in ENCODERS:
-                # What is fed is wider than what is stored where spreads stand beside means.
-                fed = int(card["dims"][place])
-                found[str(source["name"])] = fed // 2 if source.get("pool") == "mean_std" else fed
-    return found
 
 
 def members_elsewhere(facts: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from jobs.catalog import bundles, layout
 from jobs.explaining.clip_values import explain
 from jobs.library.clip_rows import ClipRow, ClipsGiven, clip_rows
 from jobs.library.encoding import ONE_AT_A_TIME, encode_rows
-from jobs.scoring.bundle import Bundle, check_speakers
+from jobs.scoring.bundle import Bundle, check_speakers, imported_widths
 from jobs.scoring.in_process import OneByOne
 from jobs.scoring.opening import UNTRAINED, open_bundle
 from jobs.scoring.scorer import Scorer, untrained_task
@@ -135,7 +135,7 @@ class LoadedBundle:
 
     def _imported(self, name: str, rows: Sequence[ClipRow]) -> pa.Table:
         """FEATURES of an input that was imported, from a column of the frame."""
-        dim = bundles.imported_widths(self.bundle.facts)[name]
+        dim = imported_widths(self.bundle.facts)[name]
         values = [_steps(row.given.get(name), dim, f"row {row.clip_id}: {name}") for row in rows]
         there = [each is not None for each in values]
         times = scalar_lists([None if v is None else np.arange(len(v)) for v in values], np.float32)

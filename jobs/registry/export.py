@@ -6,10 +6,10 @@ from typing import Any
 
 from cluster import storage
 from jobs.catalog import layout
-from jobs.catalog.bundles import imported_widths
 from jobs.catalog.judged_files import KEY, check_weights, hash_of
 from jobs.registry.model_card import card_of, plain, yaml_head
 from jobs.registry.registering import requirements, results_of
+from jobs.scoring.bundle import imported_widths
 
 KEPT_BACK = ("config", "imported")
 """Facts that name places of the machine where the bundle was made."""

@@ -18,6 +18,7 @@ from jobs.catalog import bundles, layout
 from jobs.catalog.judged_files import judged_file
 from jobs.library.loaded_bundle import LoadedBundle, load
 from jobs.registry.model_card import card_of
+from jobs.scoring.bundle import imported_widths
 
 REQUIREMENTS = (
     "afx-audio", "ai-edge-litert", "av", "duckdb", "fsspec", "h5py", "jaxtyping", "mlflow", "numpy", "pandas",
@@ -137,7 +138,7 @@ def example_of(opened: LoadedBundle) -> Any:
     import pandas as pd
 
     if opened.inputs:
-        widths = bundles.imported_widths(opened.bundle.facts)
+        widths = imported_widths(opened.bundle.facts)
         return pd.DataFrame({name: [[[0.0] * widths[name]]] for name in opened.inputs})
     return pd.DataFrame({"text": ["what a lovely day"]})
 

@@ -168,7 +168,6 @@ def gather(
     name, kind = chosen_task(root, task, *table, first=True)
     held = _members(root, names, facts.get("imported", ()), name, kind)
     held, said = with_bundle(root, held, bundle, name, kind)
-    warn_of_former_labels(root, name, kind, held.clip_id, held.target)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
@@ -215,7 +214,9 @@ def _members(
     if not runs and not imported:
         raise ConfigError("nothing to report on: name --runs, or a --bundle made of some")
     held = held_out(root, runs, name, task) if runs else None
-    return add_members(root, held, imported, name, task)
+    held = add_members(root, held, imported, name, task)
+    warn_of_former_labels(root, name, task, held.clip_id, held.target)
+    return held
 
 
 def _history(root: str, runs: Sequence[str], name: str, judging: Judging) -> History:

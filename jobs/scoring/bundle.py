@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
+from encoders import ENCODERS
 from encoders.spec import Descriptor
-from jobs.catalog.bundles import imported_widths
 from jobs.catalog.features import current_rows, feature_folders, resolve_features
 from jobs.catalog.layout import DESCRIPTOR, features_uri
 from jobs.catalog.manifest import read_manifest
@@ -202,6 +202,19 @@ def from_features(root: str, bundle: Bundle, source: Literal["auto", "clips", "f
             raise
         return False
     return True
+
+
+def imported_widths(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Input of a bundle's nets that was imported -> features of a step of it."""
+    found = {}
+    for member in facts["members"]:
+        card = member["card"]
+        for place, source in card["inputs"].items():
+            if source["name"] not in ENCODERS:
+                # What is fed is wider than what is stored where spreads stand beside means.
+                fed = int(card["dims"][place])
+                found[str(source["name"])] = fed // 2 if source.get("pool") == "mean_std" else fed
+    return found
 
 
 def check_speakers(speakers: pa.ChunkedArray, fewest: int) -> None:
