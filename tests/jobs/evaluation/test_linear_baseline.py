@@ -151,8 +151,9 @@ def test_the_command_says_what_the_members_share():
     assert linear_command("r", configs, ["d"], "t").endswith("--folds f --tasks t")
 
 
-@pytest.mark.parametrize("job", ["ensemble", "evaluate", "report"])
-@pytest.mark.parametrize("named", [["arousal"], []])
+@pytest.mark.parametrize(
+    ("job", "named"), [("ensemble", ["arousal"]), ("evaluate", []), ("report", ["arousal"])]
+)
 def test_beside_linear_runs_of_other_tasks_the_advice_leads_to_its_line(
     write_root, tmp_path, capsys, job, named
 ):

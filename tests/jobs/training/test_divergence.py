@@ -56,7 +56,7 @@ class TestTrain:
             ("--folds", "speaker"),
             ("--folds", "speaker", "--valid-share", "0"),
             ("--patience", "0"),
-            ("--monitor", "macro_f1"),
+            ("--monitor", "macro_f1", "--tasks", "emotion"),
             ("--schedule", "plateau"),
             ("--precision", "bfloat16"),
             ("--optimiser", "sgd", "--clip-norm", "0"),
