@@ -37,7 +37,7 @@ from jobs.catalog.manifest import units
 from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs, record_of
 from jobs.evaluation.judging import check_resamples
 from jobs.explaining.clip_values import Explained, explain
-from jobs.explaining.on_held_out import RestsOn, rests_on
+from jobs.explaining.on_held_out import RestsOn, check_judged_here, rests_on
 from jobs.library.loaded_bundle import load
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.files import found_files
@@ -124,6 +124,7 @@ def explain_dataset(config: Config) -> None:
     root = storage.absolute(config.root)
     bundle = open_bundle(config.bundle, root, store=config.store)
     check_bundle(root, bundle.facts, bundle.uri)
+    check_judged_here(root, bundle)
     from_features(root, bundle, "features")
     folder = layout.explanation_uri(root, bundle.name)
     publish_config(config, folder)

@@ -72,6 +72,21 @@ class RestsOn:
         return dict(without_nan(asdict(self)))
 
 
+def check_judged_here(root: str, bundle: Bundle) -> None:
+    """Refuse a bundle of another dataset, before every clip is explained.
+
+    Raises:
+        NotPreparedError: no run of its members is there.
+    """
+    runs = bundle.facts["rule"]["members"]
+    if set(runs).isdisjoint(layout.runs_there(root)):
+        raise NotPreparedError(
+            f"bundle {bundle.name!r}: what its answers rest on is measured on the rows that its runs "
+            f"({', '.join(runs)}) held out, and none of them is under {root}; type --root of the dataset "
+            "that it was made on, or, for single files, affuse explain FILES --bundle PATH"
+        )
+
+
 def rests_on(root: str, bundle: Bundle, *, resamples: int, seed: int) -> RestsOn:
     """Measure a bundle on the held-out rows of its runs.
 

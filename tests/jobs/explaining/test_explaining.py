@@ -317,6 +317,15 @@ class TestASet:
         with pytest.raises(NotPreparedError, match="run 'face' has no net of fold 1"):
             explain.main(explain.Config(root=str(copy), bundle="ensemble", resamples=100))
 
+    def test_of_another_dataset_it_is_said_before_anything_is_explained(
+        self, root, write_root, tmp_path
+    ):
+        other = write_root(str(tmp_path / "other"))
+        of_root = {"root": other, "bundle": f"{root}/bundles/ensemble"}
+        with pytest.raises(NotPreparedError, match=r"none of them is under .*affuse explain FILES"):
+            explain.main(explain.Config(**of_root))
+        assert not (tmp_path / "other" / "explanations").exists()
+
 
 class TestTheCommand:
     @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
