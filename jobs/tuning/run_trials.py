@@ -11,7 +11,6 @@ from cluster.session import cluster_capacity
 from jobs.catalog import layout
 from jobs.evaluation.cross_fitting import SELECTION_METRICS
 from jobs.evaluation.leaks import warn_of_leaks
-from jobs.training.input_names import check_option_names
 from jobs.training.loading import Library
 from jobs.training.run import TrainConfig, request_of, run_uri
 from jobs.tuning.hold import Hold
@@ -97,13 +96,8 @@ def bench_of(
         score: the metric; None: the proper score of the first task's kind.
         train: trains the missing parts of a run.
         hold: of the search on its name.
-
-    Raises:
-        ConfigError: an option names an input that no set has.
     """
     sets = space.values_of("inputs", list(base.inputs))
-    options = [*base.net_options.items(), ("pca", base.pca), *space.options_of_nets]
-    check_option_names(base.root, sets, options)
     inputs = {n for some in sets for n in some}
     warn_of_leaks(base.root, sorted(inputs), base.tasks)
     library = load_library(base, space)

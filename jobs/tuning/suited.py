@@ -5,6 +5,7 @@ import dataclasses
 from cluster.errors import ConfigError
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.tasks import pick_tasks
+from jobs.training.input_names import check_option_names
 from jobs.training.run import TrainConfig
 from jobs.training.suited import check_metric, check_suited
 from jobs.tuning.space import Space
@@ -22,8 +23,11 @@ def check_search(base: TrainConfig, space: Space, score: str | None) -> None:
         score: metric of the first task that judges the trials; None: the default of its kind.
 
     Raises:
-        ConfigError: naming what suits.
+        ConfigError: naming what suits, or an input of an option that no set has.
     """
+    sets = space.values_of("inputs", list(base.inputs))
+    options = [*base.net_options.items(), ("pca", base.pca), *space.options_of_nets]
+    check_option_names(base.root, sets, options)
     dataset = read_dataset(base.root)
     tasks = pick_tasks(dataset, base.tasks)
     if score is not None:
@@ -31,8 +35,8 @@ def check_search(base: TrainConfig, space: Space, score: str | None) -> None:
     searched = {name: space.values_of(name, getattr(base, name)) for name in OF_A_KIND}
     first = {name: values[0] for name, values in searched.items()}
     # Options belong to a loss: a trial finds whether it takes them, where the loss is searched.
-    options = base.loss_options if searched["loss"] == [base.loss] else {}
-    plain = dataclasses.replace(base, **first, loss_options=options)
+    of_loss = base.loss_options if searched["loss"] == [base.loss] else {}
+    plain = dataclasses.replace(base, **first, loss_options=of_loss)
     for net in space.values_of("net", base.net):
         for name, values in searched.items():
             for value in values:

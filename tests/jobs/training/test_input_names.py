@@ -10,6 +10,7 @@ from cluster import settings
 from cluster.errors import ConfigError
 from fusion.nets import NETS, net_class
 from jobs import train, tune
+from jobs.catalog import layout
 from jobs.training.input_names import check_option_names
 from tests.jobs.small_root import write_root
 
@@ -106,6 +107,7 @@ def test_principal_components_of_an_input_that_is_not_there_are_refused(root, jo
     )
     with pytest.raises(ConfigError, match=r"pca: no input is called 'voice'; known: audio, video"):
         job.main(config)
+    assert layout.runs_there(root) == []  # the name is free for what is typed next
 
 
 def test_names_of_people_s_facts_are_not_those_of_inputs(root):
