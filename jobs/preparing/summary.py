@@ -134,6 +134,8 @@ def _labels(place: Workplace, column: str, task: Task) -> str:
 
 def _several(place: Workplace, column: str, task: Task, known: int) -> str:
     """How many clips have each label, and of how many of the labelled ones it is unknown (nan)."""
+    if not task.classes:
+        return "no clip has a label"
     sums: list[str] = []
     for k in range(len(task.classes)):
         label = f"{column}[{k + 1}]"

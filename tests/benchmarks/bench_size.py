@@ -46,7 +46,7 @@ def make_labels(file, rows):
                 {
                     "name": [f"clip{k:09d}" for k in range(start, start + count)],
                     "text": [" ".join(row) for row in said],
-                    "mood": np.array(["happy", "sad", "angry"])[np.arange(count) % 3],
+                    "mood": np.array(["happy", "sad", "calm"])[np.arange(count) % 3],
                     "speaker": [f"s{k}" for k in draws.integers(max(5, rows // 500), size=count)],
                 }
             )

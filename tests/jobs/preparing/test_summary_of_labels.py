@@ -1,4 +1,4 @@
-"""What prepare says of a regression tells its values apart, wherever they lie."""
+"""What prepare says of the values of a regression, wherever they lie, and of labels that nobody has."""
 
 import numpy as np
 import pytest
@@ -20,3 +20,11 @@ def test_the_ends_are_told_apart(tmp_path, values, said, capsys):
     start = ["prepare", "arrays", "--source", source, "--root", root]
     assert affuse([*start, "--tasks", "val=regression"]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_task_of_several_labels_of_which_no_clip_has_any_is_said(tmp_path, capsys):
+    (tmp_path / "l.csv").write_text("name,text,tags\na,so,|\nb,it,|\n")
+    labels = ["--labels", str(tmp_path / "l.csv"), "--tasks", "tags=multilabel"]
+    start = ["prepare", "folder", "--source", str(tmp_path), "--root", str(tmp_path / "root")]
+    assert affuse([*start, *labels]) == 0
+    assert "tags (multilabel): no clip has a label" in capsys.readouterr().out
