@@ -37,9 +37,14 @@ def explained(_: Options, evidence: Evidence) -> Section | None:
     for kind, name in (("modalities", "modality"), ("members", "member")):
         if values[kind]:
             ordered = dict(sorted(values[kind].items(), key=lambda item: -item[1]))
-            does = "moves the value" if found.get("kind") == "regression" else "adds to the answer"
-            pictures[f"{name}_adds"] = plots.bars(ordered, f"what a {name} {does}")
-            grids.append(_adds(name, ordered, basis, does))
+            is_value = found.get("kind") == "regression"
+            what = (
+                f"how far a {name} moves the value"
+                if is_value
+                else f"what a {name} adds to the answer"
+            )
+            pictures[f"{name}_adds"] = plots.bars(ordered, what)
+            grids.append(_adds(name, ordered, f"{basis}: {what}", is_size=is_value))
     return Section(
         title="What answers rest on", text=TEXT, pictures=pictures, tables=tuple(grids), basis=basis
     )
@@ -87,12 +92,13 @@ def _alone(found: Mapping[str, Any], basis: str) -> Grid:
     )
 
 
-def _adds(name: str, values: Mapping[str, float], basis: str, does: str) -> Grid:
+def _adds(name: str, values: Mapping[str, float], what: str, *, is_size: bool) -> Grid:
+    sign = "" if is_size else "+"
     return Grid(
         name=f"{name}_adds",
-        caption=f"{basis}: what each {name} {does}, the mean over clips.",
-        header=[name, does.partition(" ")[0]],
-        rows=[[each, f"{value:+.4f}"] for each, value in values.items()],
+        caption=f"{what}, the mean over clips.",
+        header=[name, "moves" if is_size else "adds"],
+        rows=[[each, f"{value:{sign}.4f}"] for each, value in values.items()],
     )
 
 

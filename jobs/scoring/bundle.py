@@ -10,7 +10,7 @@ from cluster import storage
 from cluster.errors import ConfigError, NotPreparedError
 from encoders import ENCODERS
 from encoders.spec import Descriptor
-from jobs.catalog.features import current_rows, feature_folders, resolve_features
+from jobs.catalog.features import current_rows, feature_folders
 from jobs.catalog.layout import DESCRIPTOR, features_uri
 from jobs.catalog.manifest import read_manifest
 
@@ -164,9 +164,15 @@ def tables_here(root: str, bundle: Bundle) -> dict[str, str]:
     there, found = feature_folders(root), {}
     widths = imported_widths(bundle.facts)
     for folder, name in bundle.imported.items():
-        if folder in there or name not in {facts["name"] for facts in there.values()}:
+        named = sorted(each for each, facts in there.items() if facts["name"] == name)
+        if folder in there or not named:
             continue
-        here = resolve_features(root, name)
+        if len(named) > 1:
+            raise ConfigError(
+                f"several tables under {root}/features are called {name!r}: {', '.join(named)}; move those "
+                "that are not meant out of there, and type the same command"
+            )
+        (here,) = named
         if (width := there[here]["dim"]) != widths[name]:
             raise ConfigError(
                 f"{here} has {width} features a step, and the bundle was trained on {name} of "

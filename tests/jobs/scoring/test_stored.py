@@ -1,5 +1,6 @@
 """Scoring stored features: linear in clips, bounded in memory, and the same scores as all at once."""
 
+import pathlib
 from collections import Counter
 from unittest import mock
 
@@ -470,6 +471,24 @@ class TestImportedInputs:
         rows = score.read_scores(other, "b").sort_by("clip_id").to_pylist()
         assert_equal(rows, score.read_scores(trained, "b").sort_by("clip_id").to_pylist()[:12])
         assert {tuple(row["modalities"]) for row in rows} == {("audio", "text")}
+
+    def test_two_of_that_name_are_refused_with_what_can_be_done(
+        self, trained, imported, tmp_path, capsys
+    ):
+        other, command = imported(tmp_path / "other", 12), ["--bundle", f"{trained}/bundles/b"]
+        imported(tmp_path / "other", 12, dim=3)  # the same name, other content
+        (wrong,) = (
+            name
+            for name in storage.names(features_uri(other))
+            if name.startswith("loud")
+            and storage.read_json(features_uri(other, f"{name}/descriptor.json"))["dim"] == 3
+        )
+        assert run(["score", "--root", other, *command]) == 2
+        said = capsys.readouterr().err
+        assert wrong in said
+        assert "move those that are not meant out of there" in said
+        pathlib.Path(features_uri(other, wrong)).rename(tmp_path / wrong)
+        assert run(["score", "--root", other, *command]) == 0
 
     def test_of_another_width_are_refused(self, trained, imported, tmp_path, capsys):
         other = imported(tmp_path / "other", 12, dim=3)
