@@ -51,6 +51,9 @@ class Kind(StrEnum):
     MEMORY = "memory"
     """No memory, of the host or the device, even for one clip."""
 
+    ENDED = "ended"
+    """Ray ended it, since the machine had no memory left."""
+
     DISK = "disk"
     """A file, mount or network failed."""
 
@@ -60,12 +63,13 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-NEED_A_WITNESS = frozenset({Kind.DISK, Kind.MEMORY})
+NEED_A_WITNESS = frozenset({Kind.DISK, Kind.ENDED, Kind.MEMORY})
 """Kinds that are blamed on a clip only while others can be shown to pass."""
 
 ROW = {
     Kind.CRASH: Fault.CRASHED,
     Kind.DISK: Fault.MACHINE,
+    Kind.ENDED: Fault.TOO_LARGE,
     Kind.HUNG: Fault.TIMEOUT,
     Kind.MEMORY: Fault.TOO_LARGE,
 }

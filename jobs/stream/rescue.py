@@ -35,6 +35,13 @@ MOST_IN_A_ROW = 4
 
 NO_MEMORY = "Ray ended its process because the machine had no memory left"
 
+PAUSES_S: dict[Kind, tuple[float, ...]] = {Kind.HUNG: (), Kind.ENDED: (5.0, 30.0)}
+"""Time before every further try of a clip [s]; other kinds have one, at once. Others on the machine may give
+memory back meanwhile; a second wait for a clip that hangs would tell nothing new."""
+
+PATIENCE_S = 140.0
+"""What all pauses of a rescue take at most [s]: where many clips are too large, later ones do not wait."""
+
 ODD = 3
 """Clips that may fail, each first in a fresh worker, before clips and not workers are suspected."""
 
@@ -99,6 +106,7 @@ class _Ward:
         self._others, self._suspicious = others, suspicious
         self._in_a_row = 0
         """Number of clips in a row that failed by what may be the machine's fault."""
+        self._patience_s = PATIENCE_S
         self.odd = 0
         """Clips that failed as the first ones of a fresh worker, with none that passed since."""
 
@@ -111,16 +119,19 @@ class _Ward:
             self._worker, self._proven = None, False
 
     def treated(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> UnitResult:
-        """The tables of one clip of a unit; error rows where it has failed twice.
+        """The tables of one clip of a unit; error rows where every try has failed.
 
         Raises:
             MachineError: it is not the clip that fails.
         """
         row = rows[number]
-        outcome = self._tried(task, row)
-        # A second wait for one that hangs would tell nothing new.
-        if isinstance(outcome, WorkerFaultError) and outcome.kind is not Kind.HUNG:
-            outcome = self._tried(task, row)
+        outcome, tries = self._tried(task, row), 1
+        while isinstance(outcome, WorkerFaultError):
+            pauses_s = PAUSES_S.get(outcome.kind, (0.0,))
+            if tries > len(pauses_s):
+                break
+            self._pause(pauses_s[tries - 1])
+            outcome, tries = self._tried(task, row), tries + 1
         if isinstance(outcome, UnitResult):
             self._in_a_row = 0
             return outcome
@@ -130,6 +141,12 @@ class _Ward:
             if suspicious or not self._well(task, rows, number):
                 raise MachineError(f"no clip passes any more: {outcome.detail}")
         return error_rows(self.job.work, task.todo, source_of(row), outcome.row())
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait, as long as the rescue has patience left."""
+        pause_s = min(pause_s, self._patience_s)
+        self._patience_s -= pause_s
+        time.sleep(pause_s)
 
     def _well(self, task: UnitTask, rows: Sequence[dict[str, Any]], number: int) -> bool:
         """Whether another clip passes now: the first of another unit, or one of the same."""
@@ -158,7 +175,7 @@ class _Ward:
         except ray.exceptions.RayActorError:
             outcome = WorkerFaultError(Kind.CRASH, "encoding killed its process")
         except ray.exceptions.OutOfMemoryError:  # it is none of an actor's
-            outcome = WorkerFaultError(Kind.MEMORY, NO_MEMORY)
+            outcome = WorkerFaultError(Kind.ENDED, NO_MEMORY)
         if isinstance(outcome, WorkerFaultError):
             self.close()
         elif not outcome.failed:

@@ -6,11 +6,14 @@ rows is compared with the linear model that reads all of the inputs, by group.
 
     python tests/benchmarks/bench_search.py --root data/ravdess --inputs egemaps au_mean --groups 8 12 24
 
-Seconds of CPU are those of this process and all that it started. Without --root it searches a toy.
+Seconds of CPU are those of this process and all that it started. With --out every draw is written down as it
+ends, and those of the file are not made again. Without --root it searches a toy.
 """
 
 import argparse
+import csv
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -167,6 +170,37 @@ def toy(folder: str) -> tuple[str, tuple[str, ...]]:
     return module.write_root(f"{folder}/toy"), ("voice", "face")
 
 
+def drawn(
+    root: str,
+    inputs: tuple[str, ...],
+    count: int,
+    per_group: int | None,
+    draw: int,
+    more: dict[str, Any],
+) -> dict[str, float]:
+    """What `searched` finds on one draw of groups."""
+    with tempfile.TemporaryDirectory(prefix="af-bench-search-") as out:
+        subset(root, out, count, per_group, draw)
+        found = searched(out, inputs, {"folds": "few"} | more)
+    return {"groups": count, "draw": draw} | found
+
+
+def written(file: Path | None) -> list[dict[str, float]]:
+    """The draws that a file holds already."""
+    if file is None or not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def write(file: Path, rows: list[dict[str, float]]) -> None:
+    """All draws so far, as one table."""
+    with file.open("w", newline="") as lines:
+        table = csv.DictWriter(lines, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
 def main() -> None:
     """Search every draw and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -177,29 +211,35 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--out", type=Path, help="a CSV that holds the draws made so far")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="af-bench-search-") as folder:
-        if asked.root is None:
+    if asked.root is None:
+        with tempfile.TemporaryDirectory(prefix="af-bench-search-") as folder:
             root, inputs = toy(folder)
             more = {"folds": "speaker", "tasks": ("emotion",), "trials": 10}
             print(searched(root, inputs, more))
-            return
-        for count in asked.groups:
-            gains = []
-            for seed in range(asked.draws):
-                out = f"{folder}/{count}-{seed}"
-                Path(out).mkdir()
-                subset(asked.root, out, count, asked.per_group, seed)
-                more = {"folds": "few", "trials": asked.trials, "minutes": asked.minutes}
-                found = searched(out, tuple(asked.inputs), more)
-                gains.append(found["gain"])
-                line = "  ".join(f"{key} {value:.3f}" for key, value in found.items())
-                print(f"=== {count} groups, draw {seed}: {line}", flush=True)
-            mean = statistics.fmean(gains)
-            print(
-                f"=== {count} groups: mean gain in NLL over the linear model {mean:+.4f}",
-                flush=True,
-            )
+        return
+    rows = written(asked.out)
+    made = {(row["groups"], row["draw"]) for row in rows}
+    more = {"trials": asked.trials, "minutes": asked.minutes}
+    for draw, count in itertools.product(range(asked.draws), asked.groups):
+        if (count, draw) in made:
+            continue
+        rows.append(drawn(asked.root, tuple(asked.inputs), count, asked.per_group, draw, more))
+        print(
+            "=== " + "  ".join(f"{key} {value:.3f}" for key, value in rows[-1].items()), flush=True
+        )
+        if asked.out:
+            write(asked.out, rows)
+    for count in asked.groups:
+        print(f"=== {count} groups: {summary([row for row in rows if row['groups'] == count])}")
+
+
+def summary(rows: list[dict[str, float]]) -> str:
+    """The gain over the linear model: its mean, and the draws that show one or a loss."""
+    mean = statistics.fmean(row["gain"] for row in rows)
+    better, worse = sum(row["low"] > 0 for row in rows), sum(row["high"] < 0 for row in rows)
+    return f"mean gain in NLL {mean:+.4f}; of {len(rows)} draws {better} gain and {worse} lose beyond noise"
 
 
 if __name__ == "__main__":

@@ -17,18 +17,19 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/meminfo"),
 ]
 
-RAY_GB, CLIP_GB, UNIT = 2.5, 1.2, 6
-"""What Ray and its workers may take, what a clip takes while its batch lasts, clips of a unit: one clip fits
-beside Ray; a unit does not, even where others give some GB back meanwhile."""
+RAY_GB, CLIP_GB, UNIT = 2.5, 1.2, 8
+"""What Ray and its workers may take, what a clip takes while its batch lasts, clips of a unit.
+There is room for Ray and half a unit: a clip fits where others take some GB meanwhile, and a unit does not
+where they give some back."""
 
 
 @pytest.fixture
 def corpus(toys, monkeypatch):
-    """A Ray that ends workers as soon as what is free now falls by `RAY_GB` and one and a half clips."""
+    """A Ray that ends workers as soon as what is free now falls by `RAY_GB` and half a unit."""
     free_gb, total_gb = memory_available_gb(), _total_gb()
     if free_gb < RAY_GB + UNIT * CLIP_GB:
         pytest.skip(f"{free_gb:.1f} GB of memory are free; expected {RAY_GB + UNIT * CLIP_GB:.1f}")
-    most_gb = total_gb - free_gb + RAY_GB + 1.5 * CLIP_GB
+    most_gb = total_gb - free_gb + RAY_GB + UNIT / 2 * CLIP_GB
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{most_gb / total_gb:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
