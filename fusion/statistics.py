@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from fusion.metrics import metric as find_metric
+from fusion.number_format import bounded_text, figure_text
 from fusion.students_t import student_t
 
 FEW_GROUPS = 10
@@ -95,8 +96,8 @@ class Interval:
         if math.isnan(self.value):
             return "-"
         if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            return figure_text(self.value)
+        return bounded_text(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class Difference:
         """
         if math.isnan(self.value):
             return "-"
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        return bounded_text(self.value, self.low, self.high, sign="+")
 
     @property
     def shown(self) -> bool:

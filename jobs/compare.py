@@ -23,6 +23,7 @@ from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from fusion.metrics import FIGURES, METRICS, metric, metrics_for
+from fusion.number_format import figure_text
 from fusion.statistics import Difference, Groups, Interval, bootstrap, holm, paired
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -188,7 +189,7 @@ def grid_of(
                 str(row.n),
                 str(row.num_seeds),
                 *[str(row.figures[name]) for name in names],
-                f"{row.spread:.3f}" if row.num_seeds > 1 else "",
+                figure_text(row.spread) if row.num_seeds > 1 else "",
                 "" if gain is None else str(gain),
                 "" if row.p_holm is None else f"{row.p_holm:.4f}",
             ]
@@ -238,7 +239,7 @@ def show(rows: Sequence[ComparedRow], names: Sequence[str], caption: str, groups
         first, *others = (row.figures[name] for name in names)
         gain = "" if row.gain is None else str(row.gain)
         p_value = "" if row.p_holm is None else f"{row.p_holm:.3f}"
-        values = ["-" if np.isnan(other.value) else f"{other.value:.3f}" for other in others]
+        values = ["-" if np.isnan(other.value) else figure_text(other.value) for other in others]
         table.add_row(row.name, str(row.n), str(first), *values, gain, p_value)
     console.show(table)
     console.show(caption)

@@ -28,6 +28,7 @@ from cluster.session import SessionConfig
 from cluster.settings import Place
 from fusion.late import LATE
 from fusion.late.calibration import Method
+from fusion.number_format import figure_text
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
 from jobs.catalog.groups import groups_of
@@ -167,7 +168,7 @@ def main(config: Config) -> None:
     decided = decide(config, held, shipping.verdict, folds)
     promised = promises.promised(held, shipping.verdict, folds, judging, shipped.rule.names)
     results_table.show(results, task)
-    foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names)
+    foreseen = expectation(held, shipping.verdict, folds, groups, shipped.rule.names, decided)
     used = [run for run in nets_among(config) if run in shipped.rule.names]
     trust: dict[str, Any] = {
         "conformal": promised.conformal.state(),
@@ -272,9 +273,10 @@ def search(config: Config, held: HeldOut, folds: np.ndarray) -> Searched:
     root = storage.absolute(config.root)
     found = late_fusion.searched(held, drawn, folds, root=root, session=config.session)
     best = min(drawn, key=lambda candidate: found[candidate.key][None])
+    score = figure_text(found[best.key][None], digits=4)
     print(
         f"{len(drawn)} candidates in {time.monotonic() - start:.1f} s, the best of them "
-        f"{cross_fitting.SELECTION_METRICS[held.members.kind]} {found[best.key][None]:.4f}: {best.title}"
+        f"{cross_fitting.SELECTION_METRICS[held.members.kind]} {score}: {best.title}"
     )
     return Searched(candidates=drawn, judgements=found)
 

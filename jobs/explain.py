@@ -30,6 +30,7 @@ from cluster.errors import ConfigError
 from cluster.scratch import scratch_folder
 from cluster.settings import NameOrPlace, Place
 from cluster.tables import EXPLANATIONS
+from fusion.number_format import figure_text
 from fusion.tasks import Kind
 from jobs.catalog import bundles, layout
 from jobs.catalog.label_names import check_bundle
@@ -202,12 +203,17 @@ def show_clips(explained: Explained) -> None:
     for row in explained.rows():
         best = max(row["answer"], key=lambda name: row["answer"][name])
         given, start = row["answer"][best], row["empty"][best]
-        table = Table(title=f"{row['name']}: {best} {given:.3f}, told nothing {start:.3f}")
+        said, before = figure_text(given, start), figure_text(start, given)
+        table = Table(title=f"{row['name']}: {best} {said}, told nothing {before}")
         for column in ("", "adds"):
             table.add_column(column, justify="right" if column else "left")
         for kind in ("modalities", "members"):
             for name, values in row[kind].items():
-                table.add_row(name, f"{values[best]:+.3f}", end_section=name == [*row[kind]][-1])
+                table.add_row(
+                    name,
+                    figure_text(values[best], given, start, sign="+"),
+                    end_section=name == [*row[kind]][-1],
+                )
         console.show(table)
 
 

@@ -23,6 +23,7 @@ from cluster.console import Table
 from cluster.errors import ConfigError
 from cluster.settings import Place
 from fusion.metrics import FIGURES
+from fusion.number_format import figure_text
 from jobs.catalog import layout
 from jobs.catalog.names import check_bundle_names, check_names, check_once, joined_name
 from jobs.catalog.outputs import check_outputs, publish_outputs
@@ -117,7 +118,9 @@ def show(evidence: Evidence) -> None:
     first, *others = FIGURES[evidence.task.kind]
     table = Table("", "n", first, *others, f"gain over {evidence.best_single.name}")
     for line in evidence.lines:
-        cells = ["" if np.isnan(x := line.figures[name].value) else f"{x:.3f}" for name in others]
+        cells = [
+            "" if np.isnan(x := line.figures[name].value) else figure_text(x) for name in others
+        ]
         gain = "" if line.gain is None else str(line.gain)
         style = "bold" if line is evidence.focus else None
         shown = str(line.figures[first])

@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster import settings, storage
 from cluster.tracking import run_tracker
+from fusion.number_format import figure_text
 from jobs.catalog import layout
 from jobs.catalog.branches import check_inputs, publishes_inputs
 from jobs.catalog.features import feature_folders
@@ -104,7 +105,9 @@ def train_without_printing(values: Mapping[str, Any]) -> str:
         train(config)
     summary = storage.read_json(storage.join(run_uri(config), layout.SUMMARY))
     figures = summary["roles"].get(summary["judged"], {})
-    text = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in list(figures.items())[:2])
+    text = ", ".join(
+        f"{name} {figure_text(figure['mean'])}" for name, figure in list(figures.items())[:2]
+    )
     return f"{config.run}: {text}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fusion.number_format import figure_text
+
 HELD_S = 1.0
 """A caption stays over a gap of this length, so that it does not flicker [s]."""
 
@@ -67,7 +69,7 @@ def _caption(row: Mapping[str, Any], classes: int, order: Mapping[str, int]) -> 
     if row["status"] == "failed" or (row["value"] is None and not row["label"]):
         title = f"{row['task']}: not scored ({row['error'] or row['status']})"
     elif row["value"] is not None:
-        title = f"{row['task']}: {row['value']:.2f}"
+        title = f"{row['task']}: {figure_text(row['value'])}"
     else:
         sure = "" if row["confidence"] is None else f"  {row['confidence']:.0%}"
         title = f"{row['task']}: {_from_left(', '.join(row['label']))}{sure}"

@@ -1,6 +1,7 @@
 """Labels decided for the sake of one metric, judged on rows they were not decided on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +25,17 @@ class Decided:
     cross_fitted: float
     """Of decisions whose offsets were fitted on the other folds."""
 
+    of_fold: Mapping[int, Decision]
+    """Fold -> the decision that was fitted on the others; plain where `decision` is."""
+
+    def labels(self, scores: Tensor, folds: np.ndarray) -> Tensor:
+        """Labels of rows [row outputs] by decisions that were not fitted on them."""
+        labels = torch.zeros_like(self.decision.decide(scores))
+        for fold, decision in self.of_fold.items():
+            at = torch.from_numpy(folds == fold)
+            labels[at] = decision.decide(scores[at])
+        return labels
+
 
 def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name: str) -> Decided:
     """Fit offsets or thresholds on cross-fitted scores [row outputs]; probabilities stay as they are.
@@ -34,16 +46,16 @@ def decide(kind: Kind, verdict: Tensor, target: Tensor, folds: np.ndarray, name:
     known = ~verdict.isnan().any(1)
     scores, target, folds = verdict[known], target[known], folds[known.numpy()]
     decision = Decision.fit(kind, scores, target, metric=name)
-    labels = torch.zeros_like(decision.decide(scores))
-    for fold in np.unique(folds):
-        at = torch.from_numpy(folds == fold)
-        other = Decision.fit(kind, scores[~at], target[~at], metric=name)
-        labels[at] = other.decide(scores[at])
+    of_fold = {
+        int(fold): Decision.fit(kind, scores[folds != fold], target[folds != fold], metric=name)
+        for fold in np.unique(folds)
+    }
     plain = Decision.plain(kind, scores.shape[1])
     figure = metric(name)
-    before, after = figure(plain.decide(scores), target), figure(labels, target)
-    return Decided(
-        decision=decision if figure.loss(after) < figure.loss(before) else plain,
-        plain=before,
-        cross_fitted=after,
-    )
+    before = figure(plain.decide(scores), target)
+    decided = Decided(decision=decision, plain=before, cross_fitted=before, of_fold=of_fold)
+    after = figure(decided.labels(scores, folds), target)
+    if figure.loss(after) < figure.loss(before):
+        return replace(decided, cross_fitted=after)
+    of_fold = dict.fromkeys(of_fold, plain)
+    return Decided(decision=plain, plain=before, cross_fitted=after, of_fold=of_fold)

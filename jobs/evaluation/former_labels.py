@@ -13,8 +13,8 @@ from jobs.training.targets import encode_targets
 
 def warn_of_former_labels(
     root: str, name: str, task: Task, clip_id: np.ndarray, target: Tensor
-) -> None:
-    """Say how many clips have another label in the dataset by now.
+) -> int:
+    """Say how many clips have another label in the dataset by now; returns their number.
 
     Args:
         root: of the dataset.
@@ -30,9 +30,11 @@ def warn_of_former_labels(
     _, kept, there = np.intersect1d(clip_id, table["clip_id"].to_numpy(), return_indices=True)
     then = target.float().reshape(len(clip_id), -1).numpy()[kept]
     same = (then == now[there]) | (np.isnan(then) & np.isnan(now[there]))
-    if count := int((~same.all(1)).sum()):
+    count = int((~same.all(1)).sum())
+    if count:
         print(
             f"warning: {count} of {len(clip_id)} clips have another {name} in the dataset than when what is "
             "judged was trained, and are judged by the former; type affuse train with another --run to train "
             "on those that are there now"
         )
+    return count

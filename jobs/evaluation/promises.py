@@ -16,6 +16,7 @@ from torch import Tensor
 from cluster import storage
 from cluster.tables import COVERED
 from fusion.late.presence import ByPresence, HeldRows, Names, combinations_of, left_out
+from fusion.number_format import figure_text
 from jobs.catalog import layout
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.predictions import HeldOut
@@ -58,7 +59,7 @@ class Promised:
         answers = {
             "classification": f"by {size:.2f} classes, one alone for {self._alone:.0%} of the clips",
             "multilabel": f"with {size:.2f} labels a clip left open",
-            "regression": f"by an interval {size:.2f} wide",
+            "regression": f"by an interval {figure_text(size)} wide",
         }
         return (
             f"coverage {USUAL:g}: {np.nanmean(self.covered):.3f} measured on people left out, "

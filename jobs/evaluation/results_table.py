@@ -22,6 +22,7 @@ from cluster.console import Table
 from fusion.late import rule_class
 from fusion.late.members import answered
 from fusion.metrics import FIGURES
+from fusion.number_format import figure_text
 from fusion.statistics import Difference, Groups, Interval
 from fusion.tasks import Kind, Task
 from jobs.catalog.predictions import HeldOut
@@ -85,7 +86,7 @@ class Results:
         said = f"{gain} over {self.best_single}"
         if gain.shown:
             return f"gain shown: {said}"
-        seen = f"with {gain.groups} groups one under {gain.least_visible:.3f} is hardly ever seen"
+        seen = f"with {gain.groups} groups one under {figure_text(gain.least_visible)} is hardly ever seen"
         return f"no gain shown: {said}" + (f"; {seen}" if gain.least_visible > 0 else "")
 
     @property

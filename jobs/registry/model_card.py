@@ -6,6 +6,7 @@ from typing import Any
 from encoders import ENCODERS, TRANSCRIBERS
 from encoders.registry import find
 from fusion.metrics import FIGURES
+from fusion.statistics import Interval
 
 LIMITS = """\
 ## Limits
@@ -189,7 +190,7 @@ def _shipped(results: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 def _interval(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "-"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return str(Interval.from_facts(figure))
 
 
 def plain(text: object) -> str:

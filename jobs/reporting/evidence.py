@@ -166,7 +166,7 @@ def gather(
     dataset = read_dataset(root)
     table = names, [] if bundle is None else [bundle]
     name, kind = chosen_task(root, task, *table, first=True)
-    held = _members(root, names, facts.get("imported", ()), name, kind)
+    held, former = _members(root, names, facts.get("imported", ()), name, kind)
     held, said = with_bundle(root, held, bundle, name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
@@ -181,7 +181,7 @@ def gather(
         task_name=name,
         task=judging.task,
         other_tasks=[each for each in common_tasks(root, *table) if each != name],
-        protocol=_protocol(root, names, held, transductive=judged.transductive),
+        protocol=_protocol(root, names, held, former, transductive=judged.transductive),
         clips=clips,
         groups=groups,
         group_of=group_of,
@@ -209,14 +209,13 @@ def _facts_of(root: str, bundle: str) -> dict[str, Any]:
 
 def _members(
     root: str, runs: Sequence[str], imported: Sequence[str], name: str, task: Task
-) -> HeldOut:
-    """Runs and imported predictions on rows that none of them trained on."""
+) -> tuple[HeldOut, int]:
+    """Runs and imported predictions on rows that none trained on; how many have another label by now."""
     if not runs and not imported:
         raise ConfigError("nothing to report on: name --runs, or a --bundle made of some")
     held = held_out(root, runs, name, task) if runs else None
     held = add_members(root, held, imported, name, task)
-    warn_of_former_labels(root, name, task, held.clip_id, held.target)
-    return held
+    return held, warn_of_former_labels(root, name, task, held.clip_id, held.target)
 
 
 def _history(root: str, runs: Sequence[str], name: str, judging: Judging) -> History:
@@ -283,7 +282,9 @@ def _rests_on(root: str, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return found if found["bundle"] == bundles.digest(facts) else None
 
 
-def _protocol(root: str, runs: Sequence[str], held: HeldOut, *, transductive: bool) -> str:
+def _protocol(
+    root: str, runs: Sequence[str], held: HeldOut, former: int, *, transductive: bool
+) -> str:
     folds = len(np.unique(held.fold))
     how = f"{folds} folds, out of fold" if folds > 1 else "rows of the validation split"
     config = {}
@@ -295,7 +296,8 @@ def _protocol(root: str, runs: Sequence[str], held: HeldOut, *, transductive: bo
     seeded = f", seeds {', '.join(map(str, sorted(seeds)))}" if seeds else ""
     own = normalised_runs(run_configs(root), runs) if transductive else {}
     words = f", normalised by {'+'.join(sorted(set(own.values())))} (transductive)" if own else ""
-    return f"{how}{seeded}, n = {len(held.clip_id)}{words}"
+    labels = f", {former} of them by labels that were corrected since" if former else ""
+    return f"{how}{seeded}, n = {len(held.clip_id)}{labels}{words}"
 
 
 def net_in_words(config: Mapping[str, Any]) -> str:

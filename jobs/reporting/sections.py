@@ -6,6 +6,7 @@ A section that has nothing to say about a kind of task, or finds nothing to draw
 from collections.abc import Callable
 
 from fusion.metrics import FIGURES
+from fusion.number_format import figure_text
 from fusion.statistics import holm
 from jobs.evaluation.results_table import SILENT, caption
 from jobs.reporting import plots
@@ -105,10 +106,11 @@ def _claim(evidence: Evidence) -> str:
         if line.gain is not None and line.role in ("ensemble", "shipped"):
             gain = line.gain
             verb = "gains" if gain.shown else "shows no gain:"
+            value, _, bounds = str(gain).partition(" ")
             named = "what ships" if line.role == "shipped" else line.name
             said.append(
-                f"{named} {verb} {gain.value:+.3f} {title(evidence.main)} "
-                f"[{gain.low:+.3f}, {gain.high:+.3f}] over {best.name}, the best single member in hindsight."
+                f"{named} {verb} {value} {title(evidence.main)} {bounds} over {best.name}, "
+                "the best single member in hindsight."
             )
     if evidence.gate is not None:
         said.append(f"{evidence.gate.said[0].upper()}{evidence.gate.said[1:]}.")
@@ -194,7 +196,7 @@ def memory(_: Options, evidence: Evidence) -> Section | None:
         name="roles", caption=f"{main}, mean over folds; seeds averaged.",
         header=["run", *plots.ROLE_NAMES.values()],
         rows=[
-            [run, *(f"{found[role]:.3f}" if role in found else "" for role in plots.ROLE_NAMES)]
+            [run, *(figure_text(found[role]) if role in found else "" for role in plots.ROLE_NAMES)]
             for run, found in roles.items()
         ],
     )  # fmt: skip

@@ -10,6 +10,7 @@ from fusion.late.members import probabilities
 from fusion.metrics.classification import BINS, confusion, per_class
 from fusion.metrics.classification import ece as ece_of
 from fusion.metrics.multilabel import per_label
+from fusion.number_format import figure_text
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
@@ -119,8 +120,8 @@ def errors(options: Options, evidence: Evidence) -> Section | None:
         order = off.argsort(descending=True)[: options.worst].tolist()
         header = ["clip", "group", "is", "said", "off by"]
         rows = [
-            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], f"{target[k]:.2f}",
-             f"{prediction[k, 0]:.2f}", f"{off[k]:.2f}"]
+            [evidence.clips[rows_of[k]], evidence.group_of[rows_of[k]], figure_text(float(target[k])),
+             figure_text(float(prediction[k, 0])), figure_text(float(off[k]))]
             for k in order
         ]  # fmt: skip
     else:

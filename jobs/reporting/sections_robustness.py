@@ -1,6 +1,7 @@
 """Sections on what figures may owe to something else: leaks, the held-out people's own clips, the data."""
 
 from fusion.metrics import FIGURES
+from fusion.number_format import bounded_text, figure_text
 from jobs.evaluation.results_table import SILENT
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
@@ -18,8 +19,9 @@ def leaks(_: Options, evidence: Evidence) -> Section | None:
             if report.leaks:
                 strong.add(len(rows))
             rows.append(
-                [name, split, report.metric, f"{report.inside_train:.3f}",
-                 f"{report.inside_other:.3f}", f"{report.gap:+.3f} [{report.low:+.3f}, {report.high:+.3f}]",
+                [name, split, report.metric, figure_text(report.inside_train),
+                 figure_text(report.inside_other),
+                 bounded_text(report.gap, report.low, report.high, sign="+"),
                  "LEAK" if report.leaks else "no leak shown"]
             )  # fmt: skip
     if not rows:
@@ -48,7 +50,7 @@ def data(_: Options, evidence: Evidence) -> Section | None:
     rows = []
     for family in evidence.history.shares.values():
         for point in family:
-            spread = f"{min(point.seeds):.3f} to {max(point.seeds):.3f}"
+            spread = f"{figure_text(min(point.seeds))} to {figure_text(max(point.seeds))}"
             gain = "" if point.gain is None else str(point.gain)
             rows.append(
                 [point.run, f"{point.share:g}", f"{point.groups:.1f}", str(point.figure),

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from cluster import console, storage
 from cluster.console import Table
 from cluster.errors import NotPreparedError
+from fusion.number_format import figure_text
 from jobs.catalog.outputs import check_outputs, publish_outputs, record_of
 from jobs.interop.cells import is_text
 from jobs.preparing.adapter import (
@@ -177,7 +178,7 @@ def show(table: pa.Table) -> None:
     for row in rows:
         shares = sorted(row["probabilities"] or (), key=lambda pair: -pair[1])
         verdict = "+".join(row["label"] or ()) or (
-            "-" if row["value"] is None else f"{row['value']:.2f}"
+            "-" if row["value"] is None else figure_text(row["value"])
         )
         grid.add_row(
             row["name"] if row["start_s"] is None else f"{row['name']} {_span(row)}",
@@ -204,5 +205,8 @@ def _possible(row: Mapping[str, Any]) -> str:
         return ", ".join(row["possible"])
     if row["low"] is None and row["high"] is None:
         return ""
-    low, high = ("?" if end is None else f"{end:.2f}" for end in (row["low"], row["high"]))
+    ends = [end for end in (row["low"], row["high"]) if end is not None]
+    low, high = (
+        "?" if end is None else figure_text(end, *ends) for end in (row["low"], row["high"])
+    )
     return f"{low} to {high}"

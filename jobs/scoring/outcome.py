@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from cluster import console
 from cluster.console import Table
 from cluster.session import Capacity
+from fusion.number_format import figure_text
 from jobs.scoring.files import show
 from jobs.scoring.tally import Tally, tally_of
 from jobs.stream.progress import clock
@@ -96,8 +97,9 @@ def show_groups(groups: pa.Table, per: str, clips: int) -> None:
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Label, confidence and interval of a group; or its value and the interval of that."""
     if row["value"] is not None:
-        low, high = row["low"], row["high"]
-        return f"{row['value']:.3f}", "-", "-" if low is None else f"{low:.3f} to {high:.3f}"
+        value, low, high = row["value"], row["low"], row["high"]
+        span = "-" if low is None else f"{figure_text(low, high)} to {figure_text(high, low)}"
+        return figure_text(value), "-", span
     if row["label"] is None:
         return "-", "-", "-"
     verdict, confidence = "+".join(row["label"]) or "none", f"{row['confidence']:.0%}"
@@ -113,7 +115,7 @@ def by_value(tally: Tally) -> Iterator[tuple[str, ...]]:
     yield "value", "clips", "mean", "sd", "least", "most"
     value = tally.value
     figures = (value.mean, value.deviation, value.least, value.most)
-    yield "all", f"{value.count:,}", *(f"{figure:.3f}" for figure in figures)
+    yield "all", f"{value.count:,}", *(figure_text(figure, *figures) for figure in figures)
     if silent := tally.rows - value.count:
         yield "no value", f"{silent:,}", *["-"] * 4
 

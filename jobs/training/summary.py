@@ -13,6 +13,7 @@ from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
+from fusion.number_format import figure_text
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.predictions import (
@@ -191,7 +192,7 @@ def show(summary: Mapping[str, Any]) -> None:
         cells = [_cell(summary["roles"][role].get(name)) for role in columns]
         base = summary["majority"].get(name)
         mean = summary["averaged"].get(name, float("nan"))
-        table.add_row(name, *cells, _shown(mean), "-" if base is None else _shown(base))
+        table.add_row(name, *cells, figure_text(mean), "-" if base is None else figure_text(base))
     console.show(table)
     for task, (clips, own) in rows.items():
         if own < clips:
@@ -204,10 +205,5 @@ def show(summary: Mapping[str, Any]) -> None:
 def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
-    spread = f" +- {_shown(figure['spread'])}" if len(figure["seeds"]) > 1 else ""
-    return f"{_shown(figure['mean'])}{spread}"
-
-
-def _shown(value: float) -> str:
-    """Three decimals, or as many as a smaller figure needs: targets may be of any size."""
-    return f"{value:.2e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+    spread = f" +- {figure_text(figure['spread'])}" if len(figure["seeds"]) > 1 else ""
+    return f"{figure_text(figure['mean'])}{spread}"

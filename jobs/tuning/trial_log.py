@@ -7,6 +7,7 @@ from typing import Any
 from cluster import console
 from cluster.console import Table
 from cluster.tracking import Tracker
+from fusion.number_format import figure_text
 from jobs.catalog import layout
 from jobs.training.run import TrainConfig
 from jobs.tuning.trial_records import Record
@@ -38,8 +39,12 @@ class Live:
             self.best = record
         rate = (self.done - self.first) / (time.monotonic() - self.began)
         left = (self.total - self.done) / rate
-        value = "-" if record.state == "failed" else f"{record.score:.4f}"
-        best = "-" if self.best is None else f"{self.best.score:.4f} ({self.best.number})"
+        value = "-" if record.state == "failed" else figure_text(record.score, digits=4)
+        best = (
+            "-"
+            if self.best is None
+            else f"{figure_text(self.best.score, digits=4)} ({self.best.number})"
+        )
         print(
             f"trial {record.number:5d} {record.state:8s} {self.score} {value}  best {best}  "
             f"{self.done}/{self.total}, {left:.0f} s left  {describe(record.values)}"
@@ -70,11 +75,13 @@ def show(summary: Mapping[str, Any]) -> None:
     for column in ("run", "score", "what"):
         table.add_column(column)
     for member in summary["members"]:
-        table.add_row(member["run"], f"{member['score']:.4f}", describe(member["values"]))
+        table.add_row(
+            member["run"], figure_text(member["score"], digits=4), describe(member["values"])
+        )
     console.show(table)
     if baseline := summary["baseline"]:
-        score, what = baseline["score"], describe(baseline["values"])
-        console.show(f"{what}, of the same features: {score:.4f} (trial {baseline['number']})")
+        score, what = figure_text(baseline["score"], digits=4), describe(baseline["values"])
+        console.show(f"{what}, of the same features: {score} (trial {baseline['number']})")
     if summary["left_out"]:
         console.show(f"left out: {'; '.join(summary['left_out'])}")
     shares = sorted(summary["importance"].items(), key=lambda item: -item[1])
@@ -83,5 +90,5 @@ def show(summary: Mapping[str, Any]) -> None:
         console.show(f"what mattered: {text}")
     if summary["procedure"]:
         figures = summary["procedure"]["figures"].items()
-        text = ", ".join(f"{name} {value:.3f}" for name, value in figures)
+        text = ", ".join(f"{name} {figure_text(value)}" for name, value in figures)
         console.show(f"members and fusion chosen without the fold they are judged on: {text}")

@@ -1,5 +1,6 @@
 """Labels that were corrected after training: whatever judges the run by the former ones says so."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,10 @@ def test_it_is_said_how_many_clips_have_another_label_by_now(trained, job, reque
     said = capsys.readouterr().out
     assert f"clips have another {task} in the dataset than when what is judged was trained" in said
     assert "type affuse train with another --run" in said
+    if job == "report":
+        (page,) = Path(trained, "reports").glob("*/report.html")
+        count = re.search(r"warning: (\d+) of", said)[1]
+        assert f", {count} of them by labels that were corrected since" in page.read_text()
 
 
 NAN = float("nan")
@@ -94,6 +99,7 @@ def test_every_changed_new_or_lost_label_counts_once(task, then, now, count, mon
     table = pa.table({"clip_id": [9, 7, 5, 3], "mood": [None, *reversed(now)]})
     monkeypatch.setattr(former_labels, "read_manifest", lambda *_: table)
     clips = np.array([3, 5, 7])
-    former_labels.warn_of_former_labels("root", "mood", task, clips, torch.tensor(then))
+    then = torch.tensor(then)
+    assert former_labels.warn_of_former_labels("root", "mood", task, clips, then) == count
     said = capsys.readouterr().out
     assert f"{count} of 3 clips have another mood" in said if count else not said
