@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -76,7 +77,7 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     if not _is_there(weights, where):
         raise WeightsError(
             f"{weights.uri} is not in the store {store}; "
-            f"type: affuse models --encoders {weights.of} --store {store}"
+            f"type: affuse models --encoders {weights.of} --store {shlex.quote(store)}"
         )
     if storage.is_local(store):
         path = Path(where.removeprefix("file://"))

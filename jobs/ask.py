@@ -19,6 +19,7 @@ Hosted:   affuse ask --root data/meld --server https://host.example/v1 --model b
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -76,7 +77,9 @@ def main(config: Config) -> None:
     publish_predictions(config.root, config.run, name, task, judged, scores)
     facts = {"asked": config.model, "how": config.how, "orders": config.orders}
     publish_summary(config.root, config.run, name, task, facts)
-    print(f"wrote {base}; type: affuse ensemble --root {config.root} --runs OTHERS {config.run}")
+    print(
+        f"wrote {base}; type: affuse ensemble --root {shlex.quote(config.root)} --runs OTHERS {config.run}"
+    )
 
 
 def say_shown(config: Config, clip_id: np.ndarray) -> None:

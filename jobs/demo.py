@@ -12,6 +12,7 @@ same. Choices are fixed beforehand, none is made on the result. Held-out rows ar
 sentences that no net has trained on; the corpus is synthetic, so the figures say nothing about real people.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -144,7 +145,12 @@ def stage_prepare(config: Config) -> Stage:
     """Film the corpus and list its clips."""
     job = synthetic.Config(root=config.root, seed=config.seed, clips=config.clips)
     facts = {**_facts(job), "edition": synthetic.EDITION}
-    return f"prepare synthetic --root {config.root}", lambda: prepare.main(job), facts
+    return f"prepare synthetic {place(config)}", lambda: prepare.main(job), facts
+
+
+def place(config: Config) -> str:
+    """The root as it is typed."""
+    return f"--root {shlex.quote(config.root)}"
 
 
 def stage_models(config: Config) -> Stage:
@@ -160,9 +166,7 @@ def stage_encode(config: Config) -> Stage:
         root=config.root, encoders=ENCODERS, transcriber=TRANSCRIBER, store=config.store,
         session=config.session,
     )  # fmt: skip
-    text = (
-        f"encode --root {config.root} --encoders {' '.join(ENCODERS)} --transcriber {TRANSCRIBER}"
-    )
+    text = f"encode {place(config)} --encoders {' '.join(ENCODERS)} --transcriber {TRANSCRIBER}"
     tables = [describe(name).folder for name in (*ENCODERS, TRANSCRIBER)]
     return text, lambda: encode.main(job), {"tables": tables}
 
@@ -178,7 +182,7 @@ def stage_train(config: Config) -> Stage:
         except ConfigError as error:  # runs of an earlier corpus or of other encoders
             raise ConfigError(f"{error}; or give the demo another --root") from error
 
-    text = f"train --root {config.root} --run words --inputs minilm --folds speaker ...   (7 nets)"
+    text = f"train {place(config)} --run words --inputs minilm --folds speaker ...   (7 nets)"
     return text, every, {job.run or "": _facts(job) for job in jobs}
 
 
@@ -207,7 +211,7 @@ def stage_tune(config: Config) -> Stage:
         storage.publish_json(SPACE, space)
         tune.main(job)
 
-    text = f"tune --root {config.root} --run {TUNED} --space {space} --trials {TRIALS} --keep 1 ..."
+    text = f"tune {place(config)} --run {TUNED} --space {space} --trials {TRIALS} --keep 1 ..."
     return text, search, {"space": SPACE, "trials": TRIALS, **fixed}
 
 
@@ -216,14 +220,18 @@ def stage_ensemble(config: Config) -> Stage:
     job = ensemble.Config(
         root=config.root, runs=tuple(NETS), bundle=BUNDLE, resamples=config.resamples
     )
-    text = f"ensemble --root {config.root} --bundle {BUNDLE} --runs {' '.join(NETS)}"
+    text = f"ensemble {place(config)} --bundle {BUNDLE} --runs {' '.join(NETS)}"
     return text, lambda: ensemble.main(job), _facts(job)
 
 
 def stage_evaluate(config: Config) -> Stage:
     """Evaluate the bundle; there is no test split, so the figure is the cross-fitted one."""
     job = evaluate.Config(root=config.root, bundle=BUNDLE)
-    return f"evaluate --root {config.root} --bundle {BUNDLE}", lambda: evaluate.main(job), {}
+    return (
+        f"evaluate {place(config)} --bundle {BUNDLE}",
+        lambda: evaluate.main(job),
+        {},
+    )
 
 
 def stage_report(config: Config) -> Stage:
@@ -234,7 +242,11 @@ def stage_report(config: Config) -> Stage:
         title="affuse demo: the synthetic corpus",
         limit=("best the corpus allows", best), resamples=config.resamples,
     )  # fmt: skip
-    return f"report --root {config.root} --bundle {BUNDLE}", lambda: report.main(job), {}
+    return (
+        f"report {place(config)} --bundle {BUNDLE}",
+        lambda: report.main(job),
+        {},
+    )
 
 
 def tuned_runs(root: str) -> list[str]:

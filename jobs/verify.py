@@ -21,6 +21,7 @@ Clean up: affuse verify --root data/ravdess --gc --dry-run
 Cluster:  affuse submit --address URL -- verify --root s3://bucket/mosei --json s3://bucket/mosei.verified.json
 """
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def main(config: Config) -> None:
     for uri in unended_encodes(root) if lacking else ():
         say(
             "note: an encode has begun and not ended; until it ends its rows are missing; where it does not "
-            f"run any more, type: affuse encode --config {uri}"
+            f"run any more, type: affuse encode --config {shlex.quote(uri)}"
         )
     for uri in () if config.former else layout.former_there(root):
         print(
@@ -160,7 +161,7 @@ def dataset_of(root: str) -> Dataset:
         why = str(error) or type(error).__name__
         raise UnsoundError(
             f"{where} is broken ({why}); remove it, then type: affuse prepare DATASET --source ... "
-            f"--root {root}"
+            f"--root {shlex.quote(root)}"
         ) from error
 
 
@@ -225,7 +226,7 @@ def clear(left: Sequence[Leftover], config: Config) -> None:
             size = sum(each.size for each in all_of) / 1e6
             say(
                 f"note: {len(all_of)} {what}, {size:,.1f} MB; once no job is at them, type: affuse verify "
-                f"--root {config.root} --gc"
+                f"--root {shlex.quote(config.root)} --gc"
             )
             continue
         gone = [each for each in all_of if goes(each, config)]

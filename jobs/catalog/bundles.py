@@ -6,6 +6,7 @@ what ships and the fusion were judged.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -45,9 +46,9 @@ def read_bundle(root: str, name: str) -> dict[str, Any]:
     else:
         read_dataset(root)  # says what to type where there is no dataset
         hint = "there is none at all"
-    step = f"ensemble --root {root}"
+    step = f"ensemble --root {shlex.quote(root)}"
     if not layout.runs_there(root):
-        hint, step = f"{hint}, and no run", f"train --root {root} --inputs ..."
+        hint, step = f"{hint}, and no run", f"train --root {shlex.quote(root)} --inputs ..."
     raise NotPreparedError(f"no bundle {name!r} under {root}; {hint}; type: affuse {step}")
 
 
@@ -150,7 +151,8 @@ def check_asked(root: str, runs: Sequence[str]) -> None:
         if was_asked(root, run) and not storage.exists(layout.run_uri(root, run, layout.SUMMARY)):
             config = layout.run_uri(root, run, layout.CONFIG)
             raise NotPreparedError(
-                f"run {run!r} was stopped before all was answered; type: affuse ask --config {config}"
+                f"run {run!r} was stopped before all was answered; type: "
+                f"affuse ask --config {shlex.quote(config)}"
             )
 
 
@@ -212,7 +214,7 @@ def nets_of_run(root: str, run: str) -> dict[str, str]:
         return {layout.seed_folder(s): layout.part_uri(root, run, 0, s) for _, s in pairs}
     raise NotPreparedError(
         f"run {run!r} has folds and no refit on all of its rows; "
-        f"type: affuse train --config {layout.run_uri(root, run, layout.CONFIG)} --refit"
+        f"type: affuse train --config {shlex.quote(layout.run_uri(root, run, layout.CONFIG))} --refit"
     )
 
 

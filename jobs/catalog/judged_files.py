@@ -6,6 +6,7 @@ of earlier versions name none: their files are read as they are.
 """
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,7 +109,9 @@ def check_weights(folder: str, content: bytes, named: str | None) -> None:
 def not_whole(uri: str, name: str) -> NotPreparedError:
     """What is said of a bundle with a file of another one."""
     config = storage.join(uri, layout.CONFIG)
-    again = f", or: affuse ensemble --config {config}" if storage.exists(config) else ""
+    again = (
+        f", or: affuse ensemble --config {shlex.quote(config)}" if storage.exists(config) else ""
+    )
     return NotPreparedError(
         f"bundle {_name(uri)} is not whole: {name} is not the one that its bundle.json was written with, "
         "damaged or cut off, or of a bundle that was being made again; type the command that was stopped "

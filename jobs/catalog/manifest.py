@@ -7,6 +7,7 @@ which fold a clip is in.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -77,7 +78,8 @@ def read_dataset(root: str) -> Dataset:
     uri = layout.dataset_uri(root)
     if not storage.exists(uri):
         raise NotPreparedError(
-            f"{root} holds no dataset.json; type: affuse prepare DATASET --source ... --root {root}"
+            f"{root} holds no dataset.json; type: "
+            f"affuse prepare DATASET --source ... --root {shlex.quote(root)}"
         )
     facts = storage.read_json(uri)
     try:
@@ -178,12 +180,15 @@ def _units(
 
 
 def _no_files(root: str, folder: str) -> NotPreparedError:
-    return NotPreparedError(f"{folder} is empty; type: affuse prepare ... --root {root}")
+    return NotPreparedError(
+        f"{folder} is empty; type: affuse prepare ... --root {shlex.quote(root)}"
+    )
 
 
 def _no_clips(root: str) -> NotPreparedError:
     return NotPreparedError(
-        f"the manifest of {root} holds no clips; type: affuse prepare DATASET --source ... --root {root}"
+        f"the manifest of {root} holds no clips; type: "
+        f"affuse prepare DATASET --source ... --root {shlex.quote(root)}"
     )
 
 
@@ -191,7 +196,7 @@ def _opened(root: str, file: str) -> pq.ParquetFile:
     """A file of the manifest; one of an older version is refused with the command that renews it."""
     parquet = storage.open_parquet(file)
     config = f"{file.rsplit('/', 1)[0]}/{layout.CONFIG}"
-    renew = f"affuse prepare --config {config} --root {root}"
+    renew = f"affuse prepare --config {shlex.quote(config)} --root {shlex.quote(root)}"
     MANIFEST.check(parquet.schema_arrow, where=file, renew=renew)
     return parquet
 

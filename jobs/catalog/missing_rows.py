@@ -59,9 +59,9 @@ def _mended(root: str, kind: layout.TableKind, name: str, there: Sequence[str]) 
 
     plain = name.partition(":")[0]
     if kind == "features" and plain in ENCODERS:
-        return f"type: affuse encode --root {root} --encoders {shlex.quote(name)}"
+        return f"type: affuse encode --root {shlex.quote(root)} --encoders {shlex.quote(name)}"
     if kind == "transcripts" and plain in TRANSCRIBERS:
-        return f"type: affuse encode --root {root} --transcriber {shlex.quote(name)}"
+        return f"type: affuse encode --root {shlex.quote(root)} --transcriber {shlex.quote(name)}"
     before, equals, alone = name.partition("=")
     if equals and before in MODALITIES:
         return f"a name stands alone, without {before!r} and '='; " + (
@@ -73,8 +73,8 @@ def _mended(root: str, kind: layout.TableKind, name: str, there: Sequence[str]) 
     return f"no encoder is called {plain!r}" + (
         f"; did you mean {near!r}?"
         if near
-        else f"; features of your own: affuse features import --root {root} --name {shlex.quote(plain)} "
-        "--file FILE --modality MODALITY"
+        else f"; features of your own: affuse features import --root {shlex.quote(root)} "
+        f"--name {shlex.quote(plain)} --file FILE --modality MODALITY"
     )
 
 
@@ -83,18 +83,18 @@ def command_of(root: str, facts: Mapping[str, Any]) -> str:
     from encoders import TRANSCRIBERS
 
     if facts["name"] in TRANSCRIBERS:
-        return f"affuse encode --root {root} --transcriber {typed(facts)}"
+        return f"affuse encode --root {shlex.quote(root)} --transcriber {typed(facts)}"
     if "imported" in facts:
         source = facts["imported"]
         array = f" --array {source['array']}" if source.get("array") else ""
         return (
-            f"affuse features import --root {root} --file {source['file']}{array} "
+            f"affuse features import --root {shlex.quote(root)} --file {shlex.quote(source['file'])}{array} "
             f"--name {facts['name']} --modality {facts['modality']}"
         )
     views = f" --views {facts['view']['number']}" if "view" in facts else ""
     heard = facts.get("transcriber") or heard_by(root, facts)
     ear = f" --transcriber {typed(heard)}" if heard else ""
-    return f"affuse encode --root {root} --encoders {typed(facts)}{ear}{views}"
+    return f"affuse encode --root {shlex.quote(root)} --encoders {typed(facts)}{ear}{views}"
 
 
 def typed(facts: Mapping[str, Any]) -> str:

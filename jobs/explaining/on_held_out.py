@@ -7,6 +7,7 @@ shuffled    a modality's features change hands among the clips of a fold: the lo
 left out    only some modalities are there, as if the clips had no others: what they can do by themselves
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -242,7 +243,7 @@ def nets_of_fold(root: str, fusion: Fusion, fold: int, store: str) -> list[Any]:
         if gone or not folders:
             raise NotPreparedError(
                 f"run {run!r} has no net of fold {fold} under {root} any more; "
-                f"type: affuse train --config {layout.run_uri(root, run, layout.CONFIG)}"
+                f"type: affuse train --config {shlex.quote(layout.run_uri(root, run, layout.CONFIG))}"
             )
         members.append(load_member(run, folders, store))
     return members

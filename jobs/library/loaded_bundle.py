@@ -1,5 +1,6 @@
 """An opened bundle that Python holds: it scores clips and says why, in this process and without Ray."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -173,7 +174,9 @@ def _newest(root: str) -> str:
     """
     there = bundles.newest_first(root)
     if not there:
-        raise NotPreparedError(f"{root} holds no bundle; type: affuse ensemble --root {root}")
+        raise NotPreparedError(
+            f"{root} holds no bundle; type: affuse ensemble --root {shlex.quote(root)}"
+        )
     if len(there) > 1:
         print(f"bundle {there[0]}, the newest of {len(there)}; another: bundle={there[1]!r}")
     return there[0]

@@ -1,6 +1,7 @@
 """The work of `benchmark encoders`: fit, judge, show and write."""
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -124,7 +125,8 @@ def chosen_tables(config: EncodersConfig) -> dict[str, str]:
     found = {f: facts for f, facts in feature_folders(config.root).items() if _is_features(facts)}
     if not found:
         raise NotPreparedError(
-            f"no features under {config.root}; type: affuse encode --root {config.root} --encoders NAME"
+            f"no features under {config.root}; type: "
+            f"affuse encode --root {shlex.quote(config.root)} --encoders NAME"
         )
     times = Counter(str(facts["name"]) for facts in found.values())
     return {

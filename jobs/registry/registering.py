@@ -1,6 +1,7 @@
 """A bundle into MLflow's model registry: files, signature, an example, requirements and the card."""
 
 import contextlib
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,7 @@ def record_bundle(root: str, name: str, *, tracking: bool = True) -> None:
         print(f"model registry: off; {root} is remote and MLFLOW_TRACKING_URI names no server")
         return
     found: ModelVersion | None = Guard(uri)(lambda: register(root, name), within_s=SERVER_S)
-    again = f"affuse bundle register --root {root} --bundle {name}"
+    again = f"affuse bundle register --root {shlex.quote(root)} --bundle {name}"
     print(f"not registered; later: {again}" if found is None else f"registered as {found.uri}")
 
 

@@ -1,5 +1,6 @@
 """A bundle before any net is loaded: the encoders it reads, and its requirements on clips."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -103,7 +104,7 @@ class Bundle:
             names = " ".join(item.typed for item in self.encoders)
             raise ConfigError(
                 "the bundle reads whole dialogues or speakers, which a stream cuts; type first: "
-                f"affuse encode --root {root} --encoders {names}"
+                f"affuse encode --root {shlex.quote(root)} --encoders {names}"
             )
 
     def promising(self, coverage: float | None) -> "Bundle":
@@ -197,7 +198,7 @@ def from_features(root: str, bundle: Bundle, source: Literal["auto", "clips", "f
         if not storage.exists(features_uri(root, bundle.table(folder), DESCRIPTOR)):
             raise NotPreparedError(
                 f"the bundle reads {name}, which was imported, and there is none under {root}/features; "
-                f"type: affuse features import --root {root} --name {name} --file FILE "
+                f"type: affuse features import --root {shlex.quote(root)} --name {name} --file FILE "
                 "--modality MODALITY"
             )
     try:

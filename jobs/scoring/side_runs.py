@@ -6,6 +6,7 @@ rows: so it is fused, judged, bundled and scores raw clips like the others.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -92,7 +93,7 @@ def _cards(root: str, table: str, name: str, task: Task) -> dict[str, Card]:
     if absent := cards.keys() - set(FeatureReader(root, folder).schema.names):
         raise NotPreparedError(
             f"{folder} has no column {', '.join(sorted(absent))}; remove features/{folder}, then type: "
-            f"affuse encode --root {root} --encoders {table}"
+            f"affuse encode --root {shlex.quote(root)} --encoders {table}"
         )
     end = f"-{name}" if len(read_dataset(root).tasks) > 1 else ""
     return {

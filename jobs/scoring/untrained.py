@@ -5,6 +5,7 @@ faces, voice and words. Their answers, joined to seven emotions by name, count t
 nothing in a clip is absent. Nothing is calibrated: how far the answers are right is not known.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def untrained_bundle(store: str, transcriber: Descriptor | None = None) -> Bundl
     if not found:
         raise NotPreparedError(
             f"{NAME}: none of the encoders with answers of their own is in the store {store}; type: "
-            f"affuse models --encoders {' '.join(speaking())} --store {store}"
+            f"affuse models --encoders {' '.join(speaking())} --store {shlex.quote(store)}"
         )
     if not any(describe(name).reads_text for name in found):
         transcriber = None
@@ -104,7 +105,7 @@ def notes(bundle: Bundle) -> list[str]:
     more = []
     if missing:
         what = ", ".join(dict.fromkeys(PARTS[modality[name]] for name in missing))
-        where = f" --store {bundle.store}"
+        where = f" --store {shlex.quote(bundle.store)}"
         more.append(f"{what}: type affuse models --encoders {' '.join(missing)}{where}")
     if silent:
         more.append(f"{' and '.join(silent)}: no encoder here says anything of them by itself")

@@ -1,5 +1,6 @@
 """Versions of scores: the scores of a unit are current while everything they were made from is."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -58,6 +59,8 @@ def score_pieces(root: str, name: str, columns: Sequence[str] | None = None) -> 
     versions = (ref.version(facts["reads"], *more) for ref in units(root))
     there = [version for version in versions if version in found]
     if not there:
-        raise NotPreparedError(f"{uri} holds no scores; type: affuse score --root {root}")
+        raise NotPreparedError(
+            f"{uri} holds no scores; type: affuse score --root {shlex.quote(root)}"
+        )
     for file, ranges in ranges_of(found, there):
         yield from storage.table_pieces(file, ranges, columns)

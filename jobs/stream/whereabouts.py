@@ -1,6 +1,7 @@
 """Where the media of a dataset lie: a folder that vanished is named before a row is made for each clip."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow.compute as pc
@@ -54,11 +55,11 @@ def check_media(
     if os.path.isdir(folder) and any(os.scandir(folder)):
         return
     state = "is empty" if os.path.isdir(folder) else "is not there"
-    config = layout.manifest_uri(root, read_dataset(root).manifest_hash)
+    config = layout.manifest_uri(root, read_dataset(root).manifest_hash, layout.CONFIG)
     raise NotPreparedError(
         f"{folder} {state}, and the media of {root} lie below it; mount it, or, where they lie elsewhere "
-        f"now, type: affuse prepare --config {storage.join(config, layout.CONFIG)} --root {root} "
-        "--source FOLDER"
+        f"now, type: affuse prepare --config {shlex.quote(config)} "
+        f"--root {shlex.quote(root)} --source FOLDER"
     )
 
 

@@ -5,6 +5,7 @@ person on both sides of a split. What a table of features knows is asked of it; 
 """
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def data_findings(root: str, dataset: Dataset, notes: list[str]) -> Iterator[Fin
         except NotPreparedError as error:
             notes.append(f"{folder} was not looked at: {error}")
     notes += [
-        f"{check}: not looked for; type: affuse encode --root {root} --encoders {encoder}"
+        f"{check}: not looked for; type: affuse encode --root {shlex.quote(root)} --encoders {encoder}"
         for check, encoder in ASKED.items()
         if encoder not in asked
     ]

@@ -10,6 +10,7 @@ from cluster import storage, tables
 from cluster.errors import AbsentError, StorageError
 from cluster.tables import Table
 from cluster.unit_tables import Version
+from encoders import ENCODERS
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.manifest import UnitRef
@@ -39,7 +40,7 @@ def stream_table(root: str, kind: str, folder: str, refs: Sequence[UnitRef]) -> 
     """
     title = f"{kind}/{folder}"
     uri = storage.join(root, kind, folder)
-    again = f"affuse encode --config {storage.join(uri, layout.CONFIG)}"
+    again = _made_again(root, kind, folder)
     facts = _described(storage.join(uri, layout.DESCRIPTOR), title, again)
     try:
         command = command_of(root, facts)
@@ -60,6 +61,22 @@ def stream_table(root: str, kind: str, folder: str, refs: Sequence[UnitRef]) -> 
     )
 
 
+def _made_again(root: str, kind: str, folder: str) -> str:
+    """What makes a table again whose descriptor cannot be read."""
+    config = storage.join(root, kind, folder, layout.CONFIG)
+    if storage.exists(config):
+        return f"affuse encode --config {shlex.quote(config)}"
+    name = folder.rpartition("-")[0]
+    if kind == "transcripts":
+        return f"affuse encode --root {shlex.quote(root)} --transcriber {shlex.quote(name)}"
+    if name in ENCODERS:
+        return f"affuse encode --root {shlex.quote(root)} --encoders {shlex.quote(name)}"
+    return (
+        f"affuse features import --root {shlex.quote(root)} --name {shlex.quote(name)} "
+        "--file FILE --modality MODALITY"
+    )
+
+
 def score_table(root: str, name: str, refs: Sequence[UnitRef], manifest: str) -> UnitTable:
     """A table of scores.
 
@@ -68,7 +85,7 @@ def score_table(root: str, name: str, refs: Sequence[UnitRef], manifest: str) ->
     """
     title, uri = f"scores/{name}", layout.scores_uri(root, name)
     config = storage.join(uri, layout.CONFIG)
-    command = f"affuse score --config {config}"
+    command = f"affuse score --config {shlex.quote(config)}"
     if not storage.exists(config):  # a start that found no room for it
         command = f"affuse score --root {shlex.quote(root)} --bundle {shlex.quote(name)}"
     facts = _described(storage.join(uri, layout.DESCRIPTOR), title, command)

@@ -6,6 +6,7 @@ Rows of the test split stand in files that `evaluate` alone opens: `test.parquet
 
 import hashlib
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def check_run(root: str, run: str, clips: Clips, manifest: str) -> Findings:
     trials = storage.names(layout.trials_uri(root, run), ".json")
     asked = bundles.was_asked(root, run)
     job = "ask" if asked else "tune" if trials else "train"
-    command = f"affuse {job} --config {storage.join(base, layout.CONFIG)}"
+    command = f"affuse {job} --config {shlex.quote(storage.join(base, layout.CONFIG))}"
     broken = f"remove the folder of the part, then type: {command}"
     output = Output(found=found, lacking=typing(command), broken=broken)
     for trial in trials:
@@ -229,7 +230,7 @@ def _bringing(facts: Mapping[str, Any]) -> str:
 def check_bundle(root: str, name: str, manifest: str) -> Findings:
     """Load what a bundle holds."""
     found, base = Findings(table=f"bundles/{name}"), layout.bundle_uri(root, name)
-    again = typing(f"affuse ensemble --config {storage.join(base, layout.CONFIG)}")
+    again = typing(f"affuse ensemble --config {shlex.quote(storage.join(base, layout.CONFIG))}")
     output = Output(found=found, lacking=again, broken=again)
     if read_document(output, storage.join(base, layout.BUNDLE)) is None:
         return found

@@ -1,5 +1,6 @@
 """The manifest and the folds: what every other table of a root is compared with."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,9 +31,10 @@ def check_manifest(root: str, dataset: Dataset) -> Manifest:
     """Read all rows of the present manifest."""
     folder = layout.manifest_uri(root, dataset.manifest_hash)
     found = Findings(table=f"manifest/{dataset.manifest_hash}")
+    config = storage.join(folder, layout.CONFIG)
     mend = (
-        f"remove {layout.dataset_uri(root)}, then type: affuse prepare "
-        f"--config {layout.manifest_uri(root, dataset.manifest_hash, layout.CONFIG)} --root {root}"
+        f"remove {layout.dataset_uri(root)}, then type: "
+        f"affuse prepare --config {shlex.quote(config)} --root {shlex.quote(root)}"
     )
     there = stamps.of_folder(folder, ".parquet")
     found.files, found.size = len(there), sum(stamp.size for stamp in there.values())
@@ -104,7 +106,7 @@ def check_folds(root: str, name: str, dataset: Dataset, clips: Clips) -> Finding
     uri = layout.folds_uri(root, name)
     found = Findings(table=f"folds/{name}", files=1)
     config = layout.manifest_uri(root, dataset.manifest_hash, layout.CONFIG)
-    command = f"affuse prepare --config {config} --root {root}"
+    command = f"affuse prepare --config {shlex.quote(config)} --root {shlex.quote(root)}"
     try:
         parquet = storage.open_parquet(uri)
         if not contract_holds(found, parquet, FOLDS, name, anew(command)):

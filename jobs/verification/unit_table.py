@@ -1,5 +1,7 @@
 """The table of units beside a manifest: it follows from the manifest, row by row."""
 
+import shlex
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +30,7 @@ def check_units(root: str, dataset: Dataset) -> Findings | None:
     config = layout.manifest_uri(root, dataset.manifest_hash, layout.CONFIG)
     mend = (
         f"remove {uri}, which the jobs do without; for large manifests remove {layout.dataset_uri(root)} "
-        f"too, then type: affuse prepare --config {config} --root {root}"
+        f"too, then type: affuse prepare --config {shlex.quote(config)} --root {shlex.quote(root)}"
     )
     folder = layout.manifest_uri(root, dataset.manifest_hash)
     there = stamps.of_folder(folder, ".parquet")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import time
 import uuid
@@ -447,6 +448,27 @@ def test_whatever_bytes_change_in_a_table_there_is_an_answer_and_no_traceback(ro
         assert run(["verify", "--root", str(root)]) in (0, 1), path
         path.write_bytes(kept)
     assert found_in(root, tmp_path) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        (
+            "features/au-*",
+            "affuse features import --root {root} --name au --file FILE --modality MODALITY",
+        ),
+        ("features/minilm-0123", "affuse encode --root {root} --encoders minilm"),
+        ("transcripts/*", "affuse encode --root {root} --transcriber "),
+    ],
+)
+def test_a_table_without_descriptor_and_record_is_made_again_by_its_name(table, what, root, capsys):
+    root = root.rename(root.with_name("a root"))
+    if "*" not in table:
+        shutil.copytree(only(root, "features/au-*"), root / table)
+    for name in ("descriptor.json", "config.json"):
+        (only(root, table) / name).unlink(missing_ok=True)
+    assert run(["verify", "--root", str(root)]) == 1
+    assert what.format(root=shlex.quote(str(root))) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["fold=x", "fold=0/seed=x", "refit/seed=x", "trials/1.json"])
