@@ -7,7 +7,9 @@ NOISE = 1e-15
 
 
 def figure_text(value: float, *beside: float, digits: int = 3, sign: str = "") -> str:
-    """A figure with so many decimals, in scientific notation where they would all be zero.
+    """A figure with so many decimals.
+
+    In scientific notation where all of them would be zero, and without any from 10,000 on.
 
     Args:
         value: the figure.
@@ -15,13 +17,14 @@ def figure_text(value: float, *beside: float, digits: int = 3, sign: str = "") -
         digits: decimals.
         sign: "+" writes that of positive figures too.
 
-    >>> figure_text(0.81234), figure_text(2.31e-6), figure_text(0.0)
-    ('0.812', '2.31e-06', '0.000')
+    >>> figure_text(0.81234), figure_text(2.31e-6), figure_text(0.0), figure_text(509000.4)
+    ('0.812', '2.31e-06', '0.000', '509000')
     >>> figure_text(0.0001, -0.01, 0.02, sign="+")
     '+0.000'
     """
     size = max((abs(each) for each in (value, *beside) if math.isfinite(each)), default=0.0)
-    style = "2e" if NOISE < size < 0.5 * 10**-digits else f"{digits}f"
+    decimals = 0 if size >= 10_000 else digits
+    style = "2e" if NOISE < size < 0.5 * 10**-digits else f"{decimals}f"
     return f"{value:{sign}.{style}}"
 
 

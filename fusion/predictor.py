@@ -2,12 +2,12 @@
 
 The card says all that is needed to build the net again and to feed it: the net's name and config, its tasks,
 the width of each input and which table it came from, how clips were pooled and normalised. The scaler that
-was fitted on its training part is among the weights.
+was fitted on its training part is among the weights, and so are the units of its regressions.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import safetensors.torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fusion.batch import Batch, Output
 from fusion.nets import net_class, net_config
-from fusion.scaling import Scaler
+from fusion.scaling import Scaler, Units
 from fusion.tasks import Task
 
 CARD_VERSION = 1
@@ -93,12 +93,19 @@ class Card(Feeding):
 
 
 class Predictor(nn.Module):
-    """A net behind its scaler: takes features as they are stored."""
+    """A net behind its scaler: takes features as they are stored, and answers in the units of the targets.
 
-    def __init__(self, scaler: Scaler, net: nn.Module) -> None:
+    Args:
+        scaler: of what the net reads.
+        net: whose answers to regressions are scaled as its targets were.
+        regressions: names of the tasks that are regressions.
+    """
+
+    def __init__(self, scaler: Scaler, net: nn.Module, regressions: Iterable[str] = ()) -> None:
         super().__init__()
         self.scaler = scaler
         self.net = net
+        self.units = Units(regressions)
 
     @property
     def axis(self) -> str:
@@ -114,7 +121,7 @@ class Predictor(nn.Module):
         """Logits of unscaled features."""
         output = self.net(self.scaler(batch))
         assert isinstance(output, Output)
-        return output
+        return replace(output, logits=self.units.unscaled(output.logits))
 
 
 def build(card: Card, branches: Mapping[str, nn.Module] | None = None) -> Predictor:
@@ -132,7 +139,8 @@ def build(card: Card, branches: Mapping[str, nn.Module] | None = None) -> Predic
     outputs = {name: task.outputs for name, task in card.tasks.items()}
     owned = {"branches": branches} if branches else {}
     net = net_class(card.net)(config, dims=scaler.out_dims, outputs=outputs, **owned)
-    return Predictor(scaler, net)
+    regressions = [name for name, task in card.tasks.items() if task.kind == "regression"]
+    return Predictor(scaler, net, regressions)
 
 
 def to_bytes(predictor: Predictor) -> bytes:
@@ -192,12 +200,15 @@ def own_state(predictor: Predictor) -> dict[str, Tensor]:
 def load_own_state(predictor: Predictor, state: Mapping[str, Tensor]) -> None:
     """Put back what `own_state` gave; what pretrained weights give stays as it is.
 
+    A state of an earlier version has no units: its net learnt the targets as they are.
+
     Raises:
         RuntimeError: a name is missing, or one too many.
     """
     given = predictor.given
     kept = {name: value for name, value in predictor.state_dict().items() if name in given}
-    predictor.load_state_dict({**kept, **state})
+    units = {f"units.{name}": value for name, value in predictor.units.unfitted.items()}
+    predictor.load_state_dict({**kept, **units, **state})
 
 
 def state_copy(predictor: Predictor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What is fitted on the features of a training part before a net sees them: mean, spread and PCA.
+"""What is fitted on a training part before a net sees it: mean and spread of features and targets, and PCA.
 
     z = (x - mean) / std            over the real steps of the training part, per feature
     z' = z . basis                  for the inputs that ask for it: the directions of largest variance
@@ -7,10 +7,14 @@ Fitted once per fold on its training rows only, masks respected, and stored with
 never varies in training comes out as zero. The principal directions come from the smaller of the two
 eigenproblems (rows x rows or features x features).
 
+    t = (y - mean) / std            of the targets of a regression: what a net is trained on, and answers
+
+so that a net learns values of any unit as fast: it begins with answers around zero.
+
 Shapes: batch, time, feature, component, row.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -109,6 +113,60 @@ class Scaler(nn.Module):
             sequence = batch.inputs[name]
             inputs[name] = Steps(part(sequence.values), sequence.mask)
         return replace(batch, inputs=inputs)
+
+
+class Units(nn.Module):
+    """Units of the regressions among the tasks; its buffers travel with the net's weights.
+
+    Until it is fitted, mean and spread are 0 and 1. Without a regression it holds nothing.
+
+    Args:
+        names: of the regressions.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(sorted(names))
+        if self.names:
+            self.register_buffer("mean", torch.zeros(len(self.names)))
+            self.register_buffer("std", torch.ones(len(self.names)))
+
+    @property
+    def unfitted(self) -> dict[str, Tensor]:
+        """State before it is fitted: that of a net which learnt its targets as they are."""
+        return Units(self.names).state_dict()
+
+    def fit(self, targets: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
+        """Take mean and spread from the known targets of a training part; those that never vary keep 1."""
+        for place, name in enumerate(self.names):
+            values = targets[name][known[name]].double()
+            if not len(values):
+                continue
+            mean, std = values.mean(), values.std(correction=0)
+            self.mean[place] = mean
+            self.std[place] = std if std > 1e-6 * mean.abs() else 1.0
+
+    def scaled(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Targets or answers of tasks as a net is trained on them."""
+        return self._mapped(values, lambda value, mean, std: (value - mean) / std)
+
+    def unscaled(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Answers of a net in the units of the targets."""
+        return self._mapped(values, lambda value, mean, std: mean + std * value)
+
+    def _mapped(
+        self, values: Mapping[str, Tensor], change: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        changed = dict(values)
+        for place, name in enumerate(self.names):
+            if name in values:
+                device = values[name].device
+                mean, std = self.mean[place].to(device), self.std[place].to(device)
+                changed[name] = change(values[name], mean, std)
+        return changed
 
 
 class _Input(nn.Module):

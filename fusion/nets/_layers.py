@@ -60,6 +60,9 @@ class Net(nn.Module):
     reads_targets: bool = False
     """Whether its auxiliary losses are held against the targets of the rows it sees."""
 
+    raw_targets: bool = False
+    """Whether its losses give the sign or size of a target a meaning, so that targets stay as they are."""
+
     convex: ClassVar[bool] = False
     """Whether it is solved and not trained by steps: no epochs, and the same net for every seed."""
 

@@ -24,6 +24,7 @@ from fusion.tasks import Task
 from fusion.training.convex import Labelled, solve_rows
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed, at_once
+from fusion.training.units import fit_units
 from fusion.workers import Group
 
 ROWS = 64
@@ -72,7 +73,9 @@ def solve_head(
     head = net.head.cpu()
     rows = head.features(Batch(inputs=steps)).double()
     present = torch.stack([each.present for each in steps.values()]).any(0)
-    given = Labelled(*feed.targets(train), groups=groups)
+    fit_units(predictor, feed, train, recipe)
+    targets, labelled = feed.targets(train)
+    given = Labelled(predictor.units.scaled(targets), labelled, groups=groups)
     solve_rows(head, rows, present, given, tasks, recipe)
     predictor.to(group.device)
 

@@ -61,6 +61,10 @@ class Recipe:
     loss_options: dict[str, float] = field(default_factory=dict)
     """Options of the loss, e.g. gamma=2."""
 
+    target_scale: Literal["standard", "none"] = "standard"
+    """Scale of the values of regressions. standard: less their mean and over their spread in the training
+    part, so that their unit does not matter; none: as they are, as most published code learns them."""
+
     task_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each task in the loss; 1 where it is not named."""
 

@@ -23,6 +23,7 @@ from fusion.training.outcome import FittedNet, NotFiniteError
 from fusion.training.predicting import figures, joined, predict
 from fusion.training.recipe import Recipe
 from fusion.training.rows import Feed, RowSplit, ViewFeed, at_once
+from fusion.training.units import fit_units
 from fusion.workers import Group, synchronised
 
 PROBED = 64
@@ -43,6 +44,7 @@ class Trainer:
         course: Course,
         group: Group,
     ) -> None:
+        fit_units(predictor, feed, rows.train, recipe)
         self.predictor, self.feed, self.tasks = predictor.to(group.device), feed, dict(tasks)
         self.train, self.valid = rows.train, rows.valid
         self.recipe, self.seed, self.group = recipe, course.seed, group
@@ -147,6 +149,7 @@ class Trainer:
         batch = self._rows(rows).to(device)
         with torch.no_grad():
             batch = self.predictor.scaler(batch)
+            batch = replace(batch, targets=self.predictor.units.scaled(batch.targets))
         weights = weight.to(device)
         if batch.steps is not None:
             weights = weights.unsqueeze(1) * batch.steps
@@ -201,7 +204,9 @@ class Trainer:
         got = joined(got, group.world)
         self._check_finite("a prediction of the rows that choose the epoch", got.logits.values())
         found = figures(got, self.tasks, extra=self.recipe.monitor)
-        loss = self.objective.of_rows(got)
+        units = self.predictor.units
+        scaled = replace(got, logits=units.scaled(got.logits), targets=units.scaled(got.targets))
+        loss = self.objective.of_rows(scaled)
         return {"valid/loss": loss, **{f"valid/{name}": value for name, value in found.items()}}
 
     def _check_finite(self, what: str, tensors: Iterable[Tensor]) -> None:

@@ -141,6 +141,7 @@ def _trained(
         options,
         seeds=CLEAN_SEEDS if clean else PUBLISHED_SEED,
         scale="standard" if clean else "none",
+        target_scale="standard" if clean else "none",
         optimiser="adam",
         epochs=100,
         patience=study.patience,

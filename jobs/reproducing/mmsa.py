@@ -241,7 +241,7 @@ def _model(
         inputs, setting.net, {**setting.options, **setting.clean}, seeds=SEEDS, **recipe
     )
     theirs = config.trained(
-        inputs, setting.net, setting.options, seeds=SEEDS, scale="none",
+        inputs, setting.net, setting.options, seeds=SEEDS, scale="none", target_scale="none",
         clip_norm=setting.clip_norm, **recipe,
     )  # fmt: skip
     said = "" if kind == wanted else f"the table has it on {wanted} features; here are {kind} ones"

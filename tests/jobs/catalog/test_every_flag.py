@@ -51,7 +51,7 @@ TRAIN = {
     "schedule": "cosine", "warmup": 0.2, "plateau": 2, "clip_norm": 2.0, "precision": "bfloat16",
     "loss": "focal", "loss_options": {"gamma": 1.0}, "task_weights": {"emotion": 2.0},
     "label_smoothing": 0.1, "class_weights": True, "balanced": True, "modality_dropout": 0.1,
-    "feature_noise": 0.1, "mixup": 0.1, "inputs": ("voice", "face"), "net": "gated",
+    "feature_noise": 0.1, "mixup": 0.1, "target_scale": "none", "inputs": ("voice", "face"), "net": "gated",
     "net_options": {"hidden": 4}, "tasks": ("emotion",), "pool": "mean_std", "views": 1,
     "normalise": "speaker", "causal": True, "scale": "none", "pca": {"voice": 2}, "folds": "other",
     "seeds": (1,), "valid_share": 0.2, "share": 0.5, "spread": "parts",

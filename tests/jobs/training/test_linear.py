@@ -144,12 +144,12 @@ class TestTrain:
             "schedule": "cosine", "warmup": 0.0, "plateau": 1, "clip_norm": 0.0,
             "precision": "bfloat16", "loss": "focal", "loss_options": {"gamma": 1.0},
             "task_weights": {"emotion": 2.0}, "label_smoothing": 0.1, "modality_dropout": 0.1,
-            "feature_noise": 0.1, "mixup": 0.1,
+            "feature_noise": 0.1, "mixup": 0.1, "target_scale": "none",
         }  # fmt: skip
         weights = {"class_weights": True, "balanced": True}
         assert set(other) | set(weights) == {f.name for f in dataclasses.fields(Recipe)}
-        flags = ["--" + name.replace("_", "-") for name in other]
-        assert ignored_when_solved(config("r", **other, **weights)) == flags
+        flags = {"--" + name.replace("_", "-") for name in other}
+        assert set(ignored_when_solved(config("r", **other, **weights))) == flags
         assert ignored_when_solved(config("r", **other, net="gated")) == []
         assert ignored_when_solved(config("r", valid_share=0.2, views=1)) == ["--valid-share"]
         assert ignored_when_solved(config("r", valid_share=0.2, folds=None)) == []
