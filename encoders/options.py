@@ -1,12 +1,126 @@
-"""Reading and writing the text of an encoder's options."""
+"""What the options of an encoder may be, and how they are read and written as text.
+
+An option is declared with its default and its bounds (`OneOf`, `Number`, `Switch`, `Words`), so that
+`encoders.registry.describe` refuses what no wrapper reads before anything is loaded or started.
+"""
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cluster.errors import ConfigError
 from cluster.nearest import nearest_of
 
 Option = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some names."""
+
+    default: str
+    known: tuple[str, ...]
+
+    def read(self, value: str, name: str, where: str) -> Option:
+        """The value that was typed.
+
+        Raises:
+            ConfigError: it is none of the names; the nearest one is offered.
+        """
+        if value in self.known:
+            return value
+        close = nearest_of(value, self.known)
+        raise ConfigError(
+            f"{where}: {name} is one of {', '.join(self.known)}; came {value!r}"
+            + ("" if close is None else f"; did you mean {close!r}?")
+        )
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, whole where its default is."""
+
+    default: int | float
+    least: int | float
+    most: int | float
+
+    def read(self, value: str, name: str, where: str) -> Option:
+        """The value that was typed.
+
+        Raises:
+            ConfigError: it is no such number, or out of bounds.
+        """
+        try:
+            number = type(self.default)(value)
+        except ValueError:
+            number = None
+        # What is not a number lies within no bounds either.
+        if number is None or not self.least <= number <= self.most:
+            kind = "whole number" if isinstance(self.default, int) else "number"
+            raise ConfigError(
+                f"{where}: {name}={value}; expected a {kind} from {self.least} to {self.most}, "
+                f"by default {self.default}"
+            )
+        return number
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Yes or no."""
+
+    default: bool
+
+    def read(self, value: str, name: str, where: str) -> Option:
+        """The value that was typed.
+
+        Raises:
+            ConfigError: it is neither ``true`` nor ``false``.
+        """
+        said = {"true": True, "false": False}.get(value.lower())
+        if said is None:
+            raise ConfigError(f"{where}: {name} is true or false; came {value!r}")
+        return said
+
+
+@dataclass(frozen=True)
+class Words:
+    """Any text, or one that is checked elsewhere."""
+
+    default: str
+
+    def read(self, value: str, name: str, where: str) -> Option:
+        """The value that was typed."""
+        return value
+
+
+Declared = OneOf | Number | Switch | Words
+
+
+def defaults_of(declared: Mapping[str, Declared]) -> dict[str, Option]:
+    """Names of options and their defaults."""
+    return {name: each.default for name, each in declared.items()}
+
+
+POOLS = ("none", "mean", "mean_std", "cls", "words")
+
+GENERAL: Mapping[str, Declared] = {
+    "layers": Words("last"),
+    "pool": OneOf("none", POOLS),
+    "weights": Words(""),
+}
+"""Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
+``mean_std``, ``cls`` (first step), ``words`` (one step for each of the clip's timed words). weights: URI of a
+model folder or file of the same architecture that takes the place of the pinned one, e.g.
+``bert_base:weights=file:///models/my-bert``."""
+
+GENERAL_OPTIONS: Mapping[str, Option] = defaults_of(GENERAL)
+"""Defaults of the options of every encoder."""
+
+WIDTH = Number(0, 0, 65_536)
+
+HUB_OPTIONS: Mapping[str, Declared] = {"dim": WIDTH, "depth": Number(0, 0, 1000)}
+"""Of encoders whose weights may be those of another model of the same kind. dim: its width. depth: its
+blocks. 0 means as pinned."""
 
 
 def parse_layers(text: str, num_layers: int, name: str) -> tuple[int, ...]:
@@ -41,17 +155,3 @@ def hint(name: str, known: Mapping[str, object], noun: str) -> str:
     close = nearest_of(name, known)
     said = f"known: {', '.join(sorted(known))}" if close is None else f"did you mean {close!r}?"
     return f"there is no {noun} {name!r}; {said}"
-
-
-def cast(value: str, like: Option, where: str) -> Option:
-    """A value of the type of the option's default.
-
-    Raises:
-        ConfigError: it cannot be read so.
-    """
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False}[value.lower()]
-        return type(like)(value)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{where}: expected {type(like).__name__}, came {value!r}") from error

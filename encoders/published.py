@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from encoders.options import Option
+from encoders.options import Declared, OneOf, Option
 
 Stored = Literal["float16", "float32", "uint8"]
 """Types of stored values."""
@@ -13,6 +13,8 @@ Stored = Literal["float16", "float32", "uint8"]
 PUBLISHED = ("states", "inputs")
 """Values of the option ``publish`` of every encoder. ``states`` is the default and stands in no descriptor,
 so that tables keep the fingerprint they have."""
+
+PUBLISH = OneOf(PUBLISHED[0], PUBLISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Inputs:
 
     side: Mapping[str, int] = field(default_factory=dict)  # columns beside them, and their widths
 
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Declared] = field(default_factory=dict)
     """Options that are there with ``publish=inputs`` alone, or whose default is another one then."""
 
     times: tuple[str, ...] = ()

@@ -1,23 +1,17 @@
 """From the written name of an encoder to its descriptor, and from that to its loaded model."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ConfigError
 from encoders import ENCODERS, TRANSCRIBERS
+from encoders.artefacts import hub_parts, package_parts
 from encoders.digests import stamped
-from encoders.options import Option, cast, hint
-from encoders.published import PUBLISHED
-from encoders.spec import (
-    GENERAL_OPTIONS,
-    POOLS,
-    Descriptor,
-    Encoder,
-    EncoderSpec,
-    Transcriber,
-)
+from encoders.options import GENERAL, GENERAL_OPTIONS, Declared, Option, defaults_of, hint
+from encoders.published import PUBLISH
+from encoders.spec import Descriptor, Encoder, EncoderSpec, Transcriber
 
 if TYPE_CHECKING:  # it imports torch
     from encoders.branch import EncoderBranch
@@ -27,30 +21,30 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     """Parse ``name`` or ``name:option=value,option=value``.
 
     Raises:
-        ConfigError: an unknown encoder, option or value; the nearest known one is named.
-        WeightsError: weights of the user's own have changed since the text was written.
+        ConfigError: an unknown encoder, option or value, or one that its weights cannot have; what is
+            expected and the nearest known name are told.
+        WeightsError: weights whose URI has another form, or that have changed since the text was written.
     """
     name, _, rest = text.partition(":")
-    spec = find(name)
-    items = [item.partition("=") for item in rest.split(",") if item]
-    chosen = [value for key, _, value in items if key == "publish"]
-    options = {"publish": PUBLISHED[0], **defaults(spec, chosen[-1] if chosen else None)}
-    named = [value for key, _, value in items if key == "preset"]
-    pinned = _of_preset(text, spec, named, chosen[-1:])
+    spec, where = find(name), f"encoder {text!r}"
+    written = _written(where, rest)
+    pinned = _of_preset(where, spec, written)
+    known = declared(spec, written.get("publish"))
+    options = defaults_of(known)
     options.update({key: value for key, value in pinned.items() if key in options})
-    for key, equals, value in items:
+    for key, value in written.items():
         if key == "preset" and spec.presets:
             continue
-        if not equals or key not in options:
-            raise ConfigError(f"encoder {text!r}: {hint(key, options, 'option')}")
-        options[key] = cast(value, options[key], f"encoder {text!r}, option {key}")
-    if options["pool"] not in POOLS:
-        raise ConfigError(f"encoder {text!r}: pool is one of {', '.join(POOLS)}")
-    if spec.widths and options["kind"] not in spec.widths:
-        raise ConfigError(f"encoder {text!r}: kind is one of {', '.join(spec.widths)}")
-    _check_published(text, spec, options)
-    _check_loud(text, options)
-    _check_weights(text, spec, options)
+        if key not in known:
+            raise ConfigError(f"{where}: {hint(key, known, 'option')}")
+        if value is None:
+            raise ConfigError(f"{where}: {key} has no value; type {key}={known[key].default}")
+        options[key] = known[key].read(value, key, where)
+    _check_published(where, spec, options)
+    if not options.get("loud"):  # tables that are there keep their fingerprint so
+        options.pop("loud", None)
+    _check_weights(where, spec, options)
+    _check_pinned(where, spec, options)
     options["weights"] = stamped(str(options["weights"]))
     descriptor = Descriptor(
         spec=spec, options=options, upstream=upstream, transcribes=name in TRANSCRIBERS
@@ -59,10 +53,17 @@ def describe(text: str, *, upstream: tuple[str, ...] = ()) -> Descriptor:
     return descriptor
 
 
-def defaults(spec: EncoderSpec, publish: object) -> dict[str, Option]:
-    """Options of an encoder and their defaults, which what it publishes may change."""
+def declared(spec: EncoderSpec, publish: object) -> dict[str, Declared]:
+    """Options of an encoder and what they may be, which what it publishes may change."""
     more = spec.inputs.options if spec.inputs and publish == "inputs" else {}
-    return {**GENERAL_OPTIONS, **spec.options, **more}
+    return {"publish": PUBLISH, **GENERAL, **spec.options, **more}
+
+
+def defaults(spec: EncoderSpec, publish: object) -> dict[str, Option]:
+    """Options of an encoder that stand in its descriptor, and their defaults."""
+    known = defaults_of(declared(spec, publish))
+    del known["publish"]
+    return known
 
 
 def find(name: str, registry: Mapping[str, str] | None = None) -> EncoderSpec:
@@ -116,77 +117,98 @@ def _class_of(name: str) -> Any:
     return getattr(importlib.import_module(module), kind)
 
 
-def _check_published(text: str, spec: EncoderSpec, options: dict[str, Option]) -> None:
+def _written(where: str, rest: str) -> dict[str, str | None]:
+    """The options as they were typed; None: a name without a value."""
+    written: dict[str, str | None] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if key in written:
+            raise ConfigError(
+                f"{where}: expected {key} once, came {written[key]} and {value}; leave one out"
+            )
+        written[key] = value if equals else None
+    return written
+
+
+def _check_published(where: str, spec: EncoderSpec, options: dict[str, Option]) -> None:
     """Refuse a publication that makes no sense; the default leaves the options."""
-    chosen = options["publish"]
-    if chosen not in PUBLISHED:
-        raise ConfigError(f"encoder {text!r}: publish is one of {', '.join(PUBLISHED)}")
-    if chosen == PUBLISHED[0]:
+    if options["publish"] == PUBLISH.default:
         del options["publish"]
         return
     if spec.inputs is None:
         others = [n for n in ENCODERS if (s := find(n)).inputs and s.modality == spec.modality]
         raise ConfigError(
-            f"encoder {text!r}: {spec.name} has no inputs that a net could train on; "
+            f"{where}: {spec.name} has no inputs that a net could train on; "
             f"type one of these {spec.modality} encoders: {', '.join(others)}"
         )
     reduced = [name for name in ("layers", "pool") if options[name] != GENERAL_OPTIONS[name]]
     if reduced:
         raise ConfigError(
-            f"encoder {text!r}: inputs are published as they are; leave out {' and '.join(reduced)}"
+            f"{where}: inputs are published as they are; leave out {' and '.join(reduced)}"
         )
-    for name in spec.inputs.options:
-        if isinstance(options[name], int) and int(options[name]) < 1:
-            raise ConfigError(
-                f"encoder {text!r}: {name}={options[name]}; expected 1 or more, by default "
-                f"{spec.inputs.options[name]}"
-            )
-
-
-def _check_loud(text: str, options: dict[str, Option]) -> None:
-    """Refuse a level that no step reaches; the default leaves the options.
-
-    Tables that are there keep their fingerprint so.
-    """
-    loud_db = int(options.get("loud", 0))
-    if loud_db < 0:
-        raise ConfigError(
-            f"encoder {text!r}: loud={loud_db}; expected the decibels below the loudest step, such as 30"
-        )
-    if not loud_db:
-        options.pop("loud", None)
 
 
 def _of_preset(
-    text: str, spec: EncoderSpec, named: Sequence[str], publish: Sequence[str]
+    where: str, spec: EncoderSpec, written: Mapping[str, str | None]
 ) -> dict[str, Option]:
     """What the option ``preset`` stands for; what is written beside it goes before."""
-    if not (named and spec.presets):
+    if "preset" not in written or not spec.presets:
         return {}
-    if len(named) > 1:
-        raise ConfigError(f"encoder {text!r}: preset once, came {', '.join(named)}")
-    if named[0] not in spec.presets:
-        raise ConfigError(f"encoder {text!r}: {hint(named[0], spec.presets, 'preset')}")
-    found = spec.presets[named[0]]
-    more = found.inputs if list(publish) == ["inputs"] else {}
+    name = written["preset"] or ""
+    if name not in spec.presets:
+        raise ConfigError(f"{where}: {hint(name, spec.presets, 'preset')}")
+    found = spec.presets[name]
+    more = found.inputs if written.get("publish") == "inputs" else {}
     return {**found.options, **more, "weights": found.weights.uri}
 
 
-def _check_weights(text: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:
+def _check_weights(where: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:
     uri = str(options["weights"])
     takes = bool(spec.weights) or spec.own_weights
     if uri and not (takes and uri.startswith(("file:///", "hf://", "package://"))):
         raise ConfigError(
-            f"encoder {text!r}: weights={uri!r}; expected hf://owner/name@revision, "
+            f"{where}: weights={uri!r}; expected hf://owner/name@revision, "
             "package://dist==version/path/inside or file:///folder, of an encoder that has weights"
         )
+    if uri.startswith("hf://"):
+        hub_parts(uri)  # refuses what no store finds
+    if uri.startswith("package://"):
+        package_parts(uri)
     if spec.own_weights and not uri:
         raise ConfigError(
-            f"encoder {text!r}: it is pinned to no weights; "
+            f"{where}: it is pinned to no weights; "
             f"type {spec.name}:weights=file:///path or hf://owner/name@revision"
             + (f", or preset={'|'.join(sorted(spec.presets))}" if spec.presets else "")
         )
     if not spec.dim and "dim" in options and not (options["dim"] and options["depth"]):
+        raise ConfigError(f"{where}: type dim=WIDTH,depth=BLOCKS as in the model's config.json")
+
+
+def _check_pinned(where: str, spec: EncoderSpec, options: Mapping[str, Option]) -> None:
+    """Refuse sizes that pinned weights, or those of a preset, do not have.
+
+    Raises:
+        ConfigError: with the size that they have; a worker would find it out once they are loaded.
+    """
+    uri = str(options["weights"])
+    presets = [each for each in spec.presets.values() if each.weights.uri == uri]
+    sizes: dict[str, set[Option]]
+    if presets:
+        had = {**presets[0].options, **presets[0].inputs}
+        sizes = {name: {had[name]} for name in ("dim", "depth", "mels") if name in had}
+    elif not uri:
+        count = spec.frames.count if spec.frames else 0
+        sizes = {"dim": {spec.dim, 0}, "depth": {spec.num_layers - 1, 0}, "frames": {count}}
+    else:
+        return
+    for name, known in sizes.items():
+        if name in options and options[name] not in known:
+            raise ConfigError(
+                f"{where}: {name}={options[name]}, and the pinned weights have {max(known)}; type "
+                f"{name}={max(known)}, or weights= of a model that has {options[name]}"
+            )
+    runs = presets and presets[0].options.get("policy", "fps") != "fps"
+    if runs and options.get("policy") == "fps":
         raise ConfigError(
-            f"encoder {text!r}: type dim=WIDTH,depth=BLOCKS as in the model's config.json"
+            f"{where}: the model reads runs of frames; type policy=even or policy=windows"
         )

@@ -15,7 +15,17 @@ from encoders.answers import OwnAnswer
 from encoders.artefacts import PinnedModel, Weights, preset
 from encoders.clip import Clip, Encoded, FramePolicy, Frames, Needs, Transcript, Word
 from encoders.digests import without_path
-from encoders.options import Option, parse_layers, typed
+from encoders.options import (
+    GENERAL,
+    GENERAL_OPTIONS,
+    HUB_OPTIONS,
+    POOLS,
+    Declared,
+    Option,
+    defaults_of,
+    parse_layers,
+    typed,
+)
 from encoders.published import Inputs, Stored
 from encoders.views import View
 
@@ -80,8 +90,8 @@ class EncoderSpec:
     seconds_per_clip_second: float = 0.05
     """Rough cost on one CPU core, for the plan before anything is measured."""
 
-    options: Mapping[str, Option] = field(default_factory=dict)
-    """Options beyond the general ones, with their defaults; all of them are in the fingerprint."""
+    options: Mapping[str, Declared] = field(default_factory=dict)
+    """Options beyond the general ones, with defaults and bounds; all of them are in the fingerprint."""
 
     side: Mapping[str, int] = field(default_factory=dict)
     """Side columns: name -> width (float32 lists of `steps x width`)."""
@@ -103,19 +113,6 @@ class EncoderSpec:
 
     inputs: Inputs | None = None
     """What ``publish=inputs`` gives; None: the model cannot be trained inside a net."""
-
-
-GENERAL_OPTIONS: Mapping[str, Option] = {"layers": "last", "pool": "none", "weights": ""}
-"""Of every encoder. layers: ``last``, one index, ``all`` or ``i+j+k`` stacked. pool: ``none``, ``mean``,
-``mean_std``, ``cls`` (first step), ``words`` (one step for each of the clip's timed words). weights: URI of a
-model folder or file of the same architecture that takes the place of the pinned one, e.g.
-``bert_base:weights=file:///models/my-bert``."""
-
-HUB_OPTIONS: Mapping[str, Option] = {"dim": 0, "depth": 0}
-"""Of encoders whose weights may be those of another model of the same kind. dim: its width. depth: its
-blocks. 0 means as pinned."""
-
-POOLS = ("none", "mean", "mean_std", "cls", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +144,8 @@ class Descriptor:
     def typed(self) -> str:
         """The encoder as a shell takes it, with the options that are not as by default."""
         more = self.inputs.options if self.inputs else {}
-        return typed(self.name, self.options, {**GENERAL_OPTIONS, **self.spec.options, **more})
+        known = defaults_of({**GENERAL, **self.spec.options, **more})
+        return typed(self.name, self.options, known)
 
     @property
     def inputs(self) -> Inputs | None:

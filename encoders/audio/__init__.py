@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Option, Weights
+from encoders.options import Declared, Number
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
 
 DIMENSIONS = ("arousal", "dominance", "valence")
 """Of dimensional emotion, in the order of audEERING's head."""
 
-LOUD: Mapping[str, Option] = {"loud": 0}
+LOUD: Mapping[str, Declared] = {"loud": Number(0, 0, 200)}
 """Of encoders of 20 ms steps: steps more than so many dB below the loudest of their clip are not valid;
 0: all are."""
 
@@ -20,7 +21,7 @@ MEL = Inputs(
 )
 """Of Whisper: two log-mel frames of 80 bands a step of 20 ms."""
 
-MELS = replace(MEL, dim=2, times=("mels",), options={"mels": 80})
+MELS = replace(MEL, dim=2, times=("mels",), options={"mels": Number(80, 1, 512)})
 """Of any Whisper: two log-mel frames of ``mels`` bands a step."""
 
 WAVE = Inputs(

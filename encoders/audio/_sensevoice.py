@@ -15,11 +15,11 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cluster.errors import WeightsError
-from encoders.audio._sensevoice_net import EMOTION, EVENT, LANGUAGES, QUERIES, SPOKEN, SenseVoiceNet
+from encoders.audio._sensevoice_net import EMOTION, EVENT, QUERIES, SPOKEN, SenseVoiceNet
 from encoders.audio._sensevoice_tokens import SentencePieces
 from encoders.audio._speech import windows_of
 from encoders.audio._w2v_bert import BANDS, RATE_HZ, log_mel
-from encoders.audio.sensevoice import EMOTIONS, EVENTS, TOKENS_OF
+from encoders.audio.sensevoice import EMOTIONS, EVENTS, LANGUAGES, TOKENS_OF
 from encoders.batching import (
     arithmetic,
     buckets,

@@ -20,9 +20,6 @@ QUERIES = 4
 LANGUAGE, EMOTION, EVENT = 0, 1, 2
 """Places of the queries whose outputs are read."""
 
-LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
-"""Row of `embed` that asks for a language."""
-
 WRITTEN, SPOKEN = 14, 15
 """Rows that ask for digits and punctuation, or for bare words."""
 

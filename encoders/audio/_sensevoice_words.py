@@ -12,15 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.errors import ConfigError
 from encoders.audio._sensevoice import HOP_S, SenseVoice
-from encoders.audio._sensevoice_net import EMOTION, EVENT, LANGUAGE, LANGUAGES, QUERIES, WRITTEN
+from encoders.audio._sensevoice_net import EMOTION, EVENT, LANGUAGE, QUERIES, WRITTEN
 from encoders.audio._sensevoice_tokens import BLANK
 from encoders.audio._voice import VoiceActivity, speech_spans
 from encoders.audio._voice import windows_of as joined
 from encoders.audio._w2v_bert import FRAME, RATE_HZ
 from encoders.audio._word_times import words_of
-from encoders.options import hint
+from encoders.audio.sensevoice import LANGUAGES
 from encoders.spec import Clip, Descriptor, Transcript, Word
 
 LONGEST_S = 28.0
@@ -40,8 +39,6 @@ class SenseVoiceRecogniser:
         threads: int = 1,
     ) -> None:
         language = str(descriptor.options["language"])
-        if language not in LANGUAGES:
-            raise ConfigError(f"{descriptor.name}: {hint(language, LANGUAGES, 'language')}")
         self._model = SenseVoice(descriptor, weights["model"], device=device, threads=threads)
         self._asked = [LANGUAGES[language], EMOTION, EVENT, WRITTEN]
         self._timed = bool(descriptor.options["word_times"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import MissingExtraError
+from encoders.options import OneOf
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
@@ -28,7 +29,7 @@ SPEC = EncoderSpec(
     licence="MIT",
     memory_gb=0.3,
     seconds_per_clip_second=0.016,
-    options={"kind": "functionals"},
+    options={"kind": OneOf("functionals", ("functionals", "lld"))},
     extra="offline",
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from encoders.options import WIDTH
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Inputs, Weights
 
@@ -33,7 +34,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0",
     memory_gb=2.0,
     seconds_per_clip_second=0.08,
-    options={"dim": 0},
+    options={"dim": WIDTH},
     inputs=Inputs(
         dim=1001 * 64,
         dtype="float16",

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from encoders.audio.acoustics.extended import descriptors, statistics
 from encoders.audio.acoustics.frames import HOP, LONG, RATE_HZ
+from encoders.options import OneOf
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
@@ -34,7 +35,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0",
     memory_gb=0.3,
     seconds_per_clip_second=0.007,
-    options={"kind": "functionals"},
+    options={"kind": OneOf("functionals", ("functionals", "lld"))},
     revision=2,
 )
 

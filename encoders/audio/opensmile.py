@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import MissingExtraError
+from encoders.options import OneOf
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec
 
@@ -29,7 +30,7 @@ SPEC = EncoderSpec(
     licence="audEERING, non-commercial",
     memory_gb=0.3,
     seconds_per_clip_second=0.015,
-    options={"kind": "egemaps"},
+    options={"kind": OneOf("egemaps", ("egemaps", "compare", "lld"))},
     extra="opensmile",
 )
 

@@ -28,6 +28,9 @@ TOKENS_OF = {
 }
 """Name of an emotion or event -> the model's token."""
 
+LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
+"""Code of a language -> row of the model's `embed` that asks for it."""
+
 EMOTIONS, EVENTS = tuple(TOKENS_OF)[:8], tuple(TOKENS_OF)[8:]
 
 SPEC = EncoderSpec(

@@ -4,8 +4,10 @@
 the language, a code (`en`, `zh`, `yue`, `ja`, `ko`) fixes it. Files and licence are those of `sensevoice`.
 """
 
+from encoders.audio.sensevoice import LANGUAGES
 from encoders.audio.sensevoice import SPEC as STATES
-from encoders.audio.whisper_tiny_en_asr import VOICE
+from encoders.audio.whisper_tiny_en_asr import TRANSCRIPT, VOICE
+from encoders.options import OneOf
 from encoders.spec import EncoderSpec
 
 SPEC = EncoderSpec(
@@ -20,5 +22,5 @@ SPEC = EncoderSpec(
     licence=STATES.licence,
     memory_gb=2.0,
     seconds_per_clip_second=0.1,
-    options={"language": "auto", "word_times": True, "voice_gate": True},
+    options={"language": OneOf("auto", tuple(LANGUAGES)), **TRANSCRIPT},
 )

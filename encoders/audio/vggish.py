@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from encoders.options import OneOf
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, Inputs
 
@@ -31,7 +32,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0",
     memory_gb=1.0,
     seconds_per_clip_second=0.05,
-    options={"kind": "embedding"},
+    options={"kind": OneOf("embedding", ("embedding", "map"))},
     inputs=Inputs(
         dim=96 * 64,
         dtype="float16",

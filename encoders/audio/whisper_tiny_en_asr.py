@@ -3,7 +3,10 @@
 Greedy decoding of the windows in which somebody speaks; empty text where nobody does. MIT weights.
 """
 
+from collections.abc import Mapping
+
 from encoders.audio.whisper_tiny_en import MODEL
+from encoders.options import Declared, Switch
 from encoders.spec import EncoderSpec, Weights
 
 VOICE = Weights(
@@ -14,6 +17,9 @@ VOICE = Weights(
     size_mb=1.2,
     when="voice_gate=True",
 )
+
+TRANSCRIPT: Mapping[str, Declared] = {"word_times": Switch(True), "voice_gate": Switch(True)}
+"""word_times: give times of words. voice_gate: read only where the voice detector finds speech."""
 
 _FOLDER = MODEL.uri.rpartition("/")[0]
 
@@ -45,5 +51,5 @@ SPEC = EncoderSpec(
     licence="MIT",
     memory_gb=0.9,
     seconds_per_clip_second=0.08,
-    options={"word_times": True, "voice_gate": True},
+    options=TRANSCRIPT,
 )

@@ -3,6 +3,7 @@
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 
@@ -23,19 +24,27 @@ def choose(policy: FramePolicy, timeline: Timeline, most: int) -> Choice:
     times = timeline.times_s
     low, high = max(times[0], 0.0), timeline.end_s
     length = max(high - low, 1e-6)
-    partial = None
     if policy.kind == "even":
         count = min(policy.count, most)
         wanted = [low + (k + 0.5) * length / count for k in range(count)]
         return Choice(_shown(times, wanted), _fewer(count, policy.count))
     count = max(1, int(np.ceil(length * policy.rate_hz - 1e-6)))
     if policy.kind == "fps":
+        partial = None
         if count > most:
             partial = _fewer(most, count)
             wanted = [low + k * length / most for k in range(most)]
         else:
             wanted = [low + k / policy.rate_hz for k in range(count)]
         return Choice(sorted(set(_shown(times, wanted))), partial)
+    if policy.kind == "windows":
+        return _windows(policy, times, low, count, most)
+    assert_never(policy.kind)
+
+
+def _windows(policy: FramePolicy, times: list[float], low: float, count: int, most: int) -> Choice:
+    """Successive runs of frames, `count` in all; runs are left out where those are more than `most`."""
+    partial = None
     windows = -(-count // policy.count)
     starts = [low + k * policy.count / policy.rate_hz for k in range(windows)]
     if windows * policy.count > most:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Option, Weights
+from encoders.options import Declared, OneOf
+from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, Weights
 
-OPTIONS: Mapping[str, Option] = {"context": "none"}
+OPTIONS: Mapping[str, Declared] = {"context": OneOf("none", ("none", "past", "both"))}
 """context: ``none``, ``past`` or ``both`` neighbouring utterances are read along (``both`` reads the
 future)."""
 

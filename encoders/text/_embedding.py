@@ -29,8 +29,6 @@ from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded
 from encoders.text._transformer import loaded
 
-POOLINGS = ("first", "last", "mean")
-
 
 class EmbeddingModel:
     """Wrapper of any embedding model in a folder."""
@@ -46,8 +44,6 @@ class EmbeddingModel:
         from transformers import AutoTokenizer
 
         self._pooling = str(descriptor.options["pooling"])
-        if self._pooling not in POOLINGS:
-            raise ConfigError(f"{descriptor.name}: pooling is one of {', '.join(POOLINGS)}")
         use_threads(threads)
         quiet()
         folder = model_folder(weights["model"])

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.errors import ConfigError
 from encoders.batching import (
     arithmetic,
     buckets,
@@ -67,8 +66,6 @@ class TextTransformer:
         self._descriptor = descriptor
         self._pool = str(descriptor.options["pool"])
         self._context = str(descriptor.options["context"])
-        if self._context not in ("none", "past", "both"):
-            raise ConfigError(f"{descriptor.name}: context is none, past or both")
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = self._loaded(folder)

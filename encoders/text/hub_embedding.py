@@ -7,6 +7,7 @@ stands before each text; `\n` in it is a new line, a comma cannot be in it. The 
 length 1. Zhang et al., 2025, https://arxiv.org/abs/2506.05176.
 """
 
+from encoders.options import Number, OneOf, Words
 from encoders.spec import HUB_OPTIONS, EncoderSpec, Inputs, preset
 
 PRESETS = {
@@ -30,7 +31,12 @@ SPEC = EncoderSpec(
     licence="that of the weights",
     memory_gb=4.0,
     seconds_per_clip_second=0.1,
-    options={"pooling": "last", "prompt": "", "max_tokens": 8192, **HUB_OPTIONS},
+    options={
+        "pooling": OneOf("last", ("first", "last", "mean")),
+        "prompt": Words(""),
+        "max_tokens": Number(8192, 1, 1_000_000),
+        **HUB_OPTIONS,
+    },
     presets=PRESETS,
     inputs=Inputs(
         dim=1,

@@ -2,9 +2,28 @@
 
 from collections.abc import Mapping
 
-from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, Inputs, Option, Weights
+from encoders.options import Declared, Number, OneOf
+from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, Inputs, Weights
 
-CROP: Mapping[str, Option] = {"crop": "none"}
+LARGEST_PX = 4096
+
+SIDE = Number(0, 0, LARGEST_PX)
+"""px: side of the pictures, 0: the model's own."""
+
+
+def rate(fps: float) -> Number:
+    """The option ``fps``: frames a second."""
+    return Number(fps, 0.001, 1000)
+
+
+def run(count: int) -> Number:
+    """The option ``frames``: frames at once, no more than a policy takes of a clip."""
+    return Number(count, 1, FramePolicy.max_frames)
+
+
+CROPS = ("none", "face")
+
+CROP: Mapping[str, Declared] = {"crop": OneOf("none", CROPS)}
 """crop: ``none``, or ``face``, the square around the face, turned upright; frames without one are not
 valid."""
 
@@ -32,7 +51,7 @@ PICTURES = Inputs(
     dtype="uint8",
     publisher="encoders.video._inputs:PicturePublisher",
     branch="encoders.video._inputs:PictureBranch",
-    options={"px": 224, "most": 16},
+    options={"px": Number(224, 1, LARGEST_PX), "most": Number(16, 1, 4096)},
 )
 """The pictures that a vision model reads, a step each. px: their side. most: at most so many a clip."""
 
@@ -60,7 +79,7 @@ def frame_spec(
         licence=licence,
         memory_gb=2.0,
         seconds_per_clip_second=0.5,
-        options={"fps": 2.0, **CROP, **HUB_OPTIONS},
+        options={"fps": rate(2.0), **CROP, **HUB_OPTIONS},
         inputs=PICTURES,
     )
 
@@ -81,7 +100,13 @@ def clip_spec(
         licence=licence,
         memory_gb=3.0,
         seconds_per_clip_second=0.7,
-        options={"policy": "even", "frames": count, "fps": 8.0, **CROP, **HUB_OPTIONS},
+        options={
+            "policy": OneOf("even", ("even", "windows")),
+            "frames": run(count),
+            "fps": rate(8.0),
+            **CROP,
+            **HUB_OPTIONS,
+        },
         inputs=PICTURES,
     )
 

@@ -234,14 +234,7 @@ def centre_square(picture: Image.Image, size: int) -> Image.Image:
 def face_finder(
     descriptor: Descriptor, weights: Mapping[str, Path], threads: int
 ) -> FaceFinder | None:
-    """The finder where the option `crop` asks for faces.
-
-    Raises:
-        ConfigError: an unknown crop.
-    """
-    crop = descriptor.options["crop"]
-    if crop not in ("none", "face"):
-        raise ConfigError(f"{descriptor.name}: crop is none or face, not {crop!r}")
-    if crop == "none":
+    """The finder where the option `crop` asks for faces."""
+    if descriptor.options["crop"] == "none":
         return None
     return FaceFinder(weights["detector"], weights["mesh"], threads=threads)

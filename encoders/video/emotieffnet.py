@@ -9,8 +9,9 @@ Apache-2.0. Savchenko, Savchenko and Makarov, 2022, https://doi.org/10.1109/TAFF
 
 from dataclasses import replace
 
+from encoders.options import WIDTH, OneOf
 from encoders.spec import EncoderSpec, FramePolicy, OwnAnswer
-from encoders.video import DETECTOR, MESH, PICTURES
+from encoders.video import CROPS, DETECTOR, MESH, PICTURES, SIDE, rate
 
 CLASSES = (
     "anger",
@@ -35,7 +36,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0",
     memory_gb=0.8,
     seconds_per_clip_second=0.4,
-    options={"crop": "face", "fps": 5.0, "px": 0, "dim": 0},
+    options={"crop": OneOf("face", CROPS), "fps": rate(5.0), "px": SIDE, "dim": WIDTH},
     inputs=replace(
         PICTURES,
         publisher="encoders.video._emotieffnet_inputs:SquarePublisher",

@@ -22,6 +22,7 @@ from encoders.spec import (
     OwnAnswer,
     Weights,
 )
+from encoders.video import rate
 from encoders.video._face import Face, FaceFinder, upright
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -60,7 +61,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0, MIT",
     memory_gb=0.3,
     seconds_per_clip_second=0.05,
-    options={"fps": 5.0},
+    options={"fps": rate(5.0)},
     side={"expression": len(CLASSES), "box": 4, "presence": 1},
     answers={"expression": OwnAnswer(classes=CLASSES)},
     extra="offline",

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from encoders.options import Switch
 from encoders.pooling import pooled
 from encoders.spec import Clip, Descriptor, Encoded, EncoderSpec, FramePolicy, Frames
-from encoders.video import DETECTOR, MESH
+from encoders.video import DETECTOR, MESH, rate
 from encoders.video._face import Face, FaceFinder
 from encoders.video._hog import histogram_of_gradients
 
@@ -33,7 +34,7 @@ SPEC = EncoderSpec(
     licence="Apache-2.0",
     memory_gb=0.4,
     seconds_per_clip_second=0.05,
-    options={"fps": 5.0, "median_removed": True},
+    options={"fps": rate(5.0), "median_removed": Switch(True)},
     side={"presence": 1},
     extra="offline",
 )

@@ -11,8 +11,9 @@ https://arxiv.org/abs/2502.14786. DINOv3: Simeoni et al., 2025, https://arxiv.or
 Assran et al., 2025, https://arxiv.org/abs/2506.09985.
 """
 
+from encoders.options import OneOf
 from encoders.spec import HUB_OPTIONS, EncoderSpec, FramePolicy, preset
-from encoders.video import CROP, DETECTOR, MESH, PICTURES
+from encoders.video import CROP, DETECTOR, MESH, PICTURES, SIDE, rate, run
 
 PRESETS = {
     "clip_large": preset(
@@ -60,7 +61,14 @@ SPEC = EncoderSpec(
     licence="that of the weights",
     memory_gb=4.0,
     seconds_per_clip_second=1.0,
-    options={"policy": "fps", "frames": 16, "fps": 2.0, "px": 0, **CROP, **HUB_OPTIONS},
+    options={
+        "policy": OneOf("fps", ("even", "fps", "windows")),
+        "frames": run(16),
+        "fps": rate(2.0),
+        "px": SIDE,
+        **CROP,
+        **HUB_OPTIONS,
+    },
     presets=PRESETS,
     inputs=PICTURES,
 )

@@ -57,7 +57,9 @@ def case_of(mirrored, tmp_path_factory):
         if not folder.exists():
             folder.mkdir()
             tiny_models.BUILDERS[name](folder)
-        sizes = ",".join(f"{key}={value}" for key, value in tiny_models.SIZES[name].items())
+        typed = {item.partition("=")[0] for item in options.split(",")}
+        tiny = tiny_models.SIZES[name].items()
+        sizes = ",".join(f"{key}={value}" for key, value in tiny if key not in typed)
         path = folder / "vggish.safetensors" if name == "vggish" else folder
         text = ",".join(filter(None, [f"weights=file://{path}", sizes, options]))
         descriptor = describe(f"{name}:{text}")

@@ -93,8 +93,3 @@ def test_an_encoder_without_a_table_of_positions_is_read(case_of, clips, tmp_pat
     encoder = load(describe(text), {"model": tmp_path})
     for clip, together in zip(clips, encoder.encode(clips), strict=True):
         np.testing.assert_allclose(together.values, encoder.encode([clip])[0].values, atol=1e-4)
-
-
-def test_another_pooling_is_refused(loaded):
-    with pytest.raises(ConfigError, match="pooling is one of first, last, mean"):
-        loaded("pooling=max")

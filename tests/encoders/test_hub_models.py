@@ -164,7 +164,9 @@ class TestTrained:
         assert describe(words).dim == 3 * 224 * 224
         assert describe(words).dtype == "uint8"
         assert "most" not in describe("hub_video:preset=clip_large").options
-        with pytest.raises(ConfigError, match="px=0; expected 1 or more, by default 224"):
+        with pytest.raises(
+            ConfigError, match="px=0; expected a whole number from 1 to 4096, by default 224"
+        ):
             describe(f"{words},px=0")
 
 
@@ -288,7 +290,7 @@ class TestPresets:
         [
             ("hub_audio:preset=wavlm_larg", "did you mean 'wavlm_large'"),
             ("hub_audio:preset=", "there is no preset ''"),
-            ("hub_audio:preset=wavlm_large,preset=hubert_large", "preset once, came"),
+            ("hub_audio:preset=wavlm_large,preset=hubert_large", "expected preset once, came"),
             ("hub_audio:", "or preset=hubert_large|wavlm_large"),
             ("bert_base:preset=x", "there is no option 'preset'"),
         ],

@@ -115,8 +115,8 @@ class TestTheOption:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("whisper_tiny_en:loud=-3", "loud=-3; expected the decibels below the loudest step"),
-            ("whisper_tiny_en:loud=much", "option loud: expected int, came 'much'"),
+            ("whisper_tiny_en:loud=-3", "loud=-3; expected a whole number from 0 to 200"),
+            ("whisper_tiny_en:loud=much", "loud=much; expected a whole number"),
             ("egemaps:loud=30", "there is no option 'loud'"),
             ("minilm:loud=30", "there is no option 'loud'"),
         ],

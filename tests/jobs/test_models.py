@@ -66,6 +66,7 @@ def test_a_typo_names_the_nearest_encoder(capsys):
         ("egemaps:weights=file:///x", "of an encoder that has weights"),
         ("bert_base:weights=/x", "expected hf://owner/name@revision"),
         ("egemaps:kind=all", "kind is one of functionals, lld"),
+        ("minilm:pool=mean,pool=cls", "expected pool once, came mean and cls"),
     ],
 )
 def test_weights_that_cannot_be_meant_are_refused(text, message):

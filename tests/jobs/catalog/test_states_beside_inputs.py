@@ -4,6 +4,7 @@ import pytest
 
 from cluster import storage
 from encoders import ENCODERS
+from encoders.options import defaults_of
 from encoders.registry import describe, find
 from encoders.store import DEFAULT_STORE
 from fusion.predictor import Card
@@ -16,7 +17,7 @@ PUBLISHERS = sorted(name for name in ENCODERS if find(name).inputs is not None)
 @pytest.mark.parametrize("name", PUBLISHERS)
 def test_with_every_option_that_only_inputs_have(name):
     spec = find(name)
-    options = {"publish": "inputs", **spec.options, **spec.inputs.options}
+    options = {"publish": "inputs", **defaults_of({**spec.options, **spec.inputs.options})}
     if "loud" in spec.options:  # 0 stands in no descriptor
         options |= {"loud": 30}
     if spec.own_weights:

@@ -64,6 +64,15 @@ def measure(root, *, seconds, device="a processor"):
 
 
 class TestEncode:
+    @pytest.mark.parametrize("option", ["policy=some", "frames=0", "fps=0", "crop=hand"])
+    def test_an_option_that_no_model_reads_is_one_line_and_no_plan(self, root, capsys, option):
+        name = f"hub_video:weights=file:///none,dim=32,depth=2,{option}"
+        assert run(["encode", "--root", str(root), "--dry-run", "--encoders", name]) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert said.err.count("\n") == 1
+        assert option.partition("=")[0] in said.err
+
     def test_a_described_cluster_is_planned_without_one(self, root, capsys):
         text = said(capsys, root, "--assume.nodes", "128xH100:16cpu", "--assume.clips", "100M")
         assert "plan: for 128xH100:16cpu: 2048 CPUs, 128 GPUs" in text
