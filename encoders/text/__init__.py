@@ -9,6 +9,9 @@ OPTIONS: Mapping[str, Declared] = {"context": OneOf("none", ("none", "past", "bo
 """context: ``none``, ``past`` or ``both`` neighbouring utterances are read along (``both`` reads the
 future)."""
 
+REVISION = 2
+"""Of the code that cuts long texts: since 2 all of a model's positions are read."""
+
 SIDE: Mapping[str, int] = {"word": 1}
 """Index of the blank-separated word a token belongs to; -1 for special tokens."""
 
@@ -41,4 +44,5 @@ def hub_spec(
         options={**OPTIONS, **HUB_OPTIONS},
         side=SIDE,
         inputs=INPUTS,
+        revision=REVISION,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -27,10 +28,12 @@ class TokenPublisher(TextTransformer):
     """Gives the tokens that the model would read."""
 
     def _loaded(self, folder: str) -> Any:
-        from transformers import AutoConfig
+        from transformers import AutoConfig, AutoModel
 
-        # The configuration alone: nothing runs through the model.
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # Its shape alone: nothing runs through the model.
+        with torch.device("meta"):
+            return AutoModel.from_config(config)
 
     def _states(self, ids: list[list[int]]) -> list[np.ndarray]:
         return [np.array(row, np.float32) for row in ids]
@@ -47,7 +50,7 @@ class TokenPublisher(TextTransformer):
             step_end_s=end,
             valid=np.ones(len(values), bool),
             side={"word": words.astype(np.float32)[:, None]},
-            partial=f"text cut at {self._max_tokens} tokens" if tokens.cut else None,
+            partial=f"text cut at {self._room} tokens" if tokens.cut else None,
         )
 
 

@@ -68,15 +68,15 @@ class TextTransformer:
         self._context = str(descriptor.options["context"])
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        config = self._loaded(folder)
+        self._model = self._loaded(folder)
+        config = self._model.config
         check_shape(descriptor, config.hidden_size, config.num_hidden_layers)
-        positions = config.max_position_embeddings
-        self._max_tokens = min(self._tokenizer.model_max_length, positions - 2)
+        # [CLS] and [SEP] stand around every text.
+        self._room = min(self._tokenizer.model_max_length, positions_of(self._model)) - 2
 
     def _loaded(self, folder: str) -> Any:
-        """Load the model; its configuration."""
-        self._model = loaded(folder).eval().to(self._device)
-        return self._model.config
+        """The model, ready to run."""
+        return loaded(folder).eval().to(self._device)
 
     def encode(self, clips: Sequence[Clip]) -> list[Encoded]:
         """States of the tokens of each clip's text; a wordless text is one step that is not valid."""
@@ -114,7 +114,7 @@ class TextTransformer:
             step_end_s=end,
             valid=valid,
             side={"word": np.array(tokens.words, np.float32)[:, None]},
-            partial=f"text cut at {self._max_tokens} tokens" if tokens.cut else None,
+            partial=f"text cut at {self._room} tokens" if tokens.cut else None,
         )
         return pooled(encoded, self._pool, clip.words)
 
@@ -124,9 +124,9 @@ class TextTransformer:
         own = self._tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        room = self._max_tokens - 4
-        ids, offsets = own["input_ids"][:room], own["offset_mapping"][:room]
-        past, future = self._neighbours(clip, room - len(ids))
+        ids, offsets = own["input_ids"][: self._room], own["offset_mapping"][: self._room]
+        # A [SEP] more ends each side of the context.
+        past, future = self._neighbours(clip, self._room - len(ids) - 2)
         first, last = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
         before = [first, *past, *([last] if past else [])]
         after = [last, *future, *([last] if future else [])]
@@ -135,7 +135,7 @@ class TextTransformer:
             ids=before + ids + after,
             kept=[0, *range(len(before), len(before) + len(ids) + 1)],
             words=[-1, *words, -1],
-            cut=len(own["input_ids"]) > room,
+            cut=len(own["input_ids"]) > self._room,
         )
 
     def _neighbours(self, clip: Clip, room: int) -> tuple[list[int], list[int]]:
@@ -154,6 +154,20 @@ class TextTransformer:
         after = after[: min(half, room)]
         left = room - len(after)
         return before[-left:] if left else [], after
+
+
+def positions_of(model: Any) -> int:
+    """Tokens that a model reads at once, those that a tokenizer adds included; it may be without values.
+
+    Some (RoBERTa and its kin) count from behind the row of padding: their table has rows that are no token's.
+    """
+    skipped = [
+        table.padding_idx + 1
+        for name, table in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None
+    ]
+    rows: int = model.config.max_position_embeddings
+    return rows - max(skipped, default=0)
 
 
 def loaded(folder: str) -> Any:

@@ -4,7 +4,7 @@
 """
 
 from encoders.spec import HUB_OPTIONS, EncoderSpec
-from encoders.text import INPUTS, OPTIONS, SIDE
+from encoders.text import INPUTS, OPTIONS, REVISION, SIDE
 
 SPEC = EncoderSpec(
     name="hub_text",
@@ -19,4 +19,5 @@ SPEC = EncoderSpec(
     options={**OPTIONS, **HUB_OPTIONS},
     side=SIDE,
     inputs=INPUTS,
+    revision=REVISION,
 )

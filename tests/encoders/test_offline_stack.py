@@ -94,7 +94,7 @@ class TestMinilm:
         clip = Clip(clip_id=1, duration_s=1.0, text="word " * 600)
         (own,) = load(describe("minilm"), paths).encode([clip])
         assert own.partial == "text cut at 510 tokens"
-        assert len(own.values) <= 510
+        assert len(own.values) == 512
 
 
 @pytest.mark.weights
@@ -242,9 +242,9 @@ class TestRecogniserOfTheHub:
         assert make("language=de").transcribe([kids])[0].language == "de"
         assert make("language=auto").transcribe([kids])[0].language in ("de", "en")
 
-    def test_an_unknown_language_names_the_known_ones(self, make):
-        with pytest.raises(ConfigError, match="language=xx; known: auto, de, en"):
-            make("language=xx")
+    def test_a_language_that_its_model_does_not_know_names_the_known_ones(self, make):
+        with pytest.raises(ConfigError, match="language=fr; known: auto, de, en"):
+            make("language=fr")
 
     def test_the_cache_changes_nothing_of_greedy_decoding(self, make):
         recogniser = make("language=en")
