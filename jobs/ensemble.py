@@ -46,7 +46,6 @@ from jobs.evaluation.former_labels import warn_of_former_labels
 from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
-from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.sibling_runs import chosen_task, run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
@@ -159,9 +158,9 @@ def main(config: Config) -> None:
     )
     known = metadata_out_of_fold(config.root, held, folds, name, task)
     linear = linear_on(config.root, run_configs(config.root), config.runs, held, name, task)
-    others: Baselines = {
-        "metadata": None if known is None else known.scores, "linear": linear.scores,
-    }  # fmt: skip
+    others = results_table.other_baselines(
+        None if known is None else known.scores, linear.scores, linear.title
+    )
     results = results_table.judge(held, fused, shipping, folds, judging, others=others)
     chosen = cross_fitting.choose(held, shipping.candidates, folds, judged.judgements)
     shipped = cross_fitting.fit(held, chosen)

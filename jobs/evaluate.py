@@ -39,7 +39,6 @@ from jobs.evaluation.judging import Judging, check_resamples
 from jobs.evaluation.leaks import leak_reports, warn_of_leaks
 from jobs.evaluation.metadata_baseline import metadata_of_test
 from jobs.evaluation.raters import raters_on
-from jobs.evaluation.results_table import Baselines
 from jobs.evaluation.sibling_runs import chosen_task
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.scoring.cross_corpus import judge_elsewhere, with_losses
@@ -133,9 +132,9 @@ def main(config: Config) -> None:
         task=task, target=held.target, groups=groups, resamples=config.resamples, seed=config.seed
     )
     linear = linear_on_test(config.root, [member.name for member in members], held, name, task)
-    others: Baselines = {
-        "metadata": None if known is None else known.scores, "linear": linear.scores,
-    }  # fmt: skip
+    others = results_table.other_baselines(
+        None if known is None else known.scores, linear.scores, linear.title
+    )
     results = results_table.judge_test(held, guess, scores, judging, others=others)
     people = raters_on(config.root, held, scores, name, task)
     record_look(config, results)

@@ -1,7 +1,8 @@
 """The linear baseline: what a linear model says that reads the same features as the members of a table.
 
 It is a run of the net `linear`, or a trial of the search that the members came from: every search tries it
-first on each set of inputs. Where neither is there, the command is named that makes one.
+first on each set of inputs. Where neither is there, the commands are named that make one. Of a member that
+trains its encoders it reads the states that these give as they were pretrained.
 """
 
 import json
@@ -15,10 +16,14 @@ import torch
 from torch import Tensor
 
 from cluster import console, storage
+from cluster.errors import ConfigError, NotPreparedError
+from encoders import ENCODERS
 from fusion.tasks import Task
 from jobs.catalog import layout
-from jobs.catalog.branches import states_of
+from jobs.catalog.branches import publishes_inputs, states_of
+from jobs.catalog.features import feature_folders, resolve_features
 from jobs.catalog.label_names import predicts
+from jobs.catalog.missing_rows import heard_by, typed
 from jobs.catalog.predictions import HeldOut, MemberRows, held_out_rows, seeds_averaged
 from jobs.evaluation.results_table import TITLES
 from jobs.evaluation.sibling_runs import Configs, is_complete
@@ -27,6 +32,9 @@ LINEAR = "linear"
 """Key of fusion.nets.NETS."""
 
 TITLE = TITLES["linear"]
+
+OF_STATES = "linear on the states of the same encoders"
+"""The same beside members that train encoders."""
 
 SAME: Mapping[str, Any] = {"folds": None, "normalise": "none", "share": 1.0}
 """Fields of a run's config that are alike where figures are comparable, with their defaults."""
@@ -45,12 +53,15 @@ class LinearBaseline:
     command: str
     """What makes a run of it; empty where one stands in the table already."""
 
+    title: str = TITLE
+    """What it is, in words."""
+
     @property
     def said(self) -> str:
         """A sentence below the table; empty where nothing is to be said."""
         if self.source:
-            return f"{TITLE}: {self.source}"
-        return f"no {TITLE} is there; type: {self.command}" if self.command else ""
+            return f"{self.title}: {self.source}"
+        return f"no {self.title} is there; type: {self.command}" if self.command else ""
 
     def show(self) -> None:
         """Print the sentence."""
@@ -73,8 +84,23 @@ def linear_on(
     """
     for source, rows in _candidates(root, configs, runs, name, task):
         if (scores := on_rows(rows, held, task)) is not None:
-            return LinearBaseline(source=source, scores=scores, command="")
-    return LinearBaseline(source="", scores=None, command=linear_command(root, configs, runs, name))
+            return found_as(source, scores, root, configs, runs)
+    return to_be_made(root, configs, runs, name)
+
+
+def found_as(
+    source: str, scores: Tensor, root: str, configs: Configs, runs: Sequence[str]
+) -> LinearBaseline:
+    """One that is there, beside some runs."""
+    title = _title(root, configs, runs)
+    return LinearBaseline(source=source, scores=scores, command="", title=title)
+
+
+def to_be_made(root: str, configs: Configs, runs: Sequence[str], name: str) -> LinearBaseline:
+    """One that is not there: what makes it."""
+    command = linear_command(root, configs, runs, name)
+    title = _title(root, configs, runs)
+    return LinearBaseline(source="", scores=None, command=command, title=title)
 
 
 def on_rows(rows: MemberRows, held: HeldOut, task: Task) -> Tensor | None:
@@ -91,20 +117,23 @@ def linear_runs(
     root: str, configs: Configs, runs: Sequence[str], name: str, task: Task
 ) -> list[str]:
     """The complete linear runs of a task that read what some runs read together, on the same folds."""
-    like = _common(configs, runs)
+    like = _common(root, configs, runs)
     return sorted(
         run
         for run, config in configs.items()
         if like is not None
         and config.get("net") == LINEAR
-        and _common(configs, [run]) == like
+        and _common(root, configs, [run]) == like
         and is_complete(root, run)
         and predicts(root, run, config.get("tasks"), name, task)
     )
 
 
 def linear_command(root: str, configs: Configs, runs: Sequence[str], name: str) -> str:
-    """The command that trains one; empty where one of the runs is it, or they have nothing in common.
+    """What trains one; empty where one of the runs is it, or they have nothing in common.
+
+    Where an encoder has no table of states, as it has none that only published what a net trains it on, the
+    command that makes it comes before, joined by `&&`.
 
     Args:
         root: of the dataset.
@@ -112,9 +141,9 @@ def linear_command(root: str, configs: Configs, runs: Sequence[str], name: str) 
         runs: those that stand in a table.
         name: of the task; it is typed where a run was trained on some tasks alone.
     """
-    like = _common(configs, runs)
+    like = _common(root, configs, runs)
     if like is None or any(
-        configs[run].get("net") == LINEAR and _common(configs, [run]) == like
+        configs[run].get("net") == LINEAR and _common(root, configs, [run]) == like
         for run in runs
         if run in configs
     ):
@@ -125,18 +154,75 @@ def linear_command(root: str, configs: Configs, runs: Sequence[str], name: str) 
         words += [f"--{field}", str(value)] if value != SAME[field] else []
     if any(configs[run].get("tasks") for run in runs if run in configs):
         words += ["--tasks", name]
-    return shlex.join(words)
+    return " && ".join([*_encode_commands(root, configs, runs), shlex.join(words)])
+
+
+def _encode_commands(root: str, configs: Configs, runs: Sequence[str]) -> list[str]:
+    """What makes the tables of states that are not there, a command for each transcriber of theirs."""
+    tables = feature_folders(root)
+    wanted: dict[str, list[str]] = {}
+    for text, name in sorted(_read_by(root, configs, runs).items()):
+        if name.partition(":")[0] not in ENCODERS or _is_there(root, name):
+            continue
+        facts = tables.get(_folder(root, text), {})
+        heard = heard_by(root, facts)
+        wanted.setdefault(typed(heard) if heard else "", []).append(name)
+    return [
+        shlex.join(["affuse", "encode", "--root", root, "--encoders", *dict.fromkeys(names)])
+        + (f" --transcriber {ear}" if ear else "")
+        for ear, names in sorted(wanted.items())
+    ]
+
+
+def _is_there(root: str, name: str) -> bool:
+    """Whether a table has a name; several may."""
+    try:
+        resolve_features(root, name)
+    except NotPreparedError:
+        return False
+    except ConfigError:
+        return True
+    return True
+
+
+def _folder(root: str, text: str) -> str:
+    """Folder of an input as it was typed; empty where it is gone or several have that name."""
+    try:
+        return resolve_features(root, text)
+    except (ConfigError, NotPreparedError):
+        return ""
+
+
+def _title(root: str, configs: Configs, runs: Sequence[str]) -> str:
+    """What a linear model beside some runs is."""
+    read = _read_by(root, configs, runs)
+    return TITLE if all(text == name for text, name in read.items()) else OF_STATES
+
+
+def _read_by(root: str, configs: Configs, runs: Sequence[str]) -> dict[str, str]:
+    """Inputs of some runs as they were typed, and what a linear model reads of each."""
+    texts = {text for run in runs for text in configs.get(run, {}).get("inputs", ())}
+    return {text: _states(root, text) for text in texts}
+
+
+def _states(root: str, text: str) -> str:
+    """What a linear model reads of an input: of published inputs, also by their folder, the states."""
+    uri = layout.features_uri(root, text, layout.DESCRIPTOR)
+    if ":" not in text and storage.exists(uri):
+        facts = storage.read_json(uri)
+        return states_of(*shlex.split(typed(facts))) if publishes_inputs(facts) else text
+    return states_of(text)
 
 
 def _common(
-    configs: Configs, runs: Sequence[str]
+    root: str, configs: Configs, runs: Sequence[str]
 ) -> tuple[frozenset[str], Mapping[str, Any]] | None:
     """What some runs read together, and how their rows are cut; None where they differ in that."""
     known = [configs[run] for run in runs if "inputs" in configs.get(run, {})]
     shapes = [{key: config.get(key, default) for key, default in SAME.items()} for config in known]
     if not known or any(shape != shapes[0] for shape in shapes):
         return None
-    names = (states_of(name) for config in known for name in config["inputs"])
+    names = (_states(root, name) for config in known for name in config["inputs"])
     return frozenset(names), shapes[0]
 
 
@@ -144,7 +230,7 @@ def _candidates(
     root: str, configs: Configs, runs: Sequence[str], name: str, task: Task
 ) -> Iterator[tuple[str, MemberRows]]:
     """(in words, predictions) of linear models of the same features, the preferred ones first."""
-    like = _common(configs, runs)
+    like = _common(root, configs, runs)
     found = linear_runs(root, configs, runs, name, task)
     if like is None or not set(found).isdisjoint(runs):
         return

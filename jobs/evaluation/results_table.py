@@ -11,7 +11,6 @@ where nothing was gained over it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -35,9 +34,6 @@ Role = Literal["majority", "metadata", "linear", "member", "mean", "pool", "ense
 
 TITLES: Mapping[Role, str] = {"metadata": "metadata only", "linear": "linear on the same features"}
 """Names of the lines of baselines."""
-
-Baselines = Mapping[Role, Tensor | None]
-"""Role -> scores [row outputs] of a model that sees no content, or of a linear one; None: there is none."""
 
 SILENT = "every line is judged on all of them: beyond its own n the prior answers for it"
 """What the caption of a table says where a line does not answer every row."""
@@ -113,7 +109,7 @@ def judge(
     folds: np.ndarray,
     judging: Judging,
     *,
-    others: Baselines = MappingProxyType({}),
+    others: Sequence["NamedScores"] = (),
 ) -> Results:
     """Compare a cross-fitted fusion, and what ships, with their baselines.
 
@@ -123,7 +119,7 @@ def judge(
         shipping: what ships, cross-fitted on the same folds.
         folds: fold of each row.
         judging: the rows.
-        others: out-of-fold scores of further baselines.
+        others: out-of-fold scores of further baselines (`other_baselines`).
     """
     guess = priors(held, folds)
     lines = [
@@ -142,7 +138,7 @@ def judge_test(
     verdict: Tensor | None,
     judging: Judging,
     *,
-    others: Baselines = MappingProxyType({}),
+    others: Sequence["NamedScores"] = (),
 ) -> Results:
     """Compare members, and their fusion if there is one, on test rows.
 
@@ -174,12 +170,20 @@ class NamedScores(NamedTuple):
     scores: Tensor
 
 
-def baselines(guess: Tensor, others: Baselines) -> list[NamedScores]:
+def baselines(guess: Tensor, others: Sequence[NamedScores]) -> list[NamedScores]:
     """What knows the labels of the training part alone, then the further ones that there are."""
-    known = [
-        NamedScores(TITLES[role], role, said) for role, said in others.items() if said is not None
+    return [NamedScores("majority", "majority", guess), *others]
+
+
+def other_baselines(
+    metadata: Tensor | None, linear: Tensor | None, linear_title: str
+) -> list[NamedScores]:
+    """A model that sees no content, and a linear one, where they are there: scores [row outputs]."""
+    lines: list[tuple[str, Role, Tensor | None]] = [
+        (TITLES["metadata"], "metadata", metadata),
+        (linear_title, "linear", linear),
     ]
-    return [NamedScores("majority", "majority", guess), *known]
+    return [NamedScores(*line[:2], line[2]) for line in lines if line[2] is not None]
 
 
 def member_lines(held: HeldOut) -> list[NamedScores]:

@@ -14,13 +14,13 @@ from jobs.evaluation.judging import Judging
 from jobs.evaluation.linear_baseline import LinearBaseline, linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.results_table import (
-    Baselines,
     NamedScores,
     Role,
     baselines,
     best_member,
     member_lines,
     num_answered,
+    other_baselines,
     plain_fusions,
     with_answers,
 )
@@ -91,9 +91,7 @@ def judged_lines(
     comparable = {} if raw and fused_own else fused
     shown = held.only(raw) if raw else held
     linear = linear_on(root, configs, shown.members.names, held, name, judging.task)
-    others: Baselines = {
-        "metadata": None if known is None else known.scores, "linear": linear.scores,
-    }  # fmt: skip
+    others = other_baselines(None if known is None else known.scores, linear.scores, linear.title)
     normalised: list[NormalisedRun] = []
     if raw:
         guess = priors(held, folds)
@@ -111,7 +109,7 @@ def judged_lines(
 
 def _lines(
     held: HeldOut,
-    others: Baselines,
+    others: Sequence[NamedScores],
     fused: Mapping[Role, Tensor],
     folds: np.ndarray,
     judging: Judging,

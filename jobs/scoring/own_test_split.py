@@ -16,7 +16,13 @@ from fusion.tasks import Task
 from jobs.catalog import bundles
 from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import HeldOut, MemberRows, align
-from jobs.evaluation.linear_baseline import LinearBaseline, linear_command, linear_runs, on_rows
+from jobs.evaluation.linear_baseline import (
+    LinearBaseline,
+    found_as,
+    linear_runs,
+    on_rows,
+    to_be_made,
+)
 from jobs.evaluation.sibling_runs import run_configs
 from jobs.scoring.member_nets import MemberNets, load_member, predict_member
 from jobs.training.loading import load_test
@@ -57,9 +63,8 @@ def linear_on_test(
             member = load_member(run, bundles.nets_of_run(root, run))
             scores = on_rows(rows_of_member(root, member, name, task), held, task)
             if scores is not None:
-                return LinearBaseline(source=f"run {run}", scores=scores, command="")
-    command = linear_command(root, configs, runs, name)
-    return LinearBaseline(source="", scores=None, command=command)
+                return found_as(f"run {run}", scores, root, configs, runs)
+    return to_be_made(root, configs, runs, name)
 
 
 def prior_of(root: str, name: str, task: Task) -> Tensor:

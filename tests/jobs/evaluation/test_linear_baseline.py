@@ -7,12 +7,20 @@ import pyarrow as pa
 import pytest
 
 from cluster import storage
+from encoders.registry import describe
 from fusion.tasks import Task
 from jobs import train
 from jobs.__main__ import run
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out, read_predictions
-from jobs.evaluation.linear_baseline import TITLE, linear_command, linear_on, linear_runs
+from jobs.evaluation.linear_baseline import (
+    OF_STATES,
+    TITLE,
+    linear_command,
+    linear_on,
+    linear_runs,
+    to_be_made,
+)
 from jobs.evaluation.sibling_runs import run_configs
 
 RUNS = ("hunt-00003", "hunt-00004")
@@ -171,3 +179,78 @@ def test_beside_linear_runs_of_other_tasks_the_advice_leads_to_its_line(
     out = capsys.readouterr().out
     assert re.search(rf"{TITLE}: run linear-\w+", out)
     assert f"no {TITLE}" not in out
+
+
+def tuned(root, *texts):
+    """A config of a net that trains encoders, and the tables that it reads, without rows."""
+    for text in texts:
+        if "publish=inputs" in text:
+            published = describe(text)
+            uri = f"{root}/features/{published.folder}/descriptor.json"
+            storage.publish_json(published.facts(), uri)
+    return {"tuned": {**SHAPE, "net": "finetune", "inputs": list(texts)}}
+
+
+class TestBesideANetThatTrainsItsEncoders:
+    """What it reads are states of these encoders, of which there may be no table."""
+
+    def test_the_states_are_encoded_first_and_called_so(self, root):
+        configs = tuned(root, "minilm:publish=inputs", "whisper_tiny_en:publish=inputs", "voice")
+        found = to_be_made(root, configs, ["tuned"], "t")
+        assert found.said == (
+            f"no {OF_STATES} is there; type: affuse encode --root {root} --encoders minilm whisper_tiny_en"
+            f" && affuse train --root {root} --net linear --inputs minilm voice whisper_tiny_en --folds f"
+        )
+        assert "same features" not in found.said
+
+    def test_states_that_are_there_are_not_encoded_again(self, root):
+        configs = tuned(root, "minilm:publish=inputs", "whisper_tiny_en:loud=30,publish=inputs")
+        states = describe("minilm")
+        storage.publish_json(states.facts(), f"{root}/features/{states.folder}/descriptor.json")
+        command = linear_command(root, configs, ["tuned"], "t")
+        assert "--encoders whisper_tiny_en:loud=30 && " in command
+        states = describe("whisper_tiny_en:loud=30")
+        storage.publish_json(states.facts(), f"{root}/features/{states.folder}/descriptor.json")
+        command = linear_command(root, configs, ["tuned"], "t")
+        assert command.startswith("affuse train ")
+
+    def test_a_table_that_was_typed_by_its_folder_is_known_as_well(self, root):
+        published = describe("minilm:publish=inputs")
+        tuned(root, "minilm:publish=inputs")
+        configs = {"tuned": {**SHAPE, "net": "finetune", "inputs": [published.folder]}}
+        found = to_be_made(root, configs, ["tuned"], "t")
+        assert found.title == OF_STATES
+        assert "--encoders minilm && " in found.command
+        assert "--inputs minilm --folds" in found.command
+
+    def test_words_that_were_heard_are_heard_by_the_same_transcriber(self, root):
+        ear = describe("whisper_tiny_en_asr")
+        storage.publish_json(ear.facts(), f"{root}/transcripts/{ear.folder}/descriptor.json")
+        configs = tuned(root, "minilm:publish=inputs", "whisper_tiny_en:publish=inputs")
+        published = describe("minilm:publish=inputs", upstream=(ear.fingerprint,))
+        storage.remove_tree(f"{root}/features/{describe('minilm:publish=inputs').folder}")
+        storage.publish_json(
+            published.facts(), f"{root}/features/{published.folder}/descriptor.json"
+        )
+        command = linear_command(root, configs, ["tuned"], "t")
+        encoded = [each for each in command.split(" && ") if each.startswith("affuse encode")]
+        assert encoded == [
+            f"affuse encode --root {root} --encoders whisper_tiny_en",
+            f"affuse encode --root {root} --encoders minilm --transcriber whisper_tiny_en_asr",
+        ]
+
+    def test_places_that_need_quotes_are_quoted(self, tmp_path):
+        root = str(tmp_path / "my data")
+        texts = "hub_embedding:preset=qwen3_0_6b,prompt=A mood: ,publish=inputs"
+        configs = {"tuned": {**SHAPE, "net": "finetune", "inputs": [texts]}}
+        encode, train_ = linear_command(root, configs, ["tuned"], "t").split(" && ")
+        states = "hub_embedding:preset=qwen3_0_6b,prompt=A mood: "
+        assert shlex.split(encode) == ["affuse", "encode", "--root", root, "--encoders", states]
+        assert shlex.split(train_)[:4] == ["affuse", "train", "--root", root]
+        assert states in shlex.split(train_)
+
+    def test_features_that_are_gone_are_made_again(self, root):
+        configs = {"one": {**SHAPE, "inputs": ["egemaps", "voice"]}}
+        found = to_be_made(root, configs, ["one"], "t")
+        assert found.title == TITLE
+        assert f"affuse encode --root {root} --encoders egemaps && affuse train" in found.command

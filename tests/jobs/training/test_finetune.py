@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from cluster.errors import ConfigError, WeightsError
 from encoders import store
 from encoders.registry import describe
 from jobs.__main__ import run
+from jobs.evaluation.linear_baseline import OF_STATES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.weights]
 
@@ -162,6 +165,20 @@ class TestABundle:
         words = (job, "--root", root, "--bundle", bundle, "--resamples", "100")
         assert "type: affuse models --encoders minilm:publish=inputs" in refused(capsys, *words)
         typed(*words, "--store", here)
+
+    def test_has_a_linear_model_of_the_same_encoders_beside_it_once_the_advice_is_taken(self, root):
+        words = ("--root", root, "--runs", "tuned", "--resamples", "100")
+        out = typed("ensemble", *words, "--bundle", "before")
+        said = re.search(rf"no {OF_STATES} is there; type: (.*)", out)
+        assert "linear on the same features" not in said[0]
+        for command in said[1].split(" && "):
+            affuse, *more = shlex.split(command)
+            assert affuse == "affuse"
+            typed(*more)
+        for job in (("ensemble", "--bundle", "after"), ("report",)):
+            out = typed(*job, *words)
+            assert re.search(rf"{OF_STATES}: run linear-\w+", out)
+            assert re.search(rf"{OF_STATES} .*\d\.\d", out)
 
     def test_scores_raw_clips_as_it_was_evaluated(self, root, bundle):
         typed("evaluate", "--root", root, "--bundle", "b", "--resamples", "100")
