@@ -41,6 +41,13 @@ class Inputs:
     times: tuple[str, ...] = ()
     """Options that the width is multiplied by, each as often as it stands here."""
 
+    stages: Mapping[str, int] = field(default_factory=dict)
+    """Number of blocks whose states are of unlike shapes, by the option ``kind`` ("" where it has none);
+    empty: all hidden states of the spec are alike."""
+
+    convolutions: int = 0
+    """Blocks from below without a linear layer, which a low-rank update needs."""
+
     def width(self, options: Mapping[str, Option]) -> int:
         """Width of a step with some options."""
         return self.dim * math.prod(int(options[name]) for name in self.times)

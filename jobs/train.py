@@ -20,15 +20,14 @@ from cluster import settings, storage
 from cluster.tracking import run_tracker
 from fusion.number_format import figure_text
 from jobs.catalog import layout
-from jobs.catalog.branches import check_inputs, publishes_inputs
-from jobs.catalog.features import feature_folders
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.run_names import check_owner, owner
 from jobs.catalog.tasks import pick_tasks
 from jobs.evaluation.leaks import warn_of_leaks
 from jobs.training import train_part
+from jobs.training.buildable import check_built
 from jobs.training.ignored import say_what_is_ignored
-from jobs.training.input_names import check_option_names, input_folders
+from jobs.training.input_names import check_option_names
 from jobs.training.labels import check_labels
 from jobs.training.loading import read_clips
 from jobs.training.parts import Part
@@ -74,7 +73,7 @@ def train(config: Config) -> None:
     dataset = read_dataset(config.root)
     check_suited(config.net, config, pick_tasks(dataset, config.tasks), dataset.votes)
     check_rows(config)
-    check_owned(config)
+    check_built(config, pick_tasks(dataset, config.tasks))
     say_what_is_ignored(config)
     with (
         claimed(config) as own,
@@ -118,14 +117,6 @@ def check_rows(config: Config) -> None:
     clips = read_clips(request, tasks)
     splits = [(part, choice.split(clips, part)) for part in parts_of(config)]
     check_labels(clips, tasks, splits)
-
-
-def check_owned(config: Config) -> None:
-    """Refuse a net that cannot read the inputs, before the run has its name."""
-    facts = feature_folders(config.root)
-    folders = input_folders(config.root, config.inputs, facts).values()
-    owned = [facts[folder] for folder in folders if publishes_inputs(facts[folder])]
-    check_inputs(config.net, owned, config.normalise)
 
 
 def publish(config: Config, parts: list[Part], summary: Mapping[str, Any]) -> None:

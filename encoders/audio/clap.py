@@ -40,6 +40,7 @@ SPEC = EncoderSpec(
         dtype="float16",
         publisher="encoders.audio._clap_inputs:ClapPublisher",
         branch="encoders.audio._clap_inputs:ClapBranch",
+        stages={"": 4},
     ),
 )
 

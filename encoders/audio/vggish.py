@@ -38,6 +38,8 @@ SPEC = EncoderSpec(
         dtype="float16",
         publisher="encoders.audio._vggish_inputs:PatchPublisher",
         branch="encoders.audio._vggish_inputs:VggishBranch",
+        stages={"embedding": 6, "map": 5},
+        convolutions=5,
     ),
 )
 

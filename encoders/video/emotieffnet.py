@@ -41,6 +41,8 @@ SPEC = EncoderSpec(
         PICTURES,
         publisher="encoders.video._emotieffnet_inputs:SquarePublisher",
         branch="encoders.video._emotieffnet_inputs:EmotiEffNetBranch",
+        stages={"": 7},
+        convolutions=7,
     ),
     side={"emotion": len(CLASSES)},
     answers={"emotion": OwnAnswer(classes=CLASSES)},

@@ -92,7 +92,7 @@ def branches_of(card: Card, store: str) -> dict[str, nn.Module]:
                 f"the net was fine-tuned from {facts['weights']}; here {facts['name']} has {here}; "
                 "type: affuse encode and affuse train again, which start from these"
             )
-        descriptor = _descriptor(facts)
+        descriptor = descriptor_of(facts)
         found[name] = load_branch(descriptor, local_paths(descriptor.weights, store))
     return found
 
@@ -145,11 +145,12 @@ def store_of_net(card: Card, folder: str, run: str) -> str:
 
 def _weights_of(facts: Mapping[str, Any]) -> list[list[str | None]]:
     """Name, origin and hash of the weights behind a table of published inputs."""
-    weights = _descriptor(facts).weights
+    weights = descriptor_of(facts).weights
     return [[each.name, without_path(each.uri), each.sha256] for each in weights]
 
 
-def _descriptor(facts: Mapping[str, Any]) -> Descriptor:
+def descriptor_of(facts: Mapping[str, Any]) -> Descriptor:
+    """The encoder behind a feature table or an input of a card, by the facts of either."""
     options = ",".join(f"{name}={value}" for name, value in facts["options"].items())
     assert facts["name"] in ENCODERS
     return describe(f"{facts['name']}:{options}")

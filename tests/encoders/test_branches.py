@@ -12,6 +12,7 @@ from encoders.branch import last
 from encoders.registry import describe, find, load, load_branch
 from fusion.batch import Batch, Steps
 from fusion.nets import net_class, net_config
+from fusion.nets._adapters import adapt
 from fusion.nets._levels import Levels
 
 TEXT = (
@@ -194,6 +195,21 @@ class TestABranch:
             if levels[name] is None:
                 assert parameter.grad is None
         branch.zero_grad()
+
+
+@pytest.mark.parametrize("kind", ["", "kind=map,"])
+@pytest.mark.parametrize("name", ALL)
+def test_its_descriptor_knows_its_shape_before_it_is_loaded(name, kind, case_of):
+    if kind and name != "vggish":
+        pytest.skip("it has one kind")
+    descriptor, weights = case_of(name, kind + published(name))
+    branch, inputs = load_branch(descriptor, weights), descriptor.inputs
+    stages = inputs.stages.get(str(descriptor.options.get("kind", "")))
+    assert branch.dim == descriptor.layer_dim
+    assert branch.depth == (stages or descriptor.num_layers - 1)
+    assert branch.has_levels == (stages is None)
+    linear = [adapt(block, 1) > 0 for block in branch.blocks]
+    assert linear == [at >= inputs.convolutions for at in range(branch.depth)]
 
 
 class TestNeighbours:

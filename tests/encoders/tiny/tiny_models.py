@@ -277,11 +277,11 @@ def clap(folder):
 
     config = ClapAudioConfig(
         patch_embeds_hidden_size=8,
-        hidden_size=32,
-        depths=[1, 1, 1],
-        num_attention_heads=[2, 2, 2],
+        hidden_size=64,
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[2, 2, 2, 2],
         projection_dim=DIM,
-        num_hidden_layers=3,
+        num_hidden_layers=4,
     )
     _save(ClapAudioModelWithProjection(config), folder)
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder)

@@ -131,8 +131,8 @@ class TestWhatIsRefused:
             (("--net", "concat_mlp", "--inputs", TRAINED), "type --net finetune"),
             ((*NET, "--inputs", "minilm"), "no features 'minilm' under"),
             ((*NET, "--inputs", TRAINED, "--normalise", "speaker"), "stay as they are"),
-            ((*NET, "--inputs", TRAINED, "--pca", "text=2"), "pca of"),
-            ((*NET, "--inputs", TRAINED, "--feature-noise", "0.2"), "set feature_noise to 0"),
+            ((*NET, "--inputs", TRAINED, "--pca", "text=2"), "reads text as it is"),
+            ((*NET, "--inputs", TRAINED, "--feature-noise", "0.2"), "cannot be given noise"),
             (
                 ("--net", "finetune", "--inputs", TRAINED, "--net-options", "freeze=7"),
                 "expected 0 to its 6 blocks",
