@@ -1,13 +1,16 @@
 """What all rules share: checks, labels one by one, absent rows, and the way into a bundle.
 
 A rule file says how one part is fitted and combined. A classification or regression is one part; a
-multi-label task is one part a label, each a classification of no and yes.
+multi-label task is one part a label, each a classification of no and yes. Values of a regression are fitted
+and combined less the mean of the targets, in their standard deviations: no rule, and no penalty or tolerance
+in one, depends on the unit or the zero of the scale.
 
 Shapes: member, row, outputs (classes, labels or 1).
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,6 +24,40 @@ Part = Mapping[str, Tensor]
 """Fitted numbers of one part, float64."""
 
 
+SAME = 1e-9
+"""Targets that are apart by less than this share of the largest one are the same value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the values of a regression are measured from, and in what; rules before had neither."""
+
+    zero: float = 0.0
+    unit: float = 1.0
+
+    @classmethod
+    def of(cls, members: Members, target: Tensor, weights: Tensor) -> "Scale":
+        """Mean and standard deviation of the targets; the members' distance from them if they are all equal.
+
+        Of classes and labels 0 and 1: their scores have no unit.
+        """
+        if members.kind != "regression":
+            return cls()
+        goal, mass = target.reshape(-1).double(), weights.double() / weights.sum()
+        zero = goal @ mass
+        off = (members.scores[..., 0] - zero)[members.present]
+        for distance in ((goal - zero).square() @ mass, off.square().mean()):
+            if distance.sqrt() > SAME * goal.abs().max():
+                return cls(zero=float(zero), unit=float(distance.sqrt()))
+        return cls(zero=float(zero))
+
+    def apply(self, members: Members) -> Members:
+        """The members in this scale."""
+        if members.kind != "regression":
+            return members
+        return dataclasses.replace(members, scores=(members.scores - self.zero) / self.unit)
+
+
 class LateRule:
     """Base of every `Rule`: subclasses give `fit_part`, `combine_part` and `part_shares`."""
 
@@ -30,12 +67,18 @@ class LateRule:
     """What its scores need before they may be called probabilities, where nothing else is named."""
 
     def __init__(
-        self, config: Any, kind: Kind, names: Sequence[str], parts: Sequence[Part]
+        self,
+        config: Any,
+        kind: Kind,
+        names: Sequence[str],
+        parts: Sequence[Part],
+        scale: Scale | None = None,
     ) -> None:
         self.config = config
         self.kind = kind
         self.names = tuple(names)
         self.parts = tuple(parts)
+        self.scale = scale or Scale()
 
     @classmethod
     def name(cls) -> str:
@@ -80,6 +123,9 @@ class LateRule:
         if not kept.all():
             members, target, weights = members.rows(kept), target[kept], weights[kept]
             groups = groups[kept]
+        scale = Scale.of(members, target, weights)
+        if members.kind == "regression":
+            members, target = scale.apply(members), (target.double() - scale.zero) / scale.unit
         columns = split(members, target, torch.stack([weights.double(), groups.double()], 1))
         parts = [
             cls.fit_grouped(config, part, goal, rows[:, 0], rows[:, 1].long())
@@ -87,7 +133,7 @@ class LateRule:
                 each if len(each[1]) else _undecided(members) for each in columns
             )
         ]
-        return cls(config, members.kind, members.names, parts)
+        return cls(config, members.kind, members.names, parts, scale)
 
     def combine(self, members: Members) -> Float[Tensor, "row outputs"]:
         """Fused scores of the members' own kind; NaN in rows without any member.
@@ -99,7 +145,7 @@ class LateRule:
         """
         if members.kind != self.kind:
             raise ValueError(f"the rule was fitted for {self.kind}, not for {members.kind}")
-        members = members.aligned(self.names).cleaned()
+        members = self.scale.apply(members.aligned(self.names)).cleaned()
         if self.kind == "multilabel":
             if members.outputs != len(self.parts):
                 raise ValueError(
@@ -108,7 +154,7 @@ class LateRule:
             pairs = [self.combine_part(part, members.label(i)) for i, part in enumerate(self.parts)]
             scores = torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], 1)
         else:
-            scores = self.combine_part(self.parts[0], members)
+            scores = self.combine_part(self.parts[0], members) * self.scale.unit + self.scale.zero
         return scores.masked_fill(~members.present.any(0).unsqueeze(1), torch.nan)
 
     def member_weights(self) -> dict[str, float]:
@@ -126,6 +172,7 @@ class LateRule:
             "config": dataclasses.asdict(self.config),
             "kind": self.kind,
             "members": list(self.names),
+            **dataclasses.asdict(self.scale),
             "parts": [{key: value.tolist() for key, value in p.items()} for p in self.parts],
         }
 
@@ -145,7 +192,8 @@ class LateRule:
             {key: torch.tensor(value, dtype=torch.float64) for key, value in part.items()}
             for part in state["parts"]
         ]
-        return cls(config, state["kind"], state["members"], parts)
+        scale = Scale(zero=state.get("zero", 0.0), unit=state.get("unit", 1.0))
+        return cls(config, state["kind"], state["members"], parts, scale)
 
     @classmethod
     def fit_grouped(

@@ -3,7 +3,8 @@
 From nothing, the member that most lowers the loss of the running mean is added, `size` times; the list is cut
 at its first minimum, and a member's weight is how often it is in the list. Ties (1e-12, relative) go to a
 member already chosen, then to the lower log loss if `ties` says so, then to a seeded draw; once the first
-loss is above 1e-4, losses are compared to six decimals.
+loss is above 1e-4, losses are compared to six decimals (those of values in standard deviations of the
+targets, or their squares).
 
 `sorted_start` begins with the best members taken in order of their own loss, as many as lower it most;
 `bags` repeats the selection on random parts of the library and averages the weights. `space = log` averages

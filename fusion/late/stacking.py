@@ -2,7 +2,8 @@
 
 classification: multinomial logistic regression on probabilities or log-probabilities, penalty |W|^2 / (2 C),
 intercept free (two classes: one column a member and one weight vector, as in scikit-learn). regression:
-ridge, alpha = 1 / C, intercept free. multi-label: one model a label.
+ridge on values in standard deviations of the targets, alpha = 1 / C, intercept free. multi-label: one model
+a label.
 
 Absent members are not imputed. One model is fitted for all members, one for each pattern of absence among the
 fitting rows, and one for each member alone, every one on all rows where its members are present. A row is
@@ -39,7 +40,7 @@ class Rule(LateRule):
         """Features and penalty of the linear model."""
 
         features: Literal["probabilities", "log"] = "log"
-        """How class and label scores enter; the values of a regression enter as they are."""
+        """How class and label scores enter; the values of a regression have no other form."""
 
         C: float = 0.01
         """Inverse strength of the penalty, as in scikit-learn [> 0]; probabilities want about 1."""

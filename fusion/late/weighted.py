@@ -34,6 +34,7 @@ FINALISTS = 32
 
 EM_STEPS = 500
 TIE = 1e-9
+"""Of losses: equal weights are kept where nothing is better by more. Of weights: they no longer move."""
 
 
 class Rule(LateRule):

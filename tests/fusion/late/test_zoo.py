@@ -320,8 +320,8 @@ class TestTheLogPool:
         rule = rule_class("log_pool")
         members = members.only(["sharp", "blunt"])
         found = rule.fit(rule.Config(shrinkage=0.0), members, target).parts[0]["weights"]
-        x = members.scores.squeeze(2).T
-        slow = torch.linalg.lstsq(x, target.unsqueeze(1)).solution
+        x = members.scores.squeeze(2).T - target.mean()
+        slow = torch.linalg.lstsq(x, (target - target.mean()).unsqueeze(1)).solution
         assert (slow >= 0).all()
         assert torch.allclose(found, slow, atol=1e-4)
 
