@@ -15,7 +15,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fusion.metrics import metric as find_metric
-from fusion.statistics import Groups, percentile_interval, resampled
+from fusion.percentiles import percentile_interval
+from fusion.statistics import Groups, resampled
 from fusion.tasks import Kind
 
 GAP = 0.05

@@ -4,10 +4,6 @@ Rows of one group are not independent, so every resample draws whole groups. See
 averaged first: a prediction may be a list, one tensor a seed, and its figure is the mean of theirs. All
 resamples of a metric are one matrix product (see `fusion.metrics._metric`).
 
-Resampling few groups shows too little spread, so intervals over fewer than 20 are expanded (Hesterberg 2015,
-https://arxiv.org/abs/1411.5279, section 5.3): of 8 groups they hold the truth in 93 % of simulated cases
-instead of 88, of 4 in 86 instead of 79. BCa intervals gained nothing there.
-
 Shapes: row, resample, group.
 """
 
@@ -24,13 +20,13 @@ from torch import Tensor
 
 from fusion.metrics import metric as find_metric
 from fusion.number_format import bounded_text, figure_text
-from fusion.students_t import student_t
+from fusion.percentiles import around, percentile_interval
 
 FEW_GROUPS = 10
 """Below this many groups an interval over groups says little."""
 
-EXPANDED_BELOW = 20
-"""Below this many groups the percentiles are moved outwards."""
+BIASED = ("ece",)
+"""Metrics that resampling raises: chance between bins adds up, and rows that are drawn twice add to it."""
 
 CHUNK = 2_000
 EXACT_UP_TO = 12
@@ -64,6 +60,8 @@ class Groups:
         >>> Groups.of([1, 2, 2]).caution
         'only 2 groups: the intervals say little'
         """
+        if self.count == 1:
+            return "only 1 group: nothing is known of others, and there are no intervals"
         return f"only {self.count} groups: the intervals say little" if self.few else ""
 
     @property
@@ -74,7 +72,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A figure with its percentile interval over groups."""
+    """A figure with its percentile interval over groups; NaN where there is none."""
 
     value: float
     low: float
@@ -118,18 +116,20 @@ class Difference:
         return cls(**_with_nan(facts))
 
     def __str__(self) -> str:
-        """With sign and bounds; a dash where it is not defined.
+        """With sign, and bounds where they are known; a dash where it is not defined.
 
         >>> str(Difference(value=0.1, low=-0.02, high=0.2, level=0.95, groups=9, p_value=0.08))
         '+0.100 [-0.020, +0.200]'
         """
         if math.isnan(self.value):
             return "-"
+        if math.isnan(self.low):
+            return figure_text(self.value, sign="+")
         return bounded_text(self.value, self.low, self.high, sign="+")
 
     @property
     def shown(self) -> bool:
-        """Whether the whole interval lies above zero."""
+        """Whether there is an interval, and all of it lies above zero."""
         return self.low > 0
 
     @property
@@ -158,7 +158,9 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of a metric, groups drawn with replacement.
+    """Percentile interval of a metric, groups drawn with replacement; NaN bounds of a single group.
+
+    That of the ECE is moved to lie around the figure (see `fusion.percentiles.around`).
 
     Args:
         name: key of METRICS.
@@ -175,6 +177,8 @@ def bootstrap(
     each = _seeds(prediction)
     value = _mean([find_metric(name)(p, target) for p in each])
     drawn = resampled(name, each, target, groups, resamples=resamples, seed=seed)
+    if name in BIASED:
+        drawn = around(value, drawn)
     low, high = percentile_interval(drawn, level, groups.count)
     return Interval(value=value, low=low, high=high, level=level, groups=groups.count)
 
@@ -260,7 +264,9 @@ def sign_flip(
     observed = differences(torch.ones(1, groups.count, dtype=torch.float64))[0]
     if bool(observed.isnan()):
         return float("nan")
-    limit = observed - 1e-12
+    # As a share of the figures: those of values have their unit.
+    size = max(abs(float(found.finish(side.sum(0)))) for side in sides)
+    limit = observed - 1e-12 * size
     if groups.count <= EXACT_UP_TO:
         pattern = torch.arange(2**groups.count).unsqueeze(1)
         kept = (pattern >> torch.arange(groups.count)) & 1
@@ -286,32 +292,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(ranked) - place) * value))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values if name in adjusted}
-
-
-def percentile_interval(
-    drawn: Float[Tensor, " resample"], level: float, groups: int
-) -> tuple[float, float]:
-    """The middle share of the resamples where the figure is defined; NaN where it never is.
-
-    Args:
-        drawn: the figure of each resample.
-        level: how often the interval is to hold the truth.
-        groups: number that were drawn from; of few a larger share of the resamples is taken.
-    """
-    defined = drawn[~drawn.isnan()].double()
-    if len(defined) == 0:
-        return float("nan"), float("nan")
-    tail = _tail(level, groups)
-    low, high = torch.quantile(defined, torch.tensor([tail, 1 - tail]).double()).tolist()
-    return float(low), float(high)
-
-
-def _tail(level: float, groups: int) -> float:
-    """The share of the resamples on either side: Student's t in place of the normal, and n - 1 of n."""
-    if not 1 < groups < EXPANDED_BELOW:
-        return (1 - level) / 2
-    reach = (groups / (groups - 1)) ** 0.5 * student_t(level, groups - 1)
-    return math.erfc(reach / 2**0.5) / 2
 
 
 def _with_nan(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cluster.errors import ConfigError
 from fusion.metrics import metric
-from fusion.statistics import Groups, Interval, percentile_interval, resampled
+from fusion.percentiles import percentile_interval
+from fusion.statistics import Groups, Interval, resampled
 from fusion.tasks import Task
 
 

@@ -106,10 +106,10 @@ def _claim(evidence: Evidence) -> str:
         if line.gain is not None and line.role in ("ensemble", "shipped"):
             gain = line.gain
             verb = "gains" if gain.shown else "shows no gain:"
-            value, _, bounds = str(gain).partition(" ")
+            value, space, bounds = str(gain).partition(" ")
             named = "what ships" if line.role == "shipped" else line.name
             said.append(
-                f"{named} {verb} {value} {title(evidence.main)} {bounds} over {best.name}, "
+                f"{named} {verb} {value} {title(evidence.main)}{space}{bounds} over {best.name}, "
                 "the best single member in hindsight."
             )
     if evidence.gate is not None:

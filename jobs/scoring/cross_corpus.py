@@ -22,7 +22,7 @@ from jobs.catalog.predictions import HeldOut, as_target, held_out_rows, seeds_av
 from jobs.evaluation import results_table
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.other_labels import JoinedLabels, OneCorpus, drop
-from jobs.evaluation.results_table import Results
+from jobs.evaluation.results_table import Results, without_nan
 from jobs.scoring.elsewhere import Elsewhere, narrowed
 
 
@@ -44,11 +44,9 @@ class Lost:
 
     def said(self, metric: str) -> str:
         """In one line."""
-        low, high = self.drop.low, self.drop.high
         return (
             f"{self.of}: {metric} {self.own:.3f} in its own dataset ({self.role}, {self.num_rows} clips, "
-            f"{self.num_groups} groups), {self.elsewhere:.3f} there; lost {self.drop.value:.3f} "
-            f"[{low:.3f}, {high:.3f}]"
+            f"{self.num_groups} groups), {self.elsewhere:.3f} there; lost {self.drop}"
         )
 
 
@@ -97,14 +95,14 @@ class JudgedElsewhere:
             "classes": None if labels is None else list(labels.classes),
             "dropped_classes": [] if labels is None else list(labels.dropped_ours),
             "left_out": dict(self.left_out),
-            "lost": [
+            "lost": without_nan([
                 {
                     "of": each.of, "role": each.role, "rows": each.num_rows, "groups": each.num_groups,
                     "own": each.own, "elsewhere": each.elsewhere, "drop": each.drop.value,
                     "low": each.drop.low, "high": each.drop.high,
                 }
                 for each in self.lost
-            ],
+            ]),
         }  # fmt: skip
 
 

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import fusion.ece_bound
+import fusion.percentiles
 import fusion.statistics
 import fusion.students_t
 from fusion.ece_bound import ece_bound
 from fusion.metrics import metric
+from fusion.percentiles import percentile_interval
 from fusion.probe import ProbedSplit, leak_probe
 from fusion.statistics import (
     Groups,
     bootstrap,
     holm,
     paired,
-    percentile_interval,
     resampled,
     sign_flip,
 )
@@ -50,7 +51,7 @@ def people(groups=30, rows=20, *, spread=0.15, seed=0):
 
 
 def test_every_doctest_holds():
-    for module in (fusion.ece_bound, fusion.statistics, fusion.students_t):
+    for module in (fusion.ece_bound, fusion.percentiles, fusion.statistics, fusion.students_t):
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0
@@ -118,6 +119,35 @@ class TestBootstrap:
         assert not Groups.of(range(10)).few
         assert Groups.of(range(10)).caution == ""
 
+    def test_of_a_single_group_there_is_none_and_none_is_printed(self):
+        prediction, target, _ = people()
+        found = bootstrap("accuracy", prediction, target, Groups.of([0] * len(target)))
+        assert np.isnan([found.low, found.high]).all()
+        assert str(found) == f"{found.value:.3f}"
+        assert Groups.of([0, 0]).caution.startswith("only 1 group: ")
+
+    @pytest.mark.parametrize("groups", [2, 5, 12, 40])
+    @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
+    def test_of_an_ece_holds_the_figure_itself(self, groups, sharpness):
+        for seed in range(8):
+            logits = torch.randn(groups * 20, 3, generator=seeded(seed)).double()
+            target = torch.multinomial(torch.softmax(logits, 1), 1, generator=seeded(seed))[:, 0]
+            p = torch.softmax(sharpness * logits, 1)
+            who = Groups.of(torch.arange(groups).repeat_interleave(20))
+            found = bootstrap("ece", p, target, who, resamples=400)
+            assert 0 <= found.low <= found.value <= found.high
+
+    def test_of_an_ece_holds_what_other_people_show_about_as_often_as_it_says(self):
+        def shown(seed):
+            logits = torch.randn(600, 3, generator=seeded(seed)).double()
+            target = torch.multinomial(torch.softmax(logits, 1), 1, generator=seeded(seed + 10**6))
+            return torch.softmax(1.3 * logits, 1), target[:, 0]
+
+        usual = np.mean([metric("ece")(*shown(10_000 + seed)) for seed in range(200)])
+        who = Groups.of(torch.arange(30).repeat_interleave(20))
+        found = [bootstrap("ece", *shown(seed), who, resamples=300) for seed in range(100)]
+        assert sum(each.low <= usual <= each.high for each in found) >= 85
+
     def test_of_an_undefined_figure_is_nan(self):
         found = bootstrap("pearson", torch.zeros(6), torch.arange(6.0), Groups.of(range(6)))
         assert np.isnan([found.value, found.low, found.high]).all()
@@ -133,6 +163,24 @@ class TestPaired:
         confident = torch.nn.functional.one_hot(better, 2) * 0.8 + 0.1
         unsure = torch.nn.functional.one_hot(prediction, 2) * 0.8 + 0.1
         assert paired("nll", (confident, unsure), target, groups).shown
+
+    def test_of_a_single_group_no_gain_is_shown(self):
+        prediction, target, _ = people()
+        gain = paired("accuracy", (target, prediction), target, Groups.of([0] * len(target)))
+        assert gain.value > 0
+        assert not gain.shown
+        assert gain.error == 0
+        assert str(gain) == f"{gain.value:+.3f}"
+
+    @pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e6])
+    @pytest.mark.parametrize("count", [8, 20])
+    def test_the_sign_flip_of_values_does_not_depend_on_their_unit(self, unit, count):
+        x, y, truth = torch.randn(3, 60, generator=seeded(4), dtype=torch.float64)
+        who = Groups.of(torch.arange(60) % count)
+        plain = sign_flip("mse", x / 2 + truth, y + truth, truth, who)
+        scaled = [unit * each for each in (x / 2 + truth, y + truth, truth)]
+        assert plain < 1
+        assert sign_flip("mse", *scaled, who) == plain
 
     def test_of_a_prediction_with_itself_is_nothing(self):
         prediction, target, groups = people()
