@@ -50,7 +50,7 @@ from jobs.evaluation.shipping import Shipping, gated
 from jobs.evaluation.sibling_runs import chosen_task, run_configs
 from jobs.evaluation.speaker_normalised import say_normalised
 from jobs.evaluation.suited import check_fusion
-from jobs.interop.import_predictions import add_members
+from jobs.interop.import_predictions import add_members, warn_of_perfect
 from jobs.registry.registering import record_bundle
 from jobs.scoring.side_runs import side_runs
 from jobs.scoring.training_range import training_ranges
@@ -141,7 +141,9 @@ def main(config: Config) -> None:
     said = side_runs(config.root, config.side, config.runs, name, task)
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())
     held = held_out(config.root, config.runs, name, task) if config.runs else None
-    held = earning(config, add_members(config.root, held, config.imported, name, task), task)
+    held = add_members(config.root, held, config.imported, name, task)
+    warn_of_perfect(held, config.imported)
+    held = earning(config, held, task)
     warn_of_former_labels(config.root, name, task, held.clip_id, held.target)
     groups = groups_of(config.root, held.clip_id)
     held = replace(held, group=groups)

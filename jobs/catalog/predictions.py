@@ -255,8 +255,7 @@ def align(rows: Mapping[str, MemberRows], task: Task) -> HeldOut:
             raise SchemaError(
                 f"member {name!r} was made with other folds than {next(iter(rows))!r}"
             )
-        if not np.array_equal(target[at][known], member.target[known], equal_nan=True):
-            raise SchemaError(f"member {name!r} has other targets than {next(iter(rows))!r}")
+        check_same_targets(target[at][known], member.target[known], name, next(iter(rows)))
         fold[at], target[at] = member.fold, member.target
         scores[index, at], present[index, at] = member.scores, True
     return HeldOut(
@@ -270,6 +269,23 @@ def align(rows: Mapping[str, MemberRows], task: Task) -> HeldOut:
             present=torch.from_numpy(present),
         ),
     )
+
+
+def check_same_targets(known: np.ndarray, came: np.ndarray, name: str, first: str) -> None:
+    """Refuse a member that was made with other labels [row width].
+
+    Runs keep targets in single precision, so that values of the manifest are compared in it.
+
+    Raises:
+        SchemaError: it was.
+    """
+    single = known.astype(np.float32), came.astype(np.float32)
+    same = (single[0] == single[1]) | (np.isnan(known) & np.isnan(came))
+    if other := int((~same.all(1)).sum()):
+        raise SchemaError(
+            f"member {name!r} has other targets than {first!r} for {other:,} of {len(same):,} clips: the "
+            "labels were changed between the two; train the older one again, or leave it out"
+        )
 
 
 def as_target(target: np.ndarray, kind: Kind) -> Tensor:

@@ -6,7 +6,7 @@ like the class, holding probabilities, or the same with the prefix `logit_`; for
 `value`. Formats: Parquet, CSV, TSV, JSON lines, npz (one array a column). The member's name is the file's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 
 from cluster.errors import ConfigError, NotPreparedError, TestSplitError
-from fusion.late.members import Members
-from fusion.tasks import Task
+from fusion.late.members import Members, probabilities
+from fusion.metrics import metric
+from fusion.tasks import Kind, Task
 from jobs.catalog.manifest import read_manifest
 from jobs.catalog.predictions import HeldOut, MemberRows, align
 from jobs.interop.cells import composed
@@ -23,6 +24,19 @@ from jobs.interop.prediction_tables import read_frame, score_columns
 
 SUSPICIOUS_GAP = 0.15
 """Share of right answers by which offered rows may exceed other rows before the member is refused."""
+
+AGREEMENT: Mapping[Kind, str] = {
+    "classification": "accuracy",
+    "multilabel": "multilabel_micro_f1",
+    "regression": "pearson",
+}
+"""Figures that are 1 where a member says nothing but the truth."""
+
+PERFECT = 0.99
+"""Figure above which an imported member is suspected of knowing the truth."""
+
+FAR_BELOW = 0.1
+"""By how much the best of the trained members has to lie below it."""
 
 FEWEST_ROWS = 20
 """Below this many rows on a side nothing is concluded."""
@@ -46,6 +60,38 @@ def add_members(
             raise ConfigError(f"{file}: there is a member {title!r} already; rename the file")
         rows[title] = imported(root, file, name, task)
     return align(rows, task)
+
+
+def warn_of_perfect(held: HeldOut, files: Sequence[str]) -> None:
+    """Say of which imported members hardly an answer is wrong, where no other member comes near.
+
+    That an answer is the truth cannot be proven: such a member is fused all the same.
+
+    Args:
+        held: all members.
+        files: what was imported.
+    """
+    titles = [PurePosixPath(file).stem for file in files]
+    figures = {name: agreement(held, name) for name in held.members.names}
+    others = [figures[name] for name in figures if name not in titles]
+    for title in titles:
+        if figures[title] > PERFECT and max(others, default=0.0) < figures[title] - FAR_BELOW:
+            best = f", the best other one {max(others):.3f}" if others else ""
+            print(
+                f"warning: imported member {title} has {AGREEMENT[held.members.kind]} {figures[title]:.3f}"
+                f"{best}: if it knows the labels of these clips, all figures with it are worthless; look "
+                "how it was made, or leave it out of --imported"
+            )
+
+
+def agreement(held: HeldOut, name: str) -> float:
+    """The figure of one member on the rows that it answers; 0 if undefined."""
+    kind, place = held.members.kind, held.members.names.index(name)
+    at = held.members.present[place]
+    said = probabilities(kind, held.members.scores[place][at])
+    return (
+        float(np.nan_to_num(metric(AGREEMENT[kind])(said, held.target[at]))) if len(said) else 0.0
+    )
 
 
 def rows_of(held: HeldOut) -> dict[str, MemberRows]:
@@ -111,11 +157,11 @@ def with_targets(root: str, frame: pd.DataFrame, file: str, name: str, task: Tas
 
 
 def as_numbers(label: object, task: Task) -> list[float]:
-    """A manifest's label in the form of PREDICTIONS."""
+    """A manifest's label in the form of PREDICTIONS, values in single precision as there."""
     if task.kind == "classification":
         return [float(task.classes.index(str(label)))]
     if task.kind == "regression":
-        return [float(label)]  # type: ignore[arg-type]
+        return [float(np.float32(label))]  # type: ignore[arg-type]
     return [float(value) for value in label]  # type: ignore[attr-defined]
 
 
@@ -131,7 +177,7 @@ def member_scores(frame: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def check_held_out(frame: pd.DataFrame, scores: np.ndarray, file: str, task: Task) -> None:
-    """Refuse a member whose offered rows are too good to be held out.
+    """Refuse a member whose offered rows differ too much from its others to be held out.
 
     Raises:
         ConfigError: it is far better on rows offered for fitting than on rows it says it trained on, or
