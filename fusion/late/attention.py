@@ -5,9 +5,10 @@
 
 g is one hidden layer, shared by the members; x_m holds the member's log-probabilities, its entropy, margin
 and largest probability (values: the value and its distance from the mean of the present members, in standard
-deviations of the targets), so that absent members simply leave the softmax. s is the sharpness. It starts as
-the even log pool, is trained by NLL or squared error on the out-of-fold rows with L-BFGS and weight decay
-towards that start, and is deterministic for a seed.
+deviations of the targets), so that absent members simply leave the softmax. The first layer is drawn alike
+for all classes and learns them apart: their order decides nothing. s is the sharpness. It starts as the even
+log pool, is trained by NLL or squared error on the out-of-fold rows with L-BFGS and weight decay towards that
+start, and is deterministic for a seed.
 """
 
 from dataclasses import dataclass
@@ -56,9 +57,8 @@ class Rule(LateRule):
         centre, spread = flat.mean(0), flat.std(0, correction=0).clamp(min=1e-6)
         random = torch.Generator().manual_seed(config.seed)
         width, count = inputs.shape[2], len(members.names)
-        first = torch.randn(width, config.hidden, generator=random, dtype=torch.float64)
         layers = {
-            "first": first / width**0.5,
+            "first": _first_layer(width, members.outputs, config.hidden, random),
             "first_bias": torch.zeros(config.hidden, dtype=torch.float64),
             "second": torch.zeros(config.hidden, dtype=torch.float64),
             "member": torch.zeros(count, dtype=torch.float64),
@@ -77,6 +77,13 @@ class Rule(LateRule):
     def part_shares(self, part: Part) -> Tensor:
         """Mean share over the fitting rows."""
         return part["listened"]
+
+
+def _first_layer(width: int, outputs: int, hidden: int, random: torch.Generator) -> Tensor:
+    """[column hidden]: random weights of the inputs; of classes those of the mean of their scores."""
+    columns = width - outputs + 1
+    drawn = torch.randn(columns, hidden, generator=random, dtype=torch.float64) / columns**0.5
+    return torch.cat([drawn[:1].expand(outputs, hidden) / outputs, drawn[1:]])
 
 
 def _inputs(members: Members, scale: Tensor) -> Tensor:

@@ -6,7 +6,8 @@
 Metrics of labels have no gradient, so the simplex is searched: its corners, its centre, random draws, then
 draws around the best with a shrinking radius, scored many at a time. By accuracy whole ways are scored:
 from the best towards each member, away from each, and to some draws. Log loss under linear mixing is convex
-and is finished by expectation maximisation. Equal weights win a tie.
+and is finished by expectation maximisation. Equal weights win a tie. Members are drawn for in the order of
+their names, in whichever they came.
 """
 
 from dataclasses import dataclass
@@ -58,8 +59,9 @@ class Rule(LateRule):
         cls, config: Any, members: Members, target: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
         """The best weights [member]."""
+        order = sorted(members.names)
         objective = CandidateLosses(
-            members=members,
+            members=members.only(order),
             target=target,
             weights=weights,
             metric=config.metric or default_loss(members),
@@ -68,7 +70,7 @@ class Rule(LateRule):
         best = search(objective, config.candidates, config.seed)
         if objective.columns_only:
             best = _expectation_maximisation(objective, best)
-        return {"weights": best}
+        return {"weights": best[[order.index(name) for name in members.names]]}
 
     def combine_part(self, part: Part, members: Members) -> Tensor:
         """[row outputs]: the pool in the space of the search."""
