@@ -77,7 +77,8 @@ class Config(TrainConfig):
 
     minutes: float | None = None
     """Time that the whole job may take, its start, the members' further seeds and the last fusion included
-    [min]; the linear models are made in any case. By default it ends by --trials and --stale."""
+    [min]; the linear models and the last fusion are made in any case. By default it ends by --trials and
+    --stale."""
 
     stale: int = 20
     """Trials without a gain after which the search ends: the members fused, compared by group with those of

@@ -5,8 +5,9 @@ inside the cross-fitting, as everything else is. The default fusion may be worse
 over groups in the proper score that chooses (NLL, or the squared error of values), one that was chosen among
 many has to be better; and neither may be clearly below it in the figure that is shown first. A gain need not
 be shown: with few people that is rare even where there is one, and the simplest answer chosen inside is the
-noisier of the two (docs/results.md has what each way of deciding costs). A fusion that was named ships as it
-was asked for.
+noisier of the two (docs/results.md has what each way of deciding costs). It is decided once, on all rows: the
+scores of what ships owe that one decision to the labels of their own fold. A fusion that was named ships as
+it was asked for.
 """
 
 from collections.abc import Mapping, Sequence
