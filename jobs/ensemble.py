@@ -140,10 +140,7 @@ def main(config: Config) -> None:
     bundles.check_asked(config.root, config.runs)
     said = side_runs(config.root, config.side, config.runs, name, task)
     config = replace(config, runs=tuple(dict.fromkeys((*config.runs, *said))), side=())
-    held = held_out(config.root, config.runs, name, task) if config.runs else None
-    held = add_members(config.root, held, config.imported, name, task)
-    warn_of_perfect(held, config.imported)
-    held = earning(config, held, task)
+    held = earning(config, members_of(config, name, task), task)
     warn_of_former_labels(config.root, name, task, held.clip_id, held.target)
     groups = groups_of(config.root, held.clip_id)
     held = replace(held, group=groups)
@@ -208,6 +205,14 @@ def check_suited(config: Config, name: str, task: Task) -> None:
         calibrations=calibrations,
         decide=config.decide,
     )
+
+
+def members_of(config: Config, name: str, task: Task) -> HeldOut:
+    """Runs and imported files on the held-out rows of both."""
+    held = held_out(config.root, config.runs, name, task) if config.runs else None
+    held = add_members(config.root, held, config.imported, name, task)
+    warn_of_perfect(held, config.imported)
+    return held
 
 
 def earning(config: Config, held: HeldOut, task: Task) -> HeldOut:

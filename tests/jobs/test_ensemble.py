@@ -305,6 +305,14 @@ class TestImportedMembers:
         results, _ = run(root, runs=("voice",), imported=(str(file),))
         assert "elsewhere" in [row["name"] for row in results["rows"]]
 
+    def test_one_that_is_the_truth_is_fused_with_a_warning(self, root, tmp_path, capsys):
+        file = tmp_path / "oracle.npz"
+        np.savez(file, **self.frame(root, quality=20.0))
+        results, _ = run(root, runs=("voice",), imported=(str(file),))
+        assert "oracle" in [row["name"] for row in results["rows"]]
+        said = capsys.readouterr().out
+        assert "warning: imported member oracle has accuracy 1.000, the best other one 0." in said
+
     def test_test_rows_and_missing_columns_are_refused(self, root, tmp_path):
         file = tmp_path / "elsewhere.npz"
         np.savez(file, **self.frame(root, role="test"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fusion.late import LATE, rule_class, rule_from_state
+from fusion.late.conformal import Conformal
 from fusion.late.members import Members
 
 VALUE_RULES = [name for name in LATE if "regression" in rule_class(name).kinds]
@@ -77,3 +78,13 @@ def test_a_rule_of_before_which_has_no_scale_takes_values_as_they_are(name):
     parts = rule_from_state(state | {"zero": 0.0, "unit": 1.0}).combine(members)
     del state["zero"], state["unit"]
     assert torch.equal(rule_from_state(state).combine(members), parts)
+
+
+@pytest.mark.parametrize(("unit", "zero"), [(1e-6, 0), (1, 10), (1e6, 0)])
+def test_intervals_that_are_promised_of_values_have_their_unit(unit, zero):
+    members, target = case(gaps=False)
+    values, groups = members.scores[0], torch.arange(len(target)) % 12
+    plain = Conformal.fit("regression", values, target, groups)
+    moved = Conformal.fit("regression", unit * values + zero, unit * target + zero, groups)
+    for coverage in (0.5, 0.8, 0.9):
+        assert torch.allclose(moved.allowed(coverage), unit * plain.allowed(coverage), rtol=1e-6)

@@ -204,3 +204,24 @@ def test_a_fusion_says_nothing_of_a_fold_without_which_no_row_is_known():
     held = replace(held, members=replace(held.members, present=only))
     scores = cross_fitting.cross_fitted(held, [DEFAULT], held.fold).scores
     assert bool(scores.isnan().all())
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("unit", "zero"), [(1e-6, 0.0), (1.0, 10.0), (1e6, -1e6)])
+def test_values_in_another_unit_and_from_another_zero_are_judged_and_shipped_alike(
+    unit, zero, named
+):
+    for skills in ((1.0, 1.0, 1.0), (1.0, 0.2, -1.0)):
+        held = held_of("regression", skills)
+        other = replace(
+            held,
+            target=unit * held.target + zero,
+            members=replace(held.members, scores=unit * held.members.scores + zero),
+        )
+        (_, plain), (_, moved) = shipped(held, named=named), shipped(other, named=named)
+        assert moved.gate.ships == plain.gate.ships
+        assert moved.gate.guard.p_value == plain.gate.guard.p_value
+        assert moved.gate.gain.p_value == plain.gate.gain.p_value
+        assert moved.gate.gain.low == pytest.approx(unit**2 * plain.gate.gain.low, rel=1e-5)
+        back = (moved.verdict.scores - zero) / unit
+        assert torch.allclose(back, plain.verdict.scores, atol=1e-7)
