@@ -47,7 +47,7 @@ from jobs.scoring.files import Files, check_out, found_files, in_order, show, wr
 from jobs.scoring.grouped import COLUMNS, GROUP_SCORES, answers_of, grouped
 from jobs.scoring.in_process import OneByOne, score_here
 from jobs.scoring.judges import NamedBundle, by_transcriber, open_judges
-from jobs.scoring.outcome import rate_line, show_groups, show_pieces, summary
+from jobs.scoring.outcome import conclude_files, rate_line, show_groups, show_pieces, summary
 from jobs.scoring.outlook import show_outlook, show_result
 from jobs.scoring.raw_clips import foreseen, score_clips, store_of, unscored, work_of
 from jobs.scoring.scorer import Scorer
@@ -180,6 +180,7 @@ def score_files(config: Config, judges: Sequence[NamedBundle]) -> None:
         show_outlook(judge.bundle, tally_of([rows_of(judge, table)]))
     if config.out is not None:
         write_out(config, config.out, files, table)
+    conclude_files(table, config.max_failed_share)
 
 
 def refuse_alone(judges: Sequence[NamedBundle]) -> None:
@@ -227,6 +228,7 @@ def score_by_piece(config: Config, judges: Sequence[NamedBundle], files: Sequenc
     if config.out is not None:
         write_out(config, config.out, files, table)
         work_folder.put_away(work_folder.work_root(config.out))
+    conclude_files(table, config.max_failed_share)
 
 
 def scorers_of(judges: Sequence[NamedBundle], root: str) -> list[Scorer]:
@@ -281,6 +283,7 @@ def score_many(config: Config, judges: Sequence[NamedBundle], files: Sequence[st
         show_result(judge.bundle, tally_of([part]))
     write_out(config, out, files, table)
     work_folder.put_away(root)
+    conclude_files(table, config.max_failed_share)
 
 
 def score_dataset(

@@ -45,11 +45,17 @@ class Files(Preparation):
 def names_of(files: Sequence[str]) -> dict[str, str]:
     """File -> name of its clip: the file's name without the ending, with as many folders as make it unique.
 
+    Files of one folder that differ in their endings alone keep them; what they are called without is then
+    nobody's name.
+
     >>> names_of(["/a/x.mp4", "/b/x.mp4", "/b/y.mp4"])
     {'/b/y.mp4': 'y', '/a/x.mp4': 'a/x', '/b/x.mp4': 'b/x'}
+    >>> names_of(["/a/x.mp4", "/a/x.mov", "/a/b/x.mp4"])
+    {'/a/x.mp4': 'x.mp4', '/a/x.mov': 'x.mov', '/a/b/x.mp4': 'b/x'}
     """
     stems = {file: _stem(file) for file in files}
     shared = Counter(stems.values())
+    shared.update(file for file in stems if file != stems[file])  # the stem of another, `x.mov.mp4`
     parts = {file: (stem if shared[stem] == 1 else file).split("/") for file, stem in stems.items()}
     names: dict[str, str] = {}
     count = 0
@@ -57,9 +63,15 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
         count += 1
         left = {f: "/".join(p[-count:]) for f, p in parts.items() if f not in names}
         often = Counter(left.values())
-        names |= {
-            f: name for f, name in left.items() if often[name] == 1 or name == "/".join(parts[f])
-        }
+        meant = Counter(
+            tail
+            for file, stem in stems.items()
+            for tail in {"/".join(form.split("/")[-count:]) for form in (stem, file)}
+        )
+        for file, name in left.items():
+            others = often[name] if shared[stems[file]] > 1 else meant[name]
+            if others == 1 or name == "/".join(parts[file]):
+                names[file] = name
     return names
 
 

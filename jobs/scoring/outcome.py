@@ -1,5 +1,6 @@
 """What scores say all together: clips by label with their mean confidence, or the spread of the values."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from cluster.session import Capacity
 from fusion.number_format import figure_text
 from jobs.scoring.files import show
 from jobs.scoring.tally import Tally, tally_of
-from jobs.stream.progress import clock
+from jobs.stream.progress import clock, conclude
+from jobs.stream.result_rows import reason_of
 
 MOST_LABELS = 30
 """Lines of a table."""
@@ -135,6 +137,34 @@ def summary(tally: Tally) -> dict[str, Any]:
         "values": {"clips": value.count, "mean": value.mean} if value.count else None,
         "answered_from": dict(tally.read),
     }
+
+
+def conclude_files(scores: pa.Table, max_failed_share: float) -> None:
+    """Print how many of the files failed with each bundle, and why; of one in pieces, all of them have to.
+
+    Args:
+        scores: rows of SCORES of files or pieces of them, by one bundle or several.
+        max_failed_share: most files that may fail [0..1].
+
+    Raises:
+        TooManyFailuresError: more did.
+    """
+    told = pa.table(
+        {
+            "bundle": scores["bundle"],
+            "name": scores["name"],
+            "failed": pc.equal(scores["status"], "failed"),
+            "error": scores["error"],
+        }
+    )
+    clips = told.group_by(["bundle", "name"], use_threads=False).aggregate(
+        [("failed", "all"), ("error", "first")]
+    )
+    for bundle in pc.unique(clips["bundle"]).to_pylist():
+        own = clips.filter(pc.equal(clips["bundle"], bundle))
+        errors = own.filter(own["failed_all"])["error_first"].to_pylist()
+        reasons = Counter(reason_of(error or "") for error in errors)
+        conclude(reasons, own.num_rows, max_failed_share)
 
 
 def cost_line(capacity: Capacity, seconds: float) -> str:

@@ -32,7 +32,7 @@ from jobs.catalog.manifest import read_manifest
 from jobs.preparing.builder import build
 from jobs.scoring import claim as claims
 from jobs.scoring import in_process, judges, raw_clips, work_folder
-from jobs.scoring.files import Files, in_order
+from jobs.scoring.files import Files, in_order, names_of
 from jobs.scoring.opening import open_bundle
 from jobs.stream import decode, watch
 from jobs.stream.job import DecodingConfig, facts_of
@@ -127,6 +127,38 @@ class TestFewFiles:
         assert {name for name, row in rows.items() if row["status"] != "ok"} == hanging
         assert all("longer than" in rows[name]["error"] for name in hanging)
         stuck.clear()
+
+
+PATHS = st.lists(st.sampled_from(["a", "b", "a.mov"]), max_size=2)
+FILES = st.builds(
+    lambda folders, stem, ending: "/".join(["", "d", *folders, stem + ending]),
+    PATHS, st.sampled_from(["a", "b", "a.mov", "c"]), st.sampled_from([".mp4", ".mov"]),
+)  # fmt: skip
+
+
+class TestNamesOfFiles:
+    """Whoever reads a name knows which file is meant."""
+
+    @given(st.lists(FILES, unique=True, max_size=9))
+    def test_each_is_the_end_of_one_file_with_or_without_its_ending(self, files):
+        names = names_of(files)
+        assert set(names) == set(files)
+        assert len(set(names.values())) == len(files)
+        assert names == names_of(files[::-1])
+
+        def ends(name, file):
+            return f"/{file}".endswith(f"/{name}")
+
+        stems = {file: file.rpartition(".")[0] for file in files}
+        for file, name in names.items():
+            assert ends(name, file) or ends(name, stems[file])
+            if not ends(name, file):  # without its ending nobody else may be meant
+                others = [other for other in files if other != file]
+                assert not any(ends(name, other) or ends(name, stems[other]) for other in others)
+
+    def test_one_in_a_folder_is_not_called_as_two_beside_it_were_without_their_endings(self):
+        names = names_of(["/d/a.mov", "/d/a.mp4", "/d/sub/a.mp4"])
+        assert [*names.values()] == ["a.mov", "a.mp4", "sub/a"]
 
 
 def silent_film(path):

@@ -285,7 +285,8 @@ class TestScoring:
         (tmp_path / "x.wav").write_bytes(broken)
         film(tmp_path / "y.wav", 3, pictures=False)
         out = tmp_path / "s.parquet"
-        assert status_of("score", tmp_path, "--bundle", bundle, "--by", "window", "--out", out) == 0
+        how = ("--bundle", bundle, "--by", "window", "--max-failed-share", 0.5)
+        assert status_of("score", tmp_path, *how, "--out", out) == 0
         rows = storage.read_table(str(out)).to_pylist()
         assert [row["status"] for row in rows] == ["failed", "ok"]
         SCORES.check(storage.open_parquet(str(out)).schema_arrow, where="out")
@@ -315,7 +316,7 @@ class TestPiecesOfADataset:
     def test_each_clip_has_its_windows_by_its_name(self, bundle, root, tmp_path, monkeypatch):
         out = tmp_path / "w.parquet"
         words = ("score", "--root", root, "--bundle", bundle, "--by", "window", "--window-s", "4")
-        words = (*words, "--step-s", "2", "--out", out)
+        words = (*words, "--step-s", "2", "--out", out, "--max-failed-share", "1")
         whole, seen = PieceScorer.scores, []
 
         def stopped(self, source, name):
