@@ -43,7 +43,7 @@ from jobs.evaluation.cross_fitting import Candidate, Judgements
 from jobs.evaluation.decisions import Decided
 from jobs.evaluation.expectations import expectation
 from jobs.evaluation.former_labels import warn_of_former_labels
-from jobs.evaluation.judging import Judging, check_resamples
+from jobs.evaluation.judging import Judging, check_resamples, folds_by_group
 from jobs.evaluation.linear_baseline import linear_on
 from jobs.evaluation.metadata_baseline import metadata_out_of_fold
 from jobs.evaluation.shipping import Shipping, gated
@@ -235,13 +235,7 @@ def nets_among(config: Config) -> list[str]:
 
 def folds_of(held: HeldOut, groups: np.ndarray, config: Config) -> np.ndarray:
     """The folds of the runs; rows of one fixed split are cut by group."""
-    if len(np.unique(held.fold)) > 1:
-        return held.fold
-    count = len(np.unique(groups))
-    if count < 2:
-        raise ConfigError("the held-out rows are all of one group: nothing can be cross-fitted")
-    order = np.random.default_rng(config.seed).permutation(count)
-    return np.asarray(order[groups] % min(config.num_folds, count))
+    return folds_by_group(held.fold, groups, config.num_folds, config.seed)
 
 
 def candidates_of(config: Config, held: HeldOut) -> list[Candidate]:

@@ -45,7 +45,7 @@ class Config:
     """Folder or URI of the dataset."""
 
     runs: tuple[str, ...] = ()
-    """Runs to compare; by default the members of the bundle."""
+    """Runs to compare; by default the members of the bundle. Others beside a bundle are not fused."""
 
     bundle: str | None = None
     """Bundle to show beside the runs: a name under --root, or models:/NAME@ALIAS."""

@@ -64,12 +64,12 @@ def gain_over_modalities(root: str, bundle: str, *, resamples: int) -> tuple[str
     """
     name, task = next(iter(read_dataset(root).tasks.items()))
     held = held_out(root, ALONE, name, task)
-    held, fused = with_bundle(root, held, bundle, name, task)
+    held, said = with_bundle(root, held, bundle, name, task)
     guess = priors(held, held.fold)
     people = groups_of(root, held.clip_id)
     judging = Judging(task=task, target=held.target, groups=people, resamples=resamples, seed=0)
     best = best_member(with_answers(member_lines(held), guess), judging)
-    return best.name, judging.gain(answered(fused["shipped"], guess), best.scores)
+    return best.name, judging.gain(answered(said.scores["shipped"], guess), best.scores)
 
 
 def table(results: Results, name: str) -> Table:

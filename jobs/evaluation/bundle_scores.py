@@ -1,7 +1,10 @@
 """What a bundle said of the rows that it was judged on: written as files, and read beside its members."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
@@ -9,47 +12,95 @@ from torch import Tensor
 from cluster import storage
 from cluster.tables import PREDICTIONS
 from fusion.tasks import Task
-from jobs.catalog import layout
+from jobs.catalog import bundles, layout
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 from jobs.evaluation.cross_fitting import Verdict
+from jobs.evaluation.judging import folds_by_group
 from jobs.evaluation.promises import Promised
 from jobs.evaluation.results_table import Results, Role, from_facts
 from jobs.evaluation.shipping import Gate
 from jobs.interop.import_predictions import rows_of
 
 
-def with_bundle(
-    root: str, held: HeldOut, bundle: str | None, name: str, task: Task
-) -> tuple[HeldOut, dict[Role, Tensor]]:
-    """The members on the rows that the bundle was judged on, and what its fusion and what ships say there.
+@dataclass(frozen=True, kw_only=True)
+class BundleSaid:
+    """What a bundle is made of, and what it said of the rows that it was judged on."""
 
-    A bundle of an earlier version knows only its fusion.
+    runs: Sequence[str]
+    """Runs that were named when it was fused."""
+
+    members: Sequence[str]
+    """Members of its own table: those that its plain fusions are of."""
+
+    scores: Mapping[Role, Tensor]
+    """Of its fusion and of what ships [row outputs]; a bundle of an earlier version knows only its fusion."""
+
+    gate: Gate | None
+    """What its fusion gained over the simplest answer; None for a bundle of an earlier version."""
+
+    num_folds: int
+    seed: int
+    """Of the folds that the rows of one fixed split were cut into."""
+
+    def folds(self, held: HeldOut, groups: np.ndarray) -> np.ndarray:
+        """The folds that its table was cross-fitted on [row]."""
+        return folds_by_group(held.fold, groups, self.num_folds, self.seed)
+
+
+def with_bundle(
+    root: str, held: HeldOut, bundle: str, name: str, task: Task
+) -> tuple[HeldOut, BundleSaid]:
+    """Members on the rows that a bundle was judged on, and what its fusion and what ships say there.
+
+    Args:
+        root: of the dataset.
+        held: members of the bundle and others.
+        bundle: its name.
+        name: of the task.
+        task: the task.
+
+    Returns:
+        The members, those of the bundle first and in its order, and what it said.
     """
-    if bundle is None:
-        return held, {}
+    uri = layout.bundle_uri(root, bundle)
     files: dict[Role, str] = {"ensemble": layout.FUSED, "shipped": layout.PREDICTIONS}
-    if not storage.exists(layout.bundle_uri(root, bundle, layout.FUSED)):
+    if not storage.exists(storage.join(uri, layout.FUSED)):
         files = {"ensemble": layout.PREDICTIONS}
     rows = rows_of(held)
     for role, file in files.items():
-        table = storage.read_table(judged_file(layout.bundle_uri(root, bundle), file))
+        table = storage.read_table(judged_file(uri, file))
         rows[f"bundle {role}"] = seeds_averaged(table.filter(pc.equal(table["task"], name)), task)
     both = align(rows, task)
-    count = len(held.members.names)
-    return both.only(both.members.names[:count]), {
-        role: both.members.alone(count + index) for index, role in enumerate(files)
-    }
+    names = held.members.names
+    config = bundles.read_bundle(root, bundle).get("config", {})
+    imported = [PurePosixPath(file).stem for file in config.get("imported", ())]
+    results = _results_of(uri)
+    if results is None:
+        members = [*config.get("runs", names), *imported]
+    else:
+        members = [row.name for row in results.rows if row.role == "member"]
+    judged = [
+        at for at, each in enumerate(both.members.names) if each in members or at >= len(names)
+    ]
+    both = both.rows(both.members.present[judged].any(0).numpy())
+    in_its_order = [each for each in members if each in names]
+    order = [*in_its_order, *(each for each in names if each not in members)]
+    return both.only(order), BundleSaid(
+        runs=config.get("runs", ()),
+        members=members,
+        scores={role: both.members.alone(len(names) + at) for at, role in enumerate(files)},
+        gate=None if results is None else results.gate,
+        num_folds=config.get("num_folds", 5),
+        seed=config.get("seed", 0),
+    )
 
 
-def bundle_gate(root: str, bundle: str | None) -> Gate | None:
-    """What a bundle's fusion gained over the simplest answer; None for a bundle of an earlier version."""
-    if bundle is None:
+def _results_of(uri: str) -> Results | None:
+    """The table of a bundle; None for one of an earlier version."""
+    if not storage.exists(storage.join(uri, layout.RESULTS)):
         return None
-    if not storage.exists(layout.bundle_uri(root, bundle, layout.RESULTS)):
-        return None
-    uri = judged_file(layout.bundle_uri(root, bundle), layout.RESULTS)
-    return from_facts(storage.read_json(uri)).gate
+    return from_facts(storage.read_json(judged_file(uri, layout.RESULTS)))
 
 
 def judged_contents(

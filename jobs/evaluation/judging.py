@@ -25,6 +25,27 @@ def check_resamples(count: int) -> None:
         raise ConfigError(f"--resamples {count}: expected {FEWEST_RESAMPLES} or more")
 
 
+def folds_by_group(fold: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """Fold of each row: that of the runs; rows of one fixed split are cut by group.
+
+    Args:
+        fold: of each row by the runs.
+        groups: code of each row's group.
+        num_folds: at most so many where they are cut.
+        seed: of the cut.
+
+    Raises:
+        ConfigError: rows of one fixed split are all of one group.
+    """
+    if len(np.unique(fold)) > 1:
+        return fold
+    count = len(np.unique(groups))
+    if count < 2:
+        raise ConfigError("the held-out rows are all of one group: nothing can be cross-fitted")
+    order = np.random.default_rng(seed).permutation(count)
+    return np.asarray(order[groups] % min(num_folds, count))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judging:
     """The rows that all lines of a table are judged on; scores [row outputs] answer every one of them."""

@@ -26,7 +26,7 @@ from jobs.catalog.names import joined_name
 from jobs.catalog.predictions import HeldOut, folds_and_seeds, held_out
 from jobs.catalog.votes import votes_on
 from jobs.evaluation import promises
-from jobs.evaluation.bundle_scores import bundle_gate, with_bundle
+from jobs.evaluation.bundle_scores import with_bundle
 from jobs.evaluation.former_labels import warn_of_former_labels
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.leaks import known_leaks
@@ -123,9 +123,10 @@ class Evidence:
 
     @property
     def best_single(self) -> Line:
-        """The best member in hindsight."""
+        """The best member in hindsight: of the bundle, where some of its members are shown."""
         loss = metric(self.main).loss
-        return min(self.members, key=lambda line: loss(line.figures[self.main].value))
+        fused = [line for line in self.members if line.fused]
+        return min(fused or self.members, key=lambda line: loss(line.figures[self.main].value))
 
     @property
     def main(self) -> str:
@@ -161,19 +162,18 @@ def gather(
         ConfigError, NotPreparedError: nothing or what is not there was named, or no task that they have.
     """
     facts = {} if bundle is None else _facts_of(root, bundle)
-    fused_runs = facts.get("config", {}).get("runs", ())
-    names = list(runs or fused_runs)
+    names = list(runs or facts.get("config", {}).get("runs", ()))
     dataset = read_dataset(root)
     table = names, [] if bundle is None else [bundle]
     name, kind = chosen_task(root, task, *table, first=True)
     held, former = _members(root, names, facts.get("imported", ()), name, kind)
-    held, said = with_bundle(root, held, bundle, name, kind)
+    held, said = (held, None) if bundle is None else with_bundle(root, held, bundle, name, kind)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
         task=kind, target=held.target, groups=groups.code.numpy(), resamples=resamples, seed=seed,
     )  # fmt: skip
-    judged = judged_lines(root, name, held, said, run_configs(root), fused_runs, judging)
+    judged = judged_lines(root, name, held, said, run_configs(root), judging)
     return Evidence(
         dataset=dataset.name,
         licence=dataset.licence,
@@ -189,7 +189,7 @@ def gather(
         judged=judged,
         history=_history(root, names, name, judging),
         bundle=facts or None,
-        gate=bundle_gate(root, bundle),
+        gate=None if said is None else said.gate,
         met=None if bundle is None else promises.met(root, bundle, held.clip_id),
         tested=evaluated(root, bundle or joined_name(names, "+")),
         looks=len(storage.names(layout.looks_uri(root))),

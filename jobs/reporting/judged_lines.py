@@ -9,6 +9,7 @@ from torch import Tensor
 from fusion.late.members import answered
 from fusion.statistics import Difference, Interval
 from jobs.catalog.predictions import HeldOut
+from jobs.evaluation.bundle_scores import BundleSaid
 from jobs.evaluation.cross_fitting import priors
 from jobs.evaluation.judging import Judging
 from jobs.evaluation.linear_baseline import LinearBaseline, linear_on
@@ -27,6 +28,9 @@ from jobs.evaluation.results_table import (
 from jobs.evaluation.sibling_runs import Configs
 from jobs.evaluation.speaker_normalised import NormalisedRun, compare_normalised, normalised_runs
 
+BESIDE = "(not in the bundle)"
+"""Follows the name of a run that is shown beside a bundle which it is no member of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -43,6 +47,9 @@ class Line:
     figures: Mapping[str, Interval]
     gain: Difference | None
     """Of the first figure over the best single member; positive is better."""
+
+    fused: bool = True
+    """Whether it is a member of the bundle, where there is one; others are beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +69,19 @@ class Judged:
     linear: LinearBaseline
     """Where the linear model of the same features is from."""
 
+    pooled: Sequence[str]
+    """Members that the plain fusions are of; empty where there is none."""
+
+    unshown: Sequence[str]
+    """Members of the bundle that are not among the lines."""
+
 
 def judged_lines(
     root: str,
     name: str,
     held: HeldOut,
-    fused: Mapping[Role, Tensor],
+    bundle: BundleSaid | None,
     configs: Configs,
-    fused_runs: Sequence[str],
     judging: Judging,
 ) -> Judged:
     """Judge the members, their baselines and a bundle.
@@ -78,53 +90,73 @@ def judged_lines(
         root: of the dataset.
         name: of the task.
         held: the members on the rows.
-        fused: scores of a bundle on the same rows.
+        bundle: what it is made of, and says of the same rows.
         configs: of all runs.
-        fused_runs: what the bundle was made of.
         judging: the rows.
     """
     own = normalised_runs(configs, held.members.names)
     raw = [member for member in held.members.names if member not in own]
-    fused_own = normalised_runs(configs, fused_runs)
-    folds = held.fold if len(np.unique(held.fold)) > 1 else judging.groups % 5
+    fused_own = {} if bundle is None else normalised_runs(configs, bundle.runs)
+    folds = _folds(held, bundle, judging.groups)
     known = metadata_out_of_fold(root, held, folds, name, judging.task)
-    comparable = {} if raw and fused_own else fused
+    comparable = None if raw and fused_own else bundle
     shown = held.only(raw) if raw else held
-    linear = linear_on(root, configs, shown.members.names, held, name, judging.task)
+    runs = shown.members.names if comparable is None else comparable.runs
+    linear = linear_on(root, configs, runs, held, name, judging.task)
     others = other_baselines(None if known is None else known.scores, linear.scores, linear.title)
     normalised: list[NormalisedRun] = []
     if raw:
         guess = priors(held, folds)
         normalised = compare_normalised(root, configs, own, held, guess, name, judging)
-        if fused_own:
-            normalised += _fused_normalised(guess, fused, fused_own, judging)
+        if bundle is not None and fused_own:
+            normalised += _fused_normalised(guess, bundle.scores, fused_own, judging)
+    members = shown.members.names if bundle is None else bundle.members
+    scores = {} if comparable is None else comparable.scores
     return Judged(
-        lines=_lines(shown, others, comparable, folds, judging),
+        lines=_lines(shown, others, scores, members, folds, judging),
         normalised=normalised,
         transductive=not raw,
         metadata=() if known is None else known.facts,
         linear=linear,
+        pooled=_pooled(shown, members),
+        unshown=[each for each in members if each not in shown.members.names],
     )
+
+
+def _folds(held: HeldOut, bundle: BundleSaid | None, groups: np.ndarray) -> np.ndarray:
+    """Fold of each row: with a bundle those of its own table."""
+    if bundle is not None:
+        return bundle.folds(held, groups)
+    return held.fold if len(np.unique(held.fold)) > 1 else groups % 5
+
+
+def _pooled(held: HeldOut, members: Sequence[str]) -> Sequence[str]:
+    """What the plain fusions are of: all members of the bundle; nothing where some of them are not shown."""
+    there = set(members) <= set(held.members.names) and len(members) > 1
+    return [name for name in held.members.names if name in members] if there else []
 
 
 def _lines(
     held: HeldOut,
     others: Sequence[NamedScores],
     fused: Mapping[Role, Tensor],
+    members: Sequence[str],
     folds: np.ndarray,
     judging: Judging,
 ) -> list[Line]:
     """Baselines, each member, plain fusions of several, the fusion and what ships; on the same rows."""
     guess = priors(held, folds)
     named = [*baselines(guess, others), *member_lines(held)]
-    if len(held.members.names) > 1:
-        named += plain_fusions(held, folds)
+    if pooled := _pooled(held, members):
+        named += plain_fusions(held.only(pooled), folds)
     named += [NamedScores(role, role, scores) for role, scores in fused.items()]
     judged = with_answers(named, guess)
-    best = best_member(judged, judging)
+    beside = {name for name in held.members.names if name not in members}
+    own = [line for line in judged if line.role == "member" and line.name not in beside]
+    best = best_member(own or judged, judging)
     return [
         Line(
-            name=one.name,
+            name=f"{one.name} {BESIDE}" if is_beside else one.name,
             role=one.role,
             scores=one.scores,
             n=num_answered(one.scores),
@@ -132,8 +164,10 @@ def _lines(
             gain=judging.gain(line.scores, best.scores)
             if one.role in ("mean", "pool", "ensemble", "shipped")
             else None,
+            fused=not is_beside,
         )
         for one, line in zip(named, judged, strict=True)
+        for is_beside in [one.role == "member" and one.name in beside]
     ]
 
 

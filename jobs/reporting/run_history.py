@@ -47,6 +47,8 @@ class PastSearch:
     score: Sequence[float]
     metric: str
     importance: Mapping[str, float]
+    ended: bool = True
+    """Whether it came to its end: one that was stopped may have no table of trials yet."""
 
 
 def evaluated(root: str, name: str) -> Results | None:
@@ -60,9 +62,13 @@ def searches(root: str, runs: Sequence[str]) -> dict[str, PastSearch]:
     found = {}
     for name in dict.fromkeys(run.rpartition("-")[0] for run in runs):
         folder = layout.run_uri(root, name)
-        uri = storage.join(folder, layout.TRIALS)
-        if name and storage.exists(uri):
-            found[name] = _search(root, folder, storage.read_table(uri).to_pylist())
+        trials, space, config = (
+            storage.join(folder, file) for file in (layout.TRIALS, layout.SPACE, layout.CONFIG)
+        )
+        if name and storage.exists(trials):
+            found[name] = _search(root, folder, storage.read_table(trials).to_pylist())
+        elif name and storage.exists(space) and storage.exists(config):
+            found[name] = _search(root, folder, ())
     return found
 
 
@@ -73,12 +79,14 @@ def _search(root: str, folder: str, trials: Sequence[Mapping[str, Any]]) -> Past
         for key in (done[0] if done else {})
         if key.startswith("value/")
     }
-    summary = storage.read_json(storage.join(folder, layout.SUMMARY))
+    uri = storage.join(folder, layout.SUMMARY)
+    ended = storage.exists(uri)
     return PastSearch(
         columns={key: each for key, each in columns.items() if len({*map(str, each)}) > 1},
         score=[row["score"] for row in done],
         metric=_score_of(root, storage.read_json(storage.join(folder, layout.CONFIG))),
-        importance=summary.get("importance", {}),
+        importance=storage.read_json(uri).get("importance", {}) if ended else {},
+        ended=ended,
     )
 
 

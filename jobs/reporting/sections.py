@@ -12,6 +12,7 @@ from jobs.evaluation.results_table import SILENT, caption
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
+from jobs.reporting.judged_lines import BESIDE
 from jobs.reporting.number_format import as_p, bounds, title
 from jobs.reporting.page import Options, Section
 from jobs.reporting.sections_coverage import coverage
@@ -50,7 +51,7 @@ def results(options: Options, evidence: Evidence) -> Section:
         caption=f"{evidence.dataset}, {evidence.task_name}: {evidence.protocol}, "
         f"{evidence.groups.count} groups. 95 % bootstrap intervals over groups in brackets; gain is paired "
         "(positive is better), p by exchanging the two within groups, Holm-corrected."
-        f"{_same_rows(evidence)}{_told(evidence)}",
+        f"{_same_rows(evidence)}{_told(evidence)}{_beside(evidence)}",
         header=header,
         rows=rows,
         strong=frozenset(n for n, line in enumerate(evidence.lines) if line is evidence.focus),
@@ -96,6 +97,21 @@ def _told(evidence: Evidence) -> str:
     if not evidence.judged.metadata:
         return ""
     return f" Metadata only: a linear model that sees {', '.join(evidence.judged.metadata)} and no content."
+
+
+def _beside(evidence: Evidence) -> str:
+    """What is said of runs that the bundle is not made of, and of members of it that are not shown."""
+    judged, said = evidence.judged, ""
+    if not all(line.fused for line in judged.lines):
+        said = f" {BESIDE[1:-1].capitalize()}: shown beside it, and part of no fusion here."
+        if judged.pooled:
+            said += f" The plain fusions are of its members: {', '.join(judged.pooled)}."
+    if judged.unshown:
+        said += (
+            f" Members that are not shown: {', '.join(judged.unshown)}; the plain fusions of all members "
+            "are left out."
+        )
+    return said
 
 
 def _claim(evidence: Evidence) -> str:
@@ -251,11 +267,17 @@ def search(_: Options, evidence: Evidence) -> Section | None:
             lines = [[setting, f"{share:.4f}"] for setting, share in ordered.items()]
             header = ["setting", "importance"]
             points.append(Grid(name=f"importance_{name}", caption="", header=header, rows=lines))
-    text = (
+    lines_are = (
         "A line is a trial that was finished; a setting that a trial does not have is at the foot."
     )
+    searches = evidence.history.searches.items()
+    open_ones = ", ".join(name for name, found in searches if not found.ended)
+    stopped = (
+        f"Not ended: {open_ones}. The same affuse tune goes on; this report is of what was there."
+    )
+    text = " ".join([*([lines_are] if pictures else []), *([stopped] if open_ones else [])])
     data = tuple(points)
-    return Section(title="Search", text=text, pictures=pictures, data=data) if pictures else None
+    return Section(title="Search", text=text, pictures=pictures, data=data) if text else None
 
 
 SECTIONS: tuple[Callable[[Options, Evidence], Section | None], ...] = (

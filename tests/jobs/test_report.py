@@ -14,6 +14,7 @@ from cluster import storage, tables
 from cluster.errors import ConfigError, NotPreparedError
 from fusion.late.presence import HeldRows, left_out
 from jobs import ensemble, evaluate, report
+from jobs.__main__ import run as affuse
 from jobs.catalog import bundles, layout
 from jobs.catalog.predictions import write_predictions
 from jobs.evaluation.promises import Promised, met
@@ -425,6 +426,30 @@ def test_the_search_that_a_run_came_from_is_pictured(tmp_path):
     assert "<h2>Search</h2>" in storage.read_bytes(where).decode()
     names = storage.names(where.rsplit("/", 1)[0], ".png")
     assert {"trials_hunt.png", "importance_hunt.png"} <= set(names)
+
+
+@pytest.mark.parametrize("at", ["while it searched", "while members were made"])
+def test_the_first_bundle_of_a_search_that_was_stopped_has_its_report(tmp_path, at):
+    root, names = str(tmp_path), ("hunt-00000", "hunt-00001")
+    target = prepare(root)
+    for seed, name in enumerate(names):
+        add_run(root, name, target, np.random.default_rng(seed).normal(size=(COUNT, 3)))
+    asked = {"score": None, "tasks": []}
+    storage.publish_json(asked, storage.join(root, "runs", "hunt", "config.json"))
+    storage.publish_json({}, storage.join(root, "runs", "hunt", "space.json"))
+    if at == "while members were made":
+        trials = {
+            "number": [0, 1], "state": ["finished"] * 2, "score": [1.2, 1.5],
+            "value/lr": [1e-3, 1e-4], "value/net": ["tfn", "lmf"],
+        }  # fmt: skip
+        uri = storage.join(root, "runs", "hunt", "trials.parquet")
+        storage.publish_table(pa.table(trials), uri)
+    ensemble.main(ensemble.Config(root=root, runs=names, bundle="hunt", resamples=100))
+    assert affuse(["report", "--root", root, "--bundle", "hunt", "--resamples", "100"]) == 0
+    page = storage.read_bytes(storage.join(root, "reports", "hunt", "report.html")).decode()
+    assert "Not ended: hunt. The same affuse tune goes on" in page
+    pictures = storage.names(storage.join(root, "reports", "hunt"), ".png")
+    assert ("trials_hunt.png" in pictures) == (at == "while members were made")
 
 
 def test_which_of_several_tasks_is_shown_is_said_and_how_another_is_chosen(tmp_path, capsys):

@@ -1,0 +1,85 @@
+"""A report of a bundle says what `ensemble` said: runs shown beside it change none of its rows."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from cluster import storage
+from jobs import ensemble, report, train
+from jobs.evaluation.results_table import from_facts
+from jobs.reporting.evidence import gather
+
+FIXED = np.where(np.arange(72) // 8 < 4, "train", "valid").astype(object)
+
+
+@pytest.fixture(scope="module", params=["speaker", None], ids=["folds", "one split"])
+def root(request, write_root, tmp_path_factory):
+    """A bundle of two runs of a face and a voice, and a better run beside them."""
+    root = write_root(str(tmp_path_factory.mktemp("beside") / "root"), splits=FIXED)
+    runs = {"voice": ("voice",), "face": ("face",), "both": ("voice", "face")}
+    for name, inputs in runs.items():
+        train.main(
+            train.Config(
+                root=root, run=name, inputs=inputs, net="linear", folds=request.param,
+                tasks=("emotion",), tracking=False,
+            )
+        )  # fmt: skip
+    for bundle, members in (("pair", ("voice", "face")), ("face_alone", ("face",))):
+        ensemble.main(
+            ensemble.Config(root=root, runs=members, bundle=bundle, task="emotion", resamples=100)
+        )
+    return root
+
+
+def lines_of(root, runs, bundle="pair"):
+    found = gather(root, runs=runs, bundle=bundle, task=None, resamples=100, seed=0)
+    return found, {line.name: line for line in found.lines}
+
+
+@pytest.mark.parametrize("runs", [(), ("both", "face", "voice"), ("voice", "face", "both")])
+def test_every_row_of_the_ensemble_has_the_same_figures_in_its_report(root, runs):
+    results = from_facts(storage.read_json(f"{root}/bundles/pair/results.json"))
+    found, lines = lines_of(root, runs)
+    assert {"plain mean", "calibrated mean", "unfitted log pool", "ensemble"} <= set(lines)
+    for row in results.rows:
+        assert lines[row.name].n == row.n, row.name
+        for name, figure in row.figures.items():
+            ours = lines[row.name].figures[name]
+            ends = [(each.value, each.low, each.high) for each in (ours, figure)]
+            assert ends[0] == pytest.approx(ends[1], nan_ok=True), (row.name, name)
+    assert found.best_single.name == results.best_single
+    assert len(found.clips) == results.num_rows
+    assert found.gate == results.gate
+
+
+def test_rows_that_only_another_run_has_are_not_judged(root):
+    results = from_facts(storage.read_json(f"{root}/bundles/face_alone/results.json"))
+    found, lines = lines_of(root, ("face", "both"), bundle="face_alone")
+    assert len(found.clips) == results.num_rows
+    assert "plain mean" not in lines
+    assert found.best_single.name == "face"
+
+
+def test_a_run_beside_the_bundle_is_marked_and_the_table_says_what_is_fused(root, tmp_path):
+    where = report.main(
+        report.Config(
+            root=root, runs=("both", "voice", "face"), bundle="pair", resamples=100,
+            out=str(tmp_path / "out"),
+        )
+    )  # fmt: skip
+    page = storage.read_bytes(where).decode()
+    assert "Not in the bundle: shown beside it, and part of no fusion here." in page
+    assert "The plain fusions are of its members: voice, face." in page
+    text = storage.read_bytes(where.replace("report.html", "results.csv")).decode()
+    names = [row[0] for row in csv.reader(io.StringIO(text))]
+    assert "both (not in the bundle)" in names
+    assert not {"both", "voice (not in the bundle)"} & set(names)
+
+
+def test_plain_fusions_of_members_that_are_not_all_shown_are_left_out(root):
+    found, lines = lines_of(root, ("voice", "both"))
+    assert not {"plain mean", "calibrated mean", "unfitted log pool"} & set(lines)
+    assert found.judged.unshown == ["face"]
+    assert found.best_single.name == "voice"
