@@ -2,7 +2,8 @@
 
     import affuse
     affuse.score("clip.mp4")                                       # a DataFrame, a row a clip
-    bundle = affuse.load_bundle("data/ravdess/bundles/ensemble")   # or "models:/ravdess@champion"
+    bundle = affuse.load_bundle("data/ravdess/bundles/ensemble")
+    bundle = affuse.load_bundle("models:/ravdess@champion", root="data/ravdess")   # once promoted
     bundle.predict(["a.mp4", "b.wav"])                             # or a DataFrame: clip, text, start_s, ...
     bundle.explain("a.mp4")                                        # what each modality and member adds
     affuse.features("clip.mp4", "egemaps")                         # a DataFrame, a row a step
@@ -61,7 +62,8 @@ def load_bundle(
         place: a folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a plain name under `root`. By
             default the only or newest bundle under `root`; without a root `face_expression`, which needs no
             training.
-        root: folder or URI of a dataset.
+        root: folder or URI of a dataset: of a plain name, and of a registered model where MLFLOW_TRACKING_URI
+            names no server.
         store: of pretrained weights; by default ~/.cache/affuse/store.
         coverage: gives each clip the classes (each value the interval) that hold the truth for this share of
             a new person's clips [0.5..0.99].

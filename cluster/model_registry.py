@@ -205,8 +205,10 @@ def is_model_uri(text: str) -> bool:
 def _registry_uri(root: str) -> str:
     uri = tracking_uri(root) if root else tracking_uri("s3://")
     if uri is None:
-        where = f"{root} is remote" if root else "no --root is given"
-        raise NotPreparedError(f"which model registry? {where}; set MLFLOW_TRACKING_URI")
+        where = f"{root} is remote" if root else "type: --root ROOT (in Python root='ROOT')"
+        raise NotPreparedError(
+            f"which model registry? {where}{';' if root else ', or'} set MLFLOW_TRACKING_URI"
+        )
     return uri
 
 

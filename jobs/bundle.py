@@ -44,7 +44,7 @@ class RegisterConfig:
     """Bundle under the root."""
 
     model: str | None = None
-    """Name of the registered model; by default the bundle's."""
+    """Name of the registered model; by default the bundle's. Datasets that share a server need one each."""
 
     def __post_init__(self) -> None:
         check_names(bundle=self.bundle, model=self.model)

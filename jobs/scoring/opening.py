@@ -121,7 +121,8 @@ def _bundle_folder(text: str, root: str) -> str:
         _refuse_folder_here(text)
     if not root:
         raise ConfigError(
-            f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text}, or --bundle {UNTRAINED}"
+            f"where is bundle {text!r}? type: --bundle ROOT/bundles/{text} (in Python root='ROOT'), or "
+            f"--bundle {UNTRAINED}"
         )
     bundles.read_bundle(root, text)  # names the nearest where there is none
     return layout.bundle_uri(root, text)

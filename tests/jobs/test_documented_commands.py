@@ -99,6 +99,13 @@ def facts_of(encoder):
     return encoder.partition(":")[0], describe(encoder).fingerprint
 
 
+def test_the_model_that_python_opens_in_the_readme_is_the_one_that_was_promoted():
+    page = (ROOT / "README.md").read_text()
+    (promoted,) = re.findall(r"bundle promote --root (\S+) --bundle \S+ --model (\S+)", page)
+    loaded = re.findall(r'load_bundle\("models:/(\S+)@champion", root="(\S+)"\)', page)
+    assert loaded == [promoted[::-1]]
+
+
 def test_every_job_shows_at_least_one_command():
     shown = {words[0] for _, words in SHOWN}
     assert shown == set(JOBS)

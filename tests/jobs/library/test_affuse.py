@@ -74,6 +74,14 @@ class TestWhichBundle:
         opened = affuse.load_bundle()
         assert (opened.bundle.name, opened.task_name) == ("face_expression", "expression")
 
+    @pytest.mark.parametrize("place", ["first", "models:/mine@champion"])
+    def test_without_the_root_that_it_needs_python_is_told_how_one_is_named(
+        self, place, monkeypatch
+    ):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with pytest.raises(AffuseError, match="root='ROOT'"):
+            affuse.load_bundle(place)
+
     def test_it_says_in_a_line_what_it_is(self, made):
         said = repr(affuse.load_bundle("b", root=str(made)))
         assert said == "<affuse bundle b: mood, reads toy_text, toy_audio>"
