@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -120,8 +121,9 @@ def _add_pages(app: FastAPI, rules: Rules) -> None:
         _add_file(app, path, content, kind)
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(handbook(app.openapi()))
+    def docs(request: Request) -> HTMLResponse:
+        has_token = rules.token is not None
+        return HTMLResponse(handbook(app.openapi(), _address(request), has_token=has_token))
 
     @app.post("/login", include_in_schema=False)
     async def login(request: Request) -> Response:
@@ -134,6 +136,13 @@ def _add_pages(app: FastAPI, rules: Rules) -> None:
             COOKIE, rules.token, httponly=True, samesite="strict", secure=is_tls(request)
         )
         return answer
+
+
+def _address(request: Request) -> str:
+    """The server's address as the visitor typed it; a name that no shell takes as it stands is left out."""
+    host = request.headers.get("host", "")
+    scheme = "https" if is_tls(request) else "http"
+    return f"{scheme}://{host if re.fullmatch(r'[A-Za-z0-9.:-]+', host) else 'HOST'}"
 
 
 def _add_file(app: FastAPI, path: str, content: bytes, kind: str) -> None:

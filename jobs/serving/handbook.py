@@ -4,14 +4,23 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-EXAMPLES = """curl -F file=@clip.mp4 http://127.0.0.1:8700/predict
-curl -F file=@clip.wav -F text="what was said" http://127.0.0.1:8700/predict
-curl -H "Content-Type: application/json" -d '{"text": "I am so glad"}' http://127.0.0.1:8700/predict
-curl -H "Authorization: Bearer $TOKEN" -F file=@clip.mp4 https://emotion.example.org/predict"""
+EXAMPLES = """curl {header}-F file=@clip.mp4 {address}/predict
+curl {header}-F file=@clip.wav -F text="what was said" {address}/predict
+curl {header}-H "Content-Type: application/json" -d '{{"text": "I am so glad"}}' {address}/predict"""
+
+TOKEN = '-H "Authorization: Bearer $TOKEN" '
+"""What is shown where the server asks for its token, which is never shown itself."""
 
 
-def handbook(openapi: Mapping[str, Any]) -> str:
-    """HTML of an OpenAPI description."""
+def handbook(openapi: Mapping[str, Any], address: str, *, has_token: bool) -> str:
+    """HTML of an OpenAPI description.
+
+    Args:
+        openapi: the description.
+        address: of the server as its visitor reaches it, without a slash at the end.
+        has_token: whether it asks for a token.
+    """
+    examples = EXAMPLES.format(header=TOKEN if has_token else "", address=address)
     calls = "".join(
         _call(method, path, facts)
         for path, methods in openapi["paths"].items()
@@ -28,7 +37,7 @@ def handbook(openapi: Mapping[str, Any]) -> str:
 <h1>HTTP interface</h1>
 <p>Numbers are numbers; what cannot be answered is an HTTP error with a sentence in <code>error</code>.
 The same as a machine reads it: <a href="/openapi.json">openapi.json</a>.</p>
-<h2>Examples</h2><pre>{escape(EXAMPLES)}</pre>
+<h2>Examples</h2><pre>{escape(examples, quote=False)}</pre>
 <h2>Calls</h2>{calls}<h2>Answers</h2>{schemas}</main></body></html>"""
 
 

@@ -167,6 +167,7 @@ async function ask(path, options = {}) {
     throw Object.assign(new Error("The server cannot be reached."), { away: true });
   }
   if (answer.status === 204) return null;
+  if (answer.status === 401) throw Object.assign(new Error("The server asks for its token again."), { token: true });
   let said;
   try {
     said = await answer.json();
@@ -192,7 +193,7 @@ async function send(form) {
     history.pushState(null, "", `#${order.id}`);
     follow(order.id);
   } catch (error) {
-    complain(error.message);
+    complain(error);
   }
   $("send").disabled = false;
 }
@@ -220,7 +221,7 @@ async function follow(id) {
     try {
       order = await state(id, () => shown === id);
     } catch (error) {
-      if (shown === id) complain(error.message);
+      if (shown === id) complain(error);
       return;
     }
     if (shown !== id) return;
@@ -252,7 +253,7 @@ $("film").addEventListener("click", async () => {
     const name = order.answer.name.replace(/\.[^.]*$/, "");
     element("a", { href: `/orders/${encodeURIComponent(order.id)}/film.mp4`, download: `${name}.captioned.mp4` }).click();
   } catch (error) {
-    if (shown === of) sayOfFilm(error.message);
+    if (shown === of) sayOfFilm(error);
   }
   $("film").disabled = false;
 });
@@ -287,15 +288,21 @@ function wait(words, share) {
   else $("bar").value = share;
 }
 
-function sayOfFilm(sentence) {
+function sayOfFilm(problem) {
   $("film-state").hidden = false;
-  $("film-state").textContent = sentence;
+  tell($("film-state"), problem);
 }
 
-function complain(sentence) {
+function complain(problem) {
   $("empty").hidden = $("progress").hidden = $("answer").hidden = true;
   $("problem").hidden = false;
-  $("problem").textContent = sentence;
+  tell($("problem"), problem);
+}
+
+/** A sentence or an error; where a token is needed, the way to its form, beside this page and what was given to it. */
+function tell(place, problem) {
+  place.textContent = problem.message ?? problem;
+  if (problem.token) place.append(" ", element("a", { href: "/login", target: "_blank" }, "Enter the token"), ", then try again here.");
 }
 
 function present(order) {
@@ -417,14 +424,24 @@ function arrive() {
 }
 
 addEventListener("popstate", arrive);
-facts = await ask("/facts");
+try {
+  facts = await ask("/facts");
+} catch (error) {
+  complain(error);
+  throw error;
+}
 $("served").textContent = `${facts.bundle}: ${facts.task}`;
 $("kept").textContent = facts.keep_s < 120 ? `${Math.round(facts.keep_s)} s` : `${Math.round(facts.keep_s / 60)} minutes`;
 $("limits").textContent = `Sound, film or picture, up to ${facts.max_mb} MB and ${facts.max_s} s`;
 $("text").maxLength = facts.max_letters;
-for (const tab of tabs.filter((each) => each.id === "tab-type")) tab.hidden = !facts.modalities.includes("text");
-if (facts.modalities.length && !facts.modalities.includes("audio") && !facts.transcribes) {
-  $("tab-speak").hidden = true;
-  choose($(facts.modalities.includes("video") ? "tab-film" : "tab-type"), false);
-}
+const reads = (name) => facts.modalities.length === 0 || facts.modalities.includes(name);
+const hears = reads("audio") || facts.transcribes;
+$("tab-type").hidden = !facts.modalities.includes("text");
+$("tab-speak").hidden = !hears;
+$("tab-film").hidden = $("tab-upload").hidden = !hears && !reads("video");
+const offered = tabs.filter((tab) => !tab.hidden);
+const ways = offered.map((tab) => tab.textContent.toLowerCase());
+const listed = [ways.slice(0, -1).join(", "), ways.at(-1)].filter(Boolean).join(" or ");
+$("ways").textContent = listed[0].toUpperCase() + listed.slice(1);
+if ($("tab-speak").hidden) choose(offered[0], false);
 arrive();

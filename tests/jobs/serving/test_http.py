@@ -291,6 +291,34 @@ class TestPages:
         }
         assert all(path in page for path in described)
 
+    @pytest.mark.parametrize(
+        ("base", "headers", "address"),
+        [
+            ("http://127.0.0.1:8734", {}, "http://127.0.0.1:8734"),
+            ("http://[::1]:9000", {}, "http://HOST"),
+            ("https://emotion.example.org", {}, "https://emotion.example.org"),
+            (
+                "http://emotion.example.org",
+                {"x-forwarded-proto": "https"},
+                "https://emotion.example.org",
+            ),
+            ("http://127.0.0.1", {"host": "a;id:80"}, "http://HOST"),
+        ],
+    )
+    @pytest.mark.parametrize("token", [None, "a-token-of-24-letters-xx"])
+    def test_examples_are_of_the_address_that_was_asked_and_need_what_it_needs(
+        self, serve, base, headers, address, token
+    ):
+        shown = headers | ({} if token is None else {"authorization": f"Bearer {token}"})
+        with serve(base=base, names=frozenset(), token=token) as client:
+            page = client.get("/docs", headers=shown).text
+        lines = [line for line in page.replace("<pre>", "\n").splitlines() if "curl" in line]
+        assert len(lines) == 3
+        for line in lines:
+            assert f" {address}/predict" in line
+            assert ('-H "Authorization: Bearer $TOKEN"' in line) == (token is not None)
+        assert "a-token-of-24-letters-xx" not in page
+
 
 KINDS = st.sampled_from(
     ["application/json", "multipart/form-data; boundary=x", "multipart/form-data",

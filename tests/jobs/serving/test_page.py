@@ -262,6 +262,50 @@ def test_a_short_absence_of_the_server_costs_no_answer(visit, tmp_path):
     assert away < 0
 
 
+def test_where_the_token_is_another_by_now_the_page_says_where_to_enter_it(visit, tmp_path):
+    """As after a restart of the server: what was chosen stays on the page."""
+    refused = {"error": "a token is needed: Authorization: Bearer TOKEN"}
+    with visit() as page:
+        page.route("**/orders", lambda route: route.fulfill(status=401, json=refused))
+        send(page, sound(tmp_path / "a.wav", 1, 0.2))
+        page.wait_for_selector("#problem:visible")
+        assert "Bearer" not in page.inner_text("#problem")
+        link = page.locator("#problem a")
+        assert (link.inner_text(), link.get_attribute("href")) == ("Enter the token", "/login")
+        page.unroute("**/orders")
+        page.click("#send")
+        assert answered(page)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "transcribes", "ways"),
+    [
+        (["audio", "text"], True, "Speak, film, upload or type"),
+        (["audio"], False, "Speak, film or upload"),
+        (["video"], False, "Film or upload"),
+        (["video", "text"], False, "Film, upload or type"),
+        (["text"], False, "Type"),
+    ],
+)
+def test_the_page_offers_what_the_bundle_reads(browser, site, modalities, transcribes, ways):
+    def facts(route):
+        said = route.fetch().json()
+        route.fulfill(json={**said, "modalities": modalities, "transcribes": transcribes})
+
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.route("**/facts", facts)
+    page.goto("/")
+    page.wait_for_selector("#served:not(:empty)", state="attached")
+    page.wait_for_function("!document.querySelector('#empty').hidden")
+    assert page.inner_text("#ways") == ways
+    shown = [tab.inner_text() for tab in page.locator("[role=tab]:visible").all()]
+    assert [name.lower() for name in shown] == ways.lower().replace(" or ", ", ").split(", ")
+    chosen = page.locator("[role=tab][aria-selected=true]").inner_text()
+    assert chosen == shown[0]
+    context.close()
+
+
 def test_the_microphone_is_recorded_played_back_and_answered(visit):
     with visit() as page:
         page.click("#panel-speak .record")
