@@ -14,6 +14,7 @@ columns needs no names: a clip is then called by its file, a segment also by its
     affuse prepare folder --source clips --labels labels.csv --root R --tasks mood=classification
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
@@ -35,9 +36,10 @@ from jobs.preparing.adapter import (
     media,
     passed_over,
 )
+from jobs.preparing.files_by_name import File
 from jobs.preparing.kinds import check_kind
 from jobs.preparing.label_parts import COLUMNS, LabelOptions
-from jobs.preparing.label_rows import File, Reading
+from jobs.preparing.label_rows import Reading
 from jobs.preparing.shards import inside_parquet, inside_tar
 
 ABOUT = About(
@@ -101,7 +103,12 @@ class Config(Preparation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for column in self.columns:
+        for column, named in self.columns.items():
+            if column in self.tasks and column not in COLUMNS:
+                again = shlex.quote(f"{named}={self.tasks[column]}")
+                raise ConfigError(
+                    f"--columns {column}=...: a task is called as its column; type: --tasks {again}"
+                )
             if column not in COLUMNS:
                 raise ConfigError(f"--columns {column}=...: {nearest(column, list(COLUMNS))}")
         for task, kind in self.tasks.items():

@@ -45,8 +45,13 @@ def alike(word: str) -> str:
 def meant(wanted: str, header: Iterable[str]) -> str:
     """Hint for a column that is not there: the nearest columns."""
     header = list(header)
-    same = [name for name in header if plain(name) == plain(wanted)]
-    return f"did you mean {same[0]!r}?" if same else nearest(wanted, header[:MOST_NAMED])
+    same = same_but_case(wanted, header)
+    return f"did you mean {same!r}?" if same is not None else nearest(wanted, header[:MOST_NAMED])
+
+
+def same_but_case(wanted: str, header: Iterable[str]) -> str | None:
+    """The first column that has the letters of one that is not there, whatever their case and signs."""
+    return next((name for name in header if plain(name) == plain(wanted)), None)
 
 
 def near_roles(unread: Sequence[str], roles: Iterable[str]) -> dict[str, list[str]]:

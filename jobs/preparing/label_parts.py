@@ -1,5 +1,6 @@
 """A part of a table of labels as rows: every cell that is not right is a fault."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,7 +22,7 @@ from jobs.interop.cells import (
     texts,
     words,
 )
-from jobs.interop.columns import alike
+from jobs.interop.columns import alike, meant, same_but_case
 from jobs.interop.several import several
 from jobs.interop.tables import Faults, Table
 from jobs.preparing.adapter import Label
@@ -46,6 +47,24 @@ class LabelOptions:
     profile: tuple[str, ...]
     as_is: tuple[str, ...]
     votes: Mapping[str, str] = field(default_factory=dict)
+
+    def hint(self, name: str, header: Sequence[str]) -> str:
+        """What to type in place of a column that is not there, where one is spelt nearly so."""
+        hint = meant(name, header)
+        same = same_but_case(name, header)
+        if same is None:
+            return hint
+        flags = [
+            f"--tasks {shlex.quote(f'{same}={kind}')}" for kind in [self.tasks.get(name)] if kind
+        ]
+        flags += [
+            f"--columns {shlex.quote(f'{role}={same}')}"
+            for role, column in self.columns.items()
+            if column == name
+        ]
+        flags += [f"--profile {shlex.quote(same)}"] if name in self.profile else []
+        flags += [f"--as-is {shlex.quote(same)}"] if name in self.as_is else []
+        return f"{hint} type: {' '.join(flags)}"
 
 
 class WholeTable(Protocol):

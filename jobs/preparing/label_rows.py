@@ -1,9 +1,8 @@
 """The rows of `folder`: a table of labels read strictly, every fault gathered."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +30,7 @@ from jobs.interop.columns import (
 from jobs.interop.several import several
 from jobs.interop.tables import Faults, Table
 from jobs.preparing.adapter import is_media, media
+from jobs.preparing.files_by_name import File, FilesByName, names_of
 from jobs.preparing.label_parts import (
     COLUMNS,
     NUMBERS,
@@ -41,9 +41,6 @@ from jobs.preparing.label_parts import (
 )
 from jobs.preparing.label_votes import Ballot, ballot_of, columns_of, look_at_choices
 from jobs.preparing.row_tables import Shape
-
-File = tuple[str, Source]
-"""Name below the source (or inside its shard), and where the bytes lie."""
 
 
 class Reading:
@@ -58,7 +55,7 @@ class Reading:
         self.folds: tuple[str, ...] = ()
         self.ballots: list[Ballot] = []
         self.options, self._table, self._source = options, table, source
-        self._files = _by_key(files)
+        self._files = FilesByName(files)
         self._styles: dict[str, CommaStyle] = {}
         self._readable = self._columns_are_there()
         if self._readable:
@@ -104,7 +101,7 @@ class Reading:
         options, header = self.options, list(self._table.columns)
         wanted = dict.fromkeys([*options.columns.values(), *options.tasks, *options.profile])
         absent = [name for name in [*wanted, *options.as_is] if name not in header]
-        self.faults += [f"no column {name!r}; {meant(name, header)}" for name in absent]
+        self.faults += [f"no column {name!r}; {options.hint(name, header)}" for name in absent]
         voted, unvoted = columns_of(options.votes, header)
         self.faults += unvoted
         used = {*wanted, *voted, *filter(None, map(self.column, COLUMNS))}
@@ -153,7 +150,7 @@ class Reading:
         column = self.column("name")
         assert column is not None, "clips that are not named by a column are named by their files"
         names = (name_of(cell) for part in self._parts(column) for cell in texts(part))
-        return any(name is not None and name not in self._files for name in names)
+        return any(name is not None and not self._files.named(name) for name in names)
 
     def _say_how_clips_are_named(self) -> None:
         if not self.column("name"):
@@ -276,14 +273,29 @@ class Reading:
     ) -> tuple[dict[str, Source | None], str | None]:
         """The files of a clip, and what is wrong with them."""
         if self.column("video") is None and self.column("audio") is None:
-            found = self._files.get(name, [])
-            fault = f"several files go by this name: {_names(found)}" if len(found) > 1 else None
+            found = self._files.named(name)
             if not found and not self._files:
                 return {}, None  # a folder without media: a corpus of texts
-            return media(*found[0]) if found else media(self._below(name)), fault
+            if len(found) > 1:
+                return media(*found[0]), f"several files go by this name: {names_of(found)}"
+            if found:
+                return media(*found[0]), None
+            return media(self._below(name)), self._fault_of(name, "name")
         film = None if video is None else self._source_of(video)
         sound = film if audio is None else self._source_of(audio)  # else the film's own
-        return {"video": film, "audio": sound}, None
+        faults = (self._fault_of(video, "video"), self._fault_of(audio, "audio"))
+        return {"video": film, "audio": sound}, next(filter(None, faults), None)
+
+    def _fault_of(self, name: str | None, role: str) -> str | None:
+        """What is wrong with a name or path that finds no file, where one differs in case only."""
+        column = self.column(role)
+        other = self._files.in_other_letters(name_of(name))
+        if other is None or column in self.options.as_is:
+            return None
+        return (
+            f"there is no file {name!r}, but {other!r}, which differs in case only; spell them alike (or "
+            f"type: --as-is {column}, if it is another one)"
+        )
 
     def held(self, start: int, count: int) -> dict[str, list[dict[str, Any] | None]] | None:
         """The media of some rows, where the table itself holds them."""
@@ -293,23 +305,11 @@ class Reading:
         """A file by its path; below the source also where its name is spelt in the other normal form."""
         if "://" in path or path.startswith("/"):
             return Source(path)
-        found = self._files.get(name_of(path) or "", [])
-        whole = [place for key, place in found if name_of(key) == name_of(path)]
-        return whole[0] if len(whole) == 1 else Source(self._below(path))
+        return self._files.at(path) or Source(self._below(path))
 
     def _below(self, path: str) -> str:
         """A path of the table, which may lead elsewhere as an absolute one may."""
         return f"{self._source.rstrip('/')}/{path.strip('/')}"
-
-
-def _by_key(files: Sequence[File]) -> dict[str, list[File]]:
-    """Files by path and by name, each with and without its suffix."""
-    found: dict[str, list[File]] = defaultdict(list)
-    for file in files:
-        path = PurePosixPath(name_of(file[0]) or file[0])
-        for key in {str(path), str(path.with_suffix("")), path.name, path.stem}:
-            found[key].append(file)
-    return found
 
 
 def _kind_of(cell: str) -> str | None:
@@ -317,12 +317,6 @@ def _kind_of(cell: str) -> str | None:
     if not is_media(cell):
         return None
     return "video" if "video" in media(cell) else "audio"
-
-
-def _names(files: Sequence[File]) -> str:
-    return ", ".join(
-        name if place.offset is None else f"{place.uri}::{name}" for name, place in files
-    )
 
 
 def _bounds(task: str, text: str) -> tuple[float, float]:

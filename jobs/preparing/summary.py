@@ -1,8 +1,11 @@
 """The printed summary of `prepare`: clips and hours per split, labels per task, files with faults."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+
+import pyarrow as pa
 
 from cluster.console import Table, show
 from cluster.errors import MediaError
@@ -17,7 +20,13 @@ from jobs.preparing.workplace import Workplace
 
 MOST_FAULTS_SHOWN = 5
 
-COUNTS = "count(*), coalesce(sum(duration_s), 0) / 3600, count(video), count(audio), count(text)"
+COUNTS = (
+    "count(*), coalesce(sum(duration_s), 0) / 3600, count(video) - count(unseen.uri), "
+    "count(audio) - count(unheard.uri), count(text)"
+)
+"""Files that cannot be opened are counted as no modality: nobody knows what they hold."""
+
+UNOPENED = pa.schema([("uri", pa.string()), ("start", pa.int64())])
 
 
 def show_summary(
@@ -32,6 +41,7 @@ def show_summary(
     for column in ("split", "clips", "hours", "groups", "video", "audio", "text", "units"):
         grid.add_column(column, justify="left" if column == "split" else "right")
     lay_units(place)
+    place.add("unopened", unopened(probes))
     parts = counted(place, "split")
     for split in (*SPLITS, None):
         if split in parts and not (split is None and len(parts) == 1):
@@ -58,13 +68,21 @@ def lay_units(place: Workplace) -> None:
         place.run(f"insert into lies_in select distinct split, unit from planned where {inside}")
 
 
+def unopened(probes: Mapping[str, probing.Outcome]) -> pa.Table:
+    """Files, or members of shards, that cannot be opened."""
+    keys = (json.loads(key) for key, found in probes.items() if isinstance(found, MediaError))
+    places = {(uri, -1 if offset is None else offset) for uri, offset, *_ in keys}
+    rows = [{"uri": uri, "start": start} for uri, start in sorted(places)]
+    return pa.Table.from_pylist(rows, UNOPENED)
+
+
 def counted(place: Workplace, part: str) -> dict[str | None, tuple[float, ...]]:
     """Clips, hours, groups, clips with video, audio and text, and units of each part.
 
     What is counted once each is grouped before: of ten million a `count(distinct)` does not go to disk.
 
     Args:
-        place: with `parted` and `lies_in`.
+        place: with `parted`, `lies_in` and `unopened`.
         part: SQL for the part that a clip is of.
     """
     once = "select part, count(*) from (select distinct {part} as part, {of}) group by part"
@@ -72,7 +90,12 @@ def counted(place: Workplace, part: str) -> dict[str | None, tuple[float, ...]]:
         place.run(once.format(part=part, of='"group" from parted where "group" is not null'))
     )
     units = dict(place.run(once.format(part=part, of="unit from lies_in")))
-    rows = place.run(f"select {part} as part, {COUNTS} from parted group by part")
+    joins = " ".join(
+        f"left join unopened as {lacks} on {track}.uri = {lacks}.uri "
+        f'and coalesce({track}."offset", -1) = {lacks}.start'
+        for track, lacks in (("video", "unseen"), ("audio", "unheard"))
+    )
+    rows = place.run(f"select {part} as part, {COUNTS} from parted {joins} group by part")
     return {
         name: (clips, hours, groups.get(name, 0), *media, units[name])
         for name, clips, hours, *media in rows
@@ -86,7 +109,10 @@ def show_files(probes: Mapping[str, probing.Outcome]) -> None:
         show(f"{count:,} files: {kind}")
     faults = [str(outcome) for outcome in probes.values() if isinstance(outcome, MediaError)]
     if faults:
-        show(f"{len(faults)} files cannot be opened; encode gives their clips error rows:")
+        show(
+            f"{len(faults)} files cannot be opened, and are counted as no modality; encode gives their clips "
+            "error rows:"
+        )
         for line in faults[:MOST_FAULTS_SHOWN]:
             show(f"  {line}")
         if len(faults) > MOST_FAULTS_SHOWN:

@@ -35,6 +35,12 @@ def prepare(tmp_path, capsys):
     return go
 
 
+def sound(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {"subtype": "PCM_16"}
+    soundfile.write(path, np.zeros(4000), 8000, **kind)
+
+
 class TestWhatIsFoundOut:
     @pytest.mark.parametrize(
         ("encoding", "said"),
@@ -185,6 +191,52 @@ class TestWhatIsAskedBack:
         status, out, _ = prepare(table, *TASK, "--as-is", column)
         assert status == 0
         assert f"not read: {column}" in out
+
+    def test_a_task_whose_column_differs_in_case_is_typed_as_the_column(self, prepare):
+        table = "Name,Mood,Age\na,happy,3\nb,sad,4\n"
+        flags = ("--columns", "name=NAME", "--tasks", "mood=classification", "--profile", "age")
+        status, out, _ = prepare(table, *flags)
+        assert status != 0
+        assert "did you mean 'Mood'? type: --tasks Mood=classification\n" in out
+        assert "did you mean 'Name'? type: --columns name=Name\n" in out
+        assert "did you mean 'Age'? type: --profile Age\n" in out
+        status, out, _ = prepare(table, "--columns", "name=Name", "mood=Mood", *TASK)
+        assert status != 0
+        assert "type: --tasks Mood=classification" in out
+        typed = ("--columns", "name=Name", "--tasks", "Mood=classification", "--profile", "Age")
+        assert prepare(table, *typed)[0] == 0
+
+    @pytest.mark.parametrize("where", ["names", "paths"])
+    def test_a_file_that_differs_in_case_only_is_asked_about(self, prepare, tmp_path, where):
+        for name in ("set/c4.flac", "set/d.wav"):
+            sound(tmp_path / "media" / name)
+        names = {"names": "name,mood\nC4,happy\nd,sad\n"}.get(
+            where, "audio,mood\nSet/c4.FLAC,happy\nset/d.wav,sad\n"
+        )
+        column = {"names": "name", "paths": "audio"}[where]
+        status, out, _ = prepare(names, *TASK)
+        assert status != 0
+        assert "but 'set/c4.flac', which differs in case only; spell them alike" in out
+        assert f"--as-is {column}" in out
+        status, out, rows = prepare(names, *TASK, "--as-is", column)
+        assert status == 0
+        assert "1 files cannot be opened, and are counted as no modality" in out
+        assert len(rows) == 2
+
+    def test_a_file_that_is_not_there_is_a_row_and_counted_as_no_modality(self, prepare, tmp_path):
+        for name in ("a.wav", "b.wav"):
+            sound(tmp_path / "media" / name)
+        status, out, rows = prepare("name,mood\na,x\nb,y\ngone,x\n", *TASK)
+        assert status == 0
+        assert set(rows) == {"a", "b", "gone"}
+        (cells,) = [
+            line.split()
+            for line in out.replace("\u2502", " ").splitlines()
+            if "all" in line.split()
+        ]
+        assert cells[1] == "3"
+        assert cells[4:7] == ["0", "2", "0"]  # video, audio, text
+        assert "1 files cannot be opened, and are counted as no modality" in out
 
     def test_a_table_that_names_its_clips_otherwise(self, prepare):
         status, out, _ = prepare("file,Mood\na,x\nb,y\n", *TASK)
