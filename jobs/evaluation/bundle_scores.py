@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from cluster import storage
 from cluster.tables import PREDICTIONS
 from fusion.tasks import Task
 from jobs.catalog import bundles, layout
+from jobs.catalog.groups import groups_of
 from jobs.catalog.judged_files import judged_file
 from jobs.catalog.predictions import HeldOut, align, seeds_averaged
 from jobs.evaluation.cross_fitting import Verdict
@@ -39,13 +41,8 @@ class BundleSaid:
     gate: Gate | None
     """What its fusion gained over the simplest answer; None for a bundle of an earlier version."""
 
-    num_folds: int
-    seed: int
-    """Of the folds that the rows of one fixed split were cut into."""
-
-    def folds(self, held: HeldOut, groups: np.ndarray) -> np.ndarray:
-        """The folds that its table was cross-fitted on [row]."""
-        return folds_by_group(held.fold, groups, self.num_folds, self.seed)
+    folds: np.ndarray
+    """The folds that its table was cross-fitted on [row]."""
 
 
 def with_bundle(
@@ -62,6 +59,10 @@ def with_bundle(
 
     Returns:
         The members, those of the bundle first and in its order, and what it said.
+
+    Raises:
+        NotPreparedError: clips that the present manifest does not know.
+        ConfigError: rows of one fixed split are all of one group by now.
     """
     uri = layout.bundle_uri(root, bundle)
     files: dict[Role, str] = {"ensemble": layout.FUSED, "shipped": layout.PREDICTIONS}
@@ -91,9 +92,14 @@ def with_bundle(
         members=members,
         scores={role: both.members.alone(len(names) + at) for at, role in enumerate(files)},
         gate=None if results is None else results.gate,
-        num_folds=config.get("num_folds", 5),
-        seed=config.get("seed", 0),
+        folds=_folds_of(root, both, config),
     )
+
+
+def _folds_of(root: str, held: HeldOut, config: Mapping[str, Any]) -> np.ndarray:
+    """The folds of the runs; rows of one fixed split are cut as `ensemble` cut them, by the same codes."""
+    groups = groups_of(root, held.clip_id)
+    return folds_by_group(held.fold, groups, config.get("num_folds", 5), config.get("seed", 0))
 
 
 def _results_of(uri: str) -> Results | None:

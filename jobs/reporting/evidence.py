@@ -166,8 +166,9 @@ def gather(
     dataset = read_dataset(root)
     table = names, [] if bundle is None else [bundle]
     name, kind = chosen_task(root, task, *table, first=True)
-    held, former = _members(root, names, facts.get("imported", ()), name, kind)
+    held = _members(root, names, facts.get("imported", ()), name, kind)
     held, said = (held, None) if bundle is None else with_bundle(root, held, bundle, name, kind)
+    former = warn_of_former_labels(root, name, kind, held.clip_id, held.target)
     clips, group_of = _names_and_groups(root, held.clip_id)
     groups = Groups.of(group_of)
     judging = Judging(
@@ -209,13 +210,12 @@ def _facts_of(root: str, bundle: str) -> dict[str, Any]:
 
 def _members(
     root: str, runs: Sequence[str], imported: Sequence[str], name: str, task: Task
-) -> tuple[HeldOut, int]:
-    """Runs and imported predictions on rows that none trained on; how many have another label by now."""
+) -> HeldOut:
+    """Runs and imported predictions on rows that none trained on."""
     if not runs and not imported:
         raise ConfigError("nothing to report on: name --runs, or a --bundle made of some")
     held = held_out(root, runs, name, task) if runs else None
-    held = add_members(root, held, imported, name, task)
-    return held, warn_of_former_labels(root, name, task, held.clip_id, held.target)
+    return add_members(root, held, imported, name, task)
 
 
 def _history(root: str, runs: Sequence[str], name: str, judging: Judging) -> History:

@@ -70,10 +70,10 @@ class Judged:
     """Where the linear model of the same features is from."""
 
     pooled: Sequence[str]
-    """Members that the plain fusions are of; empty where there is none."""
+    """Members that the plain fusions are of, normalised ones only if all lines are; empty where none is."""
 
     unshown: Sequence[str]
-    """Members of the bundle that are not among the lines."""
+    """Members of the bundle that stand nowhere in the report."""
 
 
 def judged_lines(
@@ -97,7 +97,7 @@ def judged_lines(
     own = normalised_runs(configs, held.members.names)
     raw = [member for member in held.members.names if member not in own]
     fused_own = {} if bundle is None else normalised_runs(configs, bundle.runs)
-    folds = _folds(held, bundle, judging.groups)
+    folds = _folds(held, judging.groups) if bundle is None else bundle.folds
     known = metadata_out_of_fold(root, held, folds, name, judging.task)
     comparable = None if raw and fused_own else bundle
     shown = held.only(raw) if raw else held
@@ -110,7 +110,9 @@ def judged_lines(
         normalised = compare_normalised(root, configs, own, held, guess, name, judging)
         if bundle is not None and fused_own:
             normalised += _fused_normalised(guess, bundle.scores, fused_own, judging)
-    members = shown.members.names if bundle is None else bundle.members
+    fused = shown.members.names if bundle is None else bundle.members
+    # Raw lines stand beside raw ones alone: their plain fusions are of no normalised member either.
+    members = [each for each in fused if comparable is not None or each not in fused_own]
     scores = {} if comparable is None else comparable.scores
     return Judged(
         lines=_lines(shown, others, scores, members, folds, judging),
@@ -119,14 +121,12 @@ def judged_lines(
         metadata=() if known is None else known.facts,
         linear=linear,
         pooled=_pooled(shown, members),
-        unshown=[each for each in members if each not in shown.members.names],
+        unshown=[each for each in fused if each not in held.members.names],
     )
 
 
-def _folds(held: HeldOut, bundle: BundleSaid | None, groups: np.ndarray) -> np.ndarray:
-    """Fold of each row: with a bundle those of its own table."""
-    if bundle is not None:
-        return bundle.folds(held, groups)
+def _folds(held: HeldOut, groups: np.ndarray) -> np.ndarray:
+    """Fold of each row, where no bundle has a table of its own."""
     return held.fold if len(np.unique(held.fold)) > 1 else groups % 5
 
 

@@ -102,15 +102,15 @@ def _told(evidence: Evidence) -> str:
 def _beside(evidence: Evidence) -> str:
     """What is said of runs that the bundle is not made of, and of members of it that are not shown."""
     judged, said = evidence.judged, ""
-    if not all(line.fused for line in judged.lines):
+    beside = not all(line.fused for line in judged.lines)
+    apart = evidence.bundle is not None and judged.normalised
+    if beside:
         said = f" {BESIDE[1:-1].capitalize()}: shown beside it, and part of no fusion here."
-        if judged.pooled:
-            said += f" The plain fusions are of its members: {', '.join(judged.pooled)}."
+    if judged.pooled and (beside or apart):
+        said += f" The plain fusions are of its members: {', '.join(judged.pooled)}."
     if judged.unshown:
-        said += (
-            f" Members that are not shown: {', '.join(judged.unshown)}; the plain fusions of all members "
-            "are left out."
-        )
+        said += f" Members that are not shown: {', '.join(judged.unshown)}"
+        said += "." if judged.pooled else "; the plain fusions of all members are left out."
     return said
 
 

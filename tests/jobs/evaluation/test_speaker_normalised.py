@@ -78,6 +78,28 @@ def test_a_fusion_with_such_a_member_stands_apart_too_and_says_so(made, capsys):
     assert ["ensemble", "speaker"] in [row[:2] for row in grid(folder, "normalised")]
 
 
+PLAIN = {"plain mean", "calibrated mean", "unfitted log pool"}
+
+
+def test_plain_fusions_beside_a_mixed_bundle_are_of_its_raw_members(made):
+    train.main(config(made, run="face", inputs=("face",)))
+    runs = ("net-none", "face", "net-speaker")
+    ensemble.main(ensemble.Config(root=made, runs=runs, task="emotion", resamples=100))
+    ways = {"root": made, "bundle": "ensemble", "task": "emotion", "resamples": 100}
+    pages, rows = {}, {}
+    for shown in ((), ("net-none", "face"), ("net-none", "net-speaker")):
+        where = report.main(report.Config(**ways, runs=shown, out=f"{made}/out{len(pages)}"))
+        pages[shown] = storage.read_bytes(where).decode()
+        rows[shown] = {row[0] for row in grid(where.rsplit("/", 1)[0], "results")}
+    assert rows[()] >= PLAIN | {"net-none", "face"}
+    assert "The plain fusions are of its members: net-none, face." in pages[()]
+    assert "Members that are not shown" not in pages[()]
+    assert rows["net-none", "face"] >= PLAIN
+    assert "Members that are not shown: net-speaker.<" in pages["net-none", "face"]
+    assert not PLAIN & rows["net-none", "net-speaker"]
+    assert "Members that are not shown: face; the plain" in pages["net-none", "net-speaker"]
+
+
 def test_compare_sets_them_beside_each_other_but_not_beside_raw_ones(made):
     ways = {"runs": ("net-speaker", "net-speaker:3"), "task": "emotion", "resamples": 100}
     compare.main(compare.Config(root=made, **ways))

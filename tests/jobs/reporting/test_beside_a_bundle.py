@@ -2,8 +2,10 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster import storage
@@ -16,11 +18,25 @@ SEED = 3
 
 FIXED = np.where(np.arange(72) // 8 < 4, "train", "valid").astype(object)
 
+NAMES = dict(zip([f"s{each}" for each in range(9)], "abcdhefig", strict=True))
+"""Group of a speaker: of those of the validation split the order of clips is not that of names."""
+
+
+def rewritten(root, name, change):
+    """Write a column of the manifest as it is after a change: (id of a clip, old value) -> new value."""
+    for path in sorted(Path(root, "manifest", "abc").glob("*.parquet")):
+        table = storage.read_table(str(path))
+        pairs = zip(table["clip_id"].to_pylist(), table[name].to_pylist(), strict=True)
+        column = pa.array([change(*pair) for pair in pairs], table[name].type)
+        place = table.column_names.index(name)
+        storage.publish_table(table.set_column(place, name, column), str(path))
+
 
 @pytest.fixture(scope="module", params=["speaker", None], ids=["folds", "one split"])
 def root(request, write_root, tmp_path_factory):
     """A bundle of two runs of a face and a voice, and a better run beside them."""
     root = write_root(str(tmp_path_factory.mktemp("beside") / "root"), splits=FIXED)
+    rewritten(root, "group", lambda _, old: NAMES[old])
     runs = {"voice": ("voice",), "face": ("face",), "both": ("voice", "face")}
     for name, inputs in runs.items():
         train.main(
@@ -89,3 +105,18 @@ def test_plain_fusions_of_members_that_are_not_all_shown_are_left_out(root):
     assert not {"plain mean", "calibrated mean", "unfitted log pool"} & set(lines)
     assert found.judged.unshown == ["face"]
     assert found.best_single.name == "voice"
+
+
+def test_corrected_labels_are_counted_on_the_judged_rows_alone(root, capsys):
+    before = {}
+    rewritten(root, "emotion", lambda clip, old: before.setdefault(clip, old) and other(old))
+    found, _ = lines_of(root, ("face", "both"), bundle="face_alone")
+    said = capsys.readouterr().out
+    rewritten(root, "emotion", lambda clip, _: before[clip])
+    count = len(found.clips)
+    assert f"warning: {count} of {count} clips have another emotion" in said
+    assert f"n = {count}, {count} of them by labels that were corrected since" in found.protocol
+
+
+def other(label):
+    return "sad" if label == "calm" else "calm"
