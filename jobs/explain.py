@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
@@ -39,6 +40,7 @@ from jobs.catalog.outputs import check_outputs, publish_config, publish_outputs,
 from jobs.evaluation.judging import check_resamples
 from jobs.explaining.clip_values import Explained, explain
 from jobs.explaining.on_held_out import RestsOn, check_judged_here, rests_on
+from jobs.library.clip_rows import ClipRow
 from jobs.library.loaded_bundle import load
 from jobs.scoring.bundle import Bundle, from_features
 from jobs.scoring.files import found_files
@@ -111,6 +113,7 @@ def explain_files(config: Config) -> None:
     opened = load(config.bundle, root=config.root, store=config.store)
     opened.bundle.refuse_raw()
     rows, features = opened.encode(files)
+    say_unread(rows, features)
     explained = explain(opened.scorer, [row.facts for row in rows], features)
     show_clips(explained)
     if config.out is not None:
@@ -118,6 +121,20 @@ def explain_files(config: Config) -> None:
         ids = np.array([row.clip_id for row in rows])
         publish_outputs(config, {out: content_of(explained, ids, out)}, record_of(out))
         print(f"wrote {out}: {len(rows)} clips")
+
+
+def say_unread(rows: Sequence[ClipRow], features: Mapping[str, pa.Table]) -> None:
+    """Print which clips have no features of some input, and why: nothing there adds to their answer."""
+    names = {row.clip_id: row.name for row in rows}
+    reasons: dict[tuple[str, str], None] = {}
+    for table in features.values():
+        failed = table.filter(pc.equal(table["status"], "failed"))
+        for clip_id, error in zip(
+            *(failed[key].to_pylist() for key in ("clip_id", "error")), strict=True
+        ):
+            reasons.setdefault((names[clip_id], error))
+    for name, error in reasons:
+        print(f"{name}: explained without what failed: {error}")
 
 
 def explain_dataset(config: Config) -> None:

@@ -317,6 +317,17 @@ class TestASet:
         with pytest.raises(NotPreparedError, match="run 'face' has no net of fold 1"):
             explain.main(explain.Config(root=str(copy), bundle="ensemble", resamples=100))
 
+    def test_files_that_cannot_be_read_are_named_with_the_reason(self, toys, tmp_path, capsys):
+        corpus = toys.corpus.write_corpus(tmp_path / "data", 2)
+        toys.bundle.write_bundle(corpus)
+        (corpus / "media" / "broken.wav").write_bytes(b"RIFF")
+        explain.main(explain.Config(clips=(str(corpus / "media"),), root=str(corpus), bundle="b"))
+        said = [
+            line for line in capsys.readouterr().out.splitlines() if "without what failed" in line
+        ]
+        assert said
+        assert all(line.startswith("broken: explained without what failed: ") for line in said)
+
     def test_of_another_dataset_it_is_said_before_anything_is_explained(
         self, root, write_root, tmp_path
     ):
