@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PLACES = re.compile(r"--(root|config|file|store|source|out) $")
+PLACES = re.compile(r"--(root|config|file|store|source|out|array) $")
 
 
 def bare_places(source: str) -> list[str]:

@@ -60,8 +60,8 @@ class Net(nn.Module):
     reads_targets: bool = False
     """Whether its auxiliary losses are held against the targets of the rows it sees."""
 
-    raw_targets: bool = False
-    """Whether its losses give the sign or size of a target a meaning, so that targets stay as they are."""
+    reads_sign: bool = False
+    """Whether its auxiliary losses give the sign of a target a meaning."""
 
     convex: ClassVar[bool] = False
     """Whether it is solved and not trained by steps: no epochs, and the same net for every seed."""
@@ -82,6 +82,11 @@ class Net(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Logits of every task, and in training the auxiliary losses of the paper."""
         raise NotImplementedError
+
+    @property
+    def raw_targets(self) -> bool:
+        """Whether it has to learn targets as they are: their sign has a meaning, or answers are bounded."""
+        return self.reads_sign or any(getattr(part, "squash", None) for part in self.modules())
 
     @property
     def given(self) -> frozenset[str]:

@@ -161,7 +161,7 @@ class FineTune(Net):
         self.levels = module_dict(levels)
         self.branches = owned
         self.reads_targets = self.head.reads_targets
-        self.raw_targets = self.head.raw_targets
+        self.reads_sign = self.head.reads_sign
         self.owns_encoders = bool(branches)
         for name in owned:
             self._prepare(name)

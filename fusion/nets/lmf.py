@@ -53,6 +53,7 @@ class LowRankFusion(Net):
     ) -> None:
         super().__init__(dims, outputs)
         self.config = config
+        self.squash = config.squash
         recurrent = names_of(config.recurrent)
         subnets = {
             name: Subnet(
@@ -93,9 +94,11 @@ class LowRankFusion(Net):
     def forward(self, batch: Batch) -> Output:
         h = torch.einsum("r,bro->bo", self.rank_weights[0], self.terms(batch)) + self.bias
         parts = torch.split(h, list(self.outputs.values()), -1)
-        bounds = self.config.squash
         return Output(
-            {task: squashed(part, bounds) for task, part in zip(self.outputs, parts, strict=True)}
+            {
+                task: squashed(part, self.squash)
+                for task, part in zip(self.outputs, parts, strict=True)
+            }
         )
 
 

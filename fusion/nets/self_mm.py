@@ -34,7 +34,7 @@ class SelfMM(Net):
     """Multimodal head and unimodal heads on generated labels."""
 
     reads_targets = True
-    raw_targets = True  # of polarity: rows are told apart by the sign of their target
+    reads_sign = True  # it tells the rows apart
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -63,7 +63,8 @@ class Recipe:
 
     target_scale: Literal["standard", "none"] = "standard"
     """Scale of the values of regressions. standard: less their mean and over their spread in the training
-    part, so that their unit does not matter; none: as they are, as most published code learns them."""
+    part, so that their unit does not matter; none: as they are, as most published code learns them, and
+    self_mm and nets with squash in any case."""
 
     task_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each task in the loss; 1 where it is not named."""

@@ -16,5 +16,5 @@ def fit_units(predictor: Predictor, feed: Feed, train: Tensor, recipe: Recipe) -
         train: rows of the training part [row].
         recipe: how the net is trained.
     """
-    if recipe.target_scale == "standard" and not getattr(predictor.net, "raw_targets", False):
+    if recipe.target_scale == "standard" and not predictor.net.raw_targets:
         predictor.units.fit(*feed.targets(train))

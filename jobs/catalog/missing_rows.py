@@ -86,7 +86,7 @@ def command_of(root: str, facts: Mapping[str, Any]) -> str:
         return f"affuse encode --root {shlex.quote(root)} --transcriber {typed(facts)}"
     if "imported" in facts:
         source = facts["imported"]
-        array = f" --array {source['array']}" if source.get("array") else ""
+        array = f" --array {shlex.quote(source['array'])}" if source.get("array") else ""
         return (
             f"affuse features import --root {shlex.quote(root)} --file {shlex.quote(source['file'])}{array} "
             f"--name {facts['name']} --modality {facts['modality']}"

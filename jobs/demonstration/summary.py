@@ -1,5 +1,7 @@
 """The last screen of the demo: results with baselines, rates, ceilings, and the next commands."""
 
+import shlex
+
 from cluster import console, storage
 from cluster.console import Table
 from fusion.late.members import answered
@@ -98,5 +100,5 @@ def closing(root: str, bundle: str, rates: Rates) -> list[str]:
         *rates.lines(),
         "the corpus is synthetic: it shows that the pipeline works, not how accurate it is on real people",
         f"report: {layout.report_uri(root, bundle, layout.REPORT)}",
-        f"your own video: affuse score clip.mp4 --bundle {layout.bundle_uri(root, bundle)}",
+        f"your own video: affuse score clip.mp4 --bundle {shlex.quote(layout.bundle_uri(root, bundle))}",
     ]

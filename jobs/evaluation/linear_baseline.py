@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cluster import console, storage
-from cluster.errors import ConfigError, NotPreparedError
+from cluster.errors import ConfigError, NotPreparedError, WeightsError
 from encoders import ENCODERS
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -180,7 +180,7 @@ def _is_there(root: str, name: str) -> bool:
         resolve_features(root, name)
     except NotPreparedError:
         return False
-    except ConfigError:
+    except (ConfigError, WeightsError):  # several, or one whose weights have changed since
         return True
     return True
 
@@ -189,7 +189,7 @@ def _folder(root: str, text: str) -> str:
     """Folder of an input as it was typed; empty where it is gone or several have that name."""
     try:
         return resolve_features(root, text)
-    except (ConfigError, NotPreparedError):
+    except (ConfigError, NotPreparedError, WeightsError):
         return ""
 
 

@@ -36,7 +36,7 @@ PERFECT = 0.99
 """Figure above which an imported member is suspected of knowing the truth."""
 
 FAR_BELOW = 0.1
-"""By how much the best of the trained members has to lie below it."""
+"""By how much the best of the other members has to lie below it."""
 
 FEWEST_ROWS = 20
 """Below this many rows on a side nothing is concluded."""
@@ -73,8 +73,8 @@ def warn_of_perfect(held: HeldOut, files: Sequence[str]) -> None:
     """
     titles = [PurePosixPath(file).stem for file in files]
     figures = {name: agreement(held, name) for name in held.members.names}
-    others = [figures[name] for name in figures if name not in titles]
     for title in titles:
+        others = [figures[name] for name in figures if name != title]
         if figures[title] > PERFECT and max(others, default=0.0) < figures[title] - FAR_BELOW:
             best = f", the best other one {max(others):.3f}" if others else ""
             print(
@@ -85,13 +85,13 @@ def warn_of_perfect(held: HeldOut, files: Sequence[str]) -> None:
 
 
 def agreement(held: HeldOut, name: str) -> float:
-    """The figure of one member on the rows that it answers; 0 if undefined."""
+    """The figure of one member on the rows that it answers; 0 if undefined, or of too few rows."""
     kind, place = held.members.kind, held.members.names.index(name)
     at = held.members.present[place]
     said = probabilities(kind, held.members.scores[place][at])
-    return (
-        float(np.nan_to_num(metric(AGREEMENT[kind])(said, held.target[at]))) if len(said) else 0.0
-    )
+    if len(said) < FEWEST_ROWS:
+        return 0.0
+    return float(np.nan_to_num(metric(AGREEMENT[kind])(said, held.target[at])))
 
 
 def rows_of(held: HeldOut) -> dict[str, MemberRows]:

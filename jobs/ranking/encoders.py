@@ -16,6 +16,7 @@ from cluster.console import Table
 from cluster.errors import ConfigError, NotPreparedError
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
+from fusion.number_format import figure_text
 from fusion.statistics import Difference, Interval, holm
 from fusion.training.convex import folds_of
 from fusion.training.recipe import Recipe
@@ -99,7 +100,10 @@ def rank(config: EncodersConfig) -> None:
                 table, folder, dataclasses.replace(data, clips=clips), config, name
             ):
                 lines.append(dataclasses.replace(line, scores=line.scores[kept]))
-                print(f"{line.name}: {_main(judging, lines[-1]):.3f} {judging.main}", flush=True)
+                print(
+                    f"{line.name}: {figure_text(_main(judging, lines[-1]))} {judging.main}",
+                    flush=True,
+                )
         except ConfigError as error:  # nothing in it that a net could be fitted on
             print(f"{table}: left out: {error}", flush=True)
     if not lines:

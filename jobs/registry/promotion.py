@@ -43,10 +43,7 @@ class PromotionVerdict:
     @property
     def said(self) -> str:
         """In a line."""
-        figures = ", ".join(
-            f"{name} {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-            for name, gain in self.gains.items()
-        )
+        figures = ", ".join(f"{name} {gain}" for name, gain in self.gains.items())
         return f"{figures} on {self.num_clips} clips of {self.num_groups} groups"
 
 

@@ -5,6 +5,7 @@ import torch
 
 from fusion.late.conformal import Conformal
 from fusion.late.presence import HeldRows, left_out
+from fusion.number_format import figure_text
 from jobs.evaluation.promises import USUAL
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
@@ -97,6 +98,6 @@ def _people(evidence: Evidence, covered: np.ndarray, size: np.ndarray) -> Grid:
         header=["", "least", "quarter", "half", "three quarters", "most"],
         rows=[
             ["covered", *(f"{np.percentile(share, q):.3f}" for q in QUARTILES)],
-            [what, *(f"{np.percentile(width, q):.2f}" for q in QUARTILES)],
+            [what, *(figure_text(float(np.percentile(width, q))) for q in QUARTILES)],
         ],
     )

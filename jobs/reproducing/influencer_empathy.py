@@ -174,8 +174,8 @@ PRESET = Preset(
     columns={
         "reproduced": "the study's nets and settings, the graph's vertices frozen as drawn, seed 42, raw "
         "features; the epoch of least validation loss.",
-        "clean": "the same sizes; vertices train, normalisation over features, no bounds, scaled features, "
-        "three seeds averaged.",
+        "clean": "the same sizes; vertices train, normalisation over features, no bounds, features and "
+        "targets scaled, three seeds averaged.",
     },
     steps=steps,
     models=models,

@@ -283,8 +283,8 @@ def _preset(
         columns={
             "reproduced": "MMSA's settings and seeds 1111 to 1115, the epoch of least validation loss, raw "
             "features; each figure is the mean of the seeds' figures.",
-            "clean": "the same settings, faults of the nets mended, features scaled on the training part; "
-            "the seeds' predictions are averaged before they are judged.",
+            "clean": "the same settings, faults of the nets mended, features and targets scaled on the "
+            "training part; the seeds' predictions are averaged before they are judged.",
         },
         steps=steps_for(title.lower(), bounds),
         models=models_for(metrics, published, differs),

@@ -12,6 +12,7 @@ from torch import Tensor
 from cluster import storage
 from fusion.late.members import probabilities
 from fusion.metrics import FIGURES, metric
+from fusion.number_format import figure_text
 from fusion.statistics import Groups, Interval
 from fusion.tasks import Task
 from jobs.catalog import layout
@@ -45,8 +46,9 @@ class Lost:
     def said(self, metric: str) -> str:
         """In one line."""
         return (
-            f"{self.of}: {metric} {self.own:.3f} in its own dataset ({self.role}, {self.num_rows} clips, "
-            f"{self.num_groups} groups), {self.elsewhere:.3f} there; lost {self.drop}"
+            f"{self.of}: {metric} {figure_text(self.own)} in its own dataset ({self.role}, "
+            f"{self.num_rows} clips, {self.num_groups} groups), {figure_text(self.elsewhere)} there; "
+            f"lost {self.drop}"
         )
 
 

@@ -93,7 +93,7 @@ def _cards(root: str, table: str, name: str, task: Task) -> dict[str, Card]:
     if absent := cards.keys() - set(FeatureReader(root, folder).schema.names):
         raise NotPreparedError(
             f"{folder} has no column {', '.join(sorted(absent))}; remove features/{folder}, then type: "
-            f"affuse encode --root {shlex.quote(root)} --encoders {table}"
+            f"affuse encode --root {shlex.quote(root)} --encoders {shlex.quote(table)}"
         )
     end = f"-{name}" if len(read_dataset(root).tasks) > 1 else ""
     return {

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from cluster import storage
 from cluster.tables import PREDICTIONS
+from fusion.number_format import figure_text
 from fusion.tasks import Task
 from jobs.catalog import layout
 from jobs.catalog.predictions import read_predictions, with_priors, write_predictions
@@ -112,4 +113,4 @@ def publish_summary(root: str, run: str, name: str, task: Task, facts: Mapping[s
     clips, answered = summary["rows"][role][name]
     print(f"{run}: {answered} of {clips} held-out clips answered")
     for figure, value in summary["averaged"].items():
-        print(f"  {figure} {value:.3f}")
+        print(f"  {figure} {figure_text(value)}")

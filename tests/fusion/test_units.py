@@ -1,6 +1,7 @@
 """A net learns values of any unit as well, and answers in it."""
 
 import importlib.util
+import io
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,41 @@ def test_values_that_never_vary_keep_their_unit(values):
     back = units.unscaled(units.scaled(there))
     assert back["v"].tolist() == [7.0]
     assert back["other"] is there["other"]
+
+
+@pytest.mark.parametrize("net", ["concat_mlp", "lmf"])
+def test_answers_of_a_net_with_bounds_lie_within_them_on_both_sides_of_the_mean(net):
+    options = {"squash": (0.0, 100.0)} | (
+        {} if net == "concat_mlp" else {"rank": 2, "hidden": {"*": 16}}
+    )
+    feed = OtherUnit(40.0, 5.0)
+    predictor = made_up.new_predictor(feed, TRAIN, net, **options)
+    recipe = Recipe(epochs=30, patience=0, batch_size=16, lr=2e-2)
+    rows = RowSplit(train=TRAIN, valid=VALID)
+    fitted = fit(predictor, feed, rows, recipe, tasks=made_up.TASKS, course=Course(seed=3))
+    said = predict(fitted.predictor, feed, TRAIN).logits["arousal"]
+    assert 0 <= said.min() < 30
+    assert 60 < said.max() <= 100
+
+
+def test_a_run_of_before_goes_on_with_targets_as_they_are():
+    def state_of(course):
+        return torch.load(io.BytesIO(course), weights_only=True)
+
+    states = []
+    trained(
+        (33.0, 99.0),
+        course=Course(seed=3, on_epoch=lambda _, state: bool(states.append(state()))),
+        target_scale="none",
+    )
+    before = state_of(states[2])
+    for part in ("now", "best"):
+        before[part] = {k: v for k, v in before[part].items() if not k.startswith("units")}
+    content = io.BytesIO()
+    torch.save(before, content)
+    again, _ = trained((33.0, 99.0), course=Course(seed=3, resume=content.getvalue()))
+    assert again.predictor.units.mean.tolist() == [0]
+    assert again.predictor.units.std.tolist() == [1]
 
 
 def test_a_run_that_goes_on_keeps_the_units_that_it_began_with():

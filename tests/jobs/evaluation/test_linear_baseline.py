@@ -7,12 +7,14 @@ import pyarrow as pa
 import pytest
 
 from cluster import storage
+from cluster.errors import ConfigError, WeightsError
 from encoders.registry import describe
 from fusion.tasks import Task
 from jobs import train
 from jobs.__main__ import run
 from jobs.catalog.manifest import read_dataset
 from jobs.catalog.predictions import held_out, read_predictions
+from jobs.evaluation import linear_baseline
 from jobs.evaluation.linear_baseline import (
     OF_STATES,
     TITLE,
@@ -254,3 +256,13 @@ class TestBesideANetThatTrainsItsEncoders:
         found = to_be_made(root, configs, ["one"], "t")
         assert found.title == TITLE
         assert f"affuse encode --root {root} --encoders egemaps && affuse train" in found.command
+
+
+@pytest.mark.parametrize("error", [WeightsError("changed"), ConfigError("several have that name")])
+def test_a_table_whose_encoder_cannot_be_described_any_more_ends_no_job(error, monkeypatch):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(linear_baseline, "resolve_features", refuse)
+    assert linear_baseline._is_there("root", "bert_base:weights=file:///gone")
+    assert linear_baseline._folder("root", "bert_base:weights=file:///gone") == ""
