@@ -173,7 +173,7 @@ class TestOtherKinds:
         }  # fmt: skip
         table = pa.Table.from_pylist([row])
         show(table)
-        assert "1.00 to ?" in capsys.readouterr().out
+        assert "1.000 to ?" in capsys.readouterr().out
         assert b'"low"' in file_bytes(table, "x.csv").splitlines()[0]
 
 
