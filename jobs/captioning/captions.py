@@ -69,7 +69,7 @@ def _caption(row: Mapping[str, Any], classes: int, order: Mapping[str, int]) -> 
     if row["status"] == "failed" or (row["value"] is None and not row["label"]):
         title = f"{row['task']}: not scored ({row['error'] or row['status']})"
     elif row["value"] is not None:
-        title = f"{row['task']}: {figure_text(row['value'])}"
+        title = f"{row['task']}: {figure_text(row['value'], digits=2)}"
     else:
         sure = "" if row["confidence"] is None else f"  {row['confidence']:.0%}"
         title = f"{row['task']}: {_from_left(', '.join(row['label']))}{sure}"
