@@ -23,6 +23,7 @@ def figure_text(value: float, *beside: float, digits: int = 3, sign: str = "") -
     '+0.000'
     """
     size = max((abs(each) for each in (value, *beside) if math.isfinite(each)), default=0.0)
+    value = 0.0 if abs(value) <= NOISE else value  # of either sign
     decimals = 0 if size >= 10_000 else digits
     style = "2e" if NOISE < size < 0.5 * 10**-digits else f"{decimals}f"
     return f"{value:{sign}.{style}}"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fusion.number_format import figure_text
 from jobs.reporting.figure import (
     BLUE,
     DPI,
@@ -214,7 +215,8 @@ def bars(shares: Mapping[str, float], label: str) -> bytes:
     axes.barh(range(len(names)), values, color=BLUE, height=0.62)
     room = max([*map(abs, values), 1e-9])
     for height, value in enumerate(values):
-        axes.text(max(value, 0) + 0.012 * room, height, f"{value:.2f}", va="center", fontsize=9)
+        said = figure_text(value, *values, digits=2)
+        axes.text(max(value, 0) + 0.012 * room, height, said, va="center", fontsize=9)
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
     axes.set_xlim(min(0, *values) if len(values) > 1 else 0, 1.12 * room)
     axes.set_xlabel(label)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fusion.number_format import figure_text
 from fusion.statistics import Difference, Interval
 from jobs.reporting import plots
 from jobs.reporting.evidence import Evidence
@@ -93,12 +94,14 @@ def _alone(found: Mapping[str, Any], basis: str) -> Grid:
 
 
 def _adds(name: str, values: Mapping[str, float], what: str, *, is_size: bool) -> Grid:
-    sign = "" if is_size else "+"
+    sign, size = "" if is_size else "+", [*values.values()]
     return Grid(
         name=f"{name}_adds",
         caption=f"{what}, the mean over clips.",
         header=[name, "moves" if is_size else "adds"],
-        rows=[[each, f"{value:{sign}.4f}"] for each, value in values.items()],
+        rows=[
+            [each, figure_text(value, *size, digits=4, sign=sign)] for each, value in values.items()
+        ],
     )
 
 

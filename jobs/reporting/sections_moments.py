@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError
+from fusion.number_format import figure_text
 from jobs.captioning.captions import piece_of
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
@@ -40,7 +41,7 @@ def moments(options: Options, evidence: Evidence) -> Section | None:
         header=["film", "start_s", "end_s", "status", *(["value"] if valued else names)],
         rows=[
             [film, f"{piece['start_s']:.3f}", f"{piece['end_s']:.3f}", piece["status"] or ""]
-            + [f"{figure:.4f}" for figure in _figures(piece, names, valued)]
+            + [figure_text(figure, digits=4) for figure in _figures(piece, names, valued)]
             for film, pieces in sorted(films.items())
             for piece in pieces
         ],

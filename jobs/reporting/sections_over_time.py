@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 
 from fusion.late.members import probabilities
+from fusion.number_format import figure_text
 from jobs.reporting.evidence import Evidence
 from jobs.reporting.grid import Grid
 from jobs.reporting.page import Options, Section
@@ -41,7 +42,7 @@ def dialogues(_: Options, evidence: Evidence) -> Section | None:
         header=["dialogue", "turn", "clip", "is", *(names if not valued else ["said"])],
         rows=[
             [name, f"{_turn(evidence, row):g}", evidence.clips[row], _in_words(evidence, row)]
-            + [f"{figure:.4f}" for figure in figures[row]]
+            + [figure_text(figure, digits=4) for figure in figures[row]]
             for name, rows in sorted(long.items())
             for row in rows
         ],
@@ -94,4 +95,4 @@ def _in_words(evidence: Evidence, row: int) -> str:
     true = _truth(evidence, row)
     if isinstance(true, frozenset):
         return "+".join(evidence.task.classes[index] for index in sorted(true))
-    return "" if true is None else f"{true:.4f}"
+    return "" if true is None else figure_text(true, digits=4)

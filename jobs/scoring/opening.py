@@ -164,7 +164,8 @@ def _descriptor(source: Mapping[str, Any]) -> tuple[Descriptor, Descriptor | Non
             return descriptor, ear
     raise ConfigError(
         f"the bundle was trained on {source['features']}; here {source['name']} is "
-        f"{describe(text).folder}: other weights or another preprocessing"
+        f"{describe(text).folder}: other weights or another preprocessing; type affuse encode, train and "
+        "ensemble again (or tune), or use the version that made the bundle"
     )
 
 

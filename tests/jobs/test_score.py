@@ -122,7 +122,9 @@ class TestRefusals:
         facts = json.loads(uri.read_text())
         facts["members"][0]["card"]["inputs"]["text"]["fingerprint"] = "0" * 12
         uri.write_text(json.dumps(facts))
-        with pytest.raises(ConfigError, match="other weights or another preprocessing"):
+        with pytest.raises(
+            ConfigError, match="other weights or another preprocessing; type affuse encode"
+        ):
             open_bundle("b", str(tmp_path))
 
     def test_a_name_that_stands_for_another_bundle_is_refused(self, corpus, write_bundle, tmp_path):
